@@ -1,0 +1,60 @@
+//! Atomic operations on map values.
+//!
+//! Rust's BPF target offers no read-modify-write atomics, so they are written as the
+//! instructions that the kernel knows since 5.12.
+
+use core::arch::asm;
+
+/// Adds `amount` and returns the value before.
+#[inline(always)]
+pub(super) fn fetch_add(counter: &mut u64, amount: u64) -> u64 {
+    let before;
+    // SAFETY: `counter` is an aligned u64 in a map value.
+    unsafe {
+        asm!(
+            "{value} = atomic_fetch_add((u64 *)({counter} + 0), {value})",
+            value = inlateout(reg) amount => before,
+            counter = in(reg) &raw mut *counter,
+        );
+    }
+    before
+}
+
+/// Adds `amount`.
+#[inline(always)]
+pub(super) fn add(counter: &mut u64, amount: u64) {
+    // SAFETY: as in `fetch_add`.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({counter} + 0) += {amount}",
+            counter = in(reg) &raw mut *counter,
+            amount = in(reg) amount,
+        );
+    }
+}
+
+/// Raises `maximum` to `value` if it is lower.
+#[inline(always)]
+pub(super) fn raise_to(maximum: &mut u64, value: u64) {
+    let mut seen = *maximum;
+    // An exchange fails when someone else raised it in between. Two contexts can be nested on a
+    // CPU, so a third try is not contended by them.
+    for _ in 0..3 {
+        if value <= seen {
+            return;
+        }
+        let expected = seen;
+        // SAFETY: as in `fetch_add`.
+        unsafe {
+            asm!(
+                "r0 = cmpxchg_64({maximum} + 0, r0, {value})",
+                inlateout("r0") expected => seen,
+                maximum = in(reg) &raw mut *maximum,
+                value = in(reg) value,
+            );
+        }
+        if seen == expected {
+            return;
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Settings of a run. The loader writes them before the programs are loaded and the kernel
+//! freezes them, so the verifier knows their values and removes the branches they switch off.
+
+use aya_ebpf::Global;
+use latency_common::stage::Stage;
+
+/// Marks a field that this kernel's structs do not have.
+const ABSENT: u32 = u32::MAX;
+
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident: $kind:ty = $default:expr;)*) => {
+        $($(#[$doc])*
+        #[unsafe(no_mangle)]
+        pub(super) static $name: Global<$kind> = Global::new($default);)*
+    };
+}
+
+settings! {
+    /// Stages that are timed, by whatever method: [`Stage::bit`]s.
+    STAGES: u32 = 0;
+    /// Stages that are timed by tracepoints.
+    TRACEPOINT_STAGES: u32 = 0;
+    /// Durations at or above it are stalls, ns.
+    THRESHOLD_NS: u64 = 1_000_000;
+    /// Count events in rows.
+    COUNT_IN_ROWS: u32 = 1;
+    /// Send events through the ring buffer.
+    SEND_EVENTS: u32 = 0;
+    /// Unread bytes in the ring buffer above which its reader is woken.
+    WAKE_AT_BYTES: u64 = 0;
+    /// Rows in the block of each CPU.
+    ROWS_PER_CPU: u32 = 0;
+    /// Index of the first slot's row.
+    SLOT_BASE: u32 = 0;
+    /// Number of slots.
+    SLOTS: u32 = 0;
+    /// Offset of `napi_struct.napi_id`.
+    NAPI_ID: u32 = ABSENT;
+    /// Offset of `napi_struct.dev`.
+    NAPI_DEV: u32 = ABSENT;
+    /// Offset of `net_device.ifindex`.
+    DEV_IFINDEX: u32 = ABSENT;
+    /// Offset of `net_device.name`.
+    DEV_NAME: u32 = ABSENT;
+    /// Offset of `net_device.nd_net`.
+    DEV_NET: u32 = ABSENT;
+    /// Offset of `net.ns.inum`.
+    NET_INUM: u32 = ABSENT;
+    /// Offset of `irq_desc.irq_data.irq`.
+    DESC_IRQ: u32 = ABSENT;
+    /// Offset of `sk_buff.napi_id`.
+    SKB_NAPI_ID: u32 = ABSENT;
+    /// Offset of `sk_buff.queue_mapping`.
+    SKB_QUEUE_MAPPING: u32 = ABSENT;
+}
+
+/// Whether `stage` is timed at all.
+#[inline(always)]
+pub(super) fn is_on(stage: Stage) -> bool {
+    STAGES.load() & stage.bit() != 0
+}
+
+/// Whether `stage` is timed by tracepoints.
+#[inline(always)]
+pub(super) fn by_tracepoint(stage: Stage) -> bool {
+    TRACEPOINT_STAGES.load() & stage.bit() != 0
+}
+
+/// Reads the field at `offset` of the kernel struct at `base`; `None` where the struct has no
+/// such field or the address cannot be read.
+#[inline(always)]
+pub(super) fn read_field<T>(base: u64, offset: &Global<u32>) -> Option<T> {
+    let offset = offset.load();
+    if offset == ABSENT {
+        return None;
+    }
+    let address = (base + u64::from(offset)) as *const T;
+    // SAFETY: probe_read checks the address; `T` is an integer or an array of bytes.
+    unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(address) }.ok()
+}

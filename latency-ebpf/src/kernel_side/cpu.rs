@@ -1,0 +1,41 @@
+//! The state of the CPU that a program runs on.
+
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
+use latency_common::{
+    slot::CpuRow,
+    stage::Stage,
+    state::{CpuState, StageLedger},
+};
+
+use super::{config, maps::CPUS};
+
+/// This CPU: its number and its state.
+pub(super) struct Cpu {
+    pub(super) id: u32,
+    pub(super) state: &'static mut CpuState,
+}
+
+impl Cpu {
+    /// `None` never happens on a loaded program: the array has an element for each possible CPU.
+    #[inline(always)]
+    pub(super) fn current() -> Option<Self> {
+        // SAFETY: the helper takes no argument.
+        let id = unsafe { bpf_get_smp_processor_id() } as u32;
+        let state = CPUS.get_ptr_mut(id)?;
+        // SAFETY: the pointer comes from a map look-up, and only programs on this CPU write
+        // the element; those that interrupt this one write other fields.
+        Some(Self { id, state: unsafe { &mut *state } })
+    }
+
+    /// The ledger of `stage` on this CPU.
+    #[inline(always)]
+    pub(super) fn ledger(&mut self, stage: Stage) -> &mut StageLedger {
+        &mut self.state.ledger[stage as usize]
+    }
+
+    /// Index of this CPU's row for what is kept per CPU.
+    #[inline(always)]
+    pub(super) fn row(&self, row: CpuRow) -> u32 {
+        self.id * config::ROWS_PER_CPU.load() + row as u32
+    }
+}

@@ -1,0 +1,204 @@
+//! Stages `rx_wait`, `net_rx` and `softirq`.
+
+use aya_ebpf::{
+    macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
+    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
+};
+use latency_common::{
+    slot::{CPU_ROWS, CpuRow},
+    stage::{NET_RX_VECTOR, Stage, VECTORS},
+};
+
+use super::super::{
+    clock::now_ns,
+    config::{self, by_tracepoint, is_on},
+    cpu::Cpu,
+    record::{Interval, record},
+};
+
+/// `softirq_raise(unsigned int vec_nr)`
+///
+/// <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/irq.h#L156>
+#[raw_tracepoint(tracepoint = "softirq_raise")]
+pub(crate) fn softirq_raise(ctx: RawTracePointContext) -> i32 {
+    try_softirq_raise(&ctx);
+    0
+}
+
+#[inline(always)]
+fn try_softirq_raise(ctx: &RawTracePointContext) -> Option<()> {
+    if ctx.arg::<u32>(0) != NET_RX_VECTOR {
+        return None; // Normal: another vector.
+    }
+    let mut cpu = Cpu::current()?;
+    if cpu.state.raised_ns == 0 {
+        // Not raised since its last entry. Later raises change nothing: the first one waits.
+        cpu.state.raised_ns = now_ns();
+        cpu.ledger(Stage::RxWait).begins += 1;
+    }
+    Some(())
+}
+
+/// `softirq_entry(unsigned int vec_nr)`
+///
+/// <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/irq.h#L128>
+#[raw_tracepoint(tracepoint = "softirq_entry")]
+pub(crate) fn softirq_entry(ctx: RawTracePointContext) -> i32 {
+    try_softirq_entry(&ctx);
+    0
+}
+
+#[inline(always)]
+fn try_softirq_entry(ctx: &RawTracePointContext) -> Option<()> {
+    let vector = ctx.arg::<u32>(0);
+    if vector != NET_RX_VECTOR {
+        return if is_on(Stage::Softirq) { vector_begins(vector) } else { None };
+    }
+    let mut cpu = Cpu::current()?;
+    let now = now_ns(); // One stamp: the wait ends where the run begins.
+    if is_on(Stage::RxWait) {
+        let raised = cpu.state.raised_ns;
+        if raised == 0 {
+            // Raised before the probes were attached, or between the kernel's clearing of the
+            // pending bit and here, when it counts as part of the previous wait.
+            cpu.ledger(Stage::RxWait).ends_without_begin += 1;
+        } else {
+            cpu.state.raised_ns = 0;
+            let row = cpu.row(CpuRow::RxWait);
+            record(
+                &mut cpu,
+                Interval { stage: Stage::RxWait, row, begin_ns: raised, end_ns: now, work: 0 },
+            );
+        }
+    }
+    if by_tracepoint(Stage::NetRx) {
+        net_rx_begins(&mut cpu, now);
+    }
+    if by_tracepoint(Stage::NapiPoll) {
+        cpu.state.poll_begin_ns = now;
+    }
+    Some(())
+}
+
+/// `softirq_exit(unsigned int vec_nr)`
+///
+/// <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/irq.h#L142>
+#[raw_tracepoint(tracepoint = "softirq_exit")]
+pub(crate) fn softirq_exit(ctx: RawTracePointContext) -> i32 {
+    try_softirq_exit(&ctx);
+    0
+}
+
+#[inline(always)]
+fn try_softirq_exit(ctx: &RawTracePointContext) -> Option<()> {
+    let vector = ctx.arg::<u32>(0);
+    if vector != NET_RX_VECTOR {
+        return if is_on(Stage::Softirq) { vector_ends(vector) } else { None };
+    }
+    let mut cpu = Cpu::current()?;
+    if by_tracepoint(Stage::NapiPoll) {
+        cpu.state.poll_begin_ns = 0;
+    }
+    if by_tracepoint(Stage::NetRx) {
+        net_rx_ends(&mut cpu, now_ns());
+    }
+    Some(())
+}
+
+/// `static void net_rx_action(void)`, until 6.9 `(struct softirq_action *h)`
+///
+/// <https://elixir.bootlin.com/linux/v6.12/source/net/core/dev.c#L6979>
+#[fentry(function = "net_rx_action")]
+pub(crate) fn net_rx_action_fentry(_ctx: FEntryContext) -> i32 {
+    net_rx_probe_begins();
+    0
+}
+
+/// The return of `net_rx_action`.
+#[fexit(function = "net_rx_action")]
+pub(crate) fn net_rx_action_fexit(_ctx: FExitContext) -> i32 {
+    net_rx_probe_ends();
+    0
+}
+
+/// `static void net_rx_action(void)`
+#[kprobe(function = "net_rx_action")]
+pub(crate) fn net_rx_action_kprobe(_ctx: ProbeContext) -> u32 {
+    net_rx_probe_begins();
+    0
+}
+
+/// The return of `net_rx_action`.
+#[kretprobe(function = "net_rx_action")]
+pub(crate) fn net_rx_action_kretprobe(_ctx: RetProbeContext) -> u32 {
+    net_rx_probe_ends();
+    0
+}
+
+#[inline(always)]
+fn net_rx_probe_begins() -> Option<()> {
+    net_rx_begins(&mut Cpu::current()?, now_ns());
+    Some(())
+}
+
+#[inline(always)]
+fn net_rx_probe_ends() -> Option<()> {
+    net_rx_ends(&mut Cpu::current()?, now_ns());
+    Some(())
+}
+
+#[inline(always)]
+fn net_rx_begins(cpu: &mut Cpu, now: u64) {
+    let open = cpu.state.net_rx_begin_ns != 0;
+    cpu.state.net_rx_begin_ns = now;
+    let ledger = cpu.ledger(Stage::NetRx);
+    ledger.begins += 1;
+    if open {
+        ledger.begins_without_end += 1;
+    }
+}
+
+#[inline(always)]
+fn net_rx_ends(cpu: &mut Cpu, now: u64) {
+    let begin_ns = cpu.state.net_rx_begin_ns;
+    if begin_ns == 0 {
+        // Began before the probes were attached: without this it would last since boot.
+        cpu.ledger(Stage::NetRx).ends_without_begin += 1;
+        return;
+    }
+    cpu.state.net_rx_begin_ns = 0;
+    let row = cpu.row(CpuRow::NetRx);
+    record(cpu, Interval { stage: Stage::NetRx, row, begin_ns, end_ns: now, work: 0 });
+}
+
+/// Vectors do not interrupt one another on a CPU, so one stamp serves them all.
+#[inline(always)]
+fn vector_begins(vector: u32) -> Option<()> {
+    let mut cpu = Cpu::current()?;
+    let open = cpu.state.vector_plus_one != 0;
+    cpu.state.vector_plus_one = vector + 1;
+    cpu.state.vector_begin_ns = now_ns();
+    let ledger = cpu.ledger(Stage::Softirq);
+    ledger.begins += 1;
+    if open {
+        ledger.begins_without_end += 1;
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn vector_ends(vector: u32) -> Option<()> {
+    let mut cpu = Cpu::current()?;
+    if cpu.state.vector_plus_one != vector + 1 || vector >= VECTORS {
+        cpu.ledger(Stage::Softirq).ends_without_begin += 1;
+        return None;
+    }
+    cpu.state.vector_plus_one = 0;
+    let begin_ns = cpu.state.vector_begin_ns;
+    let row = cpu.id * config::ROWS_PER_CPU.load() + CPU_ROWS + vector;
+    record(
+        &mut cpu,
+        Interval { stage: Stage::Softirq, row, begin_ns, end_ns: now_ns(), work: 0 },
+    );
+    Some(())
+}

@@ -1,0 +1,115 @@
+//! Stage `tcp_collapse`.
+//!
+//! The function runs in NET_RX, and in processes that work off a socket's backlog, where it may
+//! be interrupted by another call in NET_RX and may change its CPU. So its begin is kept per task
+//! (by address: idle has PID 0 on every CPU), two deep, and counters are added to atomically.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::bpf_get_current_task,
+    macros::{fentry, fexit, kprobe, kretprobe},
+    programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
+};
+use aya_log_ebpf::warn;
+use latency_common::{slot::CpuRow, stage::Stage};
+
+use super::super::{
+    atomic::add,
+    clock::now_ns,
+    cpu::Cpu,
+    maps::{COLLAPSING, CollapseStack},
+    record::{Interval, record_atomically},
+};
+
+/// `static void tcp_collapse(struct sock *sk, struct sk_buff_head *list, struct rb_root *root,
+/// struct sk_buff *head, struct sk_buff *tail, u32 start, u32 end)`
+///
+/// <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/tcp_input.c#L5308>
+#[fentry(function = "tcp_collapse")]
+pub(crate) fn tcp_collapse_fentry(ctx: FEntryContext) -> i32 {
+    collapse_begins(&ctx);
+    0
+}
+
+/// The return of `tcp_collapse`.
+#[fexit(function = "tcp_collapse")]
+pub(crate) fn tcp_collapse_fexit(_ctx: FExitContext) -> i32 {
+    collapse_ends();
+    0
+}
+
+/// The begin of `tcp_collapse`.
+#[kprobe(function = "tcp_collapse")]
+pub(crate) fn tcp_collapse_kprobe(ctx: ProbeContext) -> u32 {
+    collapse_begins(&ctx);
+    0
+}
+
+/// The return of `tcp_collapse`.
+#[kretprobe(function = "tcp_collapse")]
+pub(crate) fn tcp_collapse_kretprobe(_ctx: RetProbeContext) -> u32 {
+    collapse_ends();
+    0
+}
+
+/// The task in whose context the program runs.
+#[inline(always)]
+fn current_task() -> u64 {
+    // SAFETY: the helper takes no argument.
+    unsafe { bpf_get_current_task() }
+}
+
+#[inline(always)]
+fn collapse_begins(ctx: &impl EbpfContext) -> Option<()> {
+    let mut cpu = Cpu::current()?;
+    let ledger = cpu.ledger(Stage::TcpCollapse);
+    add(&mut ledger.begins, 1);
+    let task = current_task();
+    if let Some(stack) = COLLAPSING.get_ptr_mut(task) {
+        // SAFETY: the pointer comes from a map look-up, and only this task's contexts use it.
+        let stack = unsafe { &mut *stack };
+        if stack.depth == 0 {
+            stack.begin_ns[0] = now_ns();
+            stack.depth = 1;
+        } else {
+            if stack.depth == 2 {
+                add(&mut ledger.begins_without_end, 1);
+            }
+            stack.begin_ns[1] = now_ns();
+            stack.depth = 2;
+        }
+        return Some(());
+    }
+    let stack = CollapseStack { depth: 1, begin_ns: [now_ns(), 0] };
+    if COLLAPSING.insert(task, stack, 0).is_err() {
+        add(&mut ledger.begins_without_end, 1);
+        warn!(ctx, "no room to time a call of tcp_collapse: it is counted as loss");
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn collapse_ends() -> Option<()> {
+    let end_ns = now_ns();
+    let mut cpu = Cpu::current()?;
+    let task = current_task();
+    let Some(stack) = COLLAPSING.get_ptr_mut(task) else {
+        add(&mut cpu.ledger(Stage::TcpCollapse).ends_without_begin, 1);
+        return None;
+    };
+    // SAFETY: as in `collapse_begins`.
+    let stack = unsafe { &mut *stack };
+    let begin_ns = if stack.depth == 2 { stack.begin_ns[1] } else { stack.begin_ns[0] };
+    if stack.depth == 2 {
+        stack.depth = 1;
+    } else {
+        // Removed, not kept at depth 0: the address of a dead task is used again.
+        let _ = COLLAPSING.remove(task);
+    }
+    let row = cpu.row(CpuRow::TcpCollapse);
+    record_atomically(
+        &mut cpu,
+        Interval { stage: Stage::TcpCollapse, row, begin_ns, end_ns, work: 0 },
+    );
+    Some(())
+}

@@ -1,0 +1,8 @@
+//! The kernel side. On any target but BPF it is an empty program.
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+
+#[cfg(target_arch = "bpf")]
+mod kernel_side;
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

@@ -1,0 +1,163 @@
+//! The hooks: which programs time a stage by a method, and what they are attached to.
+
+use latency_common::stage::Stage;
+
+use crate::model::run::Method;
+
+/// What a program is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A raw tracepoint.
+    Tracepoint(&'static str),
+    /// The entry of a function, by trampoline.
+    Fentry(&'static str),
+    /// The return of a function, by trampoline.
+    Fexit(&'static str),
+    /// The entry of a function, by breakpoint.
+    Kprobe(&'static str),
+    /// The return of a function, by breakpoint.
+    Kretprobe(&'static str),
+}
+
+/// When a program is attached. Ends come before begins, so that every begin finds its end; at
+/// the end of a run begins go first, so that what is under way can finish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Turn {
+    /// It ends intervals.
+    End,
+    /// It ends intervals of one stage and begins those of another.
+    Both,
+    /// It begins intervals.
+    Begin,
+}
+
+/// One program of the eBPF object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// Its name in the object.
+    pub program: &'static str,
+    /// What it is attached to.
+    pub target: Target,
+    /// When.
+    pub turn: Turn,
+}
+
+const fn hook(program: &'static str, target: Target, turn: Turn) -> Hook {
+    Hook { program, target, turn }
+}
+
+const SOFTIRQ_RAISE: Hook =
+    hook("softirq_raise", Target::Tracepoint("softirq_raise"), Turn::Begin);
+const SOFTIRQ_ENTRY: Hook = hook("softirq_entry", Target::Tracepoint("softirq_entry"), Turn::Both);
+const SOFTIRQ_EXIT: Hook = hook("softirq_exit", Target::Tracepoint("softirq_exit"), Turn::End);
+const NAPI_POLL: Hook = hook("napi_poll", Target::Tracepoint("napi_poll"), Turn::End);
+const IRQ_ENTRY: Hook =
+    hook("irq_handler_entry", Target::Tracepoint("irq_handler_entry"), Turn::Begin);
+const IRQ_EXIT: Hook = hook("irq_handler_exit", Target::Tracepoint("irq_handler_exit"), Turn::End);
+
+/// The packet probe that tells which RX queue a NAPI instance serves, at both of its hooks.
+pub const RX_QUEUE_TRACEPOINTS: [&str; 2] = ["napi_gro_receive_entry", "napi_gro_frags_entry"];
+/// Its program.
+pub const RX_QUEUE_PROGRAM: &str = "napi_gro_receive_entry";
+
+const fn entry_and_return(programs: [&'static str; 2], targets: [Target; 2]) -> [Hook; 2] {
+    [hook(programs[0], targets[0], Turn::Begin), hook(programs[1], targets[1], Turn::End)]
+}
+
+const NET_RX_FENTRY: [Hook; 2] = entry_and_return(
+    ["net_rx_action_fentry", "net_rx_action_fexit"],
+    [Target::Fentry("net_rx_action"), Target::Fexit("net_rx_action")],
+);
+const NET_RX_KPROBE: [Hook; 2] = entry_and_return(
+    ["net_rx_action_kprobe", "net_rx_action_kretprobe"],
+    [Target::Kprobe("net_rx_action"), Target::Kretprobe("net_rx_action")],
+);
+const NAPI_FENTRY: [Hook; 2] = entry_and_return(
+    ["napi_poll_fentry", "napi_poll_fexit"],
+    [Target::Fentry("__napi_poll"), Target::Fexit("__napi_poll")],
+);
+const NAPI_KPROBE: [Hook; 2] = entry_and_return(
+    ["napi_poll_kprobe", "napi_poll_kretprobe"],
+    [Target::Kprobe("__napi_poll"), Target::Kretprobe("__napi_poll")],
+);
+const IRQ_KPROBE: [Hook; 2] = entry_and_return(
+    ["handle_irq_event_kprobe", "handle_irq_event_kretprobe"],
+    [Target::Kprobe("__handle_irq_event_percpu"), Target::Kretprobe("__handle_irq_event_percpu")],
+);
+const COLLAPSE_FENTRY: [Hook; 2] = entry_and_return(
+    ["tcp_collapse_fentry", "tcp_collapse_fexit"],
+    [Target::Fentry("tcp_collapse"), Target::Fexit("tcp_collapse")],
+);
+const COLLAPSE_KPROBE: [Hook; 2] = entry_and_return(
+    ["tcp_collapse_kprobe", "tcp_collapse_kretprobe"],
+    [Target::Kprobe("tcp_collapse"), Target::Kretprobe("tcp_collapse")],
+);
+
+/// The methods of `stage`, best first.
+pub const fn methods(stage: Stage) -> &'static [Method] {
+    match stage {
+        Stage::RxWait | Stage::Softirq => &[Method::Tracepoint],
+        Stage::NetRx => &[Method::Tracepoint, Method::Fentry, Method::Kprobe],
+        Stage::NapiPoll => &[Method::Fentry, Method::Kprobe, Method::Tracepoint],
+        Stage::Irq => &[Method::Tracepoint, Method::Kprobe],
+        Stage::TcpCollapse => &[Method::Fentry, Method::Kprobe],
+    }
+}
+
+/// The programs that time `stage` by `method`; empty where the stage has no such method.
+pub const fn hooks(stage: Stage, method: Method) -> &'static [Hook] {
+    match (stage, method) {
+        (Stage::RxWait, Method::Tracepoint) => &[SOFTIRQ_RAISE, SOFTIRQ_ENTRY],
+        (Stage::NetRx | Stage::Softirq, Method::Tracepoint) => &[SOFTIRQ_ENTRY, SOFTIRQ_EXIT],
+        (Stage::NetRx, Method::Fentry) => &NET_RX_FENTRY,
+        (Stage::NetRx, Method::Kprobe) => &NET_RX_KPROBE,
+        (Stage::NapiPoll, Method::Tracepoint) => &[SOFTIRQ_ENTRY, SOFTIRQ_EXIT, NAPI_POLL],
+        (Stage::NapiPoll, Method::Fentry) => &NAPI_FENTRY,
+        (Stage::NapiPoll, Method::Kprobe) => &NAPI_KPROBE,
+        (Stage::Irq, Method::Tracepoint) => &[IRQ_ENTRY, IRQ_EXIT],
+        (Stage::Irq, Method::Kprobe) => &IRQ_KPROBE,
+        (Stage::TcpCollapse, Method::Fentry) => &COLLAPSE_FENTRY,
+        (Stage::TcpCollapse, Method::Kprobe) => &COLLAPSE_KPROBE,
+        _ => &[],
+    }
+}
+
+/// What the reader of numbers that came by this method must know.
+pub const fn caveat(stage: Stage, method: Method) -> Option<&'static str> {
+    match (stage, method) {
+        (Stage::NapiPoll, Method::Tracepoint) => Some(
+            "approximate: from the end of the poll before it (or the softirq's entry) to its own \
+             end; polls outside NET_RX (threaded NAPI, busy polling) cannot be timed",
+        ),
+        _ => None,
+    }
+}
+
+impl Target {
+    /// The function that must exist, for methods that probe one.
+    pub const fn function(self) -> Option<&'static str> {
+        match self {
+            Self::Tracepoint(_) => None,
+            Self::Fentry(f) | Self::Fexit(f) | Self::Kprobe(f) | Self::Kretprobe(f) => Some(f),
+        }
+    }
+
+    /// Whether the program reads the function's arguments, which a copy of the function with a
+    /// suffix may not have in their places.
+    pub fn reads_arguments(self) -> bool {
+        matches!(self, Self::Kprobe("__napi_poll" | "__handle_irq_event_percpu"))
+    }
+}
+
+/// What a stage is attached to, in words: `softirq_raise/softirq_entry`.
+pub fn attach_points(stage: Stage, method: Method) -> String {
+    let mut names: Vec<&str> = hooks(stage, method)
+        .iter()
+        .map(|hook| match hook.target {
+            Target::Tracepoint(name) => name,
+            Target::Fentry(f) | Target::Fexit(f) | Target::Kprobe(f) | Target::Kretprobe(f) => f,
+        })
+        .collect();
+    names.dedup();
+    names.join("/")
+}

@@ -1,0 +1,78 @@
+//! One tracer at a time: two would measure each other's probes.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{Read, Seek, Write},
+    path::Path,
+};
+
+use crate::model::failure::Failure;
+
+/// The file whose lock a tracer holds. The kernel gives the lock back when the process dies.
+const PATH: &str = "/run/latency-user.lock";
+
+/// Held while tracing.
+#[derive(Debug)]
+pub struct Instance {
+    _lock: File,
+}
+
+impl Instance {
+    /// Takes the place of the one tracer.
+    ///
+    /// # Errors
+    ///
+    /// Names the process that has it; exit status 1.
+    pub fn claim() -> Result<Self, Failure> {
+        Self::claim_at(Path::new(PATH))
+    }
+
+    fn claim_at(path: &Path) -> Result<Self, Failure> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|error| Failure::new(format!("open lock file {}: {error}", path.display())))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                let holder = match holder.trim() {
+                    "" => "another process".to_owned(),
+                    pid => format!("process {pid}"),
+                };
+                return Err(Failure::new(format!("another latency-user is tracing: {holder}"))
+                    .hint("wait until it ends, or stop it with Ctrl-C or SIGTERM"));
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(Failure::new(format!("lock {}: {error}", path.display())));
+            }
+        }
+        // Only for the message of a second instance; the lock is what counts.
+        let _ = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| write!(file, "{}", std::process::id()));
+        Ok(Self { _lock: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_refused_and_told_who_is_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let first = Instance::claim_at(&path).unwrap();
+        let refusal = Instance::claim_at(&path).unwrap_err();
+        assert_eq!(refusal.status, 1);
+        assert!(refusal.message.contains(&std::process::id().to_string()), "{refusal}");
+        drop(first);
+        Instance::claim_at(&path).unwrap();
+    }
+}

@@ -1,0 +1,104 @@
+//! Map values in this process's memory: read without a system call.
+
+use std::{marker::PhantomData, mem::MaybeUninit, os::fd::AsRawFd, sync::atomic::AtomicU64};
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::{Map, MapData};
+use latency_common::{
+    row::HistogramRow,
+    slot::SlotInfo,
+    state::{CpuState, StageLedger},
+};
+use memmap2::{Mmap, MmapOptions};
+
+/// Marks values that are made of integers only: any bytes are a value, and none is padding.
+///
+/// # Safety
+///
+/// The type must be `repr(C)`, consist of integers and arrays of them, have no padding, and be
+/// a multiple of 8 bytes long.
+pub unsafe trait Words: Copy {}
+
+// SAFETY: `repr(C)` structs of u64.
+unsafe impl Words for HistogramRow {}
+// SAFETY: `repr(C)`, u64 and paired u32, no padding (their sizes are asserted).
+unsafe impl Words for CpuState {}
+// SAFETY: `repr(C)` struct of u64.
+unsafe impl Words for StageLedger {}
+// SAFETY: `repr(C)`, eight u32 and 16 bytes, no padding (its size is asserted).
+unsafe impl Words for SlotInfo {}
+// SAFETY: an integer.
+unsafe impl Words for u64 {}
+
+/// An array map that was created with `BPF_F_MMAPABLE`, mapped read-only.
+pub struct Mapped<T> {
+    memory: Mmap,
+    length: usize,
+    _map: MapData,
+    _value: PhantomData<T>,
+}
+
+impl<T: Words> Mapped<T> {
+    /// Maps all `length` values of `map`.
+    ///
+    /// # Errors
+    ///
+    /// When `map` is not an array, or the kernel refuses.
+    pub fn new(map: Map, length: u32) -> Result<Self> {
+        const { assert!(size_of::<T>().is_multiple_of(8)) };
+        let Map::Array(map) = map else { anyhow::bail!("not an array map") };
+        let length = length as usize;
+        // SAFETY: the memory belongs to the map; the kernel side changes it, so it is read with
+        // atomic loads only, below.
+        let memory = unsafe {
+            MmapOptions::new().len(length * size_of::<T>()).map(map.fd().as_raw_fd_for_mmap())
+        }
+        .context("map an array's values into memory")?;
+        ensure!(memory.as_ptr().cast::<AtomicU64>().is_aligned(), "map values are not aligned");
+        Ok(Self { memory, length, _map: map, _value: PhantomData })
+    }
+
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there is no value.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The word at `word` of value `index`: cheaper than a copy.
+    pub fn word(&self, index: usize, word: usize) -> u64 {
+        assert!(index < self.length && word < size_of::<T>() / 8, "{index}, {word}");
+        let at = index * (size_of::<T>() / 8) + word;
+        // SAFETY: inside the mapping and aligned, both checked; the kernel side writes whole words.
+        unsafe { &*self.memory.as_ptr().cast::<AtomicU64>().add(at) }
+            .load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// A copy of value `index`, each word of it as it was at some moment during the call.
+    pub fn copy(&self, index: usize) -> T {
+        let mut value = MaybeUninit::<T>::uninit();
+        for word in 0..size_of::<T>() / 8 {
+            let bits = self.word(index, word);
+            // SAFETY: `value` has room for size_of::<T>() / 8 words; unaligned since `T` may be
+            // aligned to 4 only.
+            unsafe { value.as_mut_ptr().cast::<u64>().add(word).write_unaligned(bits) };
+        }
+        // SAFETY: every byte is written, and any bytes are a `T`: see `Words`.
+        unsafe { value.assume_init() }
+    }
+}
+
+/// memmap2 wants a raw descriptor.
+trait AsRawFdForMmap {
+    fn as_raw_fd_for_mmap(&self) -> std::os::fd::RawFd;
+}
+
+impl AsRawFdForMmap for aya::maps::MapFd {
+    fn as_raw_fd_for_mmap(&self) -> std::os::fd::RawFd {
+        use std::os::fd::AsFd;
+        self.as_fd().as_raw_fd()
+    }
+}

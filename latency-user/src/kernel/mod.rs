@@ -1,0 +1,13 @@
+//! The running kernel: what it can do, loading the programs into it, reading their maps.
+//!
+//! Owns every use of aya's loader. Formats nothing for people.
+
+pub mod btf;
+pub mod hooks;
+pub mod instance;
+pub mod loader;
+pub mod mapped;
+pub mod offsets;
+pub mod plan;
+pub mod privileges;
+pub mod symbols;

@@ -1,0 +1,14 @@
+//! `latency-user`: finds softirq stalls in the Linux network path.
+//!
+//! The rooms, in the order in which they may use one another:
+//! [`model`] knows the words; [`kernel`], [`host`], [`collect`], [`recording`] and [`views`] bring
+//! data in and out; [`commands`] put them together; [`cli`] reads the command line.
+
+pub mod cli;
+pub mod collect;
+pub mod commands;
+pub mod host;
+pub mod kernel;
+pub mod model;
+pub mod recording;
+pub mod views;

@@ -1,0 +1,199 @@
+//! Distributions: counts per bucket with an exact sum and maximum, and their differences.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use latency_common::{
+    bucket::{BUCKETS, MAX_VALUE, SIGNIFICANT_DIGITS, index_of, lowest_value},
+    row::HistogramRow,
+};
+
+/// Durations of one series. Buckets are sparse: most series use a few dozen of the 3,840.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Distribution {
+    /// Index of a bucket (see [`latency_common::bucket`]) and its count; rising, no zero counts.
+    pub buckets: Vec<(u16, u64)>,
+    /// Sum of all durations, ns, exact.
+    pub sum_ns: u64,
+    /// Largest duration, ns: exact, or the upper end of the highest bucket where an interval's
+    /// own maximum is not known.
+    pub max_ns: u64,
+    /// Durations at or above the threshold of the run.
+    pub over_threshold: u64,
+    /// Packets processed by NAPI polls; 0 for other stages.
+    pub work: u64,
+}
+
+impl Distribution {
+    /// Copies what is in a row now.
+    pub fn from_row(row: &HistogramRow) -> Self {
+        let buckets = row
+            .buckets
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| **count != 0)
+            .map(|(index, count)| (index as u16, *count))
+            .collect();
+        Self {
+            buckets,
+            sum_ns: row.sum_ns,
+            max_ns: row.max_ns,
+            over_threshold: row.over_threshold,
+            work: row.work,
+        }
+    }
+
+    /// Number of durations.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Number of durations in buckets that lie wholly at or above `ns`.
+    pub fn count_from(&self, ns: u64) -> u64 {
+        let first = index_of(ns);
+        let first = if lowest_value(first) == ns { first } else { first + 1 };
+        self.buckets.iter().filter(|(i, _)| usize::from(*i) >= first).map(|(_, n)| n).sum()
+    }
+
+    /// What came since `earlier`, an older state of the same series.
+    ///
+    /// The maximum is exact when it rose meanwhile, otherwise the highest bucket's upper end,
+    /// but never above the maximum of the whole.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut before = earlier.buckets.iter().peekable();
+        let mut buckets = Vec::new();
+        for &(index, count) in &self.buckets {
+            while before.peek().is_some_and(|(i, _)| *i < index) {
+                before.next();
+            }
+            let old = match before.peek() {
+                Some(&&(i, old)) if i == index => old,
+                _ => 0,
+            };
+            if count > old {
+                buckets.push((index, count - old));
+            }
+        }
+        let max_ns = if self.max_ns > earlier.max_ns {
+            self.max_ns
+        } else {
+            buckets.last().map_or(0, |(i, _)| highest_value(*i).min(self.max_ns))
+        };
+        Self {
+            buckets,
+            sum_ns: self.sum_ns.saturating_sub(earlier.sum_ns),
+            max_ns,
+            over_threshold: self.over_threshold.saturating_sub(earlier.over_threshold),
+            work: self.work.saturating_sub(earlier.work),
+        }
+    }
+
+    /// Adds the durations of another distribution.
+    pub fn add(&mut self, other: &Self) {
+        let mut sum: BTreeMap<u16, u64> = self.buckets.iter().copied().collect();
+        for &(index, count) in &other.buckets {
+            *sum.entry(index).or_default() += count;
+        }
+        self.buckets = sum.into_iter().collect();
+        self.sum_ns += other.sum_ns;
+        self.max_ns = self.max_ns.max(other.max_ns);
+        self.over_threshold += other.over_threshold;
+        self.work += other.work;
+    }
+
+    /// Adds one duration (ns) that is or is not a stall, with the packets of a poll.
+    pub fn record(&mut self, ns: u64, threshold_ns: u64, work: u64) {
+        let index = index_of(ns) as u16;
+        match self.buckets.binary_search_by_key(&index, |(i, _)| *i) {
+            Ok(at) => self.buckets[at].1 += 1,
+            Err(at) => self.buckets.insert(at, (index, 1)),
+        }
+        self.sum_ns += ns;
+        self.max_ns = self.max_ns.max(ns);
+        self.over_threshold += u64::from(ns >= threshold_ns);
+        self.work += work;
+    }
+
+    /// The same counts as an HdrHistogram, bucket for bucket.
+    pub fn histogram(&self) -> Histogram<u64> {
+        let mut histogram = empty_histogram();
+        for &(index, count) in &self.buckets {
+            histogram
+                .record_n(lowest_value(usize::from(index)), count)
+                .expect("bucket indices lie within the histogram's bounds");
+        }
+        histogram
+    }
+
+    /// Smallest duration's bucket, lower end, ns.
+    pub fn min_ns(&self) -> u64 {
+        self.buckets.first().map_or(0, |(i, _)| lowest_value(usize::from(*i)))
+    }
+}
+
+/// A histogram with the bounds and precision of a row: its counter `i` is bucket `i`.
+pub fn empty_histogram() -> Histogram<u64> {
+    let histogram = Histogram::new_with_bounds(1, MAX_VALUE, SIGNIFICANT_DIGITS)
+        .expect("constant bounds are valid");
+    debug_assert_eq!(histogram.distinct_values(), BUCKETS);
+    histogram
+}
+
+/// The largest value (ns) that a bucket counts.
+fn highest_value(index: u16) -> u64 {
+    match usize::from(index) + 1 {
+        BUCKETS => MAX_VALUE,
+        next => lowest_value(next) - 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(values: &[u64]) -> Distribution {
+        let mut distribution = Distribution::default();
+        for value in values {
+            distribution.record(*value, 1_000_000, 0);
+        }
+        distribution
+    }
+
+    #[test]
+    fn since_gives_what_was_added() {
+        let before = of(&[5, 700, 700, 3_000_000]);
+        let mut after = before.clone();
+        let added = of(&[6, 700, 2_000_000]);
+        after.add(&added);
+        let difference = after.since(&before);
+        assert_eq!(difference.buckets, added.buckets);
+        assert_eq!(difference.sum_ns, added.sum_ns);
+        assert_eq!(difference.over_threshold, 1);
+        // The interval's maximum is below the run's: known to its bucket (0.8 %) only.
+        assert!((2_000_000..2_016_000).contains(&difference.max_ns), "{}", difference.max_ns);
+    }
+
+    #[test]
+    fn a_new_maximum_is_exact() {
+        let before = of(&[10]);
+        let mut after = before.clone();
+        after.add(&of(&[1_234_567]));
+        assert_eq!(after.since(&before).max_ns, 1_234_567);
+    }
+
+    #[test]
+    fn a_histogram_has_the_same_counts() {
+        let values = [0, 1, 255, 256, 257, 1_000_003, MAX_VALUE];
+        let histogram = of(&values).histogram();
+        assert_eq!(histogram.len(), values.len() as u64);
+        for value in values {
+            assert_eq!(histogram.count_at(value), 1 + u64::from(value == 256 || value == 257));
+        }
+    }
+
+    #[test]
+    fn counts_from_a_bucket_edge() {
+        assert_eq!(of(&[2_999_999, 3_000_001, 3_100_000]).count_from(2_900_000), 3);
+        assert_eq!(of(&[10, 20]).count_from(20), 1);
+    }
+}

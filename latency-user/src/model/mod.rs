@@ -1,0 +1,12 @@
+//! What a measurement is: series, their distributions, intervals, the run and its summary.
+//!
+//! Owns no I/O: everything here can be built from a live kernel or from a file.
+
+pub mod distribution;
+pub mod failure;
+pub mod filter;
+pub mod interval;
+pub mod ledger;
+pub mod run;
+pub mod series;
+pub mod summary;

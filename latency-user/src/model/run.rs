@@ -1,0 +1,114 @@
+//! The run: what was measured, where, and by which probes.
+
+use std::{fmt, str::FromStr};
+
+use latency_common::stage::Stage;
+use serde::{Serialize, Serializer};
+
+/// How a stage is probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Raw tracepoints.
+    Tracepoint,
+    /// Trampolines at function entry and exit.
+    Fentry,
+    /// kprobe and kretprobe.
+    Kprobe,
+}
+
+impl Method {
+    /// Its name on the command line and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tracepoint => "tracepoint",
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Method {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        [Self::Tracepoint, Self::Fentry, Self::Kprobe]
+            .into_iter()
+            .find(|method| method.name() == name)
+            .ok_or_else(|| format!("unknown method {name:?}: tracepoint, fentry or kprobe"))
+    }
+}
+
+/// How events get from the kernel into histograms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Counted in the kernel, in rows.
+    Maps,
+    /// Sent one by one through the ring buffer and counted in user space.
+    Ring,
+    /// Both at once, so that they can be compared.
+    Both,
+}
+
+impl Transport {
+    /// Whether the kernel side counts in rows.
+    pub const fn counts_in_rows(self) -> bool {
+        matches!(self, Self::Maps | Self::Both)
+    }
+
+    /// Whether the kernel side sends events.
+    pub const fn sends_events(self) -> bool {
+        matches!(self, Self::Ring | Self::Both)
+    }
+}
+
+/// How one stage was probed in a run, or why it was not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProbeUse {
+    /// The stage.
+    #[serde(serialize_with = "stage_name")]
+    pub stage: Stage,
+    /// The method in use; `None`: the stage is not timed.
+    pub method: Option<Method>,
+    /// The kernel's name of what the programs are attached to.
+    pub at: String,
+    /// What the reader must know: an approximation, a method passed over, a reason for absence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+fn stage_name<S: Serializer>(stage: &Stage, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(stage.name())
+}
+
+/// Header of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// Name of the host.
+    pub host: String,
+    /// Release of the kernel.
+    pub kernel: String,
+    /// When tracing began, RFC 3339, UTC.
+    pub started_at: String,
+    /// How long it was traced, seconds.
+    pub duration_s: f64,
+    /// Interfaces whose queues are shown; empty: all.
+    pub ifaces: Vec<String>,
+    /// Durations at or above it are stalls, ns.
+    pub threshold_ns: u64,
+    /// How events became histograms.
+    pub transport: Transport,
+    /// One entry for each stage that was asked for.
+    pub probes: Vec<ProbeUse>,
+    /// Possible CPUs of the machine.
+    pub cpus: u32,
+    /// Version of this program.
+    pub version: &'static str,
+}

@@ -1,0 +1,198 @@
+//! The summary: every series of a run in numbers.
+
+use std::collections::BTreeMap;
+
+use latency_common::stage::{Stage, VECTOR_NAMES};
+use serde::Serialize;
+
+use super::{
+    distribution::Distribution,
+    ledger::Ledger,
+    run::Run,
+    series::{Owner, Queue, Series},
+};
+
+/// Version of the JSON that is made from these structures.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The result of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// What was measured, where, and how.
+    pub run: Run,
+    /// One entry for each series that recorded something.
+    pub series: Vec<SeriesSummary>,
+    /// Stalls by stage.
+    pub stalls: Stalls,
+    /// The books.
+    pub ledger: Ledger,
+    /// What the measurement itself took.
+    pub self_cost: SelfCost,
+}
+
+/// One series in numbers. Durations are ns.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SeriesSummary {
+    /// Name of the stage.
+    pub stage: &'static str,
+    /// The CPU, for series that are kept per CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u32>,
+    /// Softirq vector, of stage `softirq`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vector: Option<&'static str>,
+    /// Name of the interface.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iface: Option<String>,
+    /// Network namespace of the interface, when it is not the one of the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netns: Option<u32>,
+    /// RX queue of the interface.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<u32>,
+    /// What is polled where there is no RX queue: `backlog`, `no-id`, `other` or `napi-ID`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_kind: Option<String>,
+    /// The kernel's id of the NAPI instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub napi_id: Option<u32>,
+    /// Number of the hard IRQ: of the series itself, or the one that schedules the queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub irq: Option<u32>,
+    /// Name of the hard IRQ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub irq_name: Option<String>,
+    /// Number of intervals.
+    pub count: u64,
+    /// Their sum, exact.
+    pub sum_ns: u64,
+    /// Lower end of the lowest bucket.
+    pub min_ns: u64,
+    /// Median.
+    pub p50_ns: u64,
+    /// 90th percentile.
+    pub p90_ns: u64,
+    /// 99th percentile.
+    pub p99_ns: u64,
+    /// 99.9th percentile.
+    pub p99_9_ns: u64,
+    /// 99.99th percentile.
+    pub p99_99_ns: u64,
+    /// Largest interval, exact.
+    pub max_ns: u64,
+    /// Intervals at or above the threshold.
+    pub over_threshold: u64,
+    /// Intervals at or above the threshold, of a million.
+    pub ppm: f64,
+    /// Packets processed, of stage `napi_poll`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packets: Option<u64>,
+}
+
+impl SeriesSummary {
+    /// The numbers of one series.
+    pub fn new(series: &Series, distribution: &Distribution) -> Self {
+        let mut summary = Self { stage: series.stage.name(), ..Self::default() };
+        match &series.owner {
+            Owner::Cpu(cpu) => summary.cpu = Some(*cpu),
+            Owner::Vector { vector, cpu } => {
+                summary.cpu = Some(*cpu);
+                summary.vector = VECTOR_NAMES.get(*vector as usize).copied();
+            }
+            Owner::Irq { number, name, cpu } => {
+                summary.irq = *number;
+                summary.irq_name.clone_from(name);
+                summary.cpu = Some(*cpu);
+            }
+            Owner::Queue(queue) => summary.set_queue(queue),
+        }
+        summary.set_numbers(distribution);
+        if series.stage == Stage::NapiPoll {
+            summary.packets = Some(distribution.work);
+        }
+        summary
+    }
+
+    fn set_queue(&mut self, queue: &Queue) {
+        self.iface = queue.iface().map(str::to_owned);
+        self.netns = queue.netns();
+        match queue {
+            Queue::Device { queue, napi_id, irq, .. } => {
+                self.queue = *queue;
+                self.napi_id = Some(*napi_id);
+                self.irq = *irq;
+                if queue.is_none() {
+                    self.queue_kind = Some(format!("napi-{napi_id}"));
+                }
+            }
+            Queue::WithoutId { cpu, .. } => {
+                self.cpu = Some(*cpu);
+                self.queue_kind = Some("no-id".into());
+            }
+            Queue::Backlog { cpu } => {
+                self.cpu = Some(*cpu);
+                self.queue_kind = Some("backlog".into());
+            }
+            Queue::NoSlot { cpu } => {
+                self.cpu = Some(*cpu);
+                self.queue_kind = Some("other".into());
+            }
+        }
+    }
+
+    fn set_numbers(&mut self, distribution: &Distribution) {
+        let histogram = distribution.histogram();
+        // A quantile is the upper end of its bucket, which may lie above the largest duration.
+        let quantile = |q| histogram.value_at_quantile(q).min(distribution.max_ns);
+        self.count = histogram.len();
+        self.sum_ns = distribution.sum_ns;
+        self.min_ns = distribution.min_ns();
+        self.p50_ns = quantile(0.5);
+        self.p90_ns = quantile(0.9);
+        self.p99_ns = quantile(0.99);
+        self.p99_9_ns = quantile(0.999);
+        self.p99_99_ns = quantile(0.9999);
+        self.max_ns = distribution.max_ns;
+        self.over_threshold = distribution.over_threshold;
+        self.ppm = ppm(distribution.over_threshold, self.count);
+    }
+}
+
+/// Stalls of a run.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Stalls {
+    /// Durations at or above it are stalls, ns.
+    pub threshold_ns: u64,
+    /// Stalls of each stage that had any; the parts of a queue and of its CPU overlap, so there
+    /// is no sum over stages.
+    pub by_stage: BTreeMap<&'static str, u64>,
+}
+
+impl Stalls {
+    /// Counts the stalls of `series`.
+    pub fn new(threshold_ns: u64, series: &[SeriesSummary]) -> Self {
+        let mut by_stage = BTreeMap::new();
+        for one in series.iter().filter(|one| one.over_threshold > 0) {
+            *by_stage.entry(one.stage).or_default() += one.over_threshold;
+        }
+        Self { threshold_ns, by_stage }
+    }
+}
+
+/// What the measurement took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct SelfCost {
+    /// Programs attached.
+    pub programs: usize,
+    /// Memory of the rows in the kernel, bytes.
+    pub row_bytes: u64,
+    /// CPU time of this process since its start, seconds.
+    pub user_cpu_s: f64,
+    /// Largest resident memory of this process, bytes.
+    pub resident_bytes: u64,
+}
+
+/// `part` of `whole` in parts per million; 0 of nothing.
+pub fn ppm(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 * 1e6 }
+}

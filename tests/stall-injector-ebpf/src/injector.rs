@@ -1,0 +1,71 @@
+//! Spins on packets whose UDP destination port is the marked one.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    Global,
+    bindings::TC_ACT_OK,
+    helpers::generated::{bpf_ktime_get_ns, bpf_loop},
+    macros::{classifier, map},
+    maps::Array,
+    programs::TcContext,
+};
+
+/// How long a marked packet is held, ns.
+#[unsafe(no_mangle)]
+static SPIN_NS: Global<u64> = Global::new(0);
+
+/// UDP destination port of marked packets.
+#[unsafe(no_mangle)]
+static MARKED_PORT: Global<u32> = Global::new(0);
+
+/// Element 0: marked packets that were held for at least [`SPIN_NS`].
+#[map]
+static HELD: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Offset of the UDP destination port behind Ethernet and an IPv4 header without options.
+const UDP_DESTINATION: usize = 14 + 20 + 2;
+
+/// Far more rounds than any spin needs; a round reads the clock, which takes over 10 ns.
+const MAX_ROUNDS: u32 = 1 << 23;
+
+/// Attached to the ingress of a veth device, it runs inside NET_RX.
+#[classifier]
+pub(crate) fn stall_injector(ctx: TcContext) -> i32 {
+    let _ = try_stall_injector(&ctx);
+    TC_ACT_OK
+}
+
+fn try_stall_injector(ctx: &TcContext) -> Result<(), i64> {
+    let port = u16::from_be(ctx.load::<u16>(UDP_DESTINATION)?);
+    if u32::from(port) != MARKED_PORT.load() {
+        return Ok(());
+    }
+    // SAFETY: the helper takes no argument.
+    let mut until = unsafe { bpf_ktime_get_ns() } + SPIN_NS.load();
+    // SAFETY: the callback has the signature that the helper wants and uses `until` only
+    // while the helper runs.
+    unsafe { bpf_loop(MAX_ROUNDS, spin as *mut c_void, (&raw mut until).cast(), 0) };
+    if let Some(held) = HELD.get_ptr_mut(0) {
+        // SAFETY: the pointer comes from a map look-up; the tests mark one flow, which stays on
+        // one CPU.
+        unsafe { *held += 1 };
+    }
+    Ok(())
+}
+
+/// One round: ends the loop when the time is up.
+extern "C" fn spin(_round: u64, until: *mut u64) -> i64 {
+    // SAFETY: `until` points to the caller's variable; the helper takes no argument.
+    i64::from(unsafe { bpf_ktime_get_ns() >= *until })
+}
+
+/// Lets the kernel call helpers that are reserved for GPL programs.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
