@@ -17,21 +17,7 @@ pub struct IntervalEvent {
 const _: () = assert!(size_of::<IntervalEvent>() == 24);
 
 impl IntervalEvent {
-    /// Bytes of one event in the ring buffer.
+    /// Bytes of one event in the ring buffer: its fields in their order, in the machine's byte
+    /// order.
     pub const SIZE: usize = size_of::<Self>();
-
-    /// Reads an event from ring-buffer bytes; `None` when their number is not [`Self::SIZE`].
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; Self::SIZE] = bytes.try_into().ok()?;
-        let (end, rest) = bytes.split_first_chunk()?;
-        let (duration, rest) = rest.split_first_chunk()?;
-        let (row, rest) = rest.split_first_chunk()?;
-        let (work, _) = rest.split_first_chunk()?;
-        Some(Self {
-            end_ns: u64::from_ne_bytes(*end),
-            duration_ns: u64::from_ne_bytes(*duration),
-            row: u32::from_ne_bytes(*row),
-            work: u32::from_ne_bytes(*work),
-        })
-    }
 }

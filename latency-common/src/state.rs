@@ -69,3 +69,16 @@ pub struct CpuState {
 }
 
 const _: () = assert!(size_of::<CpuState>() == 128 + 64 * STAGES);
+
+/// Calls of `tcp_collapse` under way in one task: its own, and one of the softirq that
+/// interrupted it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CollapseStack {
+    /// Number of calls under way: 1 or 2.
+    pub depth: u64,
+    /// Their begins, ns, outermost first.
+    pub begin_ns: [u64; 2],
+}
+
+const _: () = assert!(size_of::<CollapseStack>() == 24);

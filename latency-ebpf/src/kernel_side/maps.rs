@@ -8,7 +8,7 @@ use aya_ebpf::{
 use latency_common::{
     row::HistogramRow,
     slot::{SlotInfo, SlotKey},
-    state::CpuState,
+    state::{CollapseStack, CpuState},
 };
 
 /// All histograms, arranged as `RowLayout` says. User space maps it and reads without a call.
@@ -38,11 +38,3 @@ pub(super) static COLLAPSING: HashMap<u64, CollapseStack> = HashMap::with_max_en
 /// Every event of the run, when they are sent one by one.
 #[map]
 pub(super) static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
-
-/// Calls under way in one task: its own, and one of the softirq that interrupted it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(super) struct CollapseStack {
-    pub(super) depth: u64,
-    pub(super) begin_ns: [u64; 2],
-}

@@ -147,8 +147,7 @@ impl Btf {
         }
         for index in 0..(info & 0xffff) as usize {
             let member = at + 12 + index * 12;
-            let (member_name, member_type) =
-                (self.word(member).ok()?, self.word(member + 4).ok()?);
+            let (member_name, member_type) = (self.word(member).ok()?, self.word(member + 4).ok()?);
             let position = self.word(member + 8).ok()?;
             // With the kind flag the upper byte is the width of a bit-field.
             let bits = if info >> 31 == 1 { position & 0xff_ffff } else { position };

@@ -46,8 +46,7 @@ const fn hook(program: &'static str, target: Target, turn: Turn) -> Hook {
     Hook { program, target, turn }
 }
 
-const SOFTIRQ_RAISE: Hook =
-    hook("softirq_raise", Target::Tracepoint("softirq_raise"), Turn::Begin);
+const SOFTIRQ_RAISE: Hook = hook("softirq_raise", Target::Tracepoint("softirq_raise"), Turn::Begin);
 const SOFTIRQ_ENTRY: Hook = hook("softirq_entry", Target::Tracepoint("softirq_entry"), Turn::Both);
 const SOFTIRQ_EXIT: Hook = hook("softirq_exit", Target::Tracepoint("softirq_exit"), Turn::End);
 const NAPI_POLL: Hook = hook("napi_poll", Target::Tracepoint("napi_poll"), Turn::End);

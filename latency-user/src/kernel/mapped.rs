@@ -1,6 +1,11 @@
 //! Map values in this process's memory: read without a system call.
 
-use std::{marker::PhantomData, mem::MaybeUninit, os::fd::AsRawFd, sync::atomic::AtomicU64};
+use std::{
+    marker::PhantomData,
+    mem::MaybeUninit,
+    os::fd::{AsFd, AsRawFd},
+    sync::atomic::AtomicU64,
+};
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Map, MapData};
@@ -51,7 +56,7 @@ impl<T: Words> Mapped<T> {
         // SAFETY: the memory belongs to the map; the kernel side changes it, so it is read with
         // atomic loads only, below.
         let memory = unsafe {
-            MmapOptions::new().len(length * size_of::<T>()).map(map.fd().as_raw_fd_for_mmap())
+            MmapOptions::new().len(length * size_of::<T>()).map(map.fd().as_fd().as_raw_fd())
         }
         .context("map an array's values into memory")?;
         ensure!(memory.as_ptr().cast::<AtomicU64>().is_aligned(), "map values are not aligned");
@@ -88,17 +93,5 @@ impl<T: Words> Mapped<T> {
         }
         // SAFETY: every byte is written, and any bytes are a `T`: see `Words`.
         unsafe { value.assume_init() }
-    }
-}
-
-/// memmap2 wants a raw descriptor.
-trait AsRawFdForMmap {
-    fn as_raw_fd_for_mmap(&self) -> std::os::fd::RawFd;
-}
-
-impl AsRawFdForMmap for aya::maps::MapFd {
-    fn as_raw_fd_for_mmap(&self) -> std::os::fd::RawFd {
-        use std::os::fd::AsFd;
-        self.as_fd().as_raw_fd()
     }
 }

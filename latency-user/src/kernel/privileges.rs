@@ -31,8 +31,10 @@ pub fn check() -> Result<(), Failure> {
     if missing.is_empty() {
         return Ok(());
     }
-    let list: Vec<String> =
-        missing.iter().map(|(capability, what)| format!("{capability} is missing: {what}")).collect();
+    let list: Vec<String> = missing
+        .iter()
+        .map(|(capability, what)| format!("{capability} is missing: {what}"))
+        .collect();
     Err(Failure::missing(list.join("; "))
         .hint("run it as root (sudo), or grant CAP_BPF and CAP_PERFMON"))
 }

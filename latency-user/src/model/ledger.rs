@@ -10,6 +10,9 @@ pub struct Ledger {
     pub stages: Vec<StageBooks>,
     /// Events that the ring buffer handed over but that could not be understood.
     pub malformed_events: u64,
+    /// With both transports at once: rows whose counts differ between them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_that_differ: Option<u64>,
     /// Whether every stage's books balance.
     pub balanced: bool,
 }
@@ -83,8 +86,14 @@ impl StageBooks {
 
 impl Ledger {
     /// Puts the stages' books together.
-    pub fn new(stages: Vec<StageBooks>, malformed_events: u64) -> Self {
-        let balanced = malformed_events == 0 && stages.iter().all(|books| books.balanced);
-        Self { stages, malformed_events, balanced }
+    pub fn new(
+        stages: Vec<StageBooks>,
+        malformed_events: u64,
+        rows_that_differ: Option<u64>,
+    ) -> Self {
+        let balanced = malformed_events == 0
+            && rows_that_differ.unwrap_or(0) == 0
+            && stages.iter().all(|books| books.balanced);
+        Self { stages, malformed_events, rows_that_differ, balanced }
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Owns no I/O: everything here can be built from a live kernel or from a file.
 
+pub mod diagnosis;
 pub mod distribution;
+pub mod envelope;
 pub mod failure;
 pub mod filter;
 pub mod interval;

@@ -11,13 +11,13 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
 use aya_log_ebpf::warn;
-use latency_common::{slot::CpuRow, stage::Stage};
+use latency_common::{slot::CpuRow, stage::Stage, state::CollapseStack};
 
 use super::super::{
     atomic::add,
     clock::now_ns,
     cpu::Cpu,
-    maps::{COLLAPSING, CollapseStack},
+    maps::COLLAPSING,
     record::{Interval, record_atomically},
 };
 

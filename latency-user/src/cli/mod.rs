@@ -1,0 +1,31 @@
+//! The command line: what can be asked for, and how values are written.
+
+pub mod doctor;
+pub mod trace;
+pub mod values;
+
+use clap::{Parser, Subcommand};
+
+/// Finds softirq stalls in the Linux network path: which CPU and which NIC queue stalled, for
+/// how long, and how often.
+#[derive(Debug, Parser)]
+#[command(name = "latency-user", version, max_term_width = 80, subcommand_required = true)]
+#[command(after_help = "Exit status: 0 fine; 1 could not do it; 2 usage; 3 missing privilege or \
+                        kernel feature; 4 something was found.")]
+pub struct Cli {
+    /// Tell more on stderr: what was tried, and the kernel side's own warnings.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Time softirqs, NAPI polls, hard IRQs and tcp_collapse on the running kernel.
+    Trace(trace::TraceArgs),
+    /// Tell what this kernel, these privileges and these NICs allow, and why.
+    Doctor(doctor::DoctorArgs),
+}

@@ -1,0 +1,70 @@
+//! Arguments of `trace`.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, ValueHint};
+use latency_common::stage::Stage;
+
+use super::values::{self, Format, TransportArg};
+use crate::kernel::plan::Choice;
+
+/// What to trace, for how long, and where the result goes.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  Watch the queues of eth0 until Ctrl-C:
+      latency-user trace --iface eth0
+  Half a minute into a recording, stalls from 500 us on:
+      latency-user trace --iface eth0 --duration 30s --threshold 500us \\
+          --output before.hlog
+  While a load test runs, as JSON:
+      latency-user trace --format json -- ./load-test.sh > trace.jsonl
+  What else ran in softirq context:
+      latency-user trace --stages rx_wait,net_rx,softirq --duration 10s")]
+pub struct TraceArgs {
+    /// Show the queues and IRQs of this interface; repeatable; none: of all.
+    #[arg(short, long, value_name = "IF")]
+    pub iface: Vec<String>,
+    /// Stop after this long; without it, at Ctrl-C.
+    #[arg(short, long, value_parser = values::duration, conflicts_with = "command")]
+    pub duration: Option<Duration>,
+    /// Take a snapshot this often.
+    #[arg(long, value_parser = values::interval, default_value = "1s")]
+    pub interval: Duration,
+    /// Count intervals at or above it as stalls.
+    #[arg(short, long, value_parser = values::threshold, default_value = "1ms")]
+    pub threshold: Duration,
+    /// Time only these stages: irq, rx_wait, net_rx, napi_poll, tcp_collapse, softirq.
+    /// Without it: all but softirq, as far as the kernel can.
+    #[arg(short, long, value_name = "STAGE,..", value_parser = values::stage, value_delimiter = ',')]
+    pub stages: Vec<Stage>,
+    /// How to probe: auto, tracepoint, fentry or kprobe.
+    #[arg(short, long, value_name = "METHOD", value_parser = values::choice, default_value = "auto")]
+    pub probes: Choice,
+    /// How events get into histograms.
+    #[arg(long, value_enum, default_value = "maps")]
+    pub transport: TransportArg,
+    /// Events that the ring buffer has room for, with --transport ring or both.
+    #[arg(long, value_name = "N", default_value_t = 1 << 18,
+          value_parser = clap::value_parser!(u32).range(128..=1 << 24))]
+    pub ring_events: u32,
+    /// Write a recording: an HdrHistogram interval log.
+    #[arg(short, long, value_name = "FILE.hlog", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// How to print the result.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub format: Format,
+    /// Trace while this command runs, and pass on its exit status.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+impl TraceArgs {
+    /// The stages to time: those asked for, or all but the optional one.
+    pub fn stages(&self) -> Vec<Stage> {
+        if self.stages.is_empty() {
+            return Stage::ALL.into_iter().filter(|stage| *stage != Stage::Softirq).collect();
+        }
+        Stage::ALL.into_iter().filter(|stage| self.stages.contains(stage)).collect()
+    }
+}

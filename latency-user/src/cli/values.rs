@@ -1,0 +1,114 @@
+//! Values on the command line: durations, stages, probe methods, formats.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use latency_common::{bucket::MAX_VALUE, stage::Stage};
+
+use crate::{kernel::plan::Choice, model::run::Transport};
+
+/// Longest stretch of time that makes sense for a run: more is taken for a slip.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Shortest time between two snapshots.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For programs: one object a line.
+    Json,
+}
+
+/// How events travel, as an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TransportArg {
+    /// Counted in the kernel; loses nothing at any rate.
+    Maps,
+    /// Sent one by one and counted in user space; what does not fit is counted as dropped.
+    Ring,
+    /// Both, compared at the end.
+    Both,
+}
+
+impl From<TransportArg> for Transport {
+    fn from(transport: TransportArg) -> Self {
+        match transport {
+            TransportArg::Maps => Self::Maps,
+            TransportArg::Ring => Self::Ring,
+            TransportArg::Both => Self::Both,
+        }
+    }
+}
+
+/// Reads a duration such as `500us`, `10s`, `1m 30s`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it like 500us, 10s or 2m"))?;
+    if duration.is_zero() {
+        return Err("must be longer than 0".into());
+    }
+    if duration > LONGEST {
+        return Err("longer than a year".into());
+    }
+    Ok(duration)
+}
+
+/// Reads the time between snapshots.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval < SHORTEST_INTERVAL {
+        return Err(format!("must be at least {SHORTEST_INTERVAL:?}"));
+    }
+    Ok(interval)
+}
+
+/// Reads a threshold: at most what the last bucket still tells apart.
+pub(super) fn threshold(text: &str) -> Result<Duration, String> {
+    let threshold = duration(text)?;
+    if threshold > Duration::from_nanos(MAX_VALUE) {
+        return Err(format!("must be at most {:?}", Duration::from_nanos(MAX_VALUE)));
+    }
+    Ok(threshold)
+}
+
+/// Reads the name of a stage.
+pub(super) fn stage(text: &str) -> Result<Stage, String> {
+    Stage::ALL.into_iter().find(|stage| stage.name() == text).ok_or_else(|| {
+        let names: Vec<&str> = Stage::ALL.into_iter().map(Stage::name).collect();
+        format!("no such stage; there are {}", names.join(", "))
+    })
+}
+
+/// Reads `auto` or the name of a method.
+pub(super) fn choice(text: &str) -> Result<Choice, String> {
+    if text == "auto" {
+        return Ok(Choice::Auto);
+    }
+    text.parse().map(Choice::Forced).map_err(|error| format!("{error}, or auto"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_or_refused_with_a_reason() {
+        assert_eq!(duration("500us"), Ok(Duration::from_micros(500)));
+        for nonsense in ["0s", "-1s", "ten", "", "10", "99999999d", "18446744073709551616s"] {
+            assert!(duration(nonsense).is_err(), "{nonsense}");
+        }
+        assert!(interval("1ms").is_err() && interval("10ms").is_ok());
+        assert!(threshold("69s").is_err() && threshold("68s").is_ok());
+    }
+
+    #[test]
+    fn stages_and_methods_have_names() {
+        assert_eq!(stage("tcp_collapse"), Ok(Stage::TcpCollapse));
+        assert!(stage("tcp").unwrap_err().contains("rx_wait"));
+        assert_eq!(choice("auto"), Ok(Choice::Auto));
+        assert!(choice("magic").is_err());
+    }
+}

@@ -1,0 +1,108 @@
+//! The ledger's sums over all CPUs.
+
+use latency_common::{
+    slot::{RowLayout, RowOwner, SlotInfo, SlotKind},
+    stage::{STAGES, Stage},
+    state::{CpuState, StageLedger},
+};
+
+use super::{events::EventCounts, snapshot::Rows};
+use crate::{
+    kernel::{loader::Attached, mapped::Mapped},
+    model::{
+        ledger::{Ledger, StageBooks},
+        run::{Method, ProbeUse, Transport},
+    },
+};
+
+/// The stage that the row at `index` belongs to; `None`: a slot that was not handed out.
+pub fn stage_of(index: u32, layout: &RowLayout, slots: &Mapped<SlotInfo>) -> Option<Stage> {
+    match layout.owner(index) {
+        RowOwner::Cpu { row, .. } => Some(row.stage()),
+        RowOwner::Vector { .. } => Some(Stage::Softirq),
+        RowOwner::Slot(slot) => match SlotKind::try_from(slots.copy(slot as usize).kind) {
+            Ok(SlotKind::Napi | SlotKind::NapiWithoutId) => Some(Stage::NapiPoll),
+            Ok(SlotKind::Irq) => Some(Stage::Irq),
+            Err(_) => None,
+        },
+    }
+}
+
+/// Counts of every stage, summed over all CPUs, indexed by [`Stage`].
+pub fn sum_cpus(cpus: &Mapped<CpuState>) -> [StageLedger; STAGES] {
+    let mut sums = [StageLedger::default(); STAGES];
+    for cpu in 0..cpus.len() {
+        for (sum, stage) in sums.iter_mut().zip(cpus.copy(cpu).ledger) {
+            sum.begins += stage.begins;
+            sum.ends_without_begin += stage.ends_without_begin;
+            sum.begins_without_end += stage.begins_without_end;
+            sum.backwards += stage.backwards;
+            sum.table_full += stage.table_full;
+            sum.clamped += stage.clamped;
+            sum.ring_submitted += stage.ring_submitted;
+            sum.ring_dropped += stage.ring_dropped;
+        }
+    }
+    sums
+}
+
+/// Intervals of `stage` under way.
+pub fn open(stage: Stage, method: Method, attached: &Attached) -> u64 {
+    let count = |is_open: fn(&CpuState) -> bool| {
+        let cpus = &attached.cpus;
+        (0..cpus.len()).filter(|cpu| is_open(&cpus.copy(*cpu))).count() as u64
+    };
+    match stage {
+        Stage::RxWait => count(|cpu| cpu.raised_ns != 0),
+        Stage::NetRx => count(|cpu| cpu.net_rx_begin_ns != 0),
+        // By tracepoint a poll is known at its end only, so none is ever open.
+        Stage::NapiPoll if method == Method::Tracepoint => 0,
+        Stage::NapiPoll => count(|cpu| cpu.poll_begin_ns != 0),
+        Stage::Irq => count(|cpu| cpu.irq_begin_ns != 0),
+        Stage::Softirq => count(|cpu| cpu.vector_plus_one != 0),
+        Stage::TcpCollapse => attached.collapses_under_way(),
+    }
+}
+
+/// The books of a run whose programs are detached.
+pub fn close(
+    uses: &[ProbeUse],
+    attached: &Attached,
+    layout: &RowLayout,
+    transport: Transport,
+    rows: &Rows,
+    events: &EventCounts,
+) -> Ledger {
+    let sums = sum_cpus(&attached.cpus);
+    let mut recorded = [0; STAGES];
+    for (index, row) in rows {
+        if let Some(stage) = stage_of(*index, layout, &attached.slots) {
+            recorded[stage as usize] += row.count();
+        }
+    }
+    let mut received = [0; STAGES];
+    let mut differing = 0;
+    for index in events.rows() {
+        let Some(row) = events.distribution(index) else { continue };
+        if let Some(stage) = stage_of(index, layout, &attached.slots) {
+            received[stage as usize] += row.count();
+        }
+        differing += u64::from(rows.get(&index) != Some(&row));
+    }
+    let stages = uses
+        .iter()
+        .filter_map(|one| one.method.map(|method| (one.stage, method)))
+        .map(|(stage, method)| {
+            StageBooks::new(
+                stage,
+                &sums[stage as usize],
+                recorded[stage as usize],
+                open(stage, method, attached),
+                received[stage as usize],
+                transport.counts_in_rows(),
+            )
+        })
+        .collect();
+    let differing = (transport == Transport::Both).then_some(differing);
+    Ledger::new(stages, events.malformed, differing)
+}

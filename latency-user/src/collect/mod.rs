@@ -1,0 +1,11 @@
+//! From a traced kernel to named distributions.
+//!
+//! Owns the tracer, its snapshots, the events of the ring transport, the ledger's sums, and the
+//! names of queues and IRQs. Formats nothing.
+
+pub mod books;
+pub mod events;
+pub mod identity;
+pub mod naming;
+pub mod snapshot;
+pub mod tracer;

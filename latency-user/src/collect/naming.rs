@@ -1,0 +1,168 @@
+//! From row indices to series: who a row belongs to, by the names that people use.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use latency_common::{
+    slot::{CpuRow, RowLayout, RowOwner, SlotInfo, SlotKind},
+    stage::Stage,
+};
+
+use super::{
+    identity::{self, Evidence},
+    snapshot::Rows,
+};
+use crate::{
+    host::{
+        interfaces::{self, Interface},
+        interrupts::Interrupts,
+        kernel,
+        netdev::{NapiDirectory, NapiInstance, NetlinkDirectory, RxQueue},
+        queue_irqs,
+    },
+    kernel::mapped::Mapped,
+    model::{
+        distribution::Distribution,
+        series::{Owner, Queue, Series},
+    },
+};
+
+/// What is known of the machine's interfaces, queues and IRQs.
+pub struct Naming {
+    layout: RowLayout,
+    own_netns: u32,
+    interfaces: Vec<Interface>,
+    interrupts: Interrupts,
+    queues: BTreeMap<u32, Vec<RxQueue>>,
+    instances: BTreeMap<u32, Vec<NapiInstance>>,
+    queue_irqs: BTreeMap<(u32, u32), u32>,
+    slots: Vec<SlotInfo>,
+}
+
+impl Naming {
+    /// Looks at the machine.
+    ///
+    /// # Errors
+    ///
+    /// When `/sys/class/net`, `/proc/interrupts` or this process's namespace cannot be read.
+    pub fn new(layout: RowLayout) -> Result<Self> {
+        let root = std::path::Path::new("/");
+        let interfaces = interfaces::list(root)?;
+        let interrupts = Interrupts::read(root)?;
+        let mut naming = Self {
+            layout,
+            own_netns: kernel::own_netns(root)?,
+            queue_irqs: queue_irqs::queue_irqs(&interfaces, &interrupts),
+            interfaces,
+            interrupts,
+            queues: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            slots: Vec::new(),
+        };
+        naming.ask_netlink();
+        Ok(naming)
+    }
+
+    /// Looks at the machine again, and takes over the slots that were handed out meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn refresh(&mut self, slots: &Mapped<SlotInfo>, handed_out: usize) -> Result<()> {
+        let root = std::path::Path::new("/");
+        self.interfaces = interfaces::list(root)?;
+        self.interrupts = Interrupts::read(root)?;
+        self.ask_netlink();
+        self.queue_irqs = queue_irqs::queue_irqs(&self.interfaces, &self.interrupts);
+        self.slots = (0..handed_out.min(slots.len())).map(|slot| slots.copy(slot)).collect();
+        Ok(())
+    }
+
+    /// Whether the packets of some queue could still tell which it is.
+    pub fn is_unsettled(&self) -> bool {
+        let evidence = self.evidence();
+        self.slots
+            .iter()
+            .filter(|slot| slot.kind == SlotKind::Napi as u32)
+            .any(|slot| !identity::is_settled(slot, &evidence))
+    }
+
+    /// Hard IRQs that serve the queues of `ifaces`.
+    pub fn irqs_of(&self, ifaces: &[String]) -> BTreeSet<u32> {
+        let mut irqs = BTreeSet::new();
+        for interface in self.interfaces.iter().filter(|one| ifaces.contains(&one.name)) {
+            irqs.extend(interface.msi_irqs.iter().copied());
+            let instances = self.instances.get(&interface.index);
+            irqs.extend(instances.into_iter().flatten().filter_map(|one| one.irq));
+        }
+        irqs
+    }
+
+    /// The distributions in `rows` under their names. Rows that share a name are added up.
+    pub fn name(&self, rows: &Rows) -> Vec<(Series, Distribution)> {
+        let mut named: BTreeMap<Series, Distribution> = BTreeMap::new();
+        for (index, row) in rows {
+            if let Some(series) = self.series(*index) {
+                named.entry(series).or_default().add(row);
+            }
+        }
+        named.into_iter().collect()
+    }
+
+    fn series(&self, index: u32) -> Option<Series> {
+        let (stage, owner) = match self.layout.owner(index) {
+            RowOwner::Vector { cpu, vector } => (Stage::Softirq, Owner::Vector { vector, cpu }),
+            RowOwner::Cpu { cpu, row } => (row.stage(), self.cpu_owner(cpu, row)),
+            RowOwner::Slot(slot) => self.slot_owner(self.slots.get(slot as usize)?)?,
+        };
+        Some(Series { stage, owner })
+    }
+
+    fn cpu_owner(&self, cpu: u32, row: CpuRow) -> Owner {
+        match row {
+            CpuRow::RxWait | CpuRow::NetRx | CpuRow::TcpCollapse => Owner::Cpu(cpu),
+            CpuRow::Backlog => Owner::Queue(Queue::Backlog { cpu }),
+            CpuRow::NapiOther => Owner::Queue(Queue::NoSlot { cpu }),
+            CpuRow::IrqOther => Owner::Irq { number: None, name: None, cpu },
+        }
+    }
+
+    fn slot_owner(&self, slot: &SlotInfo) -> Option<(Stage, Owner)> {
+        match SlotKind::try_from(slot.kind).ok()? {
+            SlotKind::Napi | SlotKind::NapiWithoutId => {
+                let queue = identity::name_queue(slot, &self.evidence());
+                Some((Stage::NapiPoll, Owner::Queue(queue)))
+            }
+            SlotKind::Irq => {
+                let name = self.interrupts.name(slot.id).map(str::to_owned);
+                Some((Stage::Irq, Owner::Irq { number: Some(slot.id), name, cpu: slot.cpu }))
+            }
+        }
+    }
+
+    fn evidence(&self) -> Evidence<'_> {
+        Evidence {
+            own_netns: self.own_netns,
+            interfaces: &self.interfaces,
+            queues: &self.queues,
+            instances: &self.instances,
+            queue_irqs: &self.queue_irqs,
+            slots: &self.slots,
+        }
+    }
+
+    /// Kernels before 6.8 cannot answer, and some drivers do not: what is missing stays missing.
+    fn ask_netlink(&mut self) {
+        self.queues.clear();
+        self.instances.clear();
+        let mut directory = NetlinkDirectory::new();
+        for interface in &self.interfaces {
+            if let Ok(queues) = directory.queues(interface.index) {
+                self.queues.insert(interface.index, queues);
+            }
+            if let Ok(instances) = directory.instances(interface.index) {
+                self.instances.insert(interface.index, instances);
+            }
+        }
+    }
+}

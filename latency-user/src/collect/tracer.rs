@@ -1,0 +1,286 @@
+//! The tracer: starts the programs, reads what they count, and stops them without losing any.
+
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use latency_common::{
+    slot::{CPU_ROWS, CPU_ROWS_WITH_VECTORS, RowLayout},
+    stage::Stage,
+};
+
+use super::{
+    books,
+    events::EventCounts,
+    naming::Naming,
+    snapshot::{self, Rows},
+};
+use crate::{
+    host::{cpus, interfaces, interrupts::Interrupts},
+    kernel::{
+        hooks::Turn,
+        loader::{self, Attached, Settings},
+        plan::{self, Choice, Failures, KernelFacts},
+    },
+    model::{
+        distribution::Distribution,
+        ledger::Ledger,
+        run::{ProbeUse, Transport},
+        series::Series,
+    },
+};
+
+/// Slots beyond those that the machine's queues and IRQs can be seen to need.
+const SPARE_SLOTS: u32 = 64;
+
+/// Snapshots that the packet probe may stay attached for.
+const RX_QUEUE_WATCH: u32 = 10;
+
+/// How long intervals under way are waited for at the end of a run.
+const DRAIN: Duration = Duration::from_millis(100);
+
+/// Events read from the ring buffer before others get their turn.
+const EVENT_BATCH: usize = 65_536;
+
+/// What to trace and how.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Stages to time.
+    pub stages: Vec<Stage>,
+    /// Whether they were asked for by name, so that one that cannot be timed is an error.
+    pub by_name: bool,
+    /// Which methods to use.
+    pub choice: Choice,
+    /// Durations at or above it are stalls, ns.
+    pub threshold_ns: u64,
+    /// How events travel.
+    pub transport: Transport,
+    /// Events that the ring buffer has room for.
+    pub ring_events: u32,
+    /// Slots for queues and IRQs; `None`: as many as the machine can be seen to need.
+    pub slots: Option<u32>,
+    /// Whether the kernel side's own warnings are wanted.
+    pub log: bool,
+}
+
+/// A kernel being traced.
+pub struct Tracer {
+    uses: Vec<ProbeUse>,
+    attached: Attached,
+    layout: RowLayout,
+    transport: Transport,
+    threshold_ns: u64,
+    naming: Naming,
+    named_slots: u64,
+    watched: u32,
+    events: EventCounts,
+    rows: Rows,
+    reported: Rows,
+}
+
+impl Tracer {
+    /// Attaches the programs. A method that the kernel refuses is replaced by the next best.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::model::failure::Failure`] when a stage cannot be timed as asked, other errors
+    /// when the kernel refuses maps or the machine's `/proc` and `/sys` cannot be read. Nothing
+    /// stays attached then.
+    pub fn start(config: &Config) -> Result<Self> {
+        let facts = KernelFacts::gather()?;
+        let layout = layout(config)?;
+        let settings = Settings {
+            layout,
+            threshold_ns: config.threshold_ns,
+            transport: config.transport,
+            ring_bytes: loader::ring_bytes_for(config.ring_events),
+            log: config.log,
+        };
+        let naming = Naming::new(layout)?;
+        let mut failures = Failures::new();
+        let (uses, attached) = loop {
+            let uses =
+                plan::plan(&config.stages, config.by_name, config.choice, &facts, &failures)?;
+            match loader::attach(&uses, &settings, &facts) {
+                Ok(attached) => break (uses, attached),
+                Err(error) => error.note(&mut failures)?,
+            }
+        };
+        Ok(Self {
+            uses,
+            attached,
+            layout,
+            transport: config.transport,
+            threshold_ns: config.threshold_ns,
+            naming,
+            named_slots: 0,
+            watched: 0,
+            events: EventCounts::default(),
+            rows: Rows::new(),
+            reported: Rows::new(),
+        })
+    }
+
+    /// How each stage is timed.
+    pub fn uses(&self) -> &[ProbeUse] {
+        &self.uses
+    }
+
+    /// What the programs write, for those who read it themselves.
+    pub fn attached(&mut self) -> &mut Attached {
+        &mut self.attached
+    }
+
+    /// What is known of the machine's queues and IRQs.
+    pub fn naming(&self) -> &Naming {
+        &self.naming
+    }
+
+    /// Possible CPUs.
+    pub fn cpus(&self) -> u32 {
+        self.layout.cpus
+    }
+
+    /// Programs that were attached.
+    pub fn programs(&self) -> usize {
+        self.attached.programs
+    }
+
+    /// Bytes of the rows in the kernel.
+    pub fn row_bytes(&self) -> u64 {
+        u64::from(self.layout.rows()) * size_of::<latency_common::row::HistogramRow>() as u64
+    }
+
+    /// Reads a batch of events from the ring buffer and tells whether there may be more.
+    pub fn drain_events(&mut self) -> bool {
+        let Some(ring) = &mut self.attached.events else { return false };
+        for _ in 0..EVENT_BATCH {
+            let Some(event) = ring.next() else { return false };
+            self.events.add(&event, self.threshold_ns);
+        }
+        true
+    }
+
+    /// What came since the last call, by series.
+    ///
+    /// # Errors
+    ///
+    /// When the machine's interfaces or IRQs cannot be read to name new rows.
+    pub fn interval(&mut self) -> Result<Vec<(Series, Distribution)>> {
+        self.read(false);
+        self.refresh_names()?;
+        let since = snapshot::difference(&self.rows, &self.reported);
+        for index in since.keys() {
+            if let Some(now) = self.rows.get(index) {
+                self.reported.insert(*index, now.clone());
+            }
+        }
+        Ok(self.naming.name(&since))
+    }
+
+    /// Everything since tracing began, by series.
+    pub fn total(&self) -> Vec<(Series, Distribution)> {
+        self.naming.name(&self.rows)
+    }
+
+    /// Detaches all programs so that what is under way still finds its end, reads what is left,
+    /// and closes the books.
+    pub fn finish(&mut self) -> Ledger {
+        self.attached.unwatch_rx_queues();
+        self.attached.detach(Turn::Begin);
+        self.drain(|stage| stage == Stage::RxWait);
+        self.attached.detach(Turn::Both);
+        self.drain(|_| true);
+        self.attached.detach(Turn::End);
+        while self.drain_events() {}
+        self.read(true);
+        books::close(
+            &self.uses,
+            &self.attached,
+            &self.layout,
+            self.transport,
+            &self.rows,
+            &self.events,
+        )
+    }
+
+    /// Waits until no interval of the stages in `of` is under way, or [`DRAIN`] has passed:
+    /// what is open then is said in the ledger.
+    fn drain(&mut self, of: impl Fn(Stage) -> bool) {
+        let deadline = Instant::now() + DRAIN;
+        loop {
+            self.drain_events();
+            let open: u64 = self
+                .uses
+                .iter()
+                .filter(|one| of(one.stage))
+                .filter_map(|one| one.method.map(|method| (one.stage, method)))
+                .map(|(stage, method)| books::open(stage, method, &self.attached))
+                .sum();
+            if open == 0 || Instant::now() >= deadline {
+                return;
+            }
+            thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    fn read(&mut self, all: bool) {
+        if self.transport.counts_in_rows() {
+            snapshot::read_rows(&self.attached.rows, &mut self.rows, all);
+        } else {
+            while self.drain_events() {}
+            for index in self.events.rows() {
+                if let Some(row) = self.events.distribution(index) {
+                    self.rows.insert(index, row);
+                }
+            }
+        }
+    }
+
+    /// Names are looked up again when there are new slots, and while packets may tell more.
+    fn refresh_names(&mut self) -> Result<()> {
+        let handed_out = self.attached.slot_cursor.word(0, 0);
+        let watching = self.attached.watches_rx_queues();
+        if handed_out == self.named_slots && !watching {
+            return Ok(());
+        }
+        if handed_out != self.named_slots {
+            self.watched = 0;
+        }
+        self.naming.refresh(&self.attached.slots, handed_out as usize)?;
+        self.named_slots = handed_out;
+        if self.naming.is_unsettled() && self.watched < RX_QUEUE_WATCH {
+            self.watched += 1;
+            if let Err(error) = self.attached.watch_rx_queues() {
+                log::warn!("packets cannot tell which RX queue they came from: {error:#}");
+                self.watched = RX_QUEUE_WATCH;
+            }
+        } else {
+            self.attached.unwatch_rx_queues();
+        }
+        Ok(())
+    }
+}
+
+/// Arranges the rows for this machine.
+fn layout(config: &Config) -> Result<RowLayout> {
+    let root = Path::new("/");
+    let slots = match config.slots {
+        Some(slots) => slots,
+        None => {
+            let queues: u32 = interfaces::list(root)?.iter().map(|one| one.rx_queues).sum();
+            let irqs =
+                Interrupts::read(root)?.lines.iter().filter(|one| one.number.is_some()).count();
+            // Queues and IRQs can appear while tracing (interface up, more channels).
+            2 * (queues + irqs as u32) + SPARE_SLOTS
+        }
+    };
+    let rows_per_cpu = match config.stages.contains(&Stage::Softirq) {
+        true => CPU_ROWS_WITH_VECTORS,
+        false => CPU_ROWS,
+    };
+    Ok(RowLayout { cpus: cpus::possible(root)?, rows_per_cpu, slots })
+}

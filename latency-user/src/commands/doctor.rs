@@ -1,0 +1,140 @@
+//! `doctor`: what this kernel, these privileges and these NICs allow, and why.
+
+use std::path::Path;
+
+use anyhow::Result;
+use latency_common::{
+    slot::{CPU_ROWS_WITH_VECTORS, RowLayout},
+    stage::Stage,
+};
+
+use super::{Console, output::Output};
+use crate::{
+    cli::{doctor::DoctorArgs, values::Format},
+    host::{
+        cpus, interfaces,
+        interrupts::Interrupts,
+        kernel,
+        netdev::{NapiDirectory, NetlinkDirectory},
+        queue_irqs,
+    },
+    kernel::{
+        hooks,
+        loader::{self, AttachError, Settings},
+        plan::KernelFacts,
+        privileges,
+    },
+    model::{
+        diagnosis::{Diagnosis, InterfaceDiagnosis, MethodDiagnosis, StageDiagnosis},
+        run::{Method, ProbeUse, Transport},
+    },
+    views::{self, Style},
+};
+
+/// Runs the command and returns the exit status: 3 when some stage cannot be timed at all for
+/// want of privileges or kernel features, except `tcp_collapse`, whose absence is common.
+///
+/// # Errors
+///
+/// When the kernel has no type information, or `/proc` and `/sys` cannot be read.
+pub fn run(args: &DoctorArgs, console: Console) -> Result<u8> {
+    let diagnosis = diagnose()?;
+    let mut text = Vec::new();
+    match args.format {
+        Format::Table => {
+            let style = Style { colour: console.colour, width: Style::MAX_WIDTH };
+            views::doctor::diagnosis(&diagnosis, style, &mut text)?;
+        }
+        Format::Json => views::json::diagnosis(&diagnosis, &mut text)?,
+    }
+    Output::new(console.out, false).write(&text)?;
+    let usable = |stage: &StageDiagnosis| {
+        stage.would_use.is_some() || stage.stage == Stage::TcpCollapse.name()
+    };
+    let complete = diagnosis.missing_privileges.is_empty() && diagnosis.stages.iter().all(usable);
+    Ok(if complete { 0 } else { 3 })
+}
+
+fn diagnose() -> Result<Diagnosis> {
+    let root = Path::new("/");
+    let facts = KernelFacts::gather()?;
+    let missing: Vec<String> = privileges::missing()
+        .into_iter()
+        .map(|(capability, what)| format!("{capability} is missing: {what}"))
+        .collect();
+    let tried = missing.is_empty();
+    let cpus = cpus::possible(root)?;
+    let stages = Stage::ALL.into_iter().map(|stage| examine(stage, &facts, cpus, tried)).collect();
+    Ok(Diagnosis {
+        kernel: kernel::release(root)?,
+        version: env!("CARGO_PKG_VERSION"),
+        cpus,
+        missing_privileges: missing,
+        tried,
+        stages,
+        interfaces: examine_interfaces(root)?,
+        remarks: Vec::new(),
+    })
+}
+
+fn examine(stage: Stage, facts: &KernelFacts, cpus: u32, tried: bool) -> StageDiagnosis {
+    let methods: Vec<MethodDiagnosis> = hooks::methods(stage)
+        .iter()
+        .map(|&method| {
+            let at = hooks::attach_points(stage, method);
+            let obstacle = facts.obstacle(stage, method);
+            let (works, note) = match (obstacle, tried) {
+                (Some(obstacle), _) => (Some(false), Some(obstacle)),
+                (None, false) => (None, None),
+                (None, true) => match try_out(stage, method, facts, cpus) {
+                    Ok(()) => (Some(true), hooks::caveat(stage, method).map(str::to_owned)),
+                    Err(reason) => (Some(false), Some(reason)),
+                },
+            };
+            MethodDiagnosis { method, at, works, note }
+        })
+        .collect();
+    let would_use = methods.iter().find(|one| one.works != Some(false)).map(|one| one.method);
+    StageDiagnosis { stage: stage.name(), would_use, methods }
+}
+
+/// Loads and attaches the programs of one method, and detaches them at once.
+fn try_out(stage: Stage, method: Method, facts: &KernelFacts, cpus: u32) -> Result<(), String> {
+    let uses = [ProbeUse { stage, method: Some(method), at: String::new(), note: None }];
+    let settings = Settings {
+        layout: RowLayout { cpus, rows_per_cpu: CPU_ROWS_WITH_VECTORS, slots: 1 },
+        threshold_ns: 1,
+        transport: Transport::Maps,
+        ring_bytes: 0,
+        log: false,
+    };
+    match loader::attach(&uses, &settings, facts) {
+        Ok(_) => Ok(()),
+        Err(AttachError::Method(.., reason)) => Err(reason),
+        Err(AttachError::Other(error)) => Err(format!("{error:#}")),
+    }
+}
+
+fn examine_interfaces(root: &Path) -> Result<Vec<InterfaceDiagnosis>> {
+    let interfaces = interfaces::list(root)?;
+    let irqs = queue_irqs::queue_irqs(&interfaces, &Interrupts::read(root)?);
+    let mut directory = NetlinkDirectory::new();
+    Ok(interfaces
+        .into_iter()
+        .map(|interface| {
+            let instances = directory.instances(interface.index).ok();
+            let by_instance = instances.iter().flatten().filter(|one| one.irq.is_some()).count();
+            let by_name = irqs.keys().filter(|(index, _)| *index == interface.index).count();
+            InterfaceDiagnosis {
+                rx_queues: interface.rx_queues,
+                queues_by_netlink: directory
+                    .queues(interface.index)
+                    .ok()
+                    .map(|queues| queues.iter().filter(|queue| queue.napi_id.is_some()).count()),
+                instances: instances.as_ref().map(Vec::len),
+                queues_with_irq: by_instance.max(by_name),
+                name: interface.name,
+            }
+        })
+        .collect())
+}

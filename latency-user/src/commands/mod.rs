@@ -1,0 +1,21 @@
+//! The commands: each puts the rooms together for one purpose. What they print goes through the
+//! writers that `main` hands them.
+
+pub mod doctor;
+pub mod ending;
+pub mod output;
+pub mod trace;
+
+use std::io::Write;
+
+/// Where a command's results and remarks go.
+pub struct Console {
+    /// Results.
+    pub out: Box<dyn Write>,
+    /// Warnings and progress.
+    pub err: Box<dyn Write>,
+    /// Whether `out` is a terminal, which can be redrawn.
+    pub is_terminal: bool,
+    /// Whether `out` may be coloured.
+    pub colour: bool,
+}

@@ -1,0 +1,91 @@
+//! Standard output that may be closed by its reader: `| head` ends a run quietly.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, Result};
+
+/// Writes whole texts, and remembers when nobody reads any more.
+pub struct Output {
+    out: Box<dyn Write>,
+    closed: bool,
+    redraw: bool,
+    lines: usize,
+}
+
+/// Tables longer than this are not redrawn in place: they would not fit on most terminals.
+const REDRAW_LINES: usize = 40;
+
+impl Output {
+    /// Writes to `out`; `redraw`: it is a terminal.
+    pub fn new(out: Box<dyn Write>, redraw: bool) -> Self {
+        Self { out, closed: false, redraw, lines: 0 }
+    }
+
+    /// Whether the reader has gone.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Writes `text` for good.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written for another reason than a reader that has gone.
+    pub fn write(&mut self, text: &[u8]) -> Result<()> {
+        self.lines = 0;
+        self.put(text)
+    }
+
+    /// Writes `text`; on a terminal it takes the place of the text written this way before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`].
+    pub fn refresh(&mut self, text: &[u8]) -> Result<()> {
+        if self.redraw && self.lines > 0 {
+            self.put(format!("\x1b[{}A\x1b[J", self.lines).as_bytes())?;
+        }
+        self.put(text)?;
+        let lines = text.iter().filter(|byte| **byte == b'\n').count();
+        self.lines = if lines <= REDRAW_LINES { lines } else { 0 };
+        Ok(())
+    }
+
+    fn put(&mut self, text: &[u8]) -> Result<()> {
+        if self.closed {
+            return Ok(());
+        }
+        match self.out.write_all(text).and_then(|()| self.out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(())
+            }
+            other => other.context("write to standard output"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Gone;
+
+    impl Write for Gone {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_error() {
+        let mut output = Output::new(Box::new(Gone), false);
+        output.write(b"x").unwrap();
+        assert!(output.is_closed());
+        output.write(b"y").unwrap();
+    }
+}

@@ -1,0 +1,296 @@
+//! `trace`: times a running kernel, shows it as it goes, and sums it up.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, Result};
+use tokio::{
+    process::Child,
+    runtime,
+    time::{self, MissedTickBehavior},
+};
+
+use super::{
+    Console,
+    ending::{self, Signals},
+    output::Output,
+};
+use crate::{
+    cli::{trace::TraceArgs, values::Format},
+    collect::tracer::{Config, Tracer},
+    host::{interfaces, kernel, usage},
+    kernel::{instance::Instance, privileges},
+    model::{
+        distribution::Distribution,
+        failure::Failure,
+        filter::Filter,
+        interval::Interval,
+        ledger::Ledger,
+        run::Run,
+        series::Series,
+        summary::{SelfCost, SeriesSummary, Stalls, Summary},
+    },
+    recording::writer::Writer,
+    views::{self, Style},
+};
+
+/// How often the ring buffer is looked at besides its own wake-ups.
+const RING_POLL: Duration = Duration::from_millis(10);
+
+/// Runs the command and returns the exit status.
+///
+/// # Errors
+///
+/// Everything that is wrong with the arguments, the privileges, the kernel or the output is
+/// found before the first program is attached.
+pub fn run(args: &TraceArgs, verbose: bool, console: Console) -> Result<u8> {
+    check_interfaces(&args.iface)?;
+    ending::find_program(&args.command)?;
+    privileges::check()?;
+    let _instance = Instance::claim()?;
+    let recording = args.output.as_deref().map(Writer::create).transpose()?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the event loop")?;
+    runtime.block_on(trace(args, verbose, recording, console))
+}
+
+fn check_interfaces(asked: &[String]) -> Result<(), Failure> {
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let known = interfaces::list(Path::new("/"))
+        .map_err(|error| Failure::new(format!("interfaces cannot be listed: {error:#}")))?;
+    match asked.iter().find(|name| !known.iter().any(|one| one.name == **name)) {
+        None => Ok(()),
+        Some(unknown) => {
+            let names: Vec<&str> = known.iter().map(|one| one.name.as_str()).collect();
+            Err(Failure::new(format!("no interface {unknown:?} in this network namespace"))
+                .hint(format!("there are: {}", names.join(", "))))
+        }
+    }
+}
+
+async fn trace(
+    args: &TraceArgs,
+    verbose: bool,
+    recording: Option<Writer>,
+    console: Console,
+) -> Result<u8> {
+    let mut signals = Signals::new()?;
+    let threshold_ns = args.threshold.as_nanos() as u64;
+    let config = Config {
+        stages: args.stages(),
+        by_name: !args.stages.is_empty(),
+        choice: args.probes,
+        threshold_ns,
+        transport: args.transport.into(),
+        ring_events: args.ring_events,
+        slots: None,
+        log: verbose,
+    };
+    let tracer = Tracer::start(&config)?;
+    let mut session = Session::new(args, tracer, recording, console)?;
+    let mut child = ending::start(&args.command)?;
+    let ended = session.follow(args, &mut signals, &mut child).await;
+    let status = session.finish()?;
+    ended?;
+    let child_status = match &mut child {
+        Some(child) => match child.try_wait()? {
+            Some(status) => Some(ending::exit_status(status)),
+            None => ending::end(child).await.map(ending::exit_status),
+        },
+        None => None,
+    };
+    Ok(match (status, child_status) {
+        (0, Some(child)) => child,
+        (status, _) => status,
+    })
+}
+
+/// A run under way.
+struct Session {
+    tracer: Tracer,
+    run: Run,
+    filter: Filter,
+    recording: Option<Writer>,
+    recording_failed: bool,
+    output: Output,
+    err: Box<dyn std::io::Write>,
+    style: Style,
+    format: Format,
+    began: Instant,
+    interval_began: (Instant, SystemTime),
+}
+
+impl Session {
+    fn new(
+        args: &TraceArgs,
+        tracer: Tracer,
+        mut recording: Option<Writer>,
+        console: Console,
+    ) -> Result<Self> {
+        let began_at = SystemTime::now();
+        let began = Instant::now();
+        let root = Path::new("/");
+        let run = Run {
+            host: kernel::hostname(root)?,
+            kernel: kernel::release(root)?,
+            started_at: humantime::format_rfc3339_millis(began_at).to_string(),
+            duration_s: 0.0,
+            ifaces: args.iface.clone(),
+            threshold_ns: args.threshold.as_nanos() as u64,
+            transport: args.transport.into(),
+            probes: tracer.uses().to_vec(),
+            cpus: tracer.cpus(),
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        if let Some(recording) = &mut recording {
+            recording.begin(&run)?;
+        }
+        let filter =
+            Filter { ifaces: args.iface.clone(), irqs: tracer.naming().irqs_of(&args.iface) };
+        Ok(Self {
+            tracer,
+            run,
+            filter,
+            recording,
+            recording_failed: false,
+            output: Output::new(console.out, console.is_terminal),
+            err: console.err,
+            style: Style { colour: console.colour, width: 80 },
+            format: args.format,
+            began,
+            interval_began: (began, began_at),
+        })
+    }
+
+    /// Takes a snapshot at each interval until something ends the run.
+    async fn follow(
+        &mut self,
+        args: &TraceArgs,
+        signals: &mut Signals,
+        child: &mut Option<Child>,
+    ) -> Result<()> {
+        let mut ticks = time::interval_at(time::Instant::now() + args.interval, args.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut polls = time::interval(RING_POLL);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let end = args.duration.map(|duration| time::Instant::now() + duration);
+        let has_events =
+            self.tracer.attached().events.is_some() || self.tracer.attached().logger.is_some();
+        while !self.output.is_closed() {
+            tokio::select! {
+                biased;
+                () = signals.received() => return Ok(()),
+                status = ending::ended(child) => {
+                    status.context("wait for the command")?;
+                    return Ok(());
+                }
+                () = time::sleep_until(end.unwrap_or_else(time::Instant::now)), if end.is_some() => {
+                    return Ok(());
+                }
+                _ = ticks.tick() => self.interval()?,
+                _ = polls.tick(), if has_events => self.drain(),
+            }
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) {
+        while self.tracer.drain_events() {}
+        if let Some(logger) = &mut self.tracer.attached().logger {
+            logger.flush();
+        }
+    }
+
+    /// Reads what came since the last interval, records and shows it.
+    fn interval(&mut self) -> Result<()> {
+        let interval = self.take_interval()?;
+        self.record(&interval);
+        let shown = self.shown(interval);
+        let mut text = Vec::new();
+        match self.format {
+            Format::Table => {
+                views::table::interval(&shown, self.run.threshold_ns, self.style, &mut text)?;
+                self.output.refresh(&text)
+            }
+            Format::Json => {
+                views::json::interval(&shown, &mut text)?;
+                self.output.write(&text)
+            }
+        }
+    }
+
+    fn take_interval(&mut self) -> Result<Interval> {
+        let now = (Instant::now(), SystemTime::now());
+        let (began, began_at) = std::mem::replace(&mut self.interval_began, now);
+        let series = self.tracer.interval()?;
+        self.filter.irqs.extend(self.tracer.naming().irqs_of(&self.filter.ifaces));
+        Ok(Interval { began_at, duration: now.0 - began, series })
+    }
+
+    fn shown(&self, mut interval: Interval) -> Interval {
+        interval.series.retain(|(series, _)| self.filter.keeps(series));
+        interval
+    }
+
+    /// A recording that cannot be written any more (a full disk) must not end the measurement:
+    /// it is said at once, and by the exit status.
+    fn record(&mut self, interval: &Interval) {
+        let Some(recording) = &mut self.recording else { return };
+        if let Err(error) = recording.interval(interval) {
+            let _ = writeln!(self.err, "warning: the recording ends here: {error:#}");
+            self.recording = None;
+            self.recording_failed = true;
+        }
+    }
+
+    /// Stops the programs and shows what they counted.
+    fn finish(mut self) -> Result<u8> {
+        let ledger = self.tracer.finish();
+        self.run.duration_s = self.began.elapsed().as_secs_f64();
+        self.drain();
+        let last = self.take_interval()?;
+        self.record(&last);
+        let mut whole = self.tracer.total();
+        whole.retain(|(series, _)| self.filter.keeps(series));
+        let summary = self.summary(&whole, ledger);
+        if let Some(recording) = self.recording.take() {
+            recording.finish(&summary)?;
+        }
+        let mut text = Vec::new();
+        match self.format {
+            Format::Table => views::table::summary(&summary, &whole, self.style, &mut text)?,
+            Format::Json => views::json::summary(&summary, &mut text)?,
+        }
+        self.output.write(&text)?;
+        if !summary.ledger.balanced && self.format == Format::Json {
+            let _ = writeln!(self.err, "warning: the ledger does not balance: see its sums");
+        }
+        Ok(u8::from(self.recording_failed || !summary.ledger.balanced))
+    }
+
+    fn summary(&self, whole: &[(Series, Distribution)], ledger: Ledger) -> Summary {
+        let series: Vec<SeriesSummary> = whole
+            .iter()
+            .map(|(series, distribution)| SeriesSummary::new(series, distribution))
+            .collect();
+        let usage = usage::of_this_process();
+        Summary {
+            run: self.run.clone(),
+            stalls: Stalls::new(self.run.threshold_ns, &series),
+            series,
+            ledger,
+            self_cost: SelfCost {
+                programs: self.tracer.programs(),
+                row_bytes: self.tracer.row_bytes(),
+                user_cpu_s: usage.cpu.as_secs_f64(),
+                resident_bytes: usage.resident_bytes,
+            },
+        }
+    }
+}

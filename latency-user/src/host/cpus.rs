@@ -1,0 +1,89 @@
+//! `/sys/devices/system/cpu`: which CPUs there may be, and which run.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+/// One more than the highest CPU that this kernel may ever bring up.
+///
+/// # Errors
+///
+/// When the list cannot be read or parsed, or names no CPU.
+pub fn possible(root: &Path) -> Result<u32> {
+    let path = root.join("sys/devices/system/cpu/possible");
+    let highest = read_list(&path)?.into_iter().max();
+    highest.map(|cpu| cpu + 1).with_context(|| format!("{}: no CPU is listed", path.display()))
+}
+
+/// The CPUs that run now, in rising order.
+///
+/// # Errors
+///
+/// When the list cannot be read or parsed.
+pub fn online(root: &Path) -> Result<Vec<u32>> {
+    read_list(&root.join("sys/devices/system/cpu/online"))
+}
+
+/// The CPUs of a line `CPU0  CPU1  CPU3`, which heads the tables in `/proc`.
+pub(super) fn parse_header(path: &Path, line: &str) -> Result<Vec<u32>> {
+    line.split_whitespace()
+        .map(|word| {
+            word.strip_prefix("CPU").and_then(|number| number.parse().ok()).ok_or_else(|| {
+                anyhow!("{}:1: expected a column CPU<number>, found {word:?}", path.display())
+            })
+        })
+        .collect()
+}
+
+fn read_list(path: &Path) -> Result<Vec<u32>> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    parse_list(text.trim()).with_context(|| format!("{}:1", path.display()))
+}
+
+/// Parses ranges such as `0-3,8`.
+fn parse_list(list: &str) -> Result<Vec<u32>> {
+    let mut cpus = Vec::new();
+    for range in list.split(',').filter(|range| !range.is_empty()) {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        match (first.parse::<u32>(), last.parse::<u32>()) {
+            // The kernel knows 8192 CPUs at most; a higher number is no list of CPUs.
+            (Ok(first), Ok(last)) if first <= last && last < 1 << 16 => cpus.extend(first..=last),
+            _ => bail!("expected a range of CPUs, found {range:?}"),
+        }
+    }
+    Ok(cpus)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root_with(file: &str, text: &str) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("sys/devices/system/cpu");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(file), text).unwrap();
+        root
+    }
+
+    #[test]
+    fn a_hole_in_the_possible_cpus_counts() {
+        let root = root_with("possible", "0-3,8\n");
+        assert_eq!(possible(root.path()).unwrap(), 9);
+        let root = root_with("online", "0,2-3,8\n");
+        assert_eq!(online(root.path()).unwrap(), [0, 2, 3, 8]);
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_its_place() {
+        for text in ["0-x\n", "3-1\n", "0-4294967295\n", "-1\n"] {
+            let root = root_with("possible", text);
+            let error = format!("{:#}", possible(root.path()).unwrap_err());
+            assert!(error.contains("cpu/possible:1: expected a range"), "{error}");
+        }
+        let root = root_with("possible", "\n");
+        assert!(possible(root.path()).unwrap_err().to_string().contains("no CPU"));
+        let root = tempfile::tempdir().unwrap();
+        assert!(online(root.path()).unwrap_err().to_string().starts_with("read /"));
+    }
+}

@@ -1,0 +1,207 @@
+//! `/proc/interrupts`: hard IRQs, how often each CPU handled them, and their names.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, bail};
+
+use super::cpus::parse_header;
+
+/// The whole table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interrupts {
+    /// The columns: CPUs that are online.
+    pub cpus: Vec<u32>,
+    /// The lines, in the kernel's order.
+    pub lines: Vec<Interrupt>,
+}
+
+/// One line of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interrupt {
+    /// The IRQ's number; `None` for the architecture's own, such as `LOC`.
+    pub number: Option<u32>,
+    /// What stands before the colon: the number, `LOC`, `IPI0`.
+    pub label: String,
+    /// How often each CPU of [`Interrupts::cpus`] handled it. `ERR` and `MIS` have one count only.
+    pub counts: Vec<u64>,
+    /// Names of its actions, joined by `, `; for the architecture's own, what they are. Empty when
+    /// nothing stands there.
+    pub name: String,
+}
+
+impl Interrupts {
+    /// Reads the table.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read; when a line cannot be parsed, with its number.
+    pub fn read(root: &Path) -> Result<Self> {
+        let path = root.join("proc/interrupts");
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        Self::parse(&path, &text)
+    }
+
+    /// The name of IRQ `number`, when it has one.
+    pub fn name(&self, number: u32) -> Option<&str> {
+        let line = self.lines.iter().find(|line| line.number == Some(number))?;
+        (!line.name.is_empty()).then_some(line.name.as_str())
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self> {
+        let mut lines = text.lines().enumerate();
+        let cpus = match lines.next() {
+            Some((_, header)) => parse_header(path, header)?,
+            None => bail!("{}:1: expected a line of CPUs, found an empty file", path.display()),
+        };
+        let lines = lines
+            .filter(|(_, line)| !line.trim().is_empty())
+            .map(|(index, line)| {
+                parse_line(line, cpus.len())
+                    .with_context(|| format!("{}:{}", path.display(), index + 1))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { cpus, lines })
+    }
+}
+
+fn parse_line(line: &str, cpus: usize) -> Result<Interrupt> {
+    let Some((label, mut rest)) = line.split_once(':') else {
+        bail!("expected an IRQ and a colon, found {line:?}");
+    };
+    let label = label.trim();
+    let mut counts = Vec::with_capacity(cpus);
+    while counts.len() < cpus {
+        let (word, behind) = split_word(rest);
+        let Ok(count) = word.parse() else { break };
+        counts.push(count);
+        rest = behind;
+    }
+    let number = label.parse().ok();
+    let name = if number.is_some() {
+        if counts.len() < cpus {
+            bail!("expected {cpus} counts of IRQ {label}, found {}", counts.len());
+        }
+        action_names(rest)
+    } else {
+        rest.trim()
+    };
+    Ok(Interrupt { number, label: label.to_owned(), counts, name: name.to_owned() })
+}
+
+/// What is left of a numbered line behind its counts and the columns chip, hardware number and
+/// flow type, of which only the first is always there: `IO-APIC   5-edge      ACPI:Ged`,
+/// `GICv3  27 Level     arch_timer`, `xen-dyn    -event     eth0`.
+///
+/// `show_interrupts` in <https://elixir.bootlin.com/linux/v6.12/source/kernel/irq/proc.c>
+fn action_names(columns: &str) -> &str {
+    let (_chip, mut rest) = split_word(columns);
+    let (word, behind) = split_word(rest);
+    let number = word.split('-').next().unwrap_or(word);
+    if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
+        rest = behind;
+    }
+    let (word, behind) = split_word(rest);
+    if matches!(word, "Level" | "Edge") {
+        rest = behind;
+    }
+    let (word, behind) = split_word(rest);
+    if word.starts_with('-') {
+        rest = behind;
+    }
+    rest.trim()
+}
+
+/// The first word and what stands behind it.
+fn split_word(text: &str) -> (&str, &str) {
+    let text = text.trim_start();
+    text.split_at(text.find(char::is_whitespace).unwrap_or(text.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATH: &str = "/proc/interrupts";
+
+    const TEXT: &str = "           CPU0       CPU2       \n\
+         \u{20} 0:        123          0   IO-APIC   2-edge      timer\n\
+         \u{20} 9:          1          0   IO-APIC   9-fasteoi   acpi, i801_smbus, my dev\n\
+         \u{20}25:          0         12 PCI-MSIX-0000:00:03.0   1-edge      virtio1-input.0\n\
+         \u{20}26:          0          7 IR-PCI-MSI 524289-edge      mlx5_comp3@pci:0000:01:00.0\n\
+         \u{20}27:       9000       8000     GICv3  27 Level     arch_timer\n\
+         \u{20}28:          5          6   xen-dyn    -event     eth0-q0-tx\n\
+         \u{20}29:          1          1      None               \n\
+         \u{20}30:          1          1   IO-APIC   3-edge    \n\
+         \u{20}31:          1          1  dummy     44          rtc 0\n\
+         NMI:          0          3   Non-maskable interrupts\n\
+         IPI0:       17         19       Rescheduling interrupts\n\
+         ERR:          4\n";
+
+    fn parse(text: &str) -> Result<Interrupts> {
+        Interrupts::parse(Path::new(PATH), text)
+    }
+
+    #[test]
+    fn columns_before_the_name_come_in_many_shapes() {
+        let interrupts = parse(TEXT).unwrap();
+        let expected = [
+            (0, Some("timer")),
+            (9, Some("acpi, i801_smbus, my dev")),
+            (25, Some("virtio1-input.0")),
+            (26, Some("mlx5_comp3@pci:0000:01:00.0")),
+            (27, Some("arch_timer")),
+            (28, Some("eth0-q0-tx")),
+            (29, None),
+            (30, None),
+            (31, Some("rtc 0")),
+            (32, None),
+        ];
+        for (number, name) in expected {
+            assert_eq!(interrupts.name(number), name, "IRQ {number}");
+        }
+    }
+
+    #[test]
+    fn counts_belong_to_the_cpus_of_the_header() {
+        let interrupts = parse(TEXT).unwrap();
+        assert_eq!(interrupts.cpus, [0, 2]);
+        assert_eq!(interrupts.lines[2].counts, [0, 12]);
+        let own = &interrupts.lines[9..];
+        assert_eq!(own[0].label, "NMI");
+        assert_eq!(own[0].number, None);
+        assert_eq!(own[0].name, "Non-maskable interrupts");
+        assert_eq!(own[1].counts, [17, 19]);
+        assert_eq!((own[2].counts.as_slice(), own[2].name.as_str()), (&[4][..], ""));
+    }
+
+    #[test]
+    fn errors_name_file_and_line() {
+        let cases = [
+            ("", "/proc/interrupts:1: expected a line of CPUs"),
+            ("CPU0 CPUx\n", "/proc/interrupts:1: expected a column CPU<number>, found \"CPUx\""),
+            ("CPU0\n 1: 2 chip\n 3 4\n", "/proc/interrupts:3: expected an IRQ and a colon"),
+            ("CPU0 CPU1\n 1: 2 chip\n", "/proc/interrupts:2: expected 2 counts of IRQ 1, found 1"),
+        ];
+        for (text, expected) in cases {
+            let error = format!("{:#}", parse(text).unwrap_err());
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_live_table_has_what_proc_irq_has() {
+        let interrupts = Interrupts::read(Path::new("/")).unwrap();
+        for line in &interrupts.lines {
+            let Some(number) = line.number else { continue };
+            // The kernel makes a folder for each action, so it knows the names without a table.
+            let Ok(folder) = fs::read_dir(format!("/proc/irq/{number}")) else { continue };
+            for entry in folder {
+                let entry = entry.unwrap();
+                if entry.file_type().unwrap().is_dir() {
+                    let action = entry.file_name().into_string().unwrap();
+                    assert!(line.name.split(", ").any(|name| name == action), "{line:?}: {action}");
+                }
+            }
+        }
+    }
+}

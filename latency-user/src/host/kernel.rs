@@ -1,0 +1,64 @@
+//! Names of this kernel, this host and this process's network namespace.
+
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
+
+use anyhow::{Context, Result};
+
+/// The kernel's release, as `uname -r` prints it.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn release(root: &Path) -> Result<String> {
+    read_line(&root.join("proc/sys/kernel/osrelease"))
+}
+
+/// The name of the host.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn hostname(root: &Path) -> Result<String> {
+    read_line(&root.join("proc/sys/kernel/hostname"))
+}
+
+/// Inode of the network namespace that this process is in: the number in
+/// `readlink /proc/self/ns/net`, and `net.ns.inum` in the kernel.
+///
+/// # Errors
+///
+/// When the namespace's file cannot be found, or its inode does not fit the kernel's 32 bits.
+pub fn own_netns(root: &Path) -> Result<u32> {
+    let path = root.join("proc/self/ns/net");
+    let inode = fs::metadata(&path).with_context(|| format!("stat {}", path.display()))?.ino();
+    u32::try_from(inode)
+        .with_context(|| format!("{}: inode {inode} is not a namespace's", path.display()))
+}
+
+fn read_line(path: &Path) -> Result<String> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    Ok(text.trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_namespace_is_the_one_that_its_link_names() {
+        let link = fs::read_link("/proc/self/ns/net").unwrap();
+        let inode = own_netns(Path::new("/")).unwrap();
+        assert_eq!(link.to_str().unwrap(), format!("net:[{inode}]"));
+    }
+
+    #[test]
+    fn names_lose_their_line_end_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("proc/sys/kernel");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("osrelease"), "6.12.9-cloud-amd64\n").unwrap();
+        assert_eq!(release(root.path()).unwrap(), "6.12.9-cloud-amd64");
+        let error = hostname(root.path()).unwrap_err().to_string();
+        assert!(error.ends_with("proc/sys/kernel/hostname"), "{error}");
+    }
+}

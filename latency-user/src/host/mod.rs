@@ -1,0 +1,15 @@
+//! What the host says of itself: `/proc`, `/sys` and netlink, read and parsed.
+//!
+//! Owns the readers and the types that they fill. Readers of files take the root under which
+//! `proc` and `sys` lie: `/` for the live host, another folder for a copy of one. What the host
+//! does not tell stays `None` or empty; nothing is concluded here beyond the one question that
+//! needs two sources: which IRQ serves a queue.
+
+pub mod cpus;
+pub mod interfaces;
+pub mod interrupts;
+pub mod kernel;
+pub mod netdev;
+pub mod queue_irqs;
+pub mod softirqs;
+pub mod usage;

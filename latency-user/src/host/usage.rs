@@ -1,0 +1,31 @@
+//! What this process itself has used.
+
+use std::{mem::MaybeUninit, time::Duration};
+
+/// Used since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time in user space and in the kernel.
+    pub cpu: Duration,
+    /// Largest resident memory, bytes.
+    pub resident_bytes: u64,
+}
+
+/// Asks the kernel (`getrusage`).
+pub fn of_this_process() -> Usage {
+    let mut usage = MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: `usage` has room for the struct; the call fails only for an invalid `who`.
+    let usage = unsafe {
+        if libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) != 0 {
+            return Usage::default();
+        }
+        usage.assume_init()
+    };
+    let time = |t: libc::timeval| {
+        Duration::from_secs(t.tv_sec as u64) + Duration::from_micros(t.tv_usec as u64)
+    };
+    Usage {
+        cpu: time(usage.ru_utime) + time(usage.ru_stime),
+        resident_bytes: usage.ru_maxrss as u64 * 1024,
+    }
+}

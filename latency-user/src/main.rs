@@ -1,0 +1,49 @@
+//! The program: reads the command line, runs a command, says what went wrong.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use latency_user::{
+    cli::{Cli, Command},
+    commands::{self, Console},
+    model::failure::Failure,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let level = match cli.verbose {
+        0 => log::LevelFilter::Warn,
+        1 => log::LevelFilter::Info,
+        _ => log::LevelFilter::Debug,
+    };
+    env_logger::Builder::new().filter_level(level).init();
+    let is_terminal = io::stdout().is_terminal();
+    let console = Console {
+        out: Box::new(io::stdout()),
+        err: Box::new(io::stderr()),
+        is_terminal,
+        colour: is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+    };
+    let result = match &cli.command {
+        Command::Trace(args) => commands::trace::run(args, cli.verbose > 0, console),
+        Command::Doctor(args) => commands::doctor::run(args, console),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => fail(&error),
+    }
+}
+
+/// Says what went wrong and what to do next.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    let mut stderr = io::stderr();
+    let _ = writeln!(stderr, "error: {error:#}");
+    let failure = error.downcast_ref::<Failure>();
+    if let Some(hint) = failure.and_then(|failure| failure.hint.as_ref()) {
+        let _ = writeln!(stderr, "hint: {hint}");
+    }
+    ExitCode::from(failure.map_or(1, |failure| failure.status))
+}

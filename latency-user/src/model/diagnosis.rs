@@ -1,0 +1,66 @@
+//! What a kernel, its privileges and its NICs allow.
+
+use serde::Serialize;
+
+use super::run::Method;
+
+/// Everything that `doctor` found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Diagnosis {
+    /// Release of the kernel.
+    pub kernel: String,
+    /// Version of this program.
+    pub version: &'static str,
+    /// Possible CPUs.
+    pub cpus: u32,
+    /// Missing privileges, each with what cannot be done without it.
+    pub missing_privileges: Vec<String>,
+    /// Whether methods were tried out by loading and attaching them, which needs privileges.
+    pub tried: bool,
+    /// The stages.
+    pub stages: Vec<StageDiagnosis>,
+    /// The interfaces of this network namespace.
+    pub interfaces: Vec<InterfaceDiagnosis>,
+    /// Remarks on the machine as a whole.
+    pub remarks: Vec<String>,
+}
+
+/// What is possible for one stage.
+#[derive(Clone, Debug, Serialize)]
+pub struct StageDiagnosis {
+    /// Name of the stage.
+    pub stage: &'static str,
+    /// The method that `--probes auto` would use; `None`: none works.
+    pub would_use: Option<Method>,
+    /// Every method of the stage, best first.
+    pub methods: Vec<MethodDiagnosis>,
+}
+
+/// Whether one method works.
+#[derive(Clone, Debug, Serialize)]
+pub struct MethodDiagnosis {
+    /// The method.
+    pub method: Method,
+    /// What it is attached to.
+    pub at: String,
+    /// Whether it works; `None`: that cannot be known without privileges.
+    pub works: Option<bool>,
+    /// Why it does not, or what to know about its numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// How the queues of an interface would be named.
+#[derive(Clone, Debug, Serialize)]
+pub struct InterfaceDiagnosis {
+    /// Name of the interface.
+    pub name: String,
+    /// RX queues that it has.
+    pub rx_queues: u32,
+    /// RX queues whose NAPI id the kernel tells; `None`: it was not asked or cannot answer.
+    pub queues_by_netlink: Option<usize>,
+    /// NAPI instances that the kernel lists; `None` as above.
+    pub instances: Option<usize>,
+    /// RX queues whose hard IRQ is known.
+    pub queues_with_irq: usize,
+}

@@ -1,0 +1,75 @@
+//! The form of a recording: an HdrHistogram interval log with JSON in its comments.
+//!
+//! ```text
+//! #[Histogram log format version 1.3]
+//! #[StartTime: 1767323045.006 (seconds since epoch), 2026-01-02T03:04:05.006Z]
+//! #[latency-user] {"kind":"run","schema_version":1,"host":"web-17", ...}
+//! "StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"
+//! Tag=stage=net_rx;cpu=3,0.000,1.000,21.400,HISTFAAA...
+//! Tag=stage=napi_poll;if=eth0;q=2,0.000,1.000,21.113,HISTFAAA...
+//! #[latency-user] {"kind":"interval","schema_version":1,"start_s":0.0, ...}
+//! #[latency-user] {"kind":"summary","schema_version":1, ...}
+//! ```
+//!
+//! - A histogram line holds the tag of a series ([`Series::tag`](crate::model::series::Series)),
+//!   the start of the interval in seconds since `StartTime`, its length in seconds, its maximum
+//!   in ms, and its histogram: values in ns, HdrHistogram V2, deflated, base64. Series that
+//!   recorded nothing in an interval have no line in it.
+//! - Comments that open with [`COMMENT`] carry one JSON object each, told apart by `kind`. A
+//!   reader of histograms skips them; a reader of recordings skips kinds and fields that it does
+//!   not know, and refuses a `schema_version` above its own.
+//! - The object of kind `interval` closes an interval: histogram lines with none behind them
+//!   were cut short, and a last line without its line end is to be ignored. A run that was killed
+//!   ends like that, and has no `summary`.
+//! - Times follow the wall clock. An interval that begins before `StartTime`, because the clock
+//!   was set back, starts at 0.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// The first line.
+pub const VERSION_LINE: &str = "#[Histogram log format version 1.3]";
+
+/// The line in front of the first histogram: the names of its columns.
+pub const LEGEND: &str =
+    "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"";
+
+/// What a comment with a JSON object begins with; a space and the object follow.
+pub const COMMENT: &str = "#[latency-user]";
+
+/// Maxima in histogram lines are values divided by this: ms, as other writers have them.
+pub const MAX_VALUE_DIVISOR: f64 = 1e6;
+
+/// Kind of the run's header: the fields of [`Run`](crate::model::run::Run).
+pub const RUN: &str = "run";
+
+/// Kind of an interval's object: [`IntervalBooks`].
+pub const INTERVAL: &str = "interval";
+
+/// Kind of the last object: the fields of [`Summary`](crate::model::summary::Summary).
+pub const SUMMARY: &str = "summary";
+
+/// What histograms have no place for, of one interval.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct IntervalBooks {
+    /// Start of the interval, seconds since `StartTime`.
+    pub start_s: f64,
+    /// Length of the interval, seconds.
+    pub duration_s: f64,
+    /// By tag: one entry for each histogram line of the interval.
+    pub series: BTreeMap<String, SeriesBooks>,
+}
+
+/// What a histogram has no place for, of one series.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SeriesBooks {
+    /// Sum of all durations, ns, exact.
+    pub sum_ns: u64,
+    /// Largest duration, ns.
+    pub max_ns: u64,
+    /// Durations at or above the run's threshold.
+    pub over_threshold: u64,
+    /// Packets processed by NAPI polls.
+    pub work: u64,
+}

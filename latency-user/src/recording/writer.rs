@@ -1,0 +1,403 @@
+//! Writes recordings. What it has written stays readable, whatever happens to the process.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+use serde::Serialize;
+
+use crate::model::{
+    distribution::Distribution, envelope::Envelope, interval::Interval, run::Run, summary::Summary,
+};
+
+use super::format::{
+    COMMENT, INTERVAL, IntervalBooks, LEGEND, MAX_VALUE_DIVISOR, RUN, SUMMARY, SeriesBooks,
+    VERSION_LINE,
+};
+
+/// A recording that is being written.
+pub struct Writer {
+    file: File,
+    path: PathBuf,
+    started_at: SystemTime,
+    serializer: V2DeflateSerializer,
+}
+
+impl Writer {
+    /// Creates the file, or empties it. Nothing can be measured in vain after that.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be created; the error names it.
+    pub fn create(path: &Path) -> Result<Self> {
+        let file = File::create(path)
+            .with_context(|| format!("cannot create recording {}", path.display()))?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            started_at: UNIX_EPOCH,
+            serializer: V2DeflateSerializer::new(),
+        })
+    }
+
+    /// Writes the header. It comes before the first interval.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written (the error names it), or when `run.started_at` is no
+    /// RFC 3339 time.
+    pub fn begin(&mut self, run: &Run) -> Result<()> {
+        self.started_at = humantime::parse_rfc3339(&run.started_at)
+            .with_context(|| format!("start of the run {:?} is not a time", run.started_at))?;
+        let epoch = self.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut text = format!(
+            "{VERSION_LINE}\n#[StartTime: {} (seconds since epoch), {}]\n",
+            seconds(epoch),
+            run.started_at
+        );
+        comment(&mut text, RUN, run)?;
+        text.push_str(LEGEND);
+        text.push('\n');
+        self.append(&text)
+    }
+
+    /// Appends one interval in one piece. Series without events leave no line.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written; the error names it.
+    pub fn interval(&mut self, interval: &Interval) -> Result<()> {
+        let start = interval.began_at.duration_since(self.started_at).unwrap_or_default();
+        let mut text = String::new();
+        let mut books = IntervalBooks {
+            start_s: start.as_secs_f64(),
+            duration_s: interval.duration.as_secs_f64(),
+            series: BTreeMap::new(),
+        };
+        for (tag, distribution) in by_tag(interval) {
+            text.push_str(&format!(
+                "Tag={tag},{},{},{:.3},{}\n",
+                seconds(start),
+                seconds(interval.duration),
+                distribution.max_ns as f64 / MAX_VALUE_DIVISOR,
+                self.compress(&distribution)?,
+            ));
+            books.series.insert(tag, SeriesBooks::from(&distribution));
+        }
+        comment(&mut text, INTERVAL, &books)?;
+        self.append(&text)
+    }
+
+    /// Appends the result of the run and waits until all of the file is on disk.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written or synced; the error names it.
+    pub fn finish(mut self, summary: &Summary) -> Result<()> {
+        let mut text = String::new();
+        comment(&mut text, SUMMARY, summary)?;
+        self.append(&text)?;
+        // Pipes and devices cannot be synced.
+        let regular = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
+        if regular {
+            self.file
+                .sync_all()
+                .with_context(|| format!("cannot sync recording {}", self.path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// The last field of a histogram line.
+    fn compress(&mut self, distribution: &Distribution) -> Result<String> {
+        let mut bytes = Vec::new();
+        self.serializer
+            .serialize(&distribution.histogram(), &mut bytes)
+            .context("cannot compress a histogram")?;
+        Ok(STANDARD.encode(bytes))
+    }
+
+    /// Hands `text` to the kernel: after that, the end of the process does not matter to it.
+    fn append(&mut self, text: &str) -> Result<()> {
+        self.file
+            .write_all(text.as_bytes())
+            .with_context(|| format!("cannot write recording {}", self.path.display()))
+    }
+}
+
+impl From<&Distribution> for SeriesBooks {
+    fn from(distribution: &Distribution) -> Self {
+        Self {
+            sum_ns: distribution.sum_ns,
+            max_ns: distribution.max_ns,
+            over_threshold: distribution.over_threshold,
+            work: distribution.work,
+        }
+    }
+}
+
+/// The series that recorded something. A queue whose NAPI instance was replaced meanwhile has two
+/// series and one tag.
+fn by_tag(interval: &Interval) -> BTreeMap<String, Distribution> {
+    let mut tags: BTreeMap<String, Distribution> = BTreeMap::new();
+    for (series, distribution) in interval.series.iter().filter(|(_, d)| !d.buckets.is_empty()) {
+        tags.entry(series.tag()).or_default().add(distribution);
+    }
+    tags
+}
+
+/// Appends a comment line that carries `body`.
+fn comment(text: &mut String, kind: &'static str, body: &impl Serialize) -> Result<()> {
+    let object = serde_json::to_string(&Envelope::new(kind, body))
+        .with_context(|| format!("cannot write the {kind} of a recording as JSON"))?;
+    text.push_str(&format!("{COMMENT} {object}\n"));
+    Ok(())
+}
+
+/// Seconds with three digits behind the point, which every reader understands.
+fn seconds(duration: Duration) -> String {
+    format!("{}.{:03}", duration.as_secs(), duration.subsec_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, fs};
+
+    use hdrhistogram::{
+        Histogram,
+        serialization::{
+            Deserializer,
+            interval_log::{IntervalLogIterator, LogEntry},
+        },
+    };
+    use latency_common::{
+        bucket::{BUCKETS, MAX_VALUE, lowest_value},
+        stage::Stage,
+    };
+    use serde_json::Value;
+
+    use super::*;
+    use crate::model::{
+        ledger::Ledger,
+        run::Transport,
+        series::{Owner, Queue, Series},
+        summary::{SelfCost, SeriesSummary, Stalls},
+    };
+
+    fn run() -> Run {
+        Run {
+            host: "web-17".into(),
+            kernel: "6.12.43".into(),
+            started_at: "2026-01-02T03:04:05.006Z".into(),
+            duration_s: 2.0,
+            ifaces: Vec::new(),
+            threshold_ns: 1_000_000,
+            transport: Transport::Maps,
+            probes: Vec::new(),
+            cpus: 4,
+            version: "0.1.0",
+        }
+    }
+
+    fn of(values: impl IntoIterator<Item = u64>) -> Distribution {
+        let mut distribution = Distribution::default();
+        for value in values {
+            distribution.record(value, 1_000_000, 2);
+        }
+        distribution
+    }
+
+    fn queue(napi_id: u32) -> Series {
+        let queue = Queue::Device {
+            iface: "a,b c".into(),
+            netns: None,
+            queue: Some(2),
+            napi_id,
+            irq: None,
+        };
+        Series { stage: Stage::NapiPoll, owner: Owner::Queue(queue) }
+    }
+
+    /// Two intervals; the first fills every bucket once.
+    fn intervals() -> Vec<Interval> {
+        let started_at = humantime::parse_rfc3339(&run().started_at).unwrap();
+        let cpu = |cpu| Series { stage: Stage::NetRx, owner: Owner::Cpu(cpu) };
+        vec![
+            Interval {
+                began_at: started_at + Duration::from_millis(3),
+                duration: Duration::from_micros(1_000_700),
+                series: vec![
+                    (cpu(3), of((0..BUCKETS).map(lowest_value))),
+                    (cpu(4), Distribution::default()),
+                    (queue(513), of([7, 1_234_567, 21_400_123])),
+                ],
+            },
+            Interval {
+                began_at: started_at + Duration::from_millis(1004),
+                duration: Duration::from_secs(1),
+                series: vec![
+                    (cpu(3), of([0, 1, 255, 256, MAX_VALUE, MAX_VALUE])),
+                    (queue(513), of([7, 8])),
+                    (queue(517), of([9_000_000])),
+                ],
+            },
+        ]
+    }
+
+    fn summary() -> Summary {
+        let series: Vec<_> = intervals()
+            .iter()
+            .flat_map(|interval| &interval.series)
+            .map(|(series, distribution)| SeriesSummary::new(series, distribution))
+            .collect();
+        Summary {
+            run: run(),
+            stalls: Stalls::new(1_000_000, &series),
+            series,
+            ledger: Ledger::new(Vec::new(), 0, None),
+            self_cost: SelfCost::default(),
+        }
+    }
+
+    /// What was put in: counts by tag and lowest value of the bucket.
+    fn expected() -> BTreeMap<String, BTreeMap<u64, u64>> {
+        let mut tags: BTreeMap<String, BTreeMap<u64, u64>> = BTreeMap::new();
+        for (series, distribution) in intervals().iter().flat_map(|interval| &interval.series) {
+            for (index, count) in &distribution.buckets {
+                let buckets = tags.entry(series.tag()).or_default();
+                *buckets.entry(lowest_value(usize::from(*index))).or_default() += count;
+            }
+        }
+        tags
+    }
+
+    fn begun(path: &Path) -> Writer {
+        let mut writer = Writer::create(path).unwrap();
+        writer.begin(&run()).unwrap();
+        writer
+    }
+
+    fn written(finish: bool) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run.hlog");
+        let mut writer = begun(&path);
+        for interval in intervals() {
+            writer.interval(&interval).unwrap();
+        }
+        if finish {
+            writer.finish(&summary()).unwrap();
+        }
+        fs::read_to_string(path).unwrap()
+    }
+
+    fn objects(recording: &str) -> Vec<Value> {
+        let payloads = recording.lines().filter_map(|line| line.strip_prefix(COMMENT));
+        payloads.map(|payload| serde_json::from_str(payload).unwrap()).collect()
+    }
+
+    #[test]
+    fn every_bucket_reads_back() {
+        let recording = written(true);
+        let mut tags: BTreeMap<String, BTreeMap<u64, u64>> = BTreeMap::new();
+        let mut starts = Vec::new();
+        let mut start_time = Duration::ZERO;
+        for entry in IntervalLogIterator::new(recording.as_bytes()) {
+            match entry.unwrap() {
+                LogEntry::StartTime(time) => start_time = time,
+                LogEntry::BaseTime(_) => panic!("times are relative to the start"),
+                LogEntry::Interval(line) => {
+                    starts.push((line.start_timestamp(), line.duration(), line.max()));
+                    let bytes = STANDARD.decode(line.encoded_histogram()).unwrap();
+                    let histogram: Histogram<u64> =
+                        Deserializer::new().deserialize(&mut &bytes[..]).unwrap();
+                    assert_eq!(histogram.distinct_values(), BUCKETS);
+                    let buckets = tags.entry(line.tag().unwrap().as_str().into()).or_default();
+                    for value in histogram.iter_recorded() {
+                        let lowest = histogram.lowest_equivalent(value.value_iterated_to());
+                        *buckets.entry(lowest).or_default() += value.count_at_value();
+                    }
+                }
+            }
+        }
+        assert_eq!(start_time, Duration::from_millis(1_767_323_045_006));
+        assert_eq!(tags, expected());
+        let ms = Duration::from_millis;
+        assert_eq!(
+            starts,
+            [
+                (ms(3), ms(1000), 21.4),
+                (ms(3), ms(1000), 68_451.041),
+                (ms(1004), ms(1000), 9.0),
+                (ms(1004), ms(1000), 68_719.477),
+            ]
+        );
+    }
+
+    #[test]
+    fn comments_carry_what_histograms_cannot() {
+        let recording = written(true);
+        let mut lines = recording.lines();
+        assert_eq!(lines.next(), Some("#[Histogram log format version 1.3]"));
+        assert_eq!(
+            lines.next(),
+            Some("#[StartTime: 1767323045.006 (seconds since epoch), 2026-01-02T03:04:05.006Z]")
+        );
+        let objects = objects(&recording);
+        let kinds: Vec<_> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+        assert_eq!(kinds, [RUN, INTERVAL, INTERVAL, SUMMARY]);
+        assert!(objects.iter().all(|object| object["schema_version"] == 1));
+        assert_eq!(objects[0]["host"], "web-17");
+        let books = &objects[1]["series"]["stage=napi_poll;if=a%2cb%20c;q=2"];
+        assert_eq!(books["sum_ns"], 7 + 1_234_567 + 21_400_123);
+        assert_eq!(books["max_ns"], 21_400_123);
+        assert_eq!(books["over_threshold"], 2);
+        assert_eq!(books["work"], 6);
+        // Two NAPI instances were the same queue.
+        let books = &objects[2]["series"]["stage=napi_poll;if=a%2cb%20c;q=2"];
+        assert_eq!(books["sum_ns"], 9_000_015);
+        assert_eq!(objects[2]["start_s"], 1.004);
+    }
+
+    #[test]
+    fn a_killed_run_reads_up_to_its_last_interval() {
+        let recording = written(false);
+        assert!(recording.ends_with('\n'));
+        assert_eq!(objects(&recording).len(), 3);
+        let lines = IntervalLogIterator::new(recording.as_bytes())
+            .filter(|entry| matches!(entry, Ok(LogEntry::Interval(_))));
+        assert_eq!(lines.count(), 4);
+    }
+
+    #[test]
+    fn a_clock_set_back_starts_at_zero() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run.hlog");
+        let mut writer = begun(&path);
+        let mut early = intervals().remove(1);
+        early.began_at = UNIX_EPOCH;
+        writer.interval(&early).unwrap();
+        let recording = fs::read_to_string(path).unwrap();
+        assert!(recording.contains("Tag=stage=net_rx;cpu=3,0.000,1.000,"), "{recording}");
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let error = Writer::create(Path::new("/nonexistent/run.hlog")).err().unwrap();
+        assert_eq!(error.to_string(), "cannot create recording /nonexistent/run.hlog");
+        let error = Writer::create(Path::new("/dev/full")).unwrap().begin(&run()).unwrap_err();
+        assert_eq!(error.to_string(), "cannot write recording /dev/full");
+    }
+
+    #[test]
+    fn devices_can_be_written() {
+        let mut writer = begun(Path::new("/dev/null"));
+        writer.interval(&intervals().remove(0)).unwrap();
+        writer.finish(&summary()).unwrap();
+    }
+}

@@ -1,0 +1,114 @@
+//! What `doctor` found, for people.
+
+use std::io;
+
+use super::{Style, text::wrap};
+use crate::model::diagnosis::{Diagnosis, InterfaceDiagnosis, MethodDiagnosis, StageDiagnosis};
+
+/// Writes what is possible, stage by stage, and what is in the way.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn diagnosis(diagnosis: &Diagnosis, style: Style, out: &mut dyn io::Write) -> io::Result<()> {
+    let mut text = String::new();
+    for sentence in answer(diagnosis) {
+        paragraph(&mut text, &sentence, 2, style, Style::bold);
+    }
+    let about = format!(
+        "latency-user {} on Linux {}, {} possible CPUs.",
+        diagnosis.version, diagnosis.kernel, diagnosis.cpus
+    );
+    paragraph(&mut text, &about, 2, style, Style::dim);
+    for missing in &diagnosis.missing_privileges {
+        paragraph(&mut text, missing, 2, style, Style::alarm);
+    }
+    text.push('\n');
+    for stage in &diagnosis.stages {
+        self::stage(&mut text, stage, style);
+    }
+    text.push_str("\nInterfaces of this network namespace\n");
+    for interface in &diagnosis.interfaces {
+        paragraph(&mut text, &queues(interface), 4, style, Style::plain);
+    }
+    for remark in &diagnosis.remarks {
+        paragraph(&mut text, remark, 2, style, Style::plain);
+    }
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+fn answer(diagnosis: &Diagnosis) -> Vec<String> {
+    let names = |wanted: bool| -> Vec<&str> {
+        let stages = diagnosis.stages.iter();
+        stages.filter(|one| one.would_use.is_some() == wanted).map(|one| one.stage).collect()
+    };
+    let (can, cannot) = (names(true), names(false));
+    let verb = if diagnosis.tried { "can" } else { "could, as root," };
+    let mut sentences = Vec::new();
+    if !can.is_empty() {
+        sentences.push(format!("This kernel {verb} time {}.", can.join(", ")));
+    }
+    if !cannot.is_empty() {
+        sentences.push(format!("It cannot time {}.", cannot.join(", ")));
+    }
+    sentences
+}
+
+fn stage(text: &mut String, stage: &StageDiagnosis, style: Style) {
+    text.push_str(&style.bold(stage.stage));
+    text.push('\n');
+    for method in &stage.methods {
+        let used = stage.would_use == Some(method.method);
+        let paint: fn(Style, &str) -> String = match (used, method.works) {
+            (true, _) => Style::plain,
+            (false, Some(false)) => Style::dim,
+            (false, _) => Style::plain,
+        };
+        paragraph(text, &describe(method, used), 6, style, paint);
+    }
+}
+
+fn describe(method: &MethodDiagnosis, used: bool) -> String {
+    let verdict = match (method.works, used) {
+        (Some(true), true) => "works, would be used",
+        (Some(true), false) => "works",
+        (Some(false), _) => "does not work",
+        (None, true) => "nothing is known against it; would be tried first",
+        (None, false) => "nothing is known against it",
+    };
+    let note = method.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
+    format!("  {} ({}) {verdict}{note}", method.method, method.at)
+}
+
+fn queues(interface: &InterfaceDiagnosis) -> String {
+    let source = match (interface.queues_by_netlink, interface.instances) {
+        (Some(known), _) if known > 0 => format!("{known} named by the kernel (netdev netlink)"),
+        (_, Some(instances)) if instances == interface.rx_queues as usize => {
+            "named by the order of their NAPI ids".to_owned()
+        }
+        (None, None) => {
+            "the kernel cannot name them (before 6.8): by the packets they carry".into()
+        }
+        _ => "named by the packets they carry, if at all".to_owned(),
+    };
+    let plural = if interface.rx_queues == 1 { "" } else { "s" };
+    format!(
+        "  {}: {} RX queue{plural}, {source}; IRQ known for {}",
+        interface.name, interface.rx_queues, interface.queues_with_irq
+    )
+}
+
+/// Adds `sentence` as lines of the view's width, painted.
+fn paragraph(
+    text: &mut String,
+    sentence: &str,
+    indent: usize,
+    style: Style,
+    paint: fn(Style, &str) -> String,
+) {
+    for line in wrap(sentence, style.columns(), indent).lines() {
+        text.push_str(&paint(style, line));
+        text.push('\n');
+    }
+}

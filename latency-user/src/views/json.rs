@@ -1,0 +1,123 @@
+//! JSON for programs: one object a line, the summary last.
+
+use std::io;
+
+use serde::Serialize;
+
+use crate::model::{
+    diagnosis::Diagnosis,
+    envelope::Envelope,
+    interval::Interval,
+    summary::{SeriesSummary, Summary},
+};
+
+/// An interval in numbers.
+#[derive(Serialize)]
+struct IntervalSummary {
+    /// RFC 3339, UTC.
+    began_at: String,
+    duration_s: f64,
+    series: Vec<SeriesSummary>,
+}
+
+/// Writes one interval as one line: kind `interval`.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn interval(interval: &Interval, out: &mut dyn io::Write) -> io::Result<()> {
+    let body = IntervalSummary {
+        began_at: humantime::format_rfc3339_millis(interval.began_at).to_string(),
+        duration_s: interval.duration.as_secs_f64(),
+        series: interval.series.iter().map(|(s, d)| SeriesSummary::new(s, d)).collect(),
+    };
+    line(&Envelope::new("interval", &body), out)
+}
+
+/// Writes the result of a run as one line: kind `summary`.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn summary(summary: &Summary, out: &mut dyn io::Write) -> io::Result<()> {
+    line(&Envelope::new("summary", summary), out)
+}
+
+/// Writes what `doctor` found as one line: kind `diagnosis`.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn diagnosis(diagnosis: &Diagnosis, out: &mut dyn io::Write) -> io::Result<()> {
+    line(&Envelope::new("diagnosis", diagnosis), out)
+}
+
+/// Writes a whole line at once, so that a reader of a pipe sees no half of one.
+fn line(object: &impl Serialize, out: &mut dyn io::Write) -> io::Result<()> {
+    let mut line = serde_json::to_vec(object)?;
+    line.push(b'\n');
+    out.write_all(&line)?;
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::views::samples;
+
+    fn parsed(write: impl Fn(&mut Vec<u8>)) -> Value {
+        let mut out = Vec::new();
+        write(&mut out);
+        assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert_eq!(out.last(), Some(&b'\n'));
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn a_summary_has_the_names_of_the_contract() {
+        let result = samples::summary(&samples::stalled());
+        let object = parsed(|out| summary(&result, out).unwrap());
+        let mut keys: Vec<_> = object.as_object().unwrap().keys().collect();
+        keys.sort();
+        assert_eq!(
+            keys,
+            ["kind", "ledger", "run", "schema_version", "self_cost", "series", "stalls"]
+        );
+        assert_eq!(object["kind"], "summary");
+        assert_eq!(object["schema_version"], 1);
+        assert_eq!(object["run"]["threshold_ns"], 1_000_000);
+        assert_eq!(object["run"]["probes"][1]["method"], "tracepoint");
+        assert_eq!(object["ledger"]["balanced"], true);
+        let series = object["series"].as_array().unwrap();
+        let cpu = series.iter().find(|s| s["stage"] == "net_rx" && s["cpu"] == 1).unwrap();
+        assert_eq!(cpu["over_threshold"], 37);
+        for name in [
+            "count",
+            "sum_ns",
+            "min_ns",
+            "p50_ns",
+            "p90_ns",
+            "p99_ns",
+            "p99_9_ns",
+            "p99_99_ns",
+            "max_ns",
+            "ppm",
+        ] {
+            assert!(cpu[name].is_number(), "{name}: {cpu}");
+        }
+        let queue = series.iter().find(|s| s["stage"] == "napi_poll" && s["queue"] == 2).unwrap();
+        assert_eq!((&queue["iface"], &queue["irq"]), (&Value::from("eth0"), &Value::from(31)));
+    }
+
+    #[test]
+    fn an_interval_says_when_it_was() {
+        let object = parsed(|out| interval(&samples::interval(samples::stalled()), out).unwrap());
+        assert_eq!(object["kind"], "interval");
+        assert_eq!(object["schema_version"], 1);
+        assert_eq!(object["began_at"], "2026-01-02T03:04:05.006Z");
+        assert_eq!(object["duration_s"], 1.5);
+        assert!(!object["series"].as_array().unwrap().is_empty());
+    }
+}

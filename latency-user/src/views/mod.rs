@@ -1,0 +1,54 @@
+//! Views: what people and programs get to see of a measurement.
+//!
+//! A view turns structures of [`crate::model`] into text and writes it where it is told to. It
+//! reads no map and no file, and does not know whether it writes to a terminal.
+
+pub mod doctor;
+pub mod format;
+pub mod json;
+pub mod table;
+
+#[cfg(test)]
+mod samples;
+mod text;
+
+/// How a view for people looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// Whether escape sequences for colour may be written.
+    pub colour: bool,
+    /// Columns of the terminal. More than [`Style::MAX_WIDTH`] are not used.
+    pub width: usize,
+}
+
+impl Style {
+    /// No view is wider, so that it can be pasted into a mail or a ticket.
+    pub const MAX_WIDTH: usize = 80;
+
+    /// What paragraphs are not broken below, however narrow the terminal says that it is.
+    const MIN_WIDTH: usize = 40;
+
+    fn columns(self) -> usize {
+        self.width.clamp(Self::MIN_WIDTH, Self::MAX_WIDTH)
+    }
+
+    fn alarm(self, text: &str) -> String {
+        self.paint("1;31", text)
+    }
+
+    fn bold(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    fn dim(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    fn plain(self, text: &str) -> String {
+        text.to_owned()
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}

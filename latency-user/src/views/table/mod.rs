@@ -1,0 +1,200 @@
+//! The table for people: the answer first, then every stage, then what to think of the numbers.
+//!
+//! At most 80 columns wide, without a terminal as well.
+
+mod answer;
+mod block;
+mod books;
+mod rows;
+
+use std::io;
+
+use latency_common::stage::Stage;
+
+use crate::model::{
+    distribution::Distribution,
+    interval::Interval,
+    run::{ProbeUse, Run},
+    series::Series,
+    summary::Summary,
+};
+
+use self::{
+    block::{Block, Widths},
+    rows::Fold,
+};
+use super::{
+    Style,
+    format::{duration, length},
+    text::{paragraph, printable},
+};
+
+/// Writes one interval of a run that goes on: its time, the answer, and the series with events.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn interval(
+    interval: &Interval,
+    threshold_ns: u64,
+    style: Style,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    let mut text = String::new();
+    let stages = rows::by_stage(&interval.series);
+    let time = humantime::format_rfc3339_millis(interval.began_at).to_string();
+    let time = time.split_once('T').map_or(&*time, |(_, time)| time);
+    let lasted = length(interval.duration);
+    let stalled = stages.iter().any(|(_, rows)| rows::stalls(rows) > 0);
+    let answer = answer::answer(&stages, threshold_ns, &lasted)
+        .unwrap_or_else(|| vec![format!("No event in {lasted}.")]);
+    paragraph(&mut text, &format!("{time} {}", answer.join(" ")), 2, style, emphasis(stalled));
+
+    let blocks: Vec<Block> = stages.into_iter().map(|s| Block::new(s, Fold::LIVE)).collect();
+    let widths = Widths::of(&blocks, style);
+    for (at, block) in blocks.iter().enumerate() {
+        if at == 0 {
+            text.push_str(&style.dim(&widths.titles(block.stage.name())));
+        } else {
+            text.push_str(&style.dim(block.stage.name()));
+        }
+        text.push('\n');
+        block.write(&mut text, &widths, style);
+    }
+    text.push('\n');
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Writes the result of a run. `whole` holds the distributions that `summary` sums up: rows that
+/// are shown together (an IRQ on several CPUs) have quantiles of their own.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn summary(
+    summary: &Summary,
+    whole: &[(Series, Distribution)],
+    style: Style,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    let run = &summary.run;
+    let mut text = String::new();
+    let stages = rows::by_stage(whole);
+    let lasted = duration((run.duration_s * 1e9) as u64);
+    let stalled = stages.iter().any(|(_, rows)| rows::stalls(rows) > 0);
+    match answer::answer(&stages, run.threshold_ns, &lasted) {
+        Some(sentences) => {
+            for sentence in sentences {
+                paragraph(&mut text, &sentence, 2, style, emphasis(stalled));
+            }
+        }
+        None => {
+            paragraph(&mut text, &answer::nothing(run, &lasted), 2, style, Style::alarm);
+        }
+    }
+    paragraph(&mut text, &about(run, &lasted), 2, style, Style::dim);
+
+    let blocks: Vec<Block> = stages.into_iter().map(|s| Block::new(s, Fold::FINAL)).collect();
+    let widths = Widths::of(&blocks, style);
+    let mut compact = false;
+    for probe in in_packet_order(&run.probes).filter(|probe| probe.method.is_some()) {
+        let block = blocks.iter().find(|block| block.stage == probe.stage);
+        // Stages without events stand close together.
+        if !(compact && block.is_none()) {
+            text.push('\n');
+        }
+        compact = block.is_none();
+        heading(&mut text, probe, block.is_none(), style);
+        if let Some(block) = block {
+            text.push_str(&style.dim(&widths.titles("")));
+            text.push('\n');
+            block.write(&mut text, &widths, style);
+        }
+    }
+    conclusion(&mut text, summary, style);
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Where and when: `web-17, Linux 6.12.43, 4 CPUs, from 2026-01-02T03:04:05Z for 30.0s`.
+fn about(run: &Run, lasted: &str) -> String {
+    let mut about = format!(
+        "{}, Linux {}, {} CPUs, from {} for {lasted}",
+        printable(&run.host),
+        printable(&run.kernel),
+        run.cpus,
+        run.started_at
+    );
+    if !run.ifaces.is_empty() {
+        about.push_str(", queues of ");
+        about.push_str(&printable(&run.ifaces.join(", ")));
+    }
+    about
+}
+
+/// What the stage is, how it was probed, and what to know about that.
+fn heading(text: &mut String, probe: &ProbeUse, empty: bool, style: Style) {
+    let method = probe.method.map_or("", |method| method.name());
+    let empty = if empty { ": no event" } else { "" };
+    let what = format!("{}: {}", probe.stage.name(), meaning(probe.stage));
+    let how = format!("({method} {}){empty}", probe.at);
+    // What belongs together is kept on one line as long as it can be.
+    if what.len() + 1 + how.len() <= style.columns() {
+        paragraph(text, &format!("{what} {how}"), 2, style, Style::bold);
+    } else {
+        paragraph(text, &what, 2, style, Style::bold);
+        paragraph(text, &format!("  {how}"), 4, style, Style::bold);
+    }
+    if let Some(note) = &probe.note {
+        paragraph(text, &format!("  note: {}", printable(note)), 4, style, Style::plain);
+    }
+}
+
+/// What a stage is, in a few words.
+fn meaning(stage: Stage) -> &'static str {
+    match stage {
+        Stage::RxWait => "from the raise of NET_RX to its run",
+        Stage::NetRx => "one run of net_rx_action",
+        Stage::NapiPoll => "one NAPI poll of a queue",
+        Stage::Irq => "one hard-IRQ handler",
+        Stage::TcpCollapse => "one call of tcp_collapse",
+        Stage::Softirq => "one run of another softirq",
+    }
+}
+
+/// What was not timed, the books, losses, and the cost.
+fn conclusion(text: &mut String, summary: &Summary, style: Style) {
+    text.push('\n');
+    let absent: Vec<_> =
+        in_packet_order(&summary.run.probes).filter(|probe| probe.method.is_none()).collect();
+    if !absent.is_empty() {
+        paragraph(text, "Stages not timed:", 0, style, Style::bold);
+    }
+    for probe in absent {
+        let reason = probe.note.as_deref().unwrap_or("no reason was given");
+        let line = format!("  {}: {}", probe.stage.name(), printable(reason));
+        paragraph(text, &line, 4, style, Style::plain);
+    }
+    let transport = summary.run.transport;
+    let paint = if summary.ledger.balanced { Style::plain } else { Style::alarm };
+    for line in books::balance(&summary.ledger, transport) {
+        paragraph(text, &line, 4, style, paint);
+    }
+    for line in books::losses(&summary.ledger, transport) {
+        paragraph(text, &line, 4, style, Style::plain);
+    }
+    let cost = books::self_cost(&summary.self_cost, &summary.run);
+    paragraph(text, &cost, 2, style, Style::plain);
+}
+
+fn in_packet_order(probes: &[ProbeUse]) -> impl Iterator<Item = &ProbeUse> {
+    Stage::ALL.into_iter().flat_map(|stage| probes.iter().filter(move |p| p.stage == stage))
+}
+
+fn emphasis(stalled: bool) -> fn(Style, &str) -> String {
+    if stalled { Style::alarm } else { Style::bold }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! Tests of the table.
+
+use latency_common::{stage::Stage, state::StageLedger};
+
+use super::*;
+use crate::{
+    model::{
+        ledger::{Ledger, StageBooks},
+        run::Transport,
+    },
+    views::samples::{self, Recorded},
+};
+
+const PLAIN: Style = Style { colour: false, width: 80 };
+
+fn final_table(recorded: &Recorded, change: impl Fn(&mut Summary)) -> String {
+    let mut result = samples::summary(recorded);
+    change(&mut result);
+    let mut out = Vec::new();
+    summary(&result, recorded, PLAIN, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+fn live_table(recorded: Recorded, style: Style) -> String {
+    let mut out = Vec::new();
+    interval(&samples::interval(recorded), samples::THRESHOLD_NS, style, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+fn assert_fits(table: &str) {
+    for line in table.lines() {
+        assert!(line.chars().count() <= 80, "{}: {line}", line.chars().count());
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+    }
+}
+
+#[test]
+fn the_answer_comes_first() {
+    let table = final_table(&samples::stalled(), |_| ());
+    assert_fits(&table);
+    let mut lines = table.lines();
+    assert_eq!(
+        lines.next(),
+        Some("NET_RX stalled 37 times at or above 1ms in 30.0s: worst 21.4ms on CPU 1.")
+    );
+    assert_eq!(
+        lines.next(),
+        Some("Also at or above 1ms: rx_wait 12 times, worst 7.51ms on CPU 1; tcp_collapse 12")
+    );
+    assert_eq!(lines.next(), Some("  times, worst 21.4ms on CPU 1."));
+    assert_eq!(
+        lines.next(),
+        Some("Worst queue: eth0 q2 irq31, 37 polls at or above 1ms, longest 21.4ms.")
+    );
+    assert!(table.contains("note: approximate: the tracepoint fires after each poll"));
+    assert!(table.contains("softirq: not asked for"));
+    assert!(table.contains("Books balance: "));
+}
+
+#[test]
+fn stalled_rows_are_marked() {
+    let table = live_table(samples::stalled(), PLAIN);
+    let marked: Vec<_> = table.lines().filter(|line| line.starts_with("! ")).collect();
+    assert_eq!(marked.len(), 4, "{table}");
+    let table = live_table(samples::stalled(), Style { colour: true, width: 80 });
+    let red = table.lines().filter(|line| line.starts_with("\x1b[1;31m! ")).count();
+    assert_eq!(red, 4, "{table}");
+}
+
+#[test]
+fn without_stalls_the_longest_run_is_told() {
+    let recorded = vec![(samples::cpu(Stage::NetRx, 0), samples::durations(100, 300, &[340_000]))];
+    let table = final_table(&recorded, |_| ());
+    let answer = "No stall at or above 1ms in 30.0s; longest net_rx run 340us on CPU 0.\n";
+    assert!(table.starts_with(answer), "{table}");
+    assert!(
+        table
+            .contains("tcp_collapse: one call of tcp_collapse (tracepoint tcp_collapse): no event")
+    );
+}
+
+#[test]
+fn stalls_of_other_stages_do_not_hide_behind_net_rx() {
+    let recorded = vec![
+        (samples::cpu(Stage::NetRx, 0), samples::durations(100, 300, &[340_000])),
+        (samples::cpu(Stage::RxWait, 3), samples::durations(100, 300, &[4_000_000])),
+    ];
+    let table = final_table(&recorded, |_| ());
+    assert!(
+        table.starts_with(
+            "No net_rx run was at or above 1ms in 30.0s; longest 340us on CPU 0.\n\
+             Also at or above 1ms: rx_wait 1 time, worst 4.00ms on CPU 3.\n"
+        ),
+        "{table}"
+    );
+}
+
+#[test]
+fn an_empty_run_says_so() {
+    let table = final_table(&Vec::new(), |_| ());
+    assert_fits(&table);
+    assert!(table.starts_with("Nothing was recorded: no event of rx_wait, net_rx,"), "{table}");
+    assert!(table.contains("Is there traffic on eth0?"));
+    let table = final_table(&Vec::new(), |summary| {
+        summary.run.probes.retain(|probe| probe.method.is_none());
+    });
+    assert!(table.starts_with("Nothing was recorded: no stage could be timed.\n"), "{table}");
+    assert!(live_table(Vec::new(), PLAIN).starts_with("03:04:05.006Z No event in 1.50s.\n"));
+}
+
+#[test]
+fn awkward_names_and_numbers_fit() {
+    let table = final_table(&samples::awkward(), |summary| {
+        summary.run.host = "h".repeat(64);
+        summary.run.ifaces = vec!["enp129s0f1np000".into(); 40];
+        summary.run.probes[0].at = "x".repeat(200);
+    });
+    assert_fits(&table);
+    // 28 of 256 stalled: more than a table for people shows.
+    assert!(table.contains("+ 240 more CPUs: "), "{table}");
+    assert!(table.lines().count() < 100, "{table}");
+    assert_fits(&live_table(samples::awkward(), PLAIN));
+    for width in [0, 1, 39, 200] {
+        assert_fits(&live_table(samples::awkward(), Style { colour: false, width }));
+    }
+}
+
+#[test]
+fn broken_books_show_their_sums() {
+    let table = final_table(&samples::stalled(), |summary| {
+        let cpus = StageLedger {
+            begins: 1000,
+            begins_without_end: 5,
+            ring_submitted: 40,
+            ring_dropped: 2,
+            clamped: 1,
+            ..StageLedger::default()
+        };
+        let broken = StageBooks::new(Stage::NetRx, &cpus, 990, 2, 39, false);
+        summary.run.transport = Transport::Ring;
+        summary.ledger = Ledger::new(vec![broken], 3, Some(4));
+    });
+    assert_fits(&table);
+    let words = table.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in [
+        "THE BOOKS DO NOT BALANCE",
+        "net_rx: 1000 begun != 990 recorded + 2 open + 5 without end + 0 backwards + 2 dropped: \
+         1 missing",
+        "40 events sent through the ring buffer, 39 received: 1 missing",
+        "3 events from the ring buffer could not be understood",
+        "4 rows with different counts by transport",
+        "net_rx: 2 found the ring buffer full and are missing above",
+        "net_rx: 1 longer than 68.7s",
+    ] {
+        assert!(words.contains(part), "{part}: {table}");
+    }
+}

@@ -1,0 +1,63 @@
+//! `cargo xtask ci`: everything that must hold before a change goes in.
+//!
+//! Owns the order of the steps, cheap ones first, and their timing.
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{layers, process, setup, test, workspace};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Leave out the tests: formatting, lints, import directions and the eBPF build alone
+    #[arg(long)]
+    lint: bool,
+    #[command(flatten)]
+    test: test::Args,
+}
+
+type Step<'a> = (&'a str, &'a dyn Fn() -> Result<()>);
+
+pub(crate) fn main(args: &Args) -> Result<ExitCode> {
+    let tests = || succeeded(test::main(&args.test)?);
+    let mut steps: Vec<Step<'_>> = vec![
+        ("formatting", &|| process::run(workspace::cargo().args(["fmt", "--all", "--check"]))),
+        ("import directions", &|| succeeded(layers::main()?)),
+        // Clippy compiles latency-user, whose build script needs the BPF toolchain.
+        ("set-up", &|| setup::ensure(setup::Level::Build)),
+        ("eBPF programs", &|| workspace::build_ebpf().map(drop)),
+        ("lints", &lint),
+    ];
+    if !args.lint {
+        steps.push(("tests", &tests));
+    }
+
+    let mut times: Vec<(&str, Duration)> = Vec::new();
+    for (name, step) in steps {
+        process::step(&format!("ci: {name}"));
+        let started = Instant::now();
+        step().with_context(|| format!("ci step failed: {name}"))?;
+        times.push((name, started.elapsed()));
+    }
+    for (name, time) in times {
+        println!("{name}: {:.1} s", time.as_secs_f64());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn lint() -> Result<()> {
+    let mut clippy = workspace::cargo();
+    clippy.args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]);
+    process::run(&mut clippy)
+}
+
+fn succeeded(code: ExitCode) -> Result<()> {
+    if code != ExitCode::SUCCESS {
+        bail!("see above");
+    }
+    Ok(())
+}

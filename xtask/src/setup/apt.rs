@@ -1,0 +1,96 @@
+//! The Debian package manager: asks what there is, installs, and fetches without installing.
+//!
+//! Owns every call of apt. Which packages are wanted is decided elsewhere.
+
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{build_ebpf, process};
+
+/// Installs `packages`; does nothing, not even an update, for an empty list.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    if !is_here() {
+        bail!(
+            "missing on this machine: what the Debian packages {} bring; there is no apt-get here, \
+             so install them with your own package manager",
+            packages.join(" ")
+        );
+    }
+    update()?;
+    process::step(&format!("apt-get install {}", packages.join(" ")));
+    let mut install = apt_get()?;
+    install.args(["install", "--yes", "--no-install-recommends"]).args(packages);
+    process::run(&mut install).with_context(|| format!("cannot install {}", packages.join(" ")))
+}
+
+pub(crate) fn is_here() -> bool {
+    build_ebpf::find_program("apt-get").is_some()
+}
+
+/// Fetches the package lists anew, once in the life of this process.
+pub(crate) fn update() -> Result<()> {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    process::step("apt-get update");
+    process::run(apt_get()?.args(["update", "--quiet"])).context("cannot fetch the package lists")
+}
+
+/// Whether every one of `packages` could be installed, judged by the lists as they are.
+pub(crate) fn offers(packages: &[&str]) -> bool {
+    is_here() && packages.iter().all(|package| candidate(package).is_some())
+}
+
+/// The version that would be installed.
+pub(crate) fn candidate(package: &str) -> Option<String> {
+    let policy = apt_cache(&["policy", package]).ok()?;
+    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate:"))?.trim();
+    (version != "(none)").then(|| version.to_owned())
+}
+
+/// What `package` needs, alternatives included, in the order it names them.
+pub(crate) fn depends(package: &str) -> Result<Vec<String>> {
+    let lines = apt_cache(&["depends", package])?;
+    let names = lines.lines().filter_map(|line| line.trim().strip_prefix("Depends:"));
+    Ok(names.map(|name| name.trim().to_owned()).collect())
+}
+
+/// Unpacks `package` into `directory` without installing it; needs no root.
+pub(crate) fn unpack(package: &str, directory: &Path) -> Result<()> {
+    process::step(&format!("apt-get download {package}"));
+    let mut download = Command::new("apt-get");
+    // Sandboxed, apt would need a directory that its own user can write to.
+    download.args(["download", "--quiet", "--option", "APT::Sandbox::User=root", package]);
+    process::capture(download.current_dir(directory))?;
+    let archive = directory
+        .read_dir()?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .with_context(|| format!("apt-get download {package} left no archive"))?;
+    process::run(Command::new("dpkg").arg("--extract").arg(&archive).arg(directory))?;
+    fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))
+}
+
+fn apt_cache(args: &[&str]) -> Result<String> {
+    process::capture(Command::new("apt-cache").env("LC_ALL", "C").args(args))
+}
+
+fn apt_get() -> Result<Command> {
+    // `env`, because sudo does not hand on the variable itself.
+    let mut command = process::as_root("env")?;
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+    // Another apt may be at work (unattended upgrades): wait for it, do not fail.
+    command.args(["--option", "DPkg::Lock::Timeout=300"]);
+    Ok(command)
+}

@@ -1,0 +1,99 @@
+//! `cargo xtask setup`: installs what is missing on this machine, and only that.
+//!
+//! Owns the order of detection and what each level needs. The package manager is `apt`'s, the
+//! BPF toolchain is `toolchain`'s, and what makes a compiler fit for BPF is `build_ebpf`'s.
+
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::Result;
+
+use crate::{build_ebpf, process};
+
+pub(crate) mod apt;
+mod toolchain;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What the machine must be able to do afterwards
+    #[arg(long, value_enum, default_value_t = Level::Test)]
+    level: Level,
+}
+
+/// Each level includes those before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Level {
+    /// Compile the eBPF programs and latency-user
+    Build,
+    /// Also make network namespaces and load them
+    Demo,
+    /// Also run every test, virtual machines included
+    Test,
+}
+
+/// How one sees that a tool is there.
+enum Presence {
+    Program(&'static str),
+    PythonModule(&'static str),
+}
+
+/// A tool, the level that first needs it, and the Debian package that brings it.
+struct Tool {
+    level: Level,
+    presence: Presence,
+    package: &'static str,
+}
+
+const fn program(level: Level, program: &'static str, package: &'static str) -> Tool {
+    Tool { level, presence: Presence::Program(program), package }
+}
+
+const TOOLS: &[Tool] = &[
+    program(Level::Demo, "ip", "iproute2"),
+    program(Level::Demo, "unshare", "util-linux"),
+    program(Level::Test, "bpftrace", "bpftrace"),
+    program(Level::Test, "bpftool", "bpftool"),
+    program(Level::Test, "qemu-system-x86_64", "qemu-system-x86"),
+    program(Level::Test, "busybox", "busybox-static"),
+    // depmod orders the modules that the virtual machines load; xz unpacks them.
+    program(Level::Test, "depmod", "kmod"),
+    program(Level::Test, "xz", "xz-utils"),
+    program(Level::Test, "ethtool", "ethtool"),
+    program(Level::Test, "nft", "nftables"),
+    program(Level::Test, "iperf3", "iperf3"),
+    // A second HdrHistogram implementation is installed into a virtual environment.
+    Tool {
+        level: Level::Test,
+        presence: Presence::PythonModule("ensurepip"),
+        package: "python3-venv",
+    },
+];
+
+pub(crate) fn main(args: &Args) -> Result<ExitCode> {
+    ensure(args.level)?;
+    process::step("the set-up is complete");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Brings the machine to `level`; returns at once when nothing is missing.
+pub(crate) fn ensure(level: Level) -> Result<()> {
+    let missing: Vec<_> = TOOLS
+        .iter()
+        .filter(|tool| tool.level <= level && !tool.presence.holds())
+        .map(|tool| tool.package)
+        .collect();
+    apt::install(&missing)?;
+    toolchain::ensure()
+}
+
+impl Presence {
+    fn holds(&self) -> bool {
+        match self {
+            Self::Program(name) => build_ebpf::find_program(name).is_some(),
+            Self::PythonModule(name) => Command::new("python3")
+                .args(["-c", &format!("import {name}")])
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success()),
+        }
+    }
+}

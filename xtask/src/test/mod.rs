@@ -1,0 +1,178 @@
+//! `cargo xtask test`: every test, on the running kernel and on Debian's kernels in virtual
+//! machines.
+//!
+//! Owns which programs run where and with what in their environment. Counting what they report
+//! is `tally`'s, the machines are `vm`'s.
+//!
+//! Tests find what was built through the environment: `LATENCY_USER` and `TCP_COLLAPSE_LOAD`
+//! (programs), `STALL_INJECTOR` (an eBPF object) and, in a virtual machine, `LATENCY_VM` (the
+//! kernel series).
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    demo, process, setup, vm,
+    workspace::{self, Artifact, EBPF_PACKAGES, KERNEL_TESTS, TESTS_PACKAGE},
+};
+
+mod tally;
+
+use tally::Tally;
+
+/// Debian 12's own kernel and its newest one.
+const VM_KERNELS: [&str; 2] = ["6.1", "6.12"];
+/// Emulated, everything is 10 to 50 times slower.
+const VM_DEADLINE: Duration = Duration::from_secs(30 * 60);
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Leave out the virtual machines
+    #[arg(long)]
+    no_vm: bool,
+}
+
+/// What the tests need besides themselves.
+struct Built {
+    latency_user: PathBuf,
+    load: PathBuf,
+    injector: PathBuf,
+}
+
+impl Built {
+    fn variables(&self) -> Vec<(String, String)> {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        vec![
+            ("LATENCY_USER".to_owned(), text(&self.latency_user)),
+            ("TCP_COLLAPSE_LOAD".to_owned(), text(&self.load)),
+            ("STALL_INJECTOR".to_owned(), text(&self.injector)),
+        ]
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.latency_user.clone(), self.load.clone(), self.injector.clone()]
+    }
+}
+
+pub(crate) fn main(args: &Args) -> Result<ExitCode> {
+    setup::ensure(setup::Level::Test)?;
+    let objects = workspace::build_ebpf()?;
+    let built = Built {
+        latency_user: workspace::release_binary("latency-user", "latency-user")?,
+        load: workspace::release_binary(TESTS_PACKAGE, demo::LOAD)?,
+        injector: objects.join("stall-injector-ebpf"),
+    };
+    let programs = workspace::system_tests()?;
+    let kernel_tests = programs
+        .iter()
+        .find(|artifact| artifact.kind == "test" && artifact.name == KERNEL_TESTS)
+        .with_context(|| format!("{TESTS_PACKAGE} has no test program named {KERNEL_TESTS}"))?;
+
+    let mut tally = Tally::default();
+    process::step("tests of the crates");
+    run(&mut unit_tests(&built), &mut tally)?;
+    process::step("system tests that need no root");
+    run(&mut host_tests(&built, &programs), &mut tally)?;
+    process::step("kernel tests on the running kernel");
+    run(&mut root_tests(&built, kernel_tests)?, &mut tally)?;
+    if !args.no_vm {
+        for series in VM_KERNELS {
+            process::step(&format!("kernel tests on Linux {series} in a virtual machine"));
+            run_in_vm(series, &built, kernel_tests, &mut tally);
+        }
+    }
+
+    println!("{tally}");
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Every crate but the eBPF ones and the system tests'.
+fn unit_tests(built: &Built) -> Command {
+    let mut cargo = workspace::cargo();
+    cargo.args(["test", "--no-fail-fast", "--workspace", "--exclude", TESTS_PACKAGE]);
+    for package in EBPF_PACKAGES {
+        cargo.args(["--exclude", package]);
+    }
+    cargo.envs(built.variables());
+    cargo
+}
+
+/// The system tests' package without its kernel tests, which run on their own, as root.
+fn host_tests(built: &Built, programs: &[Artifact]) -> Command {
+    let mut cargo = workspace::cargo();
+    cargo.args(["test", "--no-fail-fast", "--package", TESTS_PACKAGE]);
+    for program in programs {
+        match program.kind.as_str() {
+            "lib" => cargo.arg("--lib"),
+            "test" if program.name != KERNEL_TESTS => cargo.args(["--test", &program.name]),
+            _ => &mut cargo,
+        };
+    }
+    cargo.envs(built.variables());
+    cargo
+}
+
+fn root_tests(built: &Built, kernel_tests: &Artifact) -> Result<Command> {
+    let directory = workspace::root().join("tests");
+    // `env`, because sudo hands on no variables.
+    let mut command = process::as_root("env")?;
+    command.arg(format!("CARGO_MANIFEST_DIR={}", directory.display()));
+    command.args(built.variables().iter().map(|(name, value)| format!("{name}={value}")));
+    command.arg(&kernel_tests.executable).current_dir(directory);
+    Ok(command)
+}
+
+/// Runs test programs to the end, their output shown and counted.
+fn run(command: &mut Command, tally: &mut Tally) -> Result<()> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let line = process::line(command);
+    let mut child = command.spawn().with_context(|| format!("cannot start `{line}`"))?;
+    let stdout = child.stdout.take().context("the output of tests was not piped")?;
+    let failed_before = tally.failed;
+    let mut out = std::io::stdout().lock();
+    for text in BufReader::new(stdout).split(b'\n') {
+        let text = text.with_context(|| format!("cannot read from `{line}`"))?;
+        out.write_all(&text)?;
+        out.write_all(b"\n")?;
+        tally.line(&String::from_utf8_lossy(&text));
+    }
+    let status = child.wait()?;
+    if !status.success() && tally.failed == failed_before {
+        // It did not compile, or died before it could count.
+        eprintln!("error: `{line}` failed ({status})");
+        tally.failed += 1;
+    }
+    Ok(())
+}
+
+/// As `run`; a machine that dies counts as one failure and the next one still gets its turn.
+fn run_in_vm(series: &str, built: &Built, kernel_tests: &Artifact, tally: &mut Tally) {
+    let mut variables = built.variables();
+    variables.push(("LATENCY_VM".to_owned(), series.to_owned()));
+    let guest = vm::Guest {
+        kernel: series.to_owned(),
+        command: vec![kernel_tests.executable.to_string_lossy().into_owned()],
+        variables,
+        files: built.files(),
+        deadline: VM_DEADLINE,
+    };
+    let failed_before = tally.failed;
+    match vm::boot(&guest, &mut |line| tally.line(line)) {
+        Ok(0) => {}
+        Ok(_) if tally.failed > failed_before => {}
+        Ok(status) => {
+            eprintln!("error: the kernel tests on Linux {series} ended with status {status}");
+            tally.failed += 1;
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            tally.failed += 1;
+        }
+    }
+}

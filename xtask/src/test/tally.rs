@@ -1,0 +1,56 @@
+//! Counts what test programs report.
+//!
+//! Owns the form of the line with which the standard test harness, and libtest-mimic after it,
+//! closes its report.
+
+use std::fmt;
+
+/// Tests so far, over all programs.
+#[derive(Default, Debug, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    /// Reported as ignored: could not run here.
+    pub(crate) skipped: u64,
+}
+
+impl Tally {
+    /// Adds what `line` reports; other lines change nothing.
+    pub(crate) fn line(&mut self, line: &str) {
+        let Some((_, counts)) = line.trim().split_once("test result: ") else { return };
+        // `ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s`
+        let counts = counts.split_once(". ").map_or(counts, |(_, counts)| counts);
+        for count in counts.split(';') {
+            let mut words = count.split_whitespace();
+            let (Some(number), Some(what)) = (words.next(), words.next()) else { continue };
+            let Ok(number) = number.parse::<u64>() else { continue };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_add_up_and_other_lines_do_not_count() {
+        let mut tally = Tally::default();
+        tally.line("test result: ok. 97 passed; 0 failed; 3 ignored; 0 measured; 5 filtered out; finished in 0.00s");
+        tally.line("test result: FAILED. 2 passed; 11 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.50s");
+        tally.line("test 13 passed; 7 failed ... ok");
+        assert_eq!(tally, Tally { passed: 99, failed: 11, skipped: 3 });
+        assert_eq!(tally.to_string(), "99 passed, 11 failed, 3 skipped");
+    }
+}

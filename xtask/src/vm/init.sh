@@ -1,0 +1,47 @@
+#!@BUSYBOX@ sh
+# First process of the virtual machine. Kernel messages and this script's own go to the first
+# serial line; the command's output and two marker lines go to the second.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
+
+bb=@BUSYBOX@
+$bb mount -t proc proc /proc
+$bb mount -t sysfs sysfs /sys
+$bb mount -t devtmpfs devtmpfs /dev
+# Names that exist already, the real tools among them, are left as they are.
+$bb mkdir -p /bin /sbin /usr/bin /usr/sbin
+$bb --install -s 2>/dev/null
+
+mkdir -p /dev/pts /dev/shm /var/run/netns
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t debugfs debugfs /sys/kernel/debug
+mount -t tracefs tracefs /sys/kernel/tracing
+mount -t bpf bpf /sys/fs/bpf
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+# /tmp and /run stay part of the root, which is in memory anyway: files packed there stay visible.
+chmod 1777 /tmp
+
+while read -r module; do
+    insmod "$module" || echo "init: cannot load $module"
+done </modules/order
+
+ip link set lo up
+if [ -e /sys/class/net/eth0 ]; then
+    # The network that QEMU's user mode offers; nothing but its gateway answers.
+    ip addr add 10.0.2.15/24 dev eth0
+    ip link set eth0 up
+fi
+
+exec 9>/dev/ttyS1
+stty -F /dev/ttyS1 raw -echo
+echo "xtask-vm: ready" >&9
+# Through cat: on a terminal the command would colour its output and redraw it. Through a third
+# descriptor and in a subshell: what this shell says, "Killed" for one, is not the command's.
+{
+    (exec sh /command >&3 2>&3 3>&- 9>&-)
+    echo $? >/run/command-status
+} 3>&1 >/dev/console </dev/null | cat >&9
+printf '\nxtask-vm: exit %s\n' "$(cat /run/command-status)" >&9
+# Closing the line waits until everything has left it.
+exec 9>&-
+poweroff -f

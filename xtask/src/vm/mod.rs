@@ -1,0 +1,245 @@
+//! `cargo xtask vm`: boots a Debian kernel under QEMU and runs one command there.
+//!
+//! Owns what goes into the machine and how its command's output and exit status come back. The
+//! kernel comes from `kernel`, its modules from `modules`, the file system from `archive`, and
+//! the machine is `qemu`'s.
+
+use std::{
+    fs,
+    io::BufWriter,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{build_ebpf, process, workspace};
+
+mod archive;
+mod kernel;
+mod modules;
+mod qemu;
+
+use archive::Archive;
+use kernel::Kernel;
+
+/// What the machine does first: mounts, modules, the command, power off.
+const INIT: &str = include_str!("init.sh");
+/// Packed whenever the host has them: the tests make devices and look at kernels with these.
+const GUEST_TOOLS: [&str; 8] =
+    ["ip", "tc", "ethtool", "bpftool", "nft", "iperf3", "unshare", "nsenter"];
+/// Directories that must exist in the machine whatever is packed.
+const GUEST_DIRECTORIES: [&str; 9] =
+    ["/dev", "/etc", "/proc", "/root", "/run", "/sys", "/tmp", "/usr/sbin", "/var/run"];
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Kernel series as Debian names it, such as 6.1, 6.12 or 6.12-rt
+    kernel: String,
+    /// Environment variable for the command
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = parse_variable)]
+    variables: Vec<(String, String)>,
+    /// File of this machine to pack at the same path, with the libraries it needs
+    #[arg(long = "file", value_name = "PATH")]
+    files: Vec<PathBuf>,
+    /// Seconds after which the machine is ended
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    deadline: u64,
+    /// The command and its arguments, run as root
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+/// A machine to boot once, for one command.
+pub(crate) struct Guest {
+    pub(crate) kernel: String,
+    pub(crate) command: Vec<String>,
+    pub(crate) variables: Vec<(String, String)>,
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) deadline: Duration,
+}
+
+pub(crate) fn main(args: Args) -> Result<ExitCode> {
+    let guest = Guest {
+        kernel: args.kernel,
+        command: args.command,
+        variables: args.variables,
+        files: args.files,
+        deadline: Duration::from_secs(args.deadline),
+    };
+    let status = boot(&guest, &mut |_| {})?;
+    Ok(ExitCode::from(status))
+}
+
+/// Boots, shows the command's output on standard output as it comes, hands each line to `watch`
+/// as well, and returns the command's exit status (128 + n for signal n).
+pub(crate) fn boot(guest: &Guest, watch: &mut dyn FnMut(&str)) -> Result<u8> {
+    let kernel = kernel::fetch(&guest.kernel)?;
+    let run = Run::create(&guest.kernel)?;
+    let packed = Instant::now();
+    let size = pack(guest, &kernel, &run.initramfs())?;
+    process::step(&format!(
+        "packed an initramfs of {} MiB in {:.1} s",
+        size >> 20,
+        packed.elapsed().as_secs_f64()
+    ));
+    let machine = qemu::Machine {
+        image: &kernel.image,
+        release: &kernel.release,
+        directory: &run.directory,
+        initramfs: &run.initramfs(),
+        deadline: guest.deadline,
+    };
+    let status = machine.run(watch)?;
+    run.remove();
+    Ok(status)
+}
+
+/// Where fetched kernels and what is remembered between boots lie.
+fn cache() -> PathBuf {
+    workspace::root().join("target/vm")
+}
+
+/// The files of one boot; kept when it fails, since the console's text is among them.
+struct Run {
+    directory: PathBuf,
+}
+
+impl Run {
+    fn create(kernel: &str) -> Result<Self> {
+        sweep();
+        let directory = cache().join(format!("run-{kernel}-{}", std::process::id()));
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+        Ok(Self { directory })
+    }
+
+    fn initramfs(&self) -> PathBuf {
+        self.directory.join("initramfs.cpio")
+    }
+
+    fn remove(&self) {
+        // Left-overs in the target directory harm nobody.
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Removes the files of boots, and half-fetched kernels, whose xtask is gone: killed ones could
+/// not, and failed ones keep theirs until the next boot.
+fn sweep() {
+    let Ok(entries) = cache().read_dir() else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let ours = name.starts_with("run-") || name.contains(".partial-");
+        let process = name.rsplit_once('-').filter(|_| ours);
+        if process.is_some_and(|(_, id)| !Path::new("/proc").join(id).exists()) {
+            // In the way of nothing if it stays.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Writes the machine's file system to `path` and returns its size in bytes.
+///
+/// Uncompressed: emulated, unpacking costs more than QEMU's copying of a few more megabytes.
+fn pack(guest: &Guest, kernel: &Kernel, path: &Path) -> Result<u64> {
+    let mut archive = Archive::default();
+    for directory in GUEST_DIRECTORIES {
+        archive.directory(Path::new(directory));
+    }
+    let busybox = process::need("busybox")?;
+    archive.program(&busybox)?;
+    for tool in GUEST_TOOLS.iter().filter_map(|name| build_ebpf::find_program(name)) {
+        archive.program(&tool)?;
+    }
+    for file in &guest.files {
+        archive.program(&std::path::absolute(file)?)?;
+    }
+
+    let mut load = String::new();
+    for (number, module) in modules::load_order(kernel)?.iter().enumerate() {
+        // Numbered, because the machine loads them in the order of their names.
+        let name = format!("/modules/{number:03}-{}.ko", module.name);
+        archive.bytes(Path::new(&name), module.read()?, 0o644);
+        load.push_str(&format!("{name}\n"));
+    }
+    archive.bytes(Path::new("/modules/order"), load.into_bytes(), 0o644);
+    archive.bytes(Path::new("/etc/passwd"), b"root:x:0:0:root:/root:/bin/sh\n".to_vec(), 0o644);
+    let command = command_script(guest, &mut archive)?;
+    archive.bytes(Path::new("/command"), command, 0o755);
+    let init = INIT.replace("@BUSYBOX@", &busybox.to_string_lossy());
+    archive.bytes(Path::new("/init"), init.into_bytes(), 0o755);
+
+    let file =
+        fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    let mut out = BufWriter::new(file);
+    archive.write(&mut out).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A shell script that becomes the command, which is packed along if this machine has it.
+fn command_script(guest: &Guest, archive: &mut Archive) -> Result<Vec<u8>> {
+    let Some((name, arguments)) = guest.command.split_first() else {
+        bail!("no command for the virtual machine: give one after `--`");
+    };
+    let program = if name.contains('/') {
+        Some(std::path::absolute(name)?)
+    } else {
+        // Not here: left to the machine's own PATH, where busybox has many names.
+        build_ebpf::find_program(name)
+    };
+    if let Some(program) = &program {
+        archive.program(program)?;
+    }
+    let program = program.map_or_else(|| name.clone(), |path| path.to_string_lossy().into_owned());
+
+    let mut script = String::new();
+    for (name, value) in &guest.variables {
+        script.push_str(&format!("export {name}={}\n", quote(value)));
+    }
+    script.push_str(&format!("exec {}", quote(&program)));
+    for argument in arguments {
+        script.push_str(&format!(" {}", quote(argument)));
+    }
+    script.push('\n');
+    Ok(script.into_bytes())
+}
+
+/// `text` as one word of a shell.
+fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+fn parse_variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty() || !name.chars().all(fits) || name.starts_with(|c: char| c.is_ascii_digit())
+    {
+        return Err(format!("{name:?} is no name for an environment variable"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_a_shell() {
+        let awkward = "it's $HOME; `ls` \"x\"\n\\";
+        let echoed = std::process::Command::new("sh")
+            .args(["-c", &format!("printf %s {}", quote(awkward))])
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8(echoed.stdout).unwrap(), awkward);
+    }
+
+    #[test]
+    fn variables_need_a_name() {
+        assert_eq!(parse_variable("A_1=x=y"), Ok(("A_1".into(), "x=y".into())));
+        for bad in ["A", "=x", "1A=x", "A B=x", "A;B=x"] {
+            assert!(parse_variable(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The workspace as cargo sees it: its directory, its binaries and its test programs.
+//!
+//! Owns every call of cargo that builds something for the host, and the names of the packages.
+//! How eBPF is compiled is `build_ebpf`'s.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{build_ebpf, process};
+
+/// Crates that only mean something for the BPF target; on the host they are empty programs.
+pub(crate) const EBPF_PACKAGES: [&str; 2] = ["latency-ebpf", "stall-injector-ebpf"];
+/// The package of the tests that need a whole system, and its program that needs root.
+pub(crate) const TESTS_PACKAGE: &str = "latency-tests";
+pub(crate) const KERNEL_TESTS: &str = "kernel";
+
+/// One program that cargo compiled.
+pub(crate) struct Artifact {
+    pub(crate) package: String,
+    /// `bin`, `lib`, `test`, ...
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) executable: PathBuf,
+}
+
+/// The directory of the workspace's Cargo.toml.
+pub(crate) fn root() -> PathBuf {
+    let xtask = env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    xtask.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+/// The cargo that runs us, in the workspace's directory.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    // `cargo run` describes xtask in these; a build must not see them as changed inputs.
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(name.as_ref());
+        }
+    }
+    cargo
+}
+
+/// Compiles all eBPF programs and returns the directory of the objects.
+pub(crate) fn build_ebpf() -> Result<PathBuf> {
+    process::step("compiling the eBPF programs");
+    let objects = build_ebpf::build(&root(), &EBPF_PACKAGES)?;
+    for package in EBPF_PACKAGES {
+        let object = objects.join(package);
+        if !object.is_file() {
+            bail!("cargo built {package} but left no object at {}", object.display());
+        }
+        process::step(&format!("built {}", object.display()));
+    }
+    Ok(objects)
+}
+
+/// Builds one binary in the release profile and returns its path.
+pub(crate) fn release_binary(package: &str, name: &str) -> Result<PathBuf> {
+    process::step(&format!("building {name}"));
+    let mut build = cargo();
+    build.args(["build", "--release", "--package", package, "--bin", name]);
+    let artifacts = artifacts(&mut build)?;
+    let found = artifacts.into_iter().find(|a| a.kind == "bin" && a.name == name);
+    found.map(|a| a.executable).with_context(|| format!("cargo built no program named {name}"))
+}
+
+/// Compiles every test program of the tests' own package.
+pub(crate) fn system_tests() -> Result<Vec<Artifact>> {
+    process::step("building the system tests");
+    let mut build = cargo();
+    build.args(["test", "--no-run", "--package", TESTS_PACKAGE]);
+    let mut artifacts = artifacts(&mut build)?;
+    artifacts.retain(|artifact| artifact.package == TESTS_PACKAGE);
+    Ok(artifacts)
+}
+
+/// Runs a cargo command that builds and returns the programs it names.
+fn artifacts(build: &mut Command) -> Result<Vec<Artifact>> {
+    build.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+    let output =
+        build.output().with_context(|| format!("cannot start `{}`", process::line(build)))?;
+    if !output.status.success() {
+        bail!("`{}` failed ({})", process::line(build), output.status);
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    Ok(messages.lines().filter_map(|line| artifact(&serde_json::from_str(line).ok()?)).collect())
+}
+
+/// The program that one of cargo's messages announces; `None` for messages about other things.
+fn artifact(message: &Value) -> Option<Artifact> {
+    let executable = PathBuf::from(message.get("executable")?.as_str()?);
+    let target = message.get("target")?;
+    let manifest = Path::new(message.get("manifest_path")?.as_str()?);
+    Some(Artifact {
+        package: package_name(message.get("package_id")?.as_str()?, manifest)?,
+        kind: target.get("kind")?.get(0)?.as_str()?.to_owned(),
+        name: target.get("name")?.as_str()?.to_owned(),
+        executable,
+    })
+}
+
+/// A package id ends in `#name@version`, or in `/name#version` where the directory is named alike.
+fn package_name(id: &str, manifest: &Path) -> Option<String> {
+    let fragment = id.rsplit_once('#').map_or(id, |(_, fragment)| fragment);
+    match fragment.split_once('@') {
+        Some((name, _)) => Some(name.to_owned()),
+        None => Some(manifest.parent()?.file_name()?.to_string_lossy().into_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn package_names_in_both_forms_of_id() {
+        let manifest = Path::new("/w/latency-user/Cargo.toml");
+        let named = package_name("path+file:///w/tests#latency-tests@0.1.0", manifest);
+        assert_eq!(named.as_deref(), Some("latency-tests"));
+        let alike = package_name("path+file:///w/latency-user#0.1.0", manifest);
+        assert_eq!(alike.as_deref(), Some("latency-user"));
+    }
+
+    #[test]
+    fn messages_without_a_program_are_passed_over() {
+        let library = r#"{"reason":"compiler-artifact","executable":null,"target":{}}"#;
+        assert!(artifact(&serde_json::from_str(library).unwrap()).is_none());
+    }
+}
