@@ -24,4 +24,4 @@ pub struct HistogramRow {
 }
 
 const _: () = assert!(size_of::<HistogramRow>() == 64 + 8 * BUCKETS);
-const _: () = assert!(size_of::<HistogramRow>() % 64 == 0);
+const _: () = assert!(size_of::<HistogramRow>().is_multiple_of(64));

@@ -1,1 +1,12 @@
-//! x
+//! Ground for tests against real kernels: private network namespaces, known loads, and the
+//! kernel's own counters to compare with.
+//!
+//! Nothing here touches the host's network: every namespace is made by the thread that uses it,
+//! has no name, and vanishes with that thread, however it ends.
+
+pub mod counters;
+pub mod frames;
+pub mod load;
+pub mod namespace;
+pub mod tool;
+pub mod veth;

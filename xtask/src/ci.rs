@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::{layers, process, setup, test, workspace};
 
 #[derive(clap::Args)]
+#[group(id = "ci")]
 pub(crate) struct Args {
     /// Leave out the tests: formatting, lints, import directions and the eBPF build alone
     #[arg(long)]

@@ -37,9 +37,11 @@ pub(crate) fn main() -> Result<ExitCode> {
     command.args(["--net", "--"]).arg(tracer);
     command.args(["trace", "--iface", "lo", "--output", RECORDING, "--"]).arg(load);
     command.current_dir(workspace::root());
+    let recording = workspace::root().join(RECORDING);
+    // An older one would look like this run's if the tracer never came to write.
+    let _ = fs::remove_file(&recording);
     let status = wait_in_good_order(&mut command)?;
 
-    let recording = workspace::root().join(RECORDING);
     if let Ok(about) = fs::metadata(&recording) {
         let kib = about.len().div_ceil(1024);
         process::step(&format!("the recording is {} ({kib} KiB)", recording.display()));

@@ -123,6 +123,7 @@ struct Session {
     style: Style,
     format: Format,
     began: Instant,
+    startup_cpu: Duration,
     interval_began: (Instant, SystemTime),
 }
 
@@ -164,6 +165,7 @@ impl Session {
             style: Style { colour: console.colour, width: 80 },
             format: args.format,
             began,
+            startup_cpu: usage::of_this_process().cpu,
             interval_began: (began, began_at),
         })
     }
@@ -288,7 +290,8 @@ impl Session {
             self_cost: SelfCost {
                 programs: self.tracer.programs(),
                 row_bytes: self.tracer.row_bytes(),
-                user_cpu_s: usage.cpu.as_secs_f64(),
+                user_cpu_s: (usage.cpu - self.startup_cpu).as_secs_f64(),
+                startup_cpu_s: self.startup_cpu.as_secs_f64(),
                 resident_bytes: usage.resident_bytes,
             },
         }

@@ -2,7 +2,7 @@
 //!
 //! <https://docs.kernel.org/bpf/btf.html>
 
-use std::{collections::HashMap, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
@@ -36,11 +36,9 @@ const MAX_DEPTH: u32 = 16;
 pub struct Btf {
     data: Vec<u8>,
     strings: usize,
-    /// Offset of each type's record; index 0 is `void`.
-    types: Vec<usize>,
-    structs: HashMap<String, u32>,
-    functions: HashMap<String, u32>,
-    typedefs: HashMap<String, u32>,
+    /// Offset of each type's record; index 0 is `void`. Names are looked for one by one: a
+    /// table of all of them takes longer to make than the few look-ups of a run.
+    types: Vec<u32>,
 }
 
 impl Btf {
@@ -64,14 +62,7 @@ impl Btf {
         if magic != Some(MAGIC) {
             bail!("not BTF: magic {magic:x?}, expected {MAGIC:x}");
         }
-        let mut btf = Self {
-            data,
-            strings: 0,
-            types: vec![0],
-            structs: HashMap::new(),
-            functions: HashMap::new(),
-            typedefs: HashMap::new(),
-        };
+        let mut btf = Self { data, strings: 0, types: vec![0] };
         let header = btf.word(4)? as usize;
         if header < HEADER_LENGTH {
             bail!("header of {header} bytes, expected at least {HEADER_LENGTH}");
@@ -83,11 +74,11 @@ impl Btf {
         Ok(btf)
     }
 
-    /// Walks over all types once and notes where the ones with names are.
+    /// Walks over all types once and notes where they are.
     fn index(&mut self, mut at: usize, end: usize) -> Result<()> {
         while at < end {
             let id = self.types.len() as u32;
-            let (name, info) = (self.word(at)?, self.word(at + 4)?);
+            let info = self.word(at + 4)?;
             let (kind, members) = (kind(info), (info & 0xffff) as usize);
             let extra = match kind {
                 KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,
@@ -97,19 +88,7 @@ impl Btf {
                 2 | 7..=12 | 16 | KIND_TYPE_TAG => 0,
                 other => bail!("type {id}: unknown kind {other}"),
             };
-            let names = match kind {
-                KIND_STRUCT => Some(&mut self.structs),
-                KIND_FUNC => Some(&mut self.functions),
-                KIND_TYPEDEF => Some(&mut self.typedefs),
-                _ => None,
-            };
-            if let Some(names) = names
-                && name != 0
-            {
-                let name = string(&self.data, self.strings + name as usize)?;
-                names.entry(name.to_owned()).or_insert(id);
-            }
-            self.types.push(at);
+            self.types.push(u32::try_from(at).context("more than 4 GiB")?);
             at += 12 + extra;
         }
         Ok(())
@@ -117,18 +96,18 @@ impl Btf {
 
     /// Whether the kernel has a function of this name that BTF describes.
     pub fn has_function(&self, name: &str) -> bool {
-        self.functions.contains_key(name)
+        self.find(KIND_FUNC, name).is_some()
     }
 
     /// Whether the kernel has this tracepoint.
     pub fn has_tracepoint(&self, name: &str) -> bool {
-        self.typedefs.contains_key(&format!("btf_trace_{name}"))
+        self.find(KIND_TYPEDEF, &format!("btf_trace_{name}")).is_some()
     }
 
     /// Offset in bytes of a field, given as the struct's name and a path of members such as
     /// `irq_data.irq`; anonymous members are looked into. `None`: there is no such field.
     pub fn offset(&self, structure: &str, path: &str) -> Option<u32> {
-        let mut id = *self.structs.get(structure)?;
+        let mut id = self.find(KIND_STRUCT, structure)?;
         let mut offset = 0;
         for name in path.split('.') {
             let (member_offset, member) = self.member(id, name, 0)?;
@@ -138,9 +117,23 @@ impl Btf {
         Some(offset)
     }
 
+    /// The first type of this kind and name.
+    fn find(&self, wanted: u32, name: &str) -> Option<u32> {
+        let is_it = |at: usize| {
+            let (name_at, info) = (self.word(at).ok()?, self.word(at + 4).ok()?);
+            let start = self.strings + name_at as usize;
+            let found = kind(info) == wanted
+                && self.data.get(start..start + name.len()) == Some(name.as_bytes())
+                && self.data.get(start + name.len()) == Some(&0);
+            found.then_some(())
+        };
+        let types = self.types.iter().enumerate().skip(1);
+        types.into_iter().find(|(_, at)| is_it(**at as usize).is_some()).map(|(id, _)| id as u32)
+    }
+
     /// Offset and type of the member `name` of struct or union `id`.
     fn member(&self, id: u32, name: &str, depth: u32) -> Option<(u32, u32)> {
-        let at = *self.types.get(self.strip(id)? as usize)?;
+        let at = *self.types.get(self.strip(id)? as usize)? as usize;
         let info = self.word(at + 4).ok()?;
         if !matches!(kind(info), KIND_STRUCT | KIND_UNION) || depth > MAX_DEPTH {
             return None;
@@ -166,7 +159,7 @@ impl Btf {
     /// Follows typedefs and qualifiers.
     fn strip(&self, mut id: u32) -> Option<u32> {
         for _ in 0..MAX_DEPTH {
-            let at = *self.types.get(id as usize)?;
+            let at = *self.types.get(id as usize)? as usize;
             match kind(self.word(at + 4).ok()?) {
                 KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_TYPE_TAG => {
                     id = self.word(at + 8).ok()?;

@@ -29,7 +29,7 @@ pub enum Choice {
 pub struct KernelFacts {
     /// Its types.
     pub btf: Btf,
-    symbols: Option<Symbols>,
+    symbols: OnceCell<Option<Symbols>>,
     has_kprobes: bool,
     for_aya: OnceCell<aya::Btf>,
 }
@@ -59,15 +59,8 @@ impl KernelFacts {
             ))
             .hint("use a kernel built with CONFIG_DEBUG_INFO_BTF=y")
         })?;
-        let functions: Vec<&str> = Stage::ALL
-            .into_iter()
-            .flat_map(|stage| hooks::hooks(stage, Method::Kprobe))
-            .filter_map(|hook| hook.target.function())
-            .collect();
-        // Without kallsyms a function's own name is tried, and the kernel says if it is wrong.
-        let symbols = Symbols::find(&functions).ok();
         let has_kprobes = Path::new("/sys/bus/event_source/devices/kprobe/type").exists();
-        Ok(Self { btf, symbols, has_kprobes, for_aya: OnceCell::new() })
+        Ok(Self { btf, symbols: OnceCell::new(), has_kprobes, for_aya: OnceCell::new() })
     }
 
     /// Why `stage` cannot be timed by `method` here, as far as it can be known beforehand.
@@ -99,6 +92,19 @@ impl KernelFacts {
         })
     }
 
+    /// The symbols of all functions that are probed; read when the first kprobe is considered.
+    fn symbols(&self) -> Option<&Symbols> {
+        let find = || {
+            let functions: Vec<&str> = Stage::ALL
+                .into_iter()
+                .flat_map(|stage| hooks::hooks(stage, Method::Kprobe))
+                .filter_map(|hook| hook.target.function())
+                .collect();
+            Symbols::find(&functions).ok()
+        };
+        self.symbols.get_or_init(find).as_ref()
+    }
+
     /// The kernel's types as aya wants them for trampolines; parsed at the first call.
     pub(super) fn aya_btf(&self) -> Result<&aya::Btf, ProgramError> {
         if let Some(btf) = self.for_aya.get() {
@@ -111,7 +117,8 @@ impl KernelFacts {
     /// The symbol that a kprobe on `target` is attached to.
     pub fn kprobe_name(&self, target: Target) -> Option<&str> {
         let function = target.function()?;
-        let Some(symbols) = &self.symbols else { return Some(function) };
+        // Without kallsyms the function's own name is tried, and the kernel says if it is wrong.
+        let Some(symbols) = self.symbols() else { return Some(function) };
         let name = symbols.probe_name(function)?;
         (name == function || !target.reads_arguments()).then_some(name)
     }

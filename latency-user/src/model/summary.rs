@@ -186,8 +186,10 @@ pub struct SelfCost {
     pub programs: usize,
     /// Memory of the rows in the kernel, bytes.
     pub row_bytes: u64,
-    /// CPU time of this process since its start, seconds.
+    /// CPU time of this process while it traced, seconds.
     pub user_cpu_s: f64,
+    /// CPU time of this process before: reading the kernel's types, loading, attaching; seconds.
+    pub startup_cpu_s: f64,
     /// Largest resident memory of this process, bytes.
     pub resident_bytes: u64,
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Style, text::wrap};
+use super::{Style, text::paragraph};
 use crate::model::diagnosis::{Diagnosis, InterfaceDiagnosis, MethodDiagnosis, StageDiagnosis};
 
 /// Writes what is possible, stage by stage, and what is in the way.
@@ -97,18 +97,4 @@ fn queues(interface: &InterfaceDiagnosis) -> String {
         "  {}: {} RX queue{plural}, {source}; IRQ known for {}",
         interface.name, interface.rx_queues, interface.queues_with_irq
     )
-}
-
-/// Adds `sentence` as lines of the view's width, painted.
-fn paragraph(
-    text: &mut String,
-    sentence: &str,
-    indent: usize,
-    style: Style,
-    paint: fn(Style, &str) -> String,
-) {
-    for line in wrap(sentence, style.columns(), indent).lines() {
-        text.push_str(&paint(style, line));
-        text.push('\n');
-    }
 }

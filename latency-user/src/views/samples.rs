@@ -156,6 +156,7 @@ pub(super) fn summary(recorded: &Recorded) -> Summary {
             programs: 8,
             row_bytes: 41 << 20,
             user_cpu_s: 0.0463,
+            startup_cpu_s: 0.12,
             resident_bytes: 12_345_678,
         },
     }

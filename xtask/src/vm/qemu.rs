@@ -281,8 +281,9 @@ impl Output {
 impl Drop for Output {
     fn drop(&mut self) {
         if self.line_end_due {
-            // The machine failed: what is said about that begins on a line of its own.
-            println!();
+            // The machine failed: what is said about that begins on a line of its own, unless
+            // nobody reads ours any more.
+            let _ = writeln!(io::stdout());
         }
     }
 }

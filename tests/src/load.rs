@@ -1,0 +1,93 @@
+//! Loads, bounded in time and amount.
+
+use std::{
+    io::{ErrorKind, Write},
+    mem,
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{namespace, tool};
+
+/// Receive-buffer sizes of the case: minimum, default and maximum of `net.ipv4.tcp_rmem`.
+pub const LARGE_RMEM: &str = "4096 5242880 33554432";
+/// Those that mended it.
+pub const SMALL_RMEM: &str = "4096 1048576 2097152";
+
+/// Sends single bytes over loopback to a receiver that never reads, until `until` says so or
+/// `longest` has passed: the receive queue fills with tiny segments, and the kernel collapses it
+/// again and again. Only in a private network namespace, whose `tcp_rmem` it sets.
+///
+/// Returns the number of bytes sent.
+///
+/// # Errors
+///
+/// In the machine's own network namespace, and when the kernel refuses the set-up.
+pub fn tcp_collapse(
+    rmem: &str,
+    longest: Duration,
+    mut until: impl FnMut() -> bool,
+) -> Result<u64> {
+    ensure!(
+        namespace::is_private()?,
+        "this load sets net.ipv4.tcp_rmem: it runs only in a network namespace of its own"
+    );
+    let path = "/proc/sys/net/ipv4/tcp_rmem";
+    std::fs::write(path, rmem).with_context(|| format!("write {rmem:?} to {path}"))?;
+    tool::run("ip link set lo up")?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen on loopback")?;
+    let mut sender = TcpStream::connect(listener.local_addr()?).context("connect to loopback")?;
+    let (receiver, _) = listener.accept()?;
+    sender.set_nodelay(true)?;
+    sender.set_write_timeout(Some(Duration::from_millis(100)))?;
+    let end = Instant::now() + longest;
+    let mut sent = 0;
+    while Instant::now() < end && !until() {
+        // Looking at the clock and at `until` for each byte would slow the load down.
+        for _ in 0..256 {
+            match sender.write(&[0]) {
+                Ok(bytes) => sent += bytes as u64,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error).context("send a byte"),
+            }
+        }
+    }
+    drop(receiver);
+    Ok(sent)
+}
+
+/// Sends `packets` UDP datagrams of 64 bytes over loopback: one NET_RX softirq each. Nobody
+/// reads them; what does not fit the receiver's buffer is dropped behind NET_RX.
+///
+/// # Errors
+///
+/// When the kernel refuses sockets.
+pub fn udp(packets: u64) -> Result<()> {
+    let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    sender.connect(receiver.local_addr()?)?;
+    for _ in 0..packets {
+        sender.send(&[0; 64]).context("send a datagram")?;
+    }
+    Ok(())
+}
+
+/// Keeps the calling thread on one CPU.
+///
+/// # Errors
+///
+/// When the CPU is not there.
+pub fn pin_to(cpu: usize) -> Result<()> {
+    // SAFETY: an empty set is all zero; CPU_SET writes inside it.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        set
+    };
+    // SAFETY: 0 is the calling thread, and the set is valid for the call.
+    let result = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) };
+    ensure!(result == 0, "run on CPU {cpu}: {}", std::io::Error::last_os_error());
+    Ok(())
+}

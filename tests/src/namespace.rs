@@ -1,0 +1,70 @@
+//! A network namespace for one thread, with a `/sys` that shows it.
+
+use std::{ffi::CString, io, ptr, thread};
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use crate::tool;
+
+/// Runs `body` in a thread that has a network namespace, and a view of `/sys`, of its own.
+///
+/// Processes that `body` starts share both. The namespace ends with the last of them.
+///
+/// # Errors
+///
+/// When the kernel refuses the namespaces (root is needed), or what `body` fails with.
+///
+/// # Panics
+///
+/// As `body` does.
+pub fn run<T: Send>(body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            enter()?;
+            body()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Whether this thread is in another network namespace than the machine's first process.
+///
+/// # Errors
+///
+/// When `/proc` does not tell.
+pub fn is_private() -> Result<bool> {
+    let inode = |who: &str| {
+        let path = format!("/proc/{who}/ns/net");
+        std::fs::read_link(&path).with_context(|| format!("read {path}"))
+    };
+    Ok(inode("thread-self")? != inode("1")?)
+}
+
+fn enter() -> Result<()> {
+    // SAFETY: only this thread changes its namespaces; no memory is touched.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) })
+        .context("make namespaces")?;
+    // Without this the mount of /sys would reach the machine.
+    mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE).context("make mounts private")?;
+    mount("sysfs", "/sys", "sysfs", 0).context("mount the namespace's /sys")?;
+    ensure!(is_private()?, "the network namespace is not a new one");
+    // Router solicitations and the like would be traffic that no test sent.
+    for scope in ["all", "default"] {
+        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1");
+    }
+    tool::run("ip link set lo up")?;
+    Ok(())
+}
+
+fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong) -> Result<()> {
+    let text = |text| CString::new(text).map_err(|error| anyhow!("{error}"));
+    let (source, target, kind) = (text(source)?, text(target)?, text(kind)?);
+    // SAFETY: three strings with an end, and no data.
+    check(unsafe {
+        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, ptr::null())
+    })
+}
+
+fn check(result: libc::c_int) -> Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error().into()) }
+}

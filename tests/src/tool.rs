@@ -1,0 +1,28 @@
+//! Tools of the system, run to their end.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// Runs `line` (words separated by spaces) and returns what it printed.
+///
+/// # Errors
+///
+/// When the tool is missing or fails; the error has its own words.
+pub fn run(line: &str) -> Result<String> {
+    let mut words = line.split_ascii_whitespace();
+    let program = words.next().context("no tool named")?;
+    let output =
+        Command::new(program).args(words).output().with_context(|| format!("run {program}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{line}: {}: {}", output.status, said.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whether `program` is in `PATH`.
+pub fn exists(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}

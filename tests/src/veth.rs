@@ -1,0 +1,64 @@
+//! A pair of virtual network devices whose receiving end has several NAPI queues.
+
+use anyhow::{Context, Result};
+
+use crate::{frames::Sender, tool};
+
+/// The receiving end.
+pub const RECEIVER: &str = "va";
+/// The sending end.
+pub const SENDER: &str = "vb";
+
+/// Makes the pair in the namespace of this thread, with `queues` queues on either end.
+///
+/// GRO on the receiver makes it use NAPI, one instance a queue; without GSO on the sender
+/// packets take that way.
+///
+/// # Errors
+///
+/// When `ip` or `ethtool` fails.
+pub fn make(queues: u32) -> Result<()> {
+    tool::run(&format!(
+        "ip link add {RECEIVER} numrxqueues {queues} numtxqueues {queues} type veth \
+         peer name {SENDER} numrxqueues {queues} numtxqueues {queues}"
+    ))?;
+    tool::run(&format!("ethtool -K {RECEIVER} gro on"))?;
+    tool::run(&format!("ethtool -K {SENDER} gso off tso off"))?;
+    tool::run(&format!("ip link set {RECEIVER} up"))?;
+    tool::run(&format!("ip link set {SENDER} up"))?;
+    Ok(())
+}
+
+/// A sender of frames over the pair.
+///
+/// # Errors
+///
+/// When the devices are not there, or the kernel refuses a packet socket.
+pub fn sender() -> Result<Sender> {
+    Sender::new(SENDER, &mac(SENDER)?, &mac(RECEIVER)?)
+}
+
+/// Packets that each RX queue of the receiver has taken, as its driver counts them.
+///
+/// # Errors
+///
+/// When `ethtool` fails or prints something else.
+pub fn packets_by_queue() -> Result<Vec<u64>> {
+    let mut packets = Vec::new();
+    for line in tool::run(&format!("ethtool -S {RECEIVER}"))?.lines() {
+        let Some((name, value)) = line.trim().split_once(": ") else { continue };
+        let queue = name.strip_prefix("rx_queue_").and_then(|rest| rest.strip_suffix("_xdp_packets"));
+        if queue.is_some() {
+            packets.push(value.parse().with_context(|| format!("read {line:?} of ethtool"))?);
+        }
+    }
+    Ok(packets)
+}
+
+fn mac(device: &str) -> Result<[u8; 6]> {
+    let path = format!("/sys/class/net/{device}/address");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let bytes: Result<Vec<u8>, _> =
+        text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16)).collect();
+    bytes?.try_into().map_err(|bytes| anyhow::anyhow!("{path}: {bytes:?} is no address"))
+}
