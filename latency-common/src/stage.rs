@@ -23,14 +23,8 @@ pub const STAGES: usize = 6;
 
 impl Stage {
     /// All stages in the order in which a packet meets them, the optional one last.
-    pub const ALL: [Self; STAGES] = [
-        Self::Irq,
-        Self::RxWait,
-        Self::NetRx,
-        Self::NapiPoll,
-        Self::TcpCollapse,
-        Self::Softirq,
-    ];
+    pub const ALL: [Self; STAGES] =
+        [Self::Irq, Self::RxWait, Self::NetRx, Self::NapiPoll, Self::TcpCollapse, Self::Softirq];
 
     /// The stage's name in commands, tags and JSON.
     pub const fn name(self) -> &'static str {
@@ -76,6 +70,5 @@ pub const VECTORS: u32 = 10;
 pub const NET_RX_VECTOR: u32 = 3;
 
 /// Names of the softirq vectors, as `/proc/softirqs` has them.
-pub const VECTOR_NAMES: [&str; VECTORS as usize] = [
-    "HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU",
-];
+pub const VECTOR_NAMES: [&str; VECTORS as usize] =
+    ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"];

@@ -6,11 +6,7 @@ use std::{
 };
 
 use clap::Parser;
-use latency_user::{
-    cli::{Cli, Command},
-    commands::{self, Console},
-    model::failure::Failure,
-};
+use latency_user::{cli::Cli, commands::Console, model::failure::Failure};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -27,11 +23,7 @@ fn main() -> ExitCode {
         is_terminal,
         colour: is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     };
-    let result = match &cli.command {
-        Command::Trace(args) => commands::trace::run(args, cli.verbose > 0, console),
-        Command::Doctor(args) => commands::doctor::run(args, console),
-    };
-    match result {
+    match cli.run(console) {
         Ok(status) => ExitCode::from(status),
         Err(error) => fail(&error),
     }

@@ -14,9 +14,10 @@ pub fn netstat(group: &str, name: &str) -> Result<u64> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
     let mut lines = text.lines().filter(|line| line.starts_with(&format!("{group}:")));
     let (names, values) = (lines.next(), lines.next());
-    let mut pairs = names.into_iter().flat_map(str::split_ascii_whitespace).zip(
-        values.into_iter().flat_map(str::split_ascii_whitespace),
-    );
+    let mut pairs = names
+        .into_iter()
+        .flat_map(str::split_ascii_whitespace)
+        .zip(values.into_iter().flat_map(str::split_ascii_whitespace));
     let (_, value) =
         pairs.find(|(n, _)| *n == name).with_context(|| format!("{path} has no {group} {name}"))?;
     value.parse().with_context(|| format!("{path}: {group} {name} is {value:?}"))

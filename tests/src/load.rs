@@ -25,11 +25,7 @@ pub const SMALL_RMEM: &str = "4096 1048576 2097152";
 /// # Errors
 ///
 /// In the machine's own network namespace, and when the kernel refuses the set-up.
-pub fn tcp_collapse(
-    rmem: &str,
-    longest: Duration,
-    mut until: impl FnMut() -> bool,
-) -> Result<u64> {
+pub fn tcp_collapse(rmem: &str, longest: Duration, mut until: impl FnMut() -> bool) -> Result<u64> {
     ensure!(
         namespace::is_private()?,
         "this load sets net.ipv4.tcp_rmem: it runs only in a network namespace of its own"

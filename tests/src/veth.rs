@@ -47,7 +47,8 @@ pub fn packets_by_queue() -> Result<Vec<u64>> {
     let mut packets = Vec::new();
     for line in tool::run(&format!("ethtool -S {RECEIVER}"))?.lines() {
         let Some((name, value)) = line.trim().split_once(": ") else { continue };
-        let queue = name.strip_prefix("rx_queue_").and_then(|rest| rest.strip_suffix("_xdp_packets"));
+        let queue =
+            name.strip_prefix("rx_queue_").and_then(|rest| rest.strip_suffix("_xdp_packets"));
         if queue.is_some() {
             packets.push(value.parse().with_context(|| format!("read {line:?} of ethtool"))?);
         }

@@ -44,8 +44,7 @@ fn find_napi_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, napi: u64, id:
     let row = match look_up(&key) {
         Some(row) => row,
         None => {
-            let info =
-                info.unwrap_or_else(|| device_info(device, SlotKind::Napi, id, cpu.id));
+            let info = info.unwrap_or_else(|| device_info(device, SlotKind::Napi, id, cpu.id));
             match hand_out(&key, &info) {
                 Some(row) => row,
                 None => {

@@ -1,10 +1,9 @@
-//! The command line: what can be asked for, and how values are written.
+//! The command line as a whole; the arguments of each command lie with the command.
 
-pub mod doctor;
-pub mod trace;
-pub mod values;
-
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use crate::commands::{Console, doctor, trace};
 
 /// Finds softirq stalls in the Linux network path: which CPU and which NIC queue stalled, for
 /// how long, and how often.
@@ -25,7 +24,21 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Time softirqs, NAPI polls, hard IRQs and tcp_collapse on the running kernel.
-    Trace(trace::TraceArgs),
+    Trace(trace::Arguments),
     /// Tell what this kernel, these privileges and these NICs allow, and why.
-    Doctor(doctor::DoctorArgs),
+    Doctor(doctor::Arguments),
+}
+
+impl Cli {
+    /// Runs the command and returns the exit status.
+    ///
+    /// # Errors
+    ///
+    /// What the command fails with; a [`crate::model::failure::Failure`] tells the exit status.
+    pub fn run(&self, console: Console) -> Result<u8> {
+        match &self.command {
+            Command::Trace(arguments) => trace::run(arguments, self.verbose > 0, console),
+            Command::Doctor(arguments) => doctor::run(arguments, console),
+        }
+    }
 }

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use anyhow::Result;
+use clap::Args;
 use latency_common::{
     slot::{CPU_ROWS_WITH_VECTORS, RowLayout},
     stage::Stage,
 };
 
-use super::{Console, output::Output};
+use super::{Console, output::Output, values::Format};
 use crate::{
-    cli::{doctor::DoctorArgs, values::Format},
     host::{
         cpus, interfaces,
         interrupts::Interrupts,
@@ -31,13 +31,27 @@ use crate::{
     views::{self, Style},
 };
 
+/// What to tell.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  What would be used here, and why the rest would not:
+      sudo latency-user doctor
+  Without root: what can be known without loading anything:
+      latency-user doctor")]
+pub struct Arguments {
+    /// How to print the result.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub format: Format,
+}
+
 /// Runs the command and returns the exit status: 3 when some stage cannot be timed at all for
 /// want of privileges or kernel features, except `tcp_collapse`, whose absence is common.
 ///
 /// # Errors
 ///
 /// When the kernel has no type information, or `/proc` and `/sys` cannot be read.
-pub fn run(args: &DoctorArgs, console: Console) -> Result<u8> {
+pub fn run(args: &Arguments, console: Console) -> Result<u8> {
     let diagnosis = diagnose()?;
     let mut text = Vec::new();
     match args.format {

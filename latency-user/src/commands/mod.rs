@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod ending;
 pub mod output;
 pub mod trace;
+pub mod values;
 
 use std::io::Write;
 

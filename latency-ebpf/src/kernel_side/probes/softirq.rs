@@ -196,9 +196,6 @@ fn vector_ends(vector: u32) -> Option<()> {
     cpu.state.vector_plus_one = 0;
     let begin_ns = cpu.state.vector_begin_ns;
     let row = cpu.id * config::ROWS_PER_CPU.load() + CPU_ROWS + vector;
-    record(
-        &mut cpu,
-        Interval { stage: Stage::Softirq, row, begin_ns, end_ns: now_ns(), work: 0 },
-    );
+    record(&mut cpu, Interval { stage: Stage::Softirq, row, begin_ns, end_ns: now_ns(), work: 0 });
     Some(())
 }

@@ -1,4 +1,4 @@
-//! `trace`: times a running kernel, shows it as it goes, and sums it up.
+//! A run under way: its snapshots, its recording, what is shown of it, its end.
 
 use std::{
     path::Path,
@@ -8,23 +8,21 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::{
     process::Child,
-    runtime,
     time::{self, MissedTickBehavior},
 };
 
-use super::{
-    Console,
-    ending::{self, Signals},
-    output::Output,
-};
+use super::Arguments;
 use crate::{
-    cli::{trace::TraceArgs, values::Format},
-    collect::tracer::{Config, Tracer},
-    host::{interfaces, kernel, usage},
-    kernel::{instance::Instance, privileges},
+    collect::tracer::Tracer,
+    commands::{
+        Console,
+        ending::{self, Signals},
+        output::Output,
+        values::Format,
+    },
+    host::{kernel, usage},
     model::{
         distribution::Distribution,
-        failure::Failure,
         filter::Filter,
         interval::Interval,
         ledger::Ledger,
@@ -36,83 +34,11 @@ use crate::{
     views::{self, Style},
 };
 
-/// How often the ring buffer is looked at besides its own wake-ups.
+/// How often the ring buffer is looked at.
 const RING_POLL: Duration = Duration::from_millis(10);
 
-/// Runs the command and returns the exit status.
-///
-/// # Errors
-///
-/// Everything that is wrong with the arguments, the privileges, the kernel or the output is
-/// found before the first program is attached.
-pub fn run(args: &TraceArgs, verbose: bool, console: Console) -> Result<u8> {
-    check_interfaces(&args.iface)?;
-    ending::find_program(&args.command)?;
-    privileges::check()?;
-    let _instance = Instance::claim()?;
-    let recording = args.output.as_deref().map(Writer::create).transpose()?;
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the event loop")?;
-    runtime.block_on(trace(args, verbose, recording, console))
-}
-
-fn check_interfaces(asked: &[String]) -> Result<(), Failure> {
-    if asked.is_empty() {
-        return Ok(());
-    }
-    let known = interfaces::list(Path::new("/"))
-        .map_err(|error| Failure::new(format!("interfaces cannot be listed: {error:#}")))?;
-    match asked.iter().find(|name| !known.iter().any(|one| one.name == **name)) {
-        None => Ok(()),
-        Some(unknown) => {
-            let names: Vec<&str> = known.iter().map(|one| one.name.as_str()).collect();
-            Err(Failure::new(format!("no interface {unknown:?} in this network namespace"))
-                .hint(format!("there are: {}", names.join(", "))))
-        }
-    }
-}
-
-async fn trace(
-    args: &TraceArgs,
-    verbose: bool,
-    recording: Option<Writer>,
-    console: Console,
-) -> Result<u8> {
-    let mut signals = Signals::new()?;
-    let threshold_ns = args.threshold.as_nanos() as u64;
-    let config = Config {
-        stages: args.stages(),
-        by_name: !args.stages.is_empty(),
-        choice: args.probes,
-        threshold_ns,
-        transport: args.transport.into(),
-        ring_events: args.ring_events,
-        slots: None,
-        log: verbose,
-    };
-    let tracer = Tracer::start(&config)?;
-    let mut session = Session::new(args, tracer, recording, console)?;
-    let mut child = ending::start(&args.command)?;
-    let ended = session.follow(args, &mut signals, &mut child).await;
-    let status = session.finish()?;
-    ended?;
-    let child_status = match &mut child {
-        Some(child) => match child.try_wait()? {
-            Some(status) => Some(ending::exit_status(status)),
-            None => ending::end(child).await.map(ending::exit_status),
-        },
-        None => None,
-    };
-    Ok(match (status, child_status) {
-        (0, Some(child)) => child,
-        (status, _) => status,
-    })
-}
-
 /// A run under way.
-struct Session {
+pub(super) struct Session {
     tracer: Tracer,
     run: Run,
     filter: Filter,
@@ -128,8 +54,8 @@ struct Session {
 }
 
 impl Session {
-    fn new(
-        args: &TraceArgs,
+    pub(super) fn new(
+        args: &Arguments,
         tracer: Tracer,
         mut recording: Option<Writer>,
         console: Console,
@@ -171,9 +97,9 @@ impl Session {
     }
 
     /// Takes a snapshot at each interval until something ends the run.
-    async fn follow(
+    pub(super) async fn follow(
         &mut self,
-        args: &TraceArgs,
+        args: &Arguments,
         signals: &mut Signals,
         child: &mut Option<Child>,
     ) -> Result<()> {
@@ -252,7 +178,7 @@ impl Session {
     }
 
     /// Stops the programs and shows what they counted.
-    fn finish(mut self) -> Result<u8> {
+    pub(super) fn finish(mut self) -> Result<u8> {
         let ledger = self.tracer.finish();
         self.run.duration_s = self.began.elapsed().as_secs_f64();
         self.drain();

@@ -5,8 +5,10 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, ValueHint};
 use latency_common::stage::Stage;
 
-use super::values::{self, Format, TransportArg};
-use crate::kernel::plan::Choice;
+use crate::{
+    commands::values::{self, Format, TransportArg},
+    kernel::plan::Choice,
+};
 
 /// What to trace, for how long, and where the result goes.
 #[derive(Args, Clone, Debug)]
@@ -21,7 +23,7 @@ Examples:
       latency-user trace --format json -- ./load-test.sh > trace.jsonl
   What else ran in softirq context:
       latency-user trace --stages rx_wait,net_rx,softirq --duration 10s")]
-pub struct TraceArgs {
+pub struct Arguments {
     /// Show the queues and IRQs of this interface; repeatable; none: of all.
     #[arg(short, long, value_name = "IF")]
     pub iface: Vec<String>,
@@ -59,7 +61,7 @@ pub struct TraceArgs {
     pub command: Vec<OsString>,
 }
 
-impl TraceArgs {
+impl Arguments {
     /// The stages to time: those asked for, or all but the optional one.
     pub fn stages(&self) -> Vec<Stage> {
         if self.stages.is_empty() {

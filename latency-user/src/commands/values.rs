@@ -44,7 +44,7 @@ impl From<TransportArg> for Transport {
 }
 
 /// Reads a duration such as `500us`, `10s`, `1m 30s`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write it like 500us, 10s or 2m"))?;
     if duration.is_zero() {
@@ -57,7 +57,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads the time between snapshots.
-pub(super) fn interval(text: &str) -> Result<Duration, String> {
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if interval < SHORTEST_INTERVAL {
         return Err(format!("must be at least {SHORTEST_INTERVAL:?}"));
@@ -66,7 +66,7 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads a threshold: at most what the last bucket still tells apart.
-pub(super) fn threshold(text: &str) -> Result<Duration, String> {
+pub(crate) fn threshold(text: &str) -> Result<Duration, String> {
     let threshold = duration(text)?;
     if threshold > Duration::from_nanos(MAX_VALUE) {
         return Err(format!("must be at most {:?}", Duration::from_nanos(MAX_VALUE)));
@@ -75,7 +75,7 @@ pub(super) fn threshold(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads the name of a stage.
-pub(super) fn stage(text: &str) -> Result<Stage, String> {
+pub(crate) fn stage(text: &str) -> Result<Stage, String> {
     Stage::ALL.into_iter().find(|stage| stage.name() == text).ok_or_else(|| {
         let names: Vec<&str> = Stage::ALL.into_iter().map(Stage::name).collect();
         format!("no such stage; there are {}", names.join(", "))
@@ -83,7 +83,7 @@ pub(super) fn stage(text: &str) -> Result<Stage, String> {
 }
 
 /// Reads `auto` or the name of a method.
-pub(super) fn choice(text: &str) -> Result<Choice, String> {
+pub(crate) fn choice(text: &str) -> Result<Choice, String> {
     if text == "auto" {
         return Ok(Choice::Auto);
     }

@@ -1,0 +1,66 @@
+//! Stalls of a known length: packets to one port are held inside NET_RX.
+
+use std::{
+    env,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::Array,
+    programs::{SchedClassifier, TcAttachType, tc},
+};
+use latency_tests::{frames::Sender, veth};
+
+/// Packets to this UDP port are held.
+pub(crate) const MARKED_PORT: u16 = 9797;
+
+/// Longest wait for a packet to be through.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The tc program, attached to the ingress of the receiving device.
+pub(crate) struct Injector {
+    ebpf: Ebpf,
+    held: u64,
+}
+
+impl Injector {
+    /// Holds marked packets for `spin`. It goes with the device.
+    pub(crate) fn attach(spin: Duration) -> Result<Self> {
+        let path = env::var_os("STALL_INJECTOR").context("STALL_INJECTOR names no object")?;
+        let spin_ns = spin.as_nanos() as u64;
+        let port = u32::from(MARKED_PORT);
+        let mut ebpf = EbpfLoader::new()
+            .override_global("SPIN_NS", &spin_ns, true)
+            .override_global("MARKED_PORT", &port, true)
+            .load_file(path)?;
+        tc::qdisc_add_clsact(veth::RECEIVER).context("add clsact")?;
+        let program: &mut SchedClassifier =
+            ebpf.program_mut("stall_injector").context("no program")?.try_into()?;
+        program.load()?;
+        program.attach(veth::RECEIVER, TcAttachType::Ingress)?;
+        Ok(Self { ebpf, held: 0 })
+    }
+
+    /// Sends `count` marked packets of one flow, each only when the one before is through: never
+    /// two in one poll.
+    pub(crate) fn stall(&mut self, sender: &mut Sender, source: u16, count: u64) -> Result<()> {
+        for _ in 0..count {
+            sender.send(source, MARKED_PORT)?;
+            self.held += 1;
+            let end = Instant::now() + PATIENCE;
+            while self.held()? < self.held {
+                ensure!(Instant::now() < end, "packet {} was not held", self.held);
+                std::thread::yield_now();
+            }
+        }
+        Ok(())
+    }
+
+    /// Packets held so far, as the injector itself counts.
+    fn held(&self) -> Result<u64> {
+        let held: Array<_, u64> = Array::try_from(self.ebpf.map("HELD").context("no map")?)?;
+        Ok(held.get(&0, 0)?)
+    }
+}

@@ -1,0 +1,33 @@
+//! Tests against a real kernel: the running one, or Debian's in a virtual machine.
+//!
+//! They need root. `LATENCY_USER`, `STALL_INJECTOR` and `TCP_COLLAPSE_LOAD` name what is tested
+//! and what it is tested with; `LATENCY_VM` is set in a virtual machine. `cargo xtask test` does
+//! all that. Trials run one after the other: a tracer is alone on its machine.
+
+mod command_line;
+mod counts;
+mod injector;
+mod kernels;
+mod queues;
+mod recording;
+mod suite;
+mod tracing;
+mod traps;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let trials = [
+        command_line::trials(),
+        counts::trials(),
+        queues::trials(),
+        recording::trials(),
+        traps::trials(),
+        kernels::trials(),
+    ];
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
+}

@@ -1,0 +1,49 @@
+//! How trials are made: where they run, and what they say when they cannot.
+
+use std::env;
+
+use anyhow::Result;
+use libtest_mimic::{Failed, Trial};
+
+/// Where a trial belongs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Where {
+    /// On every kernel.
+    Everywhere,
+    /// On the machine's own kernel only: it needs tools that virtual machines do not carry.
+    Host,
+    /// In virtual machines only: it needs kprobes and fentry, which the machine may lack.
+    Vm,
+}
+
+/// Whether this is a virtual machine of `cargo xtask test`.
+pub(crate) fn in_vm() -> bool {
+    env::var_os("LATENCY_VM").is_some()
+}
+
+/// A trial under `root::`. One that belongs elsewhere is left out; one that lacks root, or a
+/// program of `tools`, is skipped and says so.
+pub(crate) fn trial(
+    name: &str,
+    place: Where,
+    tools: &[&str],
+    body: fn() -> Result<()>,
+) -> Option<Trial> {
+    if (place == Where::Host && in_vm()) || (place == Where::Vm && !in_vm()) {
+        return None;
+    }
+    let missing = tools.iter().find(|tool| !latency_tests::tool::exists(tool));
+    // SAFETY: the call takes nothing and cannot fail.
+    let reason = match (unsafe { libc::geteuid() }, missing) {
+        (0, None) => None,
+        (0, Some(tool)) => Some(format!("{tool} is not installed")),
+        _ => Some("it needs root".to_owned()),
+    };
+    let full = format!("root::{name}");
+    if let Some(reason) = &reason {
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        eprintln!("skipped on Linux {}: {full}: {reason}", kernel.trim());
+    }
+    let run = move || body().map_err(|error| Failed::from(format!("{error:?}")));
+    Some(Trial::test(full, run).with_ignored_flag(reason.is_some()))
+}

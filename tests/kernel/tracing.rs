@@ -1,0 +1,114 @@
+//! `latency-user trace` as a process of its own, watched through its JSON.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Read},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+/// A tracer that has attached its programs.
+pub(crate) struct Tracing {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+/// How a tracer ended.
+pub(crate) struct Ended {
+    /// Its exit status.
+    pub(crate) status: ExitStatus,
+    /// The last object that it printed.
+    pub(crate) summary: Value,
+}
+
+/// The program that is tested.
+pub(crate) fn latency_user() -> Result<Command> {
+    let path = env::var_os("LATENCY_USER").context("LATENCY_USER does not name the program")?;
+    Ok(Command::new(path))
+}
+
+impl Tracing {
+    /// Starts `latency-user trace --format json` with more `arguments`, and waits until it
+    /// traces: until its first interval.
+    pub(crate) fn start(arguments: &[&str]) -> Result<Self> {
+        let mut child = latency_user()?
+            .args(["trace", "--format", "json", "--interval", "100ms"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start latency-user")?;
+        let stdout = child.stdout.take().context("its output")?;
+        let mut tracing = Self { child, lines: BufReader::new(stdout) };
+        let first = tracing.next_line()?;
+        ensure!(first.is_some_and(|line| line["kind"] == "interval"), "it ended at once");
+        Ok(tracing)
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next object that it prints; `None` at the end.
+    pub(crate) fn next_line(&mut self) -> Result<Option<Value>> {
+        let mut line = String::new();
+        if self.lines.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        Ok(Some(serde_json::from_str(&line).with_context(|| format!("parse {line:?}"))?))
+    }
+
+    /// Sends it `signal` and waits for its end.
+    pub(crate) fn end(mut self, signal: i32) -> Result<Ended> {
+        self.signal(signal)?;
+        let mut text = String::new();
+        self.lines.read_to_string(&mut text)?;
+        let status = self.child.wait()?;
+        let last = text.lines().last().unwrap_or_default();
+        let summary = serde_json::from_str(last).unwrap_or(Value::Null);
+        Ok(Ended { status, summary })
+    }
+
+    /// Ends it as a user would, and returns its summary.
+    pub(crate) fn summary(self) -> Result<Value> {
+        let ended = self.end(libc::SIGINT)?;
+        ensure!(ended.status.success(), "latency-user ended with {}", ended.status);
+        ensure!(ended.summary["kind"] == "summary", "no summary: {}", ended.summary);
+        Ok(ended.summary)
+    }
+
+    /// Sends it `signal`.
+    pub(crate) fn signal(&self, signal: i32) -> Result<()> {
+        // SAFETY: signals a child that was not waited for, so its id is still its own.
+        let sent = unsafe { libc::kill(self.child.id() as i32, signal) };
+        ensure!(sent == 0, "signal {signal}: {}", std::io::Error::last_os_error());
+        Ok(())
+    }
+}
+
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        // A failed trial must not leave its tracer behind; one that ended is not signalled.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The series of a summary that `is_it` picks.
+pub(crate) fn series(summary: &Value, is_it: impl Fn(&Value) -> bool) -> Vec<&Value> {
+    summary["series"].as_array().into_iter().flatten().filter(|one| is_it(one)).collect()
+}
+
+/// The field `name` of an object as a number.
+pub(crate) fn number(object: &Value, name: &str) -> Result<u64> {
+    object[name].as_u64().with_context(|| format!("{name} is no number in {object}"))
+}
+
+/// The books of `stage` in a summary.
+pub(crate) fn books<'a>(summary: &'a Value, stage: &str) -> Result<&'a Value> {
+    let stages = summary["ledger"]["stages"].as_array().context("no ledger")?;
+    stages.iter().find(|one| one["stage"] == stage).with_context(|| format!("no books of {stage}"))
+}
