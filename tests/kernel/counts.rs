@@ -1,8 +1,195 @@
-//! To be filled.
+//! Counts against the kernel's own: `/proc/softirqs`, `/proc/interrupts`; and of one transport
+//! against the other.
 
+use std::{fs::File, io::Write, os::fd::AsRawFd, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use latency_tests::{load, namespace};
+use latency_user::host::{interrupts::Interrupts, softirqs::Softirqs};
 use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::{
+    suite::{Where, trial},
+    tracing::{Tracing, books, number, series},
+};
+
+/// Datagrams over loopback: prime, and one NET_RX softirq each.
+const PACKETS: u64 = 20_011;
+/// Writes to a disk: prime, and at least one hard IRQ each.
+const WRITES: usize = 53;
 
 /// The trials of this file.
 pub(crate) fn trials() -> Vec<Trial> {
-    Vec::new()
+    [
+        trial("counts::net_rx_as_proc_softirqs", Where::Everywhere, &[], net_rx),
+        trial("counts::vectors_as_proc_softirqs", Where::Everywhere, &[], vectors),
+        trial("counts::irqs_as_proc_interrupts", Where::Host, &[], irqs),
+        trial("counts::both_transports_agree", Where::Everywhere, &[], transports),
+        trial("counts::what_a_full_ring_drops_is_counted", Where::Everywhere, &[], full_ring),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// A counter of the kernel around a run: what the run counted lies between the two.
+struct Bracket {
+    /// From after the start of the tracer to before its end.
+    least: u64,
+    /// From before the start of the tracer to after its end.
+    most: u64,
+}
+
+/// Traces while `load` runs; reads counters of the kernel on both sides of the start and the end.
+fn bracketed(
+    arguments: &[&str],
+    read: impl Fn() -> Result<Vec<u64>>,
+    load: impl FnOnce() -> Result<()>,
+) -> Result<(Value, Vec<Bracket>)> {
+    let outside = read()?;
+    let tracing = Tracing::start(arguments)?;
+    let inside = read()?;
+    load()?;
+    let inside_end = read()?;
+    let summary = tracing.summary()?;
+    let outside_end = read()?;
+    let brackets = (0..outside.len())
+        .map(|at| Bracket {
+            least: inside_end[at] - inside[at],
+            most: outside_end[at] - outside[at],
+        })
+        .collect();
+    Ok((summary, brackets))
+}
+
+/// Counts of a softirq vector, by CPU.
+fn softirqs(vector: &str) -> Result<Vec<u64>> {
+    let softirqs = Softirqs::read(Path::new("/"))?;
+    let counts = softirqs.counts(vector).with_context(|| format!("no vector {vector}"))?;
+    Ok(counts.iter().map(|count| u64::from(*count)).collect())
+}
+
+/// The count of the one series of a CPU that `is_it` picks; 0 if there is none.
+fn count_on(summary: &Value, cpu: usize, is_it: impl Fn(&Value) -> bool) -> Result<u64> {
+    let rows = series(summary, |one| one["cpu"] == cpu as u64 && is_it(one));
+    ensure!(rows.len() <= 1, "CPU {cpu}: {rows:?}");
+    rows.first().map_or(Ok(0), |row| number(row, "count"))
+}
+
+fn check(what: &str, count: u64, bracket: &Bracket) -> Result<()> {
+    let Bracket { least, most } = bracket;
+    ensure!((*least..=*most).contains(&count), "{what}: {count}, the kernel: {least} to {most}");
+    Ok(())
+}
+
+fn net_rx() -> Result<()> {
+    namespace::run(|| {
+        let (summary, brackets) =
+            bracketed(&[], || softirqs("NET_RX"), || load::udp(PACKETS))?;
+        ensure!(brackets.iter().map(|one| one.least).sum::<u64>() >= PACKETS, "too little load");
+        for (cpu, bracket) in brackets.iter().enumerate() {
+            let count = count_on(&summary, cpu, |one| one["stage"] == "net_rx")?;
+            check(&format!("net_rx on CPU {cpu}"), count, bracket)?;
+        }
+        // Every run of NET_RX ends a wait, or its raise was not seen.
+        let waits = books(&summary, "rx_wait")?;
+        let runs = number(books(&summary, "net_rx")?, "begins")?;
+        let ended = number(waits, "recorded")? + number(waits, "ends_without_begin")?
+            + number(waits, "backwards")?;
+        ensure!(ended == runs, "{ended} waits ended, {runs} runs began");
+        Ok(())
+    })
+}
+
+fn vectors() -> Result<()> {
+    for vector in ["TIMER", "SCHED", "RCU"] {
+        let (summary, brackets) = bracketed(
+            &["--stages", "softirq"],
+            || softirqs(vector),
+            || load::udp(PACKETS),
+        )?;
+        for (cpu, bracket) in brackets.iter().enumerate() {
+            let count = count_on(&summary, cpu, |one| one["vector"] == vector)?;
+            check(&format!("{vector} on CPU {cpu}"), count, bracket)?;
+        }
+    }
+    Ok(())
+}
+
+fn irqs() -> Result<()> {
+    let read = || {
+        let interrupts = Interrupts::read(Path::new("/"))?;
+        Ok(numbered(&interrupts).into_iter().flat_map(|(_, counts)| counts).collect())
+    };
+    let mut file = tempfile::tempfile_in(Path::new("/var/tmp"))?;
+    let (summary, brackets) = bracketed(&[], read, || write_to_disk(&mut file))?;
+    let interrupts = Interrupts::read(Path::new("/"))?;
+    let mut brackets = brackets.iter();
+    let mut seen = 0;
+    for (irq, counts) in numbered(&interrupts) {
+        for cpu in 0..counts.len() {
+            let bracket = brackets.next().context("an IRQ appeared")?;
+            let is_it = |one: &Value| one["stage"] == "irq" && one["irq"] == irq;
+            let count = count_on(&summary, cpu, is_it)?;
+            check(&format!("IRQ {irq} on CPU {cpu}"), count, bracket)?;
+            seen += bracket.least;
+        }
+    }
+    ensure!(seen >= WRITES as u64, "too little load: {seen} hard IRQs");
+    Ok(())
+}
+
+/// Numbered IRQs with one action each: of a shared one, every action is an interval.
+fn numbered(interrupts: &Interrupts) -> Vec<(u32, Vec<u64>)> {
+    let lines = interrupts.lines.iter().filter(|line| !line.name.contains(", "));
+    lines.filter_map(|line| Some((line.number?, line.counts.clone()))).collect()
+}
+
+fn write_to_disk(file: &mut File) -> Result<()> {
+    for _ in 0..WRITES {
+        file.write_all(&[1; 4096])?;
+        // SAFETY: the descriptor is open for the call.
+        ensure!(unsafe { libc::fsync(file.as_raw_fd()) } == 0, "fsync");
+    }
+    Ok(())
+}
+
+fn transports() -> Result<()> {
+    namespace::run(|| {
+        let tracing = Tracing::start(&["--transport", "both", "--ring-events", "1048576"])?;
+        load::udp(PACKETS)?;
+        let summary = tracing.summary()?;
+        ensure!(summary["ledger"]["rows_that_differ"] == 0, "{}", summary["ledger"]);
+        ensure!(number(books(&summary, "net_rx")?, "ring_received")? >= PACKETS, "{summary}");
+
+        let (summary, brackets) = bracketed(
+            &["--transport", "ring", "--ring-events", "1048576"],
+            || softirqs("NET_RX"),
+            || load::udp(PACKETS),
+        )?;
+        for (cpu, bracket) in brackets.iter().enumerate() {
+            let count = count_on(&summary, cpu, |one| one["stage"] == "net_rx")?;
+            check(&format!("net_rx by ring on CPU {cpu}"), count, bracket)?;
+        }
+        Ok(())
+    })
+}
+
+/// A ring that cannot hold the load loses events, says how many, and its books still balance.
+fn full_ring() -> Result<()> {
+    namespace::run(|| {
+        let tracing = Tracing::start(&["--transport", "ring", "--ring-events", "128"])?;
+        // Stopped, it cannot read: the ring must fill up.
+        tracing.signal(libc::SIGSTOP)?;
+        load::udp(PACKETS)?;
+        tracing.signal(libc::SIGCONT)?;
+        let summary = tracing.summary()?;
+        let net_rx = books(&summary, "net_rx")?;
+        let dropped = number(net_rx, "ring_dropped")?;
+        ensure!(dropped > PACKETS / 2, "{net_rx}");
+        ensure!(number(net_rx, "recorded")? + dropped >= PACKETS, "{net_rx}");
+        ensure!(summary["ledger"]["balanced"] == true, "{net_rx}");
+        Ok(())
+    })
 }

@@ -4,6 +4,7 @@
 //! and what it is tested with; `LATENCY_VM` is set in a virtual machine. `cargo xtask test` does
 //! all that. Trials run one after the other: a tracer is alone on its machine.
 
+mod bpftrace;
 mod command_line;
 mod counts;
 mod injector;

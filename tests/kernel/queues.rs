@@ -1,8 +1,175 @@
-//! To be filled.
+//! Stalls of known length in one queue of a device that has four.
 
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use latency_tests::{frames::Sender, load, namespace, tool, veth};
 use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::{
+    bpftrace::PollCounter,
+    injector::{Injector, MARKED_PORT},
+    suite::{Where, trial},
+    tracing::{Tracing, number, series},
+};
+
+const QUEUES: u32 = 4;
+/// Marked packets: prime, so that no multiple of it comes about by chance.
+const STALLS: u64 = 97;
+const SPIN: Duration = Duration::from_millis(3);
+/// Packets to each queue that are not held.
+const QUICK: u64 = 5;
+/// A port that is not the marked one.
+const QUICK_PORT: u16 = 9798;
+/// The CPU that sends, on which the receiving end is polled then.
+const CPU: usize = 0;
 
 /// The trials of this file.
 pub(crate) fn trials() -> Vec<Trial> {
-    Vec::new()
+    let tools = ["ip", "ethtool"];
+    let with_bpftrace = ["ip", "ethtool", "bpftrace"];
+    [
+        trial("queues::stalls_are_in_their_queue_alone", Where::Everywhere, &tools, stalls),
+        trial("queues::polls_as_bpftrace_counts_them", Where::Host, &with_bpftrace, polls),
+        trial("queues::one_that_appears_is_picked_up", Where::Everywhere, &tools, appearing),
+        trial("queues::other_interfaces_are_left_out", Where::Everywhere, &tools, left_out),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn stalls() -> Result<()> {
+    namespace::run(|| {
+        load::pin_to(CPU)?;
+        veth::make(QUEUES)?;
+        let mut sender = veth::sender()?;
+        let flows = flow_of_each_queue(&mut sender, QUICK_PORT)?;
+        let marked = flow_of_each_queue(&mut sender, MARKED_PORT)?;
+        let mut injector = Injector::attach(SPIN)?;
+        let before = veth::packets_by_queue()?;
+        let tracing = Tracing::start(&["--iface", veth::RECEIVER, "--threshold", "3ms"])?;
+        for flow in &flows {
+            for _ in 0..QUICK {
+                sender.send(*flow, QUICK_PORT)?;
+            }
+        }
+        let stalled = 2;
+        injector.stall(&mut sender, marked[stalled as usize], STALLS)?;
+        let summary = tracing.summary()?;
+
+        let after = veth::packets_by_queue()?;
+        for queue in 0..QUEUES {
+            let row = queue_row(&summary, queue)?;
+            let expected = if queue == stalled { STALLS } else { 0 };
+            ensure!(number(row, "over_threshold")? == expected, "queue {queue}: {row}");
+            let packets = after[queue as usize] - before[queue as usize];
+            ensure!(number(row, "packets")? == packets, "queue {queue}, {packets}: {row}");
+        }
+        let row = queue_row(&summary, stalled)?;
+        ensure!(number(row, "sum_ns")? >= STALLS * SPIN.as_nanos() as u64, "{row}");
+        let cpu = series(&summary, |one| one["stage"] == "net_rx" && one["cpu"] == CPU as u64);
+        ensure!(cpu.len() == 1 && number(cpu[0], "over_threshold")? >= STALLS, "{cpu:?}");
+        Ok(())
+    })
+}
+
+fn polls() -> Result<()> {
+    namespace::run(|| {
+        load::pin_to(CPU)?;
+        veth::make(QUEUES)?;
+        let mut sender = veth::sender()?;
+        let flows = flow_of_each_queue(&mut sender, QUICK_PORT)?;
+        let mut counter = PollCounter::start(veth::RECEIVER)?;
+        while counter.count()? == 0 {
+            sender.send(flows[0], QUICK_PORT)?;
+        }
+        let before = counter.count()?;
+        let tracing = Tracing::start(&["--iface", veth::RECEIVER])?;
+        for round in 0..2003 {
+            sender.send(flows[round % flows.len()], QUICK_PORT)?;
+        }
+        let summary = tracing.summary()?;
+        let theirs = counter.count()? - before;
+        let of_device = |one: &Value| one["stage"] == "napi_poll" && one["iface"] == veth::RECEIVER;
+        let ours: u64 = series(&summary, of_device)
+            .into_iter()
+            .map(|row| number(row, "count"))
+            .sum::<Result<u64>>()?;
+        ensure!(ours == theirs && ours > 0, "{ours} polls, {theirs} by bpftrace");
+        Ok(())
+    })
+}
+
+/// A device made while tracing has rows under its name.
+fn appearing() -> Result<()> {
+    namespace::run(|| {
+        load::pin_to(CPU)?;
+        let tracing = Tracing::start(&[])?;
+        veth::make(QUEUES)?;
+        let mut sender = veth::sender()?;
+        flow_of_each_queue(&mut sender, QUICK_PORT)?;
+        let summary = tracing.summary()?;
+        for queue in 0..QUEUES {
+            ensure!(number(queue_row(&summary, queue)?, "count")? > 0, "queue {queue}");
+        }
+        Ok(())
+    })
+}
+
+/// With `--iface` the queues and IRQs of others are not shown; CPUs and backlogs are.
+fn left_out() -> Result<()> {
+    namespace::run(|| {
+        load::pin_to(CPU)?;
+        veth::make(QUEUES)?;
+        tool::run("ip link add other0 type veth peer name other1")?;
+        let mut sender = veth::sender()?;
+        let flows = flow_of_each_queue(&mut sender, QUICK_PORT)?;
+        let tracing = Tracing::start(&["--iface", "other0"])?;
+        for flow in flows {
+            sender.send(flow, QUICK_PORT)?;
+        }
+        load::udp(101)?;
+        let summary = tracing.summary()?;
+        let of_device = |one: &Value| one["iface"] == veth::RECEIVER;
+        ensure!(series(&summary, of_device).is_empty(), "{summary}");
+        ensure!(series(&summary, |one| one["stage"] == "irq").is_empty(), "{summary}");
+        let backlog = series(&summary, |one| one["queue_kind"] == "backlog");
+        let polls: u64 =
+            backlog.iter().map(|row| number(row, "packets")).sum::<Result<u64>>()?;
+        ensure!(polls >= 101, "{backlog:?}");
+        Ok(())
+    })
+}
+
+/// A source port for each queue whose flow to `port` ends up there, as the driver's counters tell.
+pub(crate) fn flow_of_each_queue(sender: &mut Sender, port: u16) -> Result<Vec<u16>> {
+    let mut flows = vec![None; QUEUES as usize];
+    for source in 20_000..20_400 {
+        let before = veth::packets_by_queue()?;
+        sender.send(source, port)?;
+        let end = Instant::now() + Duration::from_secs(20);
+        let queue = loop {
+            let after = veth::packets_by_queue()?;
+            if let Some(queue) = after.iter().zip(&before).position(|(a, b)| a > b) {
+                break queue;
+            }
+            ensure!(Instant::now() < end, "a packet did not arrive: {after:?}");
+        };
+        flows[queue].get_or_insert(source);
+        if let Some(flows) = flows.iter().copied().collect() {
+            return Ok(flows);
+        }
+    }
+    anyhow::bail!("no flow goes to some queue: {flows:?}")
+}
+
+/// The one row of a queue of the receiver.
+fn queue_row(summary: &Value, queue: u32) -> Result<&Value> {
+    let rows = series(summary, |one| {
+        one["stage"] == "napi_poll" && one["iface"] == veth::RECEIVER && one["queue"] == queue
+    });
+    ensure!(rows.len() == 1, "queue {queue}: {} rows in {summary}", rows.len());
+    Ok(rows[0])
 }

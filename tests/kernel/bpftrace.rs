@@ -1,0 +1,68 @@
+//! bpftrace as a second opinion.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Counts the NAPI polls of one device.
+pub(crate) struct PollCounter {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl PollCounter {
+    /// Starts counting at some moment after this returns: when [`Self::count`] tells of polls,
+    /// it has begun.
+    pub(crate) fn start(device: &str) -> Result<Self> {
+        let script = format!(
+            "tracepoint:napi:napi_poll /str(args->dev_name) == \"{device}\"/ {{ @polls = @polls + 1; }} \
+             interval:ms:100 {{ printf(\"%llu %d\\n\", nsecs, @polls); }}"
+        );
+        let mut child = Command::new("bpftrace")
+            .args(["-q", "-B", "line", "-e", &script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start bpftrace")?;
+        let stdout = child.stdout.take().context("its output")?;
+        Ok(Self { child, lines: BufReader::new(stdout) })
+    }
+
+    /// Polls up to now.
+    pub(crate) fn count(&mut self) -> Result<u64> {
+        let now = now_ns()?;
+        // Older reports still lie in the pipe.
+        loop {
+            let mut line = String::new();
+            if self.lines.read_line(&mut line)? == 0 {
+                bail!("bpftrace ended: {:?}", self.child.wait()?);
+            }
+            let Some((at, count)) = line.trim().split_once(' ') else { continue };
+            if at.parse::<u64>().with_context(|| format!("parse {line:?}"))? > now {
+                return count.parse().with_context(|| format!("parse {line:?}"));
+            }
+        }
+    }
+}
+
+/// bpftrace's clock: since boot, suspend included.
+fn now_ns() -> Result<u64> {
+    // SAFETY: all zero is a valid timespec, which the call overwrites.
+    let (result, now) = unsafe {
+        let mut now: libc::timespec = std::mem::zeroed();
+        (libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut now), now)
+    };
+    ensure!(result == 0, "read the clock: {}", std::io::Error::last_os_error());
+    Ok(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+}
+
+impl Drop for PollCounter {
+    fn drop(&mut self) {
+        // Already ended: then there is nothing to end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
