@@ -4,6 +4,7 @@ use std::{
     io::{ErrorKind, Write},
     mem,
     net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd,
     time::{Duration, Instant},
 };
 
@@ -37,6 +38,9 @@ pub fn tcp_collapse(rmem: &str, longest: Duration, mut until: impl FnMut() -> bo
     let mut sender = TcpStream::connect(listener.local_addr()?).context("connect to loopback")?;
     let (receiver, _) = listener.accept()?;
     sender.set_nodelay(true)?;
+    // Each byte must leave as a segment of its own. BBR, some machines' default, keeps so few in
+    // flight that they are sent together.
+    congestion_control(&sender, "reno")?;
     sender.set_write_timeout(Some(Duration::from_millis(100)))?;
     let end = Instant::now() + longest;
     let mut sent = 0;
@@ -52,6 +56,21 @@ pub fn tcp_collapse(rmem: &str, longest: Duration, mut until: impl FnMut() -> bo
     }
     drop(receiver);
     Ok(sent)
+}
+
+fn congestion_control(socket: &TcpStream, name: &str) -> Result<()> {
+    // SAFETY: the name is valid for the call and its length is its own.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_CONGESTION,
+            name.as_ptr().cast(),
+            name.len() as libc::socklen_t,
+        )
+    };
+    ensure!(result == 0, "congestion control {name}: {}", std::io::Error::last_os_error());
+    Ok(())
 }
 
 /// Sends `packets` UDP datagrams of 64 bytes over loopback: one NET_RX softirq each. Nobody
