@@ -8,5 +8,6 @@ pub mod counters;
 pub mod frames;
 pub mod load;
 pub mod namespace;
+pub mod python;
 pub mod tool;
 pub mod veth;
