@@ -1,7 +1,7 @@
 //! bpftrace as a second opinion.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     process::{Child, ChildStdout, Command, Stdio},
 };
 
@@ -25,6 +25,7 @@ impl PollCounter {
             .args(["-q", "-B", "line", "-e", &script])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .context("start bpftrace")?;
         let stdout = child.stdout.take().context("its output")?;
@@ -38,7 +39,11 @@ impl PollCounter {
         loop {
             let mut line = String::new();
             if self.lines.read_line(&mut line)? == 0 {
-                bail!("bpftrace ended: {:?}", self.child.wait()?);
+                let mut said = String::new();
+                if let Some(stderr) = &mut self.child.stderr {
+                    stderr.read_to_string(&mut said)?;
+                }
+                bail!("bpftrace ended with {}: {said}", self.child.wait()?);
             }
             let Some((at, count)) = line.trim().split_once(' ') else { continue };
             if at.parse::<u64>().with_context(|| format!("parse {line:?}"))? > now {

@@ -1,8 +1,238 @@
-//! To be filled.
+//! What a user can get wrong, and how a run ends.
 
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use latency_tests::{namespace, tool};
 use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::{
+    suite::{Where, trial},
+    tracing::{Tracing, latency_user, number},
+};
+
+/// A user without privileges.
+const NOBODY: u32 = 65_534;
 
 /// The trials of this file.
 pub(crate) fn trials() -> Vec<Trial> {
-    Vec::new()
+    let everywhere = |name, body| trial(name, Where::Everywhere, &[], body);
+    [
+        everywhere("command_line::nonsense_is_refused", nonsense),
+        everywhere("command_line::unknown_interfaces_are_refused", unknown_interface),
+        everywhere("command_line::missing_privileges_are_named", no_privileges),
+        everywhere("command_line::a_kernel_without_types_is_refused", no_types),
+        everywhere("command_line::tracefs_is_not_needed", no_tracefs),
+        everywhere("command_line::a_second_tracer_is_refused", second_tracer),
+        everywhere("command_line::output_that_cannot_be_written_is_refused", no_output),
+        everywhere("command_line::every_ending_is_complete", endings),
+        everywhere("command_line::a_closed_pipe_ends_quietly", closed_pipe),
+        everywhere("command_line::the_status_of_the_command_is_passed_on", command_status),
+        everywhere("command_line::doctor_needs_no_root", doctor),
+        everywhere("command_line::tables_fit_eighty_columns", table),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn run(arguments: &[&str]) -> Result<Output> {
+    latency_user()?.args(arguments).stdin(Stdio::null()).output().context("run latency-user")
+}
+
+/// Checks the status and that each of `words` is said on standard error, and nothing elsewhere.
+fn refused(output: &Output, status: i32, words: &[&str]) -> Result<()> {
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(status), "{}, expected {status}: {said}", output.status);
+    ensure!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+    ensure!(said.starts_with("error: "), "{said}");
+    for word in words {
+        ensure!(said.contains(word), "{word:?} is missing: {said}");
+    }
+    Ok(())
+}
+
+fn nonsense() -> Result<()> {
+    for (arguments, word) in [
+        (&["--duration", "0s"][..], "0s"),
+        (&["--duration", "soon"], "500us"),
+        (&["--duration", "-1s"], "-1"),
+        (&["--duration", "99999999999999999999s"], "999"),
+        (&["--interval", "1us"], "10ms"),
+        (&["--threshold", "2m"], "68"),
+        (&["--stages", "net_rx,net_tx"], "rx_wait"),
+        (&["--probes", "magic"], "fentry"),
+        (&["--transport", "pigeon"], "maps"),
+        (&["--ring-events", "0"], "128"),
+        (&["--format", "xml"], "json"),
+    ] {
+        let output = run(&[&["trace"], arguments].concat())?;
+        refused(&output, 2, &[word]).with_context(|| format!("{arguments:?}"))?;
+    }
+    Ok(())
+}
+
+fn unknown_interface() -> Result<()> {
+    refused(&run(&["trace", "--iface", "nope0"])?, 1, &["nope0", "hint: ", "lo"])
+}
+
+/// The program where anybody may run it.
+fn for_everybody() -> Result<(tempfile::TempDir, Command)> {
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    let copy = folder.path().join("latency-user");
+    fs::copy(latency_user()?.get_program(), &copy)?;
+    let mut command = Command::new(copy);
+    command.uid(NOBODY).gid(NOBODY).stdin(Stdio::null());
+    Ok((folder, command))
+}
+
+fn no_privileges() -> Result<()> {
+    let (_folder, mut command) = for_everybody()?;
+    let output = command.arg("trace").output()?;
+    refused(&output, 3, &["CAP_BPF is missing: ", "CAP_PERFMON is missing: ", "hint: ", "sudo"])
+}
+
+fn no_types() -> Result<()> {
+    namespace::run(|| {
+        tool::run("mount -t tmpfs none /sys/kernel/btf")?;
+        let words = ["type information", "/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF"];
+        refused(&run(&["trace", "--duration", "1s"])?, 3, &words)
+    })
+}
+
+fn no_tracefs() -> Result<()> {
+    namespace::run(|| {
+        tool::run("umount /sys/kernel/tracing")?;
+        tool::run("umount -l /sys/kernel/debug")?;
+        let output = run(&["trace", "--duration", "100ms"])?;
+        ensure!(output.status.success(), "{output:?}");
+        Ok(())
+    })
+}
+
+fn second_tracer() -> Result<()> {
+    let first = Tracing::start(&[])?;
+    let id = first.id().to_string();
+    refused(&run(&["trace", "--duration", "1s"])?, 1, &["another latency-user", &id, "hint: "])?;
+    first.summary()?;
+    // The place is free again.
+    Tracing::start(&[])?.summary()?;
+    Ok(())
+}
+
+fn no_output() -> Result<()> {
+    let path = "/nonexistent/run.hlog";
+    refused(&run(&["trace", "--output", path])?, 1, &[path])?;
+    // A full disk does not end the measurement, but it is said.
+    let output = run(&["trace", "--duration", "200ms", "--output", "/dev/full"])?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(1) && said.contains("/dev/full"), "{output:?}");
+    Ok(())
+}
+
+/// However a run ends, its summary is whole and its recording has one.
+fn endings() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("run.hlog");
+    let text = path.to_string_lossy().into_owned();
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let ended = Tracing::start(&["--output", &text])?.end(signal)?;
+        ensure!(ended.status.success(), "signal {signal}: {}", ended.status);
+        ensure!(ended.summary["kind"] == "summary", "signal {signal}: {}", ended.summary);
+        ensure!(ended.summary["ledger"]["balanced"] == true, "{}", ended.summary["ledger"]);
+        is_complete(&text).with_context(|| format!("signal {signal}"))?;
+    }
+    let started = std::time::Instant::now();
+    let output = run(&["trace", "--duration", "300ms", "--format", "json", "--output", &text])?;
+    ensure!(output.status.success() && started.elapsed() >= Duration::from_millis(300));
+    let last = String::from_utf8(output.stdout)?;
+    let last: Value = serde_json::from_str(last.lines().last().context("no output")?)?;
+    ensure!(last["kind"] == "summary" && last["run"]["duration_s"].as_f64() >= Some(0.3), "{last}");
+    is_complete(&text)
+}
+
+/// The recording ends with a summary.
+fn is_complete(path: &str) -> Result<()> {
+    let text = fs::read_to_string(path)?;
+    let last = text.lines().last().unwrap_or_default();
+    let object = last.strip_prefix("#[latency-user] ").with_context(|| format!("{last:?}"))?;
+    let object: Value = serde_json::from_str(object)?;
+    ensure!(object["kind"] == "summary", "{object}");
+    Ok(())
+}
+
+fn closed_pipe() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("run.hlog");
+    let text = path.to_string_lossy().into_owned();
+    let mut child = latency_user()?
+        .args(["trace", "--interval", "50ms", "--format", "json", "--output", &text])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut stdout = BufReader::new(child.stdout.take().context("its output")?);
+    stdout.read_line(&mut String::new())?;
+    drop(stdout);
+    let mut said = String::new();
+    child.stderr.take().context("its errors")?.read_to_string(&mut said)?;
+    let status = child.wait()?;
+    ensure!(status.success() && said.is_empty(), "{status}: {said}");
+    is_complete(&text)
+}
+
+fn command_status() -> Result<()> {
+    for (script, expected) in [("exit 37", 37), ("true", 0), ("kill -TERM $$", 128 + 15)] {
+        let output = run(&["trace", "--format", "json", "--", "sh", "-c", script])?;
+        ensure!(output.status.code() == Some(expected), "{script}: {output:?}");
+        let text = String::from_utf8(output.stdout)?;
+        ensure!(text.lines().last().is_some_and(|last| last.contains("\"summary\"")), "{text}");
+    }
+    refused(&run(&["trace", "--", "no-such-program"])?, 1, &["no-such-program"])
+}
+
+fn doctor() -> Result<()> {
+    let (_folder, mut command) = for_everybody()?;
+    let output = command.args(["doctor", "--format", "json"]).output()?;
+    let found: Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(output.status.code() == Some(3) && found["tried"] == false, "{output:?}");
+    let stages = found["stages"].as_array().context("no stages")?;
+    ensure!(stages.len() == 6, "{found}");
+
+    // As root every method is tried, and the first that works is the one that is used.
+    let output = run(&["doctor", "--format", "json"])?;
+    let found: Value = serde_json::from_slice(&output.stdout)?;
+    for stage in found["stages"].as_array().context("no stages")? {
+        let methods = stage["methods"].as_array().context("no methods")?;
+        let first = methods.iter().find(|method| method["works"] == true);
+        ensure!(first.map_or(&Value::Null, |m| &m["method"]) == &stage["would_use"], "{stage}");
+        for method in methods.iter().filter(|method| method["works"] != true) {
+            ensure!(method["note"].as_str().is_some_and(|why| !why.is_empty()), "{method}");
+        }
+    }
+    Ok(())
+}
+
+fn table() -> Result<()> {
+    for arguments in [&["trace", "--duration", "300ms", "--interval", "100ms"][..], &["doctor"]] {
+        let output = run(arguments)?;
+        ensure!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout)?;
+        ensure!(!text.contains('\x1b'), "colour without a terminal: {text}");
+        for line in text.lines() {
+            ensure!(line.chars().count() <= 80, "{line:?}");
+        }
+    }
+    let tracing = Tracing::start(&[])?;
+    let summary = tracing.summary()?;
+    ensure!(number(&summary, "schema_version")? == 1, "{summary}");
+    Ok(())
 }

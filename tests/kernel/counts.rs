@@ -85,8 +85,7 @@ fn check(what: &str, count: u64, bracket: &Bracket) -> Result<()> {
 
 fn net_rx() -> Result<()> {
     namespace::run(|| {
-        let (summary, brackets) =
-            bracketed(&[], || softirqs("NET_RX"), || load::udp(PACKETS))?;
+        let (summary, brackets) = bracketed(&[], || softirqs("NET_RX"), || load::udp(PACKETS))?;
         ensure!(brackets.iter().map(|one| one.least).sum::<u64>() >= PACKETS, "too little load");
         for (cpu, bracket) in brackets.iter().enumerate() {
             let count = count_on(&summary, cpu, |one| one["stage"] == "net_rx")?;
@@ -95,7 +94,8 @@ fn net_rx() -> Result<()> {
         // Every run of NET_RX ends a wait, or its raise was not seen.
         let waits = books(&summary, "rx_wait")?;
         let runs = number(books(&summary, "net_rx")?, "begins")?;
-        let ended = number(waits, "recorded")? + number(waits, "ends_without_begin")?
+        let ended = number(waits, "recorded")?
+            + number(waits, "ends_without_begin")?
             + number(waits, "backwards")?;
         ensure!(ended == runs, "{ended} waits ended, {runs} runs began");
         Ok(())
@@ -104,11 +104,8 @@ fn net_rx() -> Result<()> {
 
 fn vectors() -> Result<()> {
     for vector in ["TIMER", "SCHED", "RCU"] {
-        let (summary, brackets) = bracketed(
-            &["--stages", "softirq"],
-            || softirqs(vector),
-            || load::udp(PACKETS),
-        )?;
+        let (summary, brackets) =
+            bracketed(&["--stages", "softirq"], || softirqs(vector), || load::udp(PACKETS))?;
         for (cpu, bracket) in brackets.iter().enumerate() {
             let count = count_on(&summary, cpu, |one| one["vector"] == vector)?;
             check(&format!("{vector} on CPU {cpu}"), count, bracket)?;

@@ -1,8 +1,317 @@
-//! To be filled.
+//! What differs between kernels: every method of every stage, and the offsets of struct fields.
 
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use latency_common::stage::Stage;
+use latency_tests::{counters, load, namespace, tool, veth};
+use latency_user::{
+    collect::tracer::{Config, Tracer},
+    host::softirqs::Softirqs,
+    kernel::{
+        btf::{self, Btf},
+        hooks, offsets,
+        plan::Choice,
+    },
+    model::{
+        distribution::Distribution,
+        run::{Method, Transport},
+        series::{Owner, Queue, Series},
+    },
+};
 use libtest_mimic::Trial;
+
+use crate::{
+    injector::{Injector, MARKED_PORT},
+    queues::flow_of_each_queue,
+    suite::{Where, trial},
+    types::Types,
+};
 
 /// The trials of this file.
 pub(crate) fn trials() -> Vec<Trial> {
-    Vec::new()
+    let tools = ["ip", "ethtool"];
+    [
+        trial("kernels::every_method_attaches", Where::Vm, &[], every_method),
+        trial("kernels::methods_of_polls_and_runs_agree", Where::Vm, &tools, polls_and_runs),
+        trial("kernels::methods_of_irqs_agree", Where::Vm, &[], irqs),
+        trial("kernels::methods_of_tcp_collapse_agree", Where::Vm, &["ip"], collapses),
+        trial("kernels::offsets_as_bpftool_shows_them", Where::Everywhere, &["bpftool"], offsets),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// A tracer of some stages by one method.
+fn tracer(stages: &[Stage], method: Method) -> Result<Tracer> {
+    let tracer = Tracer::start(&Config {
+        stages: stages.to_vec(),
+        by_name: true,
+        choice: Choice::Forced(method),
+        threshold_ns: STALL.as_nanos() as u64,
+        transport: Transport::Maps,
+        ring_events: 128,
+        slots: None,
+        log: false,
+    })?;
+    for one in tracer.uses() {
+        ensure!(one.method == Some(method), "{one:?}, expected {method}");
+    }
+    Ok(tracer)
+}
+
+const STALL: Duration = Duration::from_millis(20);
+
+/// The programs of each method of each stage load, attach, and balance their books.
+fn every_method() -> Result<()> {
+    namespace::run(|| {
+        for stage in Stage::ALL {
+            for &method in hooks::methods(stage) {
+                let what = || format!("{} by {method}", stage.name());
+                if let Some(why) = known_gap(stage, method) {
+                    let error = tracer(&[stage], method).map(drop).expect_err("a known gap");
+                    ensure!(error.to_string().contains(why), "{}: {error:#}", what());
+                    continue;
+                }
+                let mut tracer = tracer(&[stage], method).with_context(what)?;
+                load::udp(101)?;
+                let ledger = tracer.finish();
+                ensure!(ledger.balanced, "{}: {ledger:?}", what());
+                let expected = matches!(stage, Stage::RxWait | Stage::NetRx | Stage::NapiPoll);
+                let recorded = ledger.stages[0].recorded;
+                ensure!(!expected || recorded >= 101, "{}: {ledger:?}", what());
+            }
+        }
+        Ok(())
+    })
+}
+
+/// What is said of a method that this kernel cannot have.
+///
+/// `tcp_collapse` has seven arguments, and trampolines of x86 pass on six at most until 6.6.
+fn known_gap(stage: Stage, method: Method) -> Option<&'static str> {
+    let old = std::env::var("LATENCY_VM").is_ok_and(|series| series == "6.1");
+    (old && stage == Stage::TcpCollapse && method == Method::Fentry).then_some("six arguments")
+}
+
+/// Tracers at work on the same load.
+struct Side {
+    method: Method,
+    tracer: Tracer,
+    counted: Vec<(Series, Distribution)>,
+}
+
+/// Starts a tracer for each method, runs `load`, and returns what each counted of it.
+fn side_by_side(
+    stages: &[Stage],
+    methods: &[Method],
+    load: impl FnOnce() -> Result<()>,
+) -> Result<Vec<Side>> {
+    let mut sides = methods
+        .iter()
+        .map(|&method| Ok(Side { method, tracer: tracer(stages, method)?, counted: Vec::new() }))
+        .collect::<Result<Vec<_>>>()?;
+    for side in &mut sides {
+        side.tracer.interval()?;
+    }
+    load()?;
+    for side in &mut sides {
+        side.counted = side.tracer.interval()?;
+    }
+    for side in &mut sides {
+        let ledger = side.tracer.finish();
+        ensure!(ledger.balanced, "{}: {ledger:?}", side.method);
+    }
+    Ok(sides)
+}
+
+impl Side {
+    /// The sum of the series that `is_it` picks.
+    fn sum(&self, is_it: impl Fn(&Series) -> bool) -> Distribution {
+        let mut sum = Distribution::default();
+        for (_, distribution) in self.counted.iter().filter(|(series, _)| is_it(series)) {
+            sum.add(distribution);
+        }
+        sum
+    }
+
+    /// The median of those at or above the threshold, ns.
+    fn median_stall(&self, is_it: impl Fn(&Series) -> bool) -> f64 {
+        let sum = self.sum(is_it);
+        let longer = sum.over_threshold as f64 / 2.0 / sum.count() as f64;
+        sum.histogram().value_at_quantile(1.0 - longer) as f64
+    }
+}
+
+fn net_rx_softirqs() -> Result<u64> {
+    let softirqs = Softirqs::read(Path::new("/"))?;
+    let counts = softirqs.counts("NET_RX").context("no NET_RX")?;
+    Ok(counts.iter().map(|count| u64::from(*count)).sum())
+}
+
+fn polls_and_runs() -> Result<()> {
+    namespace::run(|| {
+        load::pin_to(0)?;
+        veth::make(4)?;
+        let mut sender = veth::sender()?;
+        let flows = flow_of_each_queue(&mut sender, MARKED_PORT)?;
+        let quick = flow_of_each_queue(&mut sender, MARKED_PORT + 1)?;
+        let mut injector = Injector::attach(STALL)?;
+        let stalls = 23;
+        let packets = 401;
+        let before = net_rx_softirqs()?;
+        let mut inside = [0; 2];
+        let sides = side_by_side(
+            &[Stage::NetRx, Stage::NapiPoll],
+            &[Method::Tracepoint, Method::Fentry, Method::Kprobe],
+            || {
+                inside[0] = net_rx_softirqs()?;
+                // Every queue, so that each can be told by its place among them.
+                for round in 0..packets {
+                    sender.send(quick[round % quick.len()], MARKED_PORT + 1)?;
+                }
+                injector.stall(&mut sender, flows[3], stalls)?;
+                inside[1] = net_rx_softirqs()?;
+                Ok(())
+            },
+        )?;
+        let (least, most) = (inside[1] - inside[0], net_rx_softirqs()? - before);
+
+        let queue = |wanted: u32| {
+            move |series: &Series| {
+                matches!(&series.owner, Owner::Queue(Queue::Device { iface, queue, .. })
+                    if iface == veth::RECEIVER && *queue == Some(wanted))
+            }
+        };
+        let first = &sides[0];
+        for side in &sides {
+            let method = side.method;
+            let runs = side.sum(|series| series.stage == Stage::NetRx);
+            let count = runs.count();
+            ensure!((least..=most).contains(&count), "{method}: {count} of {least} to {most}");
+            for number in 0..4 {
+                let (polls, theirs) = (side.sum(queue(number)), first.sum(queue(number)));
+                ensure!(
+                    polls.count() == theirs.count(),
+                    "{method}, q{number}: {polls:?} {theirs:?}"
+                );
+                ensure!(polls.work == theirs.work, "{method}, q{number}: {polls:?} {theirs:?}");
+                ensure!(number != 3 || polls.over_threshold >= stalls, "{polls:?}");
+            }
+            // The spin is most of a stall, whatever the probes add.
+            let (ours, theirs) = (side.median_stall(queue(3)), first.median_stall(queue(3)));
+            ensure!((ours / theirs - 1.0).abs() < 0.05, "{method}: {ours} ns, {theirs} ns");
+        }
+        Ok(())
+    })
+}
+
+/// The machine's own NIC: what its driver sends and receives raises hard IRQs.
+fn irqs() -> Result<()> {
+    let count = |side: &Side| -> BTreeMap<u32, u64> {
+        let mut counts = BTreeMap::new();
+        for (series, distribution) in &side.counted {
+            if let Owner::Irq { number: Some(number), name: Some(name), .. } = &series.owner
+                && name.contains("virtio")
+            {
+                *counts.entry(*number).or_default() += distribution.count();
+            }
+        }
+        counts
+    };
+    let sides = side_by_side(&[Stage::Irq], &[Method::Tracepoint, Method::Kprobe], || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+        for _ in 0..53 {
+            // The gateway of QEMU's user-mode network.
+            socket.send_to(&[0; 64], "10.0.2.2:9")?;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // What is under way comes to rest.
+        std::thread::sleep(Duration::from_millis(200));
+        Ok(())
+    })?;
+    let (tracepoint, kprobe) = (count(&sides[0]), count(&sides[1]));
+    ensure!(tracepoint == kprobe, "{tracepoint:?}, by kprobe {kprobe:?}");
+    ensure!(tracepoint.values().sum::<u64>() > 10, "too little load: {tracepoint:?}");
+    Ok(())
+}
+
+/// Calls of a function as the kernel's own kprobe events count them.
+struct KernelCounter(&'static str);
+
+impl KernelCounter {
+    fn start(function: &'static str) -> Result<Self> {
+        let events = "/sys/kernel/tracing/kprobe_events";
+        fs::write(events, format!("p:counted/{function} {function}\n"))
+            .with_context(|| format!("write {events}"))?;
+        let counter = Self(function);
+        counter.enable("1")?;
+        Ok(counter)
+    }
+
+    fn enable(&self, value: &str) -> Result<()> {
+        let path = format!("/sys/kernel/tracing/events/counted/{}/enable", self.0);
+        fs::write(&path, value).with_context(|| format!("write {path}"))
+    }
+
+    fn count(&self) -> Result<u64> {
+        let profile = fs::read_to_string("/sys/kernel/tracing/kprobe_profile")?;
+        let line = profile.lines().find(|line| line.split_whitespace().next() == Some(self.0));
+        let hits = line.and_then(|line| line.split_whitespace().nth(1));
+        hits.and_then(|hits| hits.parse().ok()).with_context(|| format!("{}: {profile}", self.0))
+    }
+}
+
+impl Drop for KernelCounter {
+    fn drop(&mut self) {
+        // The machine ends with its tests: nothing more can be done about an error.
+        let _ = self.enable("0");
+        let _ = fs::write("/sys/kernel/tracing/kprobe_events", "");
+    }
+}
+
+fn collapses() -> Result<()> {
+    namespace::run(|| {
+        let counter = KernelCounter::start("tcp_collapse")?;
+        let mut calls = 0;
+        let mut collapsed = 0;
+        let methods: Vec<Method> = hooks::methods(Stage::TcpCollapse)
+            .iter()
+            .copied()
+            .filter(|method| known_gap(Stage::TcpCollapse, *method).is_none())
+            .collect();
+        let sides = side_by_side(&[Stage::TcpCollapse], &methods, || {
+            let enough = || counter.count().is_ok_and(|count| count >= 53);
+            load::tcp_collapse(load::LARGE_RMEM, Duration::from_secs(120), enough)?;
+            calls = counter.count()?;
+            collapsed = counters::netstat("TcpExt", "TCPRcvCollapsed")?;
+            Ok(())
+        })?;
+        ensure!(collapsed > 0, "nothing was collapsed in {calls} calls");
+        let first = sides[0].sum(|_| true);
+        for side in &sides {
+            let row = side.sum(|_| true);
+            ensure!(row.count() == calls, "{}: {row:?}, the kernel: {calls}", side.method);
+            ensure!(row.sum_ns > 0 && row.max_ns <= row.sum_ns, "{}: {row:?}", side.method);
+            // One lies inside the other, and both around the same calls.
+            let ratio = row.sum_ns as f64 / first.sum_ns as f64;
+            ensure!((0.5..2.0).contains(&ratio), "{}: {row:?}, {first:?}", side.method);
+        }
+        Ok(())
+    })
+}
+
+fn offsets() -> Result<()> {
+    let ours = Btf::read(Path::new(btf::VMLINUX))?;
+    let dump = tool::run("bpftool btf dump file /sys/kernel/btf/vmlinux")?;
+    let theirs = Types::parse(&dump);
+    for field in &offsets::FIELDS {
+        let found = ours.offset(field.structure, field.path);
+        let expected = theirs.offset(field.structure, field.path);
+        let name = format!("{}.{}", field.structure, field.path);
+        ensure!(found == expected && found.is_some(), "{name}: {found:?}, bpftool {expected:?}");
+    }
+    ensure!(theirs.offset("napi_struct", "no_such_field").is_none());
+    Ok(())
 }

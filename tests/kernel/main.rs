@@ -14,6 +14,7 @@ mod recording;
 mod suite;
 mod tracing;
 mod traps;
+mod types;
 
 use std::process::ExitCode;
 

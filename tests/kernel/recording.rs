@@ -1,8 +1,155 @@
-//! To be filled.
+//! Recordings of real runs: read by a second implementation of HdrHistogram, and after a kill.
 
+use std::{collections::BTreeMap, process::Command, time::SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use latency_common::{bucket::lowest_value, stage::Stage};
+use latency_tests::{load, namespace, python, tool};
+use latency_user::{
+    collect::tracer::{Config, Tracer},
+    kernel::plan::Choice,
+    model::{
+        interval::Interval,
+        run::{Run, Transport},
+    },
+    recording::writer::Writer,
+};
 use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::{
+    suite::{Where, trial},
+    tracing::{Tracing, series, wait_until},
+};
 
 /// The trials of this file.
 pub(crate) fn trials() -> Vec<Trial> {
-    Vec::new()
+    [
+        trial("recording::python_reads_the_same_buckets", Where::Host, &["python3"], buckets),
+        trial(
+            "recording::a_killed_tracer_leaves_it_readable",
+            Where::Everywhere,
+            &["bpftool"],
+            kill,
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Tags, with the count of each bucket by its lowest value.
+type Tags = BTreeMap<String, BTreeMap<u64, u64>>;
+
+fn buckets() -> Result<()> {
+    let python = python::with_hdrhistogram()?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("run.hlog");
+    let ours = namespace::run(|| {
+        let mut tracer = Tracer::start(&Config {
+            stages: vec![Stage::RxWait, Stage::NetRx, Stage::NapiPoll, Stage::Irq, Stage::Softirq],
+            by_name: true,
+            choice: Choice::Auto,
+            threshold_ns: 1_000_000,
+            transport: Transport::Maps,
+            ring_events: 128,
+            slots: None,
+            log: false,
+        })?;
+        let began_at = SystemTime::now();
+        let mut writer = Writer::create(&path)?;
+        writer.begin(&run(&tracer, began_at))?;
+        for packets in [5003, 4001, 3001] {
+            load::udp(packets)?;
+            let series = tracer.interval()?;
+            writer.interval(&Interval { began_at, duration: began_at.elapsed()?, series })?;
+        }
+        let ledger = tracer.finish();
+        ensure!(ledger.balanced, "{ledger:?}");
+        let series = tracer.interval()?;
+        writer.interval(&Interval { began_at, duration: began_at.elapsed()?, series })?;
+
+        let mut tags = Tags::new();
+        for (series, distribution) in tracer.total() {
+            let buckets = tags.entry(series.tag()).or_default();
+            for (index, count) in distribution.buckets {
+                *buckets.entry(lowest_value(usize::from(index))).or_default() += count;
+            }
+        }
+        Ok(tags)
+    })?;
+    let output = Command::new(python)
+        .arg(python::script("read_recording.py"))
+        .arg(&path)
+        .output()
+        .context("run Python")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let read: BTreeMap<String, Value> = serde_json::from_slice(&output.stdout)?;
+    let theirs: Tags = read
+        .into_iter()
+        .map(|(tag, histogram)| Ok((tag, serde_json::from_value(histogram["buckets"].clone())?)))
+        .collect::<Result<_>>()?;
+    ensure!(ours == theirs, "ours: {ours:?}\ntheirs: {theirs:?}");
+    let stalls =
+        ours.get("stage=napi_poll;q=backlog;cpu=0").or(ours.get("stage=napi_poll;q=backlog;cpu=1"));
+    ensure!(stalls.is_some_and(|row| row.values().sum::<u64>() > 1000), "too little: {ours:?}");
+    Ok(())
+}
+
+fn run(tracer: &Tracer, began_at: SystemTime) -> Run {
+    Run {
+        host: "test".into(),
+        kernel: "test".into(),
+        started_at: humantime::format_rfc3339_millis(began_at).to_string(),
+        duration_s: 0.0,
+        ifaces: Vec::new(),
+        threshold_ns: 1_000_000,
+        transport: Transport::Maps,
+        probes: tracer.uses().to_vec(),
+        cpus: tracer.cpus(),
+        version: "test",
+    }
+}
+
+fn kill() -> Result<()> {
+    namespace::run(killed)
+}
+
+fn killed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("run.hlog");
+    let text = path.to_string_lossy().into_owned();
+    let before = our_programs()?;
+    let mut tracing = Tracing::start(&["--output", &text])?;
+    ensure!(our_programs()? > before, "no program is attached");
+    let has_events = |interval: &Value| !series(interval, |_| true).is_empty();
+    loop {
+        load::udp(101)?;
+        let interval = tracing.next_line()?.context("it ended by itself")?;
+        if has_events(&interval) {
+            break;
+        }
+    }
+    let ended = tracing.end(libc::SIGKILL)?;
+    ensure!(!ended.status.success() && ended.summary["kind"] != "summary");
+    // The kernel frees programs a moment after their last user is gone.
+    wait_until("all programs are gone", || Ok(our_programs()? == before))?;
+
+    let recording = std::fs::read(&path)?;
+    let mut intervals = 0;
+    for entry in IntervalLogIterator::new(&recording) {
+        let entry = entry.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        intervals += usize::from(matches!(entry, LogEntry::Interval(_)));
+    }
+    ensure!(intervals > 0, "no interval in {}", String::from_utf8_lossy(&recording));
+    // The next one is not hindered.
+    Tracing::start(&[])?.summary()?;
+    Ok(())
+}
+
+/// Programs of ours that the kernel holds, by their names.
+fn our_programs() -> Result<usize> {
+    let list = tool::run("bpftool prog show")?;
+    Ok(list.lines().filter(|line| line.contains("name softirq_entry")).count())
 }

@@ -23,6 +23,7 @@ pub(crate) fn in_vm() -> bool {
 
 /// A trial under `root::`. One that belongs elsewhere is left out; one that lacks root, or a
 /// program of `tools`, is skipped and says so.
+#[expect(clippy::print_stderr, reason = "a skip says why, before the harness counts it")]
 pub(crate) fn trial(
     name: &str,
     place: Where,

@@ -4,6 +4,8 @@ use std::{
     env,
     io::{BufRead, BufReader, Read},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -111,4 +113,14 @@ pub(crate) fn number(object: &Value, name: &str) -> Result<u64> {
 pub(crate) fn books<'a>(summary: &'a Value, stage: &str) -> Result<&'a Value> {
     let stages = summary["ledger"]["stages"].as_array().context("no ledger")?;
     stages.iter().find(|one| one["stage"] == stage).with_context(|| format!("no books of {stage}"))
+}
+
+/// Waits until `holds` does; fails when it has not for half a minute.
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !holds()? {
+        ensure!(Instant::now() < end, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }

@@ -1,8 +1,124 @@
-//! To be filled.
+//! Traps that tracers of this kind fell into.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use latency_common::stage::Stage;
+use latency_tests::{load, namespace, veth};
+use latency_user::{
+    collect::tracer::{Config, Tracer},
+    kernel::plan::Choice,
+    model::{
+        run::Transport,
+        series::{Owner, Queue},
+    },
+};
 use libtest_mimic::Trial;
+
+use crate::{
+    injector::{Injector, MARKED_PORT},
+    queues::flow_of_each_queue,
+    suite::{Where, trial},
+    tracing::{Tracing, books, number, series},
+};
 
 /// The trials of this file.
 pub(crate) fn trials() -> Vec<Trial> {
-    Vec::new()
+    let everywhere = |name, body| trial(name, Where::Everywhere, &["ip", "ethtool"], body);
+    [
+        everywhere("traps::a_run_that_began_before_is_not_timed", begun_before),
+        everywhere("traps::a_full_table_is_counted_not_cut", full_table),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Tracers that start while NET_RX runs: the end that they see has no begin, and must not count
+/// as lasting since boot.
+fn begun_before() -> Result<()> {
+    namespace::run(|| {
+        veth::make(4)?;
+        let mut sender = veth::sender()?;
+        let flow = flow_of_each_queue(&mut sender, MARKED_PORT)?[0];
+        let mut injector = Injector::attach(Duration::from_millis(19))?;
+        let starts = 5;
+        let mut unmatched = 0;
+        let stop = AtomicBool::new(false);
+        let stop = &stop;
+        thread::scope(|scope| {
+            let load = scope.spawn(move || {
+                load::pin_to(0)?;
+                while !stop.load(Ordering::Relaxed) {
+                    injector.stall(&mut sender, flow, 1)?;
+                }
+                anyhow::Ok(())
+            });
+            let traced = (0..starts).try_for_each(|_| {
+                let started = Instant::now();
+                let summary = Tracing::start(&[])?.summary()?;
+                let longest = started.elapsed().as_nanos() as u64;
+                for row in series(&summary, |_| true) {
+                    ensure!(number(row, "max_ns")? < longest, "{row}");
+                }
+                unmatched += number(books(&summary, "net_rx")?, "ends_without_begin")?;
+                ensure!(summary["ledger"]["balanced"] == true, "{}", summary["ledger"]);
+                Ok(())
+            });
+            stop.store(true, Ordering::Relaxed);
+            let load = load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            traced.and(load)
+        })?;
+        ensure!(unmatched > 0, "no tracer started inside a run of NET_RX");
+        Ok(())
+    })
+}
+
+/// With room for one queue the others share a row, none of their events is lost, and it is said.
+fn full_table() -> Result<()> {
+    namespace::run(|| {
+        load::pin_to(0)?;
+        veth::make(4)?;
+        let mut sender = veth::sender()?;
+        let flows = flow_of_each_queue(&mut sender, MARKED_PORT)?;
+        let mut tracer = Tracer::start(&Config {
+            stages: vec![Stage::NapiPoll],
+            by_name: true,
+            choice: Choice::Auto,
+            threshold_ns: 1_000_000,
+            transport: Transport::Both,
+            ring_events: 65_536,
+            slots: Some(1),
+            log: false,
+        })?;
+        let packets = 1009;
+        let before = veth::packets_by_queue()?;
+        for round in 0..packets {
+            sender.send(flows[round % flows.len()], MARKED_PORT)?;
+        }
+        let arrived: u64 = veth::packets_by_queue()?.iter().zip(&before).map(|(a, b)| a - b).sum();
+        let ledger = tracer.finish();
+        tracer.interval()?;
+
+        ensure!(ledger.balanced && ledger.rows_that_differ == Some(0), "{ledger:?}");
+        ensure!(ledger.stages[0].table_full > 0, "{ledger:?}");
+        let total = tracer.total();
+        let work = |wanted: fn(&Queue) -> bool| -> u64 {
+            let is_it = |owner: &Owner| matches!(owner, Owner::Queue(queue) if wanted(queue));
+            total.iter().filter(|(s, _)| is_it(&s.owner)).map(|(_, d)| d.work).sum()
+        };
+        let (own, other) = (
+            work(|queue| matches!(queue, Queue::Device { .. })),
+            work(|queue| matches!(queue, Queue::NoSlot { .. })),
+        );
+        ensure!(
+            own > 0 && other > 0 && own + other >= arrived,
+            "{own} + {other}, {arrived} arrived"
+        );
+        Ok(())
+    })
 }

@@ -22,14 +22,14 @@ pub fn hostname(root: &Path) -> Result<String> {
     read_line(&root.join("proc/sys/kernel/hostname"))
 }
 
-/// Inode of the network namespace that this process is in: the number in
-/// `readlink /proc/self/ns/net`, and `net.ns.inum` in the kernel.
+/// Inode of the network namespace that this thread is in: the number in
+/// `readlink /proc/thread-self/ns/net`, and `net.ns.inum` in the kernel.
 ///
 /// # Errors
 ///
 /// When the namespace's file cannot be found, or its inode does not fit the kernel's 32 bits.
 pub fn own_netns(root: &Path) -> Result<u32> {
-    let path = root.join("proc/self/ns/net");
+    let path = root.join("proc/thread-self/ns/net");
     let inode = fs::metadata(&path).with_context(|| format!("stat {}", path.display()))?.ino();
     u32::try_from(inode)
         .with_context(|| format!("{}: inode {inode} is not a namespace's", path.display()))
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn the_namespace_is_the_one_that_its_link_names() {
-        let link = fs::read_link("/proc/self/ns/net").unwrap();
+        let link = fs::read_link("/proc/thread-self/ns/net").unwrap();
         let inode = own_netns(Path::new("/")).unwrap();
         assert_eq!(link.to_str().unwrap(), format!("net:[{inode}]"));
     }

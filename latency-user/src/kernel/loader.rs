@@ -29,6 +29,9 @@ use crate::model::run::{Method, ProbeUse, Transport};
 /// The eBPF object, compiled in.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/latency-ebpf"));
 
+/// The kernel's own errno for what it does not support; libc has no name for it.
+const ENOTSUPP: i32 = 524;
+
 /// What the programs are told before they are loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -324,6 +327,11 @@ fn reason(error: &ProgramError) -> String {
                 }
                 None => format!("the kernel refuses to load the program: {io_error}"),
             }
+        }
+        ProgramError::SyscallError(error) if error.io_error.raw_os_error() == Some(ENOTSUPP) => {
+            "the kernel cannot attach a trampoline to the function: before Linux 6.6 (x86) not to \
+             one with more than six arguments"
+                .into()
         }
         ProgramError::SyscallError(error) => {
             format!("the kernel refuses to attach the program: {}: {}", error.call, error.io_error)
