@@ -1,5 +1,7 @@
 //! The bucket arithmetic against HdrHistogram's own.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are outside test functions")]
+
 use hdrhistogram::Histogram;
 use latency_common::bucket::{
     BUCKETS, MAX_VALUE, SIGNIFICANT_DIGITS, SUB_BUCKETS, index_of, lowest_value,

@@ -10,8 +10,10 @@ use latency_user::{
     collect::tracer::{Config, Tracer},
     kernel::plan::Choice,
     model::{
+        distribution::Distribution,
         interval::Interval,
         run::{Run, Transport},
+        series::Series,
     },
     recording::writer::Writer,
 };
@@ -63,12 +65,12 @@ fn buckets() -> Result<()> {
         for packets in [5003, 4001, 3001] {
             load::udp(packets)?;
             let series = tracer.interval()?;
-            writer.interval(&Interval { began_at, duration: began_at.elapsed()?, series })?;
+            writer.interval(&interval(began_at, series)?)?;
         }
         let ledger = tracer.finish();
         ensure!(ledger.balanced, "{ledger:?}");
         let series = tracer.interval()?;
-        writer.interval(&Interval { began_at, duration: began_at.elapsed()?, series })?;
+        writer.interval(&interval(began_at, series)?)?;
 
         let mut tags = Tags::new();
         for (series, distribution) in tracer.total() {
@@ -95,6 +97,17 @@ fn buckets() -> Result<()> {
         ours.get("stage=napi_poll;q=backlog;cpu=0").or(ours.get("stage=napi_poll;q=backlog;cpu=1"));
     ensure!(stalls.is_some_and(|row| row.values().sum::<u64>() > 1000), "too little: {ours:?}");
     Ok(())
+}
+
+fn interval(began_at: SystemTime, series: Vec<(Series, Distribution)>) -> Result<Interval> {
+    Ok(Interval {
+        began_at,
+        duration: began_at.elapsed()?,
+        series,
+        stalls: Vec::new(),
+        collapses: Vec::new(),
+        stacks: Vec::new(),
+    })
 }
 
 fn run(tracer: &Tracer, began_at: SystemTime) -> Run {

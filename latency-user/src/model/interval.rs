@@ -2,7 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{distribution::Distribution, series::Series};
+use super::{
+    collapse::Collapse,
+    distribution::Distribution,
+    series::Series,
+    stall::{Stack, Stall},
+};
 
 /// All series over a stretch of time.
 #[derive(Clone, Debug)]
@@ -13,4 +18,10 @@ pub struct Interval {
     pub duration: Duration,
     /// Series that recorded something, in their order.
     pub series: Vec<(Series, Distribution)>,
+    /// Stalls that ended in it, by their ends.
+    pub stalls: Vec<Stall>,
+    /// Slow calls of `tcp_collapse` that ended in it.
+    pub collapses: Vec<Collapse>,
+    /// Stacks of those stalls, each sample once, although a poll's stall lies inside a run's.
+    pub stacks: Vec<Stack>,
 }

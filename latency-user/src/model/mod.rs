@@ -1,7 +1,10 @@
-//! What a measurement is: series, their distributions, intervals, the run and its summary.
+//! What a measurement is: series, their distributions, intervals, the run and its summary; stalls
+//! and what they were spent in.
 //!
 //! Owns no I/O: everything here can be built from a live kernel or from a file.
 
+pub mod collapse;
+pub mod culprits;
 pub mod diagnosis;
 pub mod distribution;
 pub mod envelope;
@@ -9,6 +12,9 @@ pub mod failure;
 pub mod filter;
 pub mod interval;
 pub mod ledger;
+pub mod place;
 pub mod run;
 pub mod series;
+pub mod stage_name;
+pub mod stall;
 pub mod summary;

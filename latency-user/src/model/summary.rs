@@ -2,15 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use latency_common::stage::{Stage, VECTOR_NAMES};
+use latency_common::stage::Stage;
 use serde::Serialize;
 
-use super::{
-    distribution::Distribution,
-    ledger::Ledger,
-    run::Run,
-    series::{Owner, Queue, Series},
-};
+use super::{distribution::Distribution, ledger::Ledger, place::Place, run::Run, series::Series};
 
 /// Version of the JSON that is made from these structures.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -35,33 +30,9 @@ pub struct Summary {
 pub struct SeriesSummary {
     /// Name of the stage.
     pub stage: &'static str,
-    /// The CPU, for series that are kept per CPU.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<u32>,
-    /// Softirq vector, of stage `softirq`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vector: Option<&'static str>,
-    /// Name of the interface.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub iface: Option<String>,
-    /// Network namespace of the interface, when it is not the one of the process.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub netns: Option<u32>,
-    /// RX queue of the interface.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queue: Option<u32>,
-    /// What is polled where there is no RX queue: `backlog`, `no-id`, `other` or `napi-ID`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queue_kind: Option<String>,
-    /// The kernel's id of the NAPI instance.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub napi_id: Option<u32>,
-    /// Number of the hard IRQ: of the series itself, or the one that schedules the queue.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub irq: Option<u32>,
-    /// Name of the hard IRQ.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub irq_name: Option<String>,
+    /// The CPU, queue, IRQ or vector.
+    #[serde(flatten)]
+    pub place: Place,
     /// Number of intervals.
     pub count: u64,
     /// Their sum, exact.
@@ -92,52 +63,14 @@ pub struct SeriesSummary {
 impl SeriesSummary {
     /// The numbers of one series.
     pub fn new(series: &Series, distribution: &Distribution) -> Self {
-        let mut summary = Self { stage: series.stage.name(), ..Self::default() };
-        match &series.owner {
-            Owner::Cpu(cpu) => summary.cpu = Some(*cpu),
-            Owner::Vector { vector, cpu } => {
-                summary.cpu = Some(*cpu);
-                summary.vector = VECTOR_NAMES.get(*vector as usize).copied();
-            }
-            Owner::Irq { number, name, cpu } => {
-                summary.irq = *number;
-                summary.irq_name.clone_from(name);
-                summary.cpu = Some(*cpu);
-            }
-            Owner::Queue(queue) => summary.set_queue(queue),
-        }
+        let mut summary = Self {
+            stage: series.stage.name(),
+            place: Place::from(&series.owner),
+            packets: (series.stage == Stage::NapiPoll).then_some(distribution.work),
+            ..Self::default()
+        };
         summary.set_numbers(distribution);
-        if series.stage == Stage::NapiPoll {
-            summary.packets = Some(distribution.work);
-        }
         summary
-    }
-
-    fn set_queue(&mut self, queue: &Queue) {
-        self.iface = queue.iface().map(str::to_owned);
-        self.netns = queue.netns();
-        match queue {
-            Queue::Device { queue, napi_id, irq, .. } => {
-                self.queue = *queue;
-                self.napi_id = Some(*napi_id);
-                self.irq = *irq;
-                if queue.is_none() {
-                    self.queue_kind = Some(format!("napi-{napi_id}"));
-                }
-            }
-            Queue::WithoutId { cpu, .. } => {
-                self.cpu = Some(*cpu);
-                self.queue_kind = Some("no-id".into());
-            }
-            Queue::Backlog { cpu } => {
-                self.cpu = Some(*cpu);
-                self.queue_kind = Some("backlog".into());
-            }
-            Queue::NoSlot { cpu } => {
-                self.cpu = Some(*cpu);
-                self.queue_kind = Some("other".into());
-            }
-        }
     }
 
     fn set_numbers(&mut self, distribution: &Distribution) {

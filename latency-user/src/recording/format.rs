@@ -7,6 +7,8 @@
 //! "StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"
 //! Tag=stage=net_rx;cpu=3,0.000,1.000,21.400,HISTFAAA...
 //! Tag=stage=napi_poll;if=eth0;q=2,0.000,1.000,21.113,HISTFAAA...
+//! #[latency-user] {"kind":"stall","schema_version":1,"at":"2026-01-02T03:04:05.912Z", ...}
+//! #[latency-user] {"kind":"stacks","schema_version":1,"stacks":[{"frames":["tcp_collapse", ...
 //! #[latency-user] {"kind":"interval","schema_version":1,"start_s":0.0, ...}
 //! #[latency-user] {"kind":"summary","schema_version":1, ...}
 //! ```
@@ -18,6 +20,10 @@
 //! - Comments that open with [`COMMENT`] carry one JSON object each, told apart by `kind`. A
 //!   reader of histograms skips them; a reader of recordings skips kinds and fields that it does
 //!   not know, and refuses a `schema_version` above its own.
+//! - Objects of kind `stall` ([`Stall`](crate::model::stall::Stall)), `collapse`
+//!   ([`Collapse`](crate::model::collapse::Collapse)) and `stacks` stand between the histogram
+//!   lines of their interval and its end. The stacks of a stall may be those of another as well
+//!   (a poll's and its run's); in `stacks` each sample of the interval is counted once.
 //! - The object of kind `interval` closes an interval: histogram lines with none behind them
 //!   were cut short, and a last line without its line end is to be ignored. A run that was killed
 //!   ends like that, and has no `summary`.
@@ -27,6 +33,8 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+
+use crate::model::stall::Stack;
 
 /// The first line.
 pub const VERSION_LINE: &str = "#[Histogram log format version 1.3]";
@@ -44,6 +52,16 @@ pub const MAX_VALUE_DIVISOR: f64 = 1e6;
 /// Kind of the run's header: the fields of [`Run`](crate::model::run::Run).
 pub const RUN: &str = "run";
 
+/// Kind of a stall's object: the fields of [`Stall`](crate::model::stall::Stall).
+pub const STALL: &str = "stall";
+
+/// Kind of the object of a slow `tcp_collapse`: the fields of
+/// [`Collapse`](crate::model::collapse::Collapse).
+pub const COLLAPSE: &str = "collapse";
+
+/// Kind of the object with the stacks of an interval: [`IntervalStacks`].
+pub const STACKS: &str = "stacks";
+
 /// Kind of an interval's object: [`IntervalBooks`].
 pub const INTERVAL: &str = "interval";
 
@@ -59,6 +77,13 @@ pub struct IntervalBooks {
     pub duration_s: f64,
     /// By tag: one entry for each histogram line of the interval.
     pub series: BTreeMap<String, SeriesBooks>,
+}
+
+/// Where the samples of an interval's stalls were.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct IntervalStacks {
+    /// Each stack once.
+    pub stacks: Vec<Stack>,
 }
 
 /// What a histogram has no place for, of one series.

@@ -18,8 +18,8 @@ use crate::model::{
 };
 
 use super::format::{
-    COMMENT, INTERVAL, IntervalBooks, LEGEND, MAX_VALUE_DIVISOR, RUN, SUMMARY, SeriesBooks,
-    VERSION_LINE,
+    COLLAPSE, COMMENT, INTERVAL, IntervalBooks, IntervalStacks, LEGEND, MAX_VALUE_DIVISOR, RUN,
+    STACKS, STALL, SUMMARY, SeriesBooks, VERSION_LINE,
 };
 
 /// A recording that is being written.
@@ -90,6 +90,15 @@ impl Writer {
                 self.compress(&distribution)?,
             ));
             books.series.insert(tag, SeriesBooks::from(&distribution));
+        }
+        for stall in &interval.stalls {
+            comment(&mut text, STALL, stall)?;
+        }
+        for collapse in &interval.collapses {
+            comment(&mut text, COLLAPSE, collapse)?;
+        }
+        if !interval.stacks.is_empty() {
+            comment(&mut text, STACKS, &IntervalStacks { stacks: interval.stacks.clone() })?;
         }
         comment(&mut text, INTERVAL, &books)?;
         self.append(&text)
@@ -237,6 +246,9 @@ mod tests {
                     (cpu(4), Distribution::default()),
                     (queue(513), of([7, 1_234_567, 21_400_123])),
                 ],
+                stalls: Vec::new(),
+                collapses: Vec::new(),
+                stacks: Vec::new(),
             },
             Interval {
                 began_at: started_at + Duration::from_millis(1004),
@@ -246,6 +258,9 @@ mod tests {
                     (queue(513), of([7, 8])),
                     (queue(517), of([9_000_000])),
                 ],
+                stalls: Vec::new(),
+                collapses: Vec::new(),
+                stacks: Vec::new(),
             },
         ]
     }

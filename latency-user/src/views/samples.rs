@@ -91,7 +91,14 @@ pub(super) fn awkward() -> Recorded {
 }
 
 pub(super) fn interval(series: Recorded) -> Interval {
-    Interval { began_at: start(), duration: Duration::from_millis(1500), series }
+    Interval {
+        began_at: start(),
+        duration: Duration::from_millis(1500),
+        series,
+        stalls: Vec::new(),
+        collapses: Vec::new(),
+        stacks: Vec::new(),
+    }
 }
 
 fn start() -> SystemTime {

@@ -158,7 +158,14 @@ impl Session {
         let (began, began_at) = std::mem::replace(&mut self.interval_began, now);
         let series = self.tracer.interval()?;
         self.filter.irqs.extend(self.tracer.naming().irqs_of(&self.filter.ifaces));
-        Ok(Interval { began_at, duration: now.0 - began, series })
+        Ok(Interval {
+            began_at,
+            duration: now.0 - began,
+            series,
+            stalls: Vec::new(),
+            collapses: Vec::new(),
+            stacks: Vec::new(),
+        })
     }
 
     fn shown(&self, mut interval: Interval) -> Interval {
