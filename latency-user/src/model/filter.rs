@@ -21,7 +21,7 @@ impl Filter {
             return true;
         }
         match &series.owner {
-            Owner::Cpu(_) | Owner::Vector { .. } => true,
+            Owner::Cpu(_) | Owner::Vector { .. } | Owner::OnHost { .. } => true,
             Owner::Irq { number, .. } => number.is_none_or(|number| self.irqs.contains(&number)),
             Owner::Queue(queue) => match queue.iface() {
                 Some(iface) => {

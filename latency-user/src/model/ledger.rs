@@ -1,27 +1,29 @@
 //! The ledger: the sums that prove that nothing was lost unseen.
 
+use std::borrow::Cow;
+
 use latency_common::{stage::Stage, state::StageLedger};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The ledgers of all stages of a run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// One entry for each stage that was timed.
     pub stages: Vec<StageBooks>,
     /// Events that the ring buffer handed over but that could not be understood.
     pub malformed_events: u64,
     /// With both transports at once: rows whose counts differ between them.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows_that_differ: Option<u64>,
     /// Whether every stage's books balance.
     pub balanced: bool,
 }
 
 /// The books of one stage, summed over all CPUs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageBooks {
     /// Name of the stage.
-    pub stage: &'static str,
+    pub stage: Cow<'static, str>,
     /// Intervals that began.
     pub begins: u64,
     /// Intervals that ended and are in a row or were received as events.
@@ -67,7 +69,7 @@ impl StageBooks {
             + cpus.backwards
             + if in_rows { 0 } else { cpus.ring_dropped };
         Self {
-            stage: stage.name(),
+            stage: stage.name().into(),
             begins: cpus.begins,
             recorded,
             open,

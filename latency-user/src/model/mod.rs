@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod place;
 pub mod run;
 pub mod series;
+pub mod source;
 pub mod stage_name;
 pub mod stall;
 pub mod summary;

@@ -1,12 +1,12 @@
 //! The run: what was measured, where, and by which probes.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 use latency_common::stage::Stage;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::IgnoredAny};
 
 /// How a stage is probed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// Raw tracepoints.
@@ -46,7 +46,7 @@ impl FromStr for Method {
 }
 
 /// How events get from the kernel into histograms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// Counted in the kernel, in rows.
@@ -70,17 +70,17 @@ impl Transport {
 }
 
 /// How one stage was probed in a run, or why it was not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeUse {
     /// The stage.
-    #[serde(serialize_with = "stage_name")]
+    #[serde(serialize_with = "stage_name", deserialize_with = "named_stage")]
     pub stage: Stage,
     /// The method in use; `None`: the stage is not timed.
     pub method: Option<Method>,
     /// The kernel's name of what the programs are attached to.
     pub at: String,
     /// What the reader must know: an approximation, a method passed over, a reason for absence.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
@@ -88,8 +88,32 @@ fn stage_name<S: Serializer>(stage: &Stage, serializer: S) -> Result<S::Ok, S::E
     serializer.serialize_str(stage.name())
 }
 
+fn named_stage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Stage, D::Error> {
+    let name = Cow::<str>::deserialize(deserializer)?;
+    let named = Stage::ALL.into_iter().find(|stage| stage.name() == name);
+    named.ok_or_else(|| serde::de::Error::custom(format!("unknown stage {name:?}")))
+}
+
+/// The entries that this version understands: a newer one may know more stages and methods.
+fn known_probes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ProbeUse>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Entry {
+        Known(ProbeUse),
+        Unknown(IgnoredAny),
+    }
+    let entries = Vec::<Entry>::deserialize(deserializer)?;
+    Ok(entries
+        .into_iter()
+        .filter_map(|entry| match entry {
+            Entry::Known(probe) => Some(probe),
+            Entry::Unknown(_) => None,
+        })
+        .collect())
+}
+
 /// Header of a run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// Name of the host.
     pub host: String,
@@ -106,9 +130,10 @@ pub struct Run {
     /// How events became histograms.
     pub transport: Transport,
     /// One entry for each stage that was asked for.
+    #[serde(deserialize_with = "known_probes")]
     pub probes: Vec<ProbeUse>,
     /// Possible CPUs of the machine.
     pub cpus: u32,
     /// Version of this program.
-    pub version: &'static str,
+    pub version: Cow<'static, str>,
 }

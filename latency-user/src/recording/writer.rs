@@ -210,7 +210,7 @@ mod tests {
             transport: Transport::Maps,
             probes: Vec::new(),
             cpus: 4,
-            version: "0.1.0",
+            version: "0.1.0".into(),
         }
     }
 

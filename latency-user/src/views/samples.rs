@@ -141,7 +141,7 @@ pub(super) fn run() -> Run {
             absent,
         ],
         cpus: 4,
-        version: "0.1.0",
+        version: "0.1.0".into(),
     }
 }
 

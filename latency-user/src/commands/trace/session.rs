@@ -73,7 +73,7 @@ impl Session {
             transport: args.transport.into(),
             probes: tracer.uses().to_vec(),
             cpus: tracer.cpus(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").into(),
         };
         if let Some(recording) = &mut recording {
             recording.begin(&run)?;

@@ -169,6 +169,11 @@ impl Label {
                 ..Self::default()
             },
             Owner::Queue(queue) => Self::of_queue(queue),
+            Owner::OnHost { host, owner } => {
+                let mut label = Self::new(owner);
+                label.before = format!("{} {}", printable(host), label.before);
+                label
+            }
         }
     }
 
