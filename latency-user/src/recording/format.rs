@@ -32,7 +32,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::stall::Stack;
 
@@ -69,7 +69,7 @@ pub const INTERVAL: &str = "interval";
 pub const SUMMARY: &str = "summary";
 
 /// What histograms have no place for, of one interval.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IntervalBooks {
     /// Start of the interval, seconds since `StartTime`.
     pub start_s: f64,
@@ -87,7 +87,8 @@ pub struct IntervalStacks {
 }
 
 /// What a histogram has no place for, of one series.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SeriesBooks {
     /// Sum of all durations, ns, exact.
     pub sum_ns: u64,
@@ -97,4 +98,10 @@ pub struct SeriesBooks {
     pub over_threshold: u64,
     /// Packets processed by NAPI polls.
     pub work: u64,
+    /// The kernel's id of the NAPI instance, of queues that have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub napi_id: Option<u32>,
+    /// The hard IRQ that schedules the queue, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub irq: Option<u32>,
 }

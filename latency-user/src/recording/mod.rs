@@ -3,4 +3,5 @@
 //! Owns the form of the file ([`format`]) and its writing ([`writer`]).
 
 pub mod format;
+pub mod histogram;
 pub mod writer;

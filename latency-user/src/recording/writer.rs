@@ -14,7 +14,12 @@ use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use serde::Serialize;
 
 use crate::model::{
-    distribution::Distribution, envelope::Envelope, interval::Interval, run::Run, summary::Summary,
+    distribution::Distribution,
+    envelope::Envelope,
+    interval::Interval,
+    run::Run,
+    series::{Owner, Queue, Series},
+    summary::Summary,
 };
 
 use super::format::{
@@ -81,7 +86,7 @@ impl Writer {
             duration_s: interval.duration.as_secs_f64(),
             series: BTreeMap::new(),
         };
-        for (tag, distribution) in by_tag(interval) {
+        for (tag, (series, distribution)) in by_tag(interval) {
             text.push_str(&format!(
                 "Tag={tag},{},{},{:.3},{}\n",
                 seconds(start),
@@ -89,7 +94,7 @@ impl Writer {
                 distribution.max_ns as f64 / MAX_VALUE_DIVISOR,
                 self.compress(&distribution)?,
             ));
-            books.series.insert(tag, SeriesBooks::from(&distribution));
+            books.series.insert(tag, SeriesBooks::new(series, &distribution));
         }
         for stall in &interval.stalls {
             comment(&mut text, STALL, stall)?;
@@ -140,23 +145,30 @@ impl Writer {
     }
 }
 
-impl From<&Distribution> for SeriesBooks {
-    fn from(distribution: &Distribution) -> Self {
+impl SeriesBooks {
+    fn new(series: &Series, distribution: &Distribution) -> Self {
+        let (napi_id, irq) = match &series.owner {
+            Owner::Queue(Queue::Device { napi_id, irq, .. }) => (Some(*napi_id), *irq),
+            _ => (None, None),
+        };
         Self {
             sum_ns: distribution.sum_ns,
             max_ns: distribution.max_ns,
             over_threshold: distribution.over_threshold,
             work: distribution.work,
+            napi_id: napi_id.filter(|id| *id != 0),
+            irq,
         }
     }
 }
 
 /// The series that recorded something. A queue whose NAPI instance was replaced meanwhile has two
-/// series and one tag.
-fn by_tag(interval: &Interval) -> BTreeMap<String, Distribution> {
-    let mut tags: BTreeMap<String, Distribution> = BTreeMap::new();
+/// series and one tag; the first of them stands for both.
+fn by_tag(interval: &Interval) -> BTreeMap<String, (&Series, Distribution)> {
+    let mut tags: BTreeMap<String, (&Series, Distribution)> = BTreeMap::new();
     for (series, distribution) in interval.series.iter().filter(|(_, d)| !d.buckets.is_empty()) {
-        tags.entry(series.tag()).or_default().add(distribution);
+        let entry = tags.entry(series.tag()).or_insert_with(|| (series, Distribution::default()));
+        entry.1.add(distribution);
     }
     tags
 }
@@ -195,7 +207,6 @@ mod tests {
     use crate::model::{
         ledger::Ledger,
         run::Transport,
-        series::{Owner, Queue, Series},
         summary::{SelfCost, SeriesSummary, Stalls},
     };
 
