@@ -3,7 +3,9 @@
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use latency_common::stage::Stage;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
+
+use super::stage_name;
 
 /// How a stage is probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -73,7 +75,7 @@ impl Transport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeUse {
     /// The stage.
-    #[serde(serialize_with = "stage_name", deserialize_with = "named_stage")]
+    #[serde(with = "stage_name")]
     pub stage: Stage,
     /// The method in use; `None`: the stage is not timed.
     pub method: Option<Method>,
@@ -82,16 +84,6 @@ pub struct ProbeUse {
     /// What the reader must know: an approximation, a method passed over, a reason for absence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-}
-
-fn stage_name<S: Serializer>(stage: &Stage, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(stage.name())
-}
-
-fn named_stage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Stage, D::Error> {
-    let name = Cow::<str>::deserialize(deserializer)?;
-    let named = Stage::ALL.into_iter().find(|stage| stage.name() == name);
-    named.ok_or_else(|| serde::de::Error::custom(format!("unknown stage {name:?}")))
 }
 
 /// The entries that this version understands: a newer one may know more stages and methods.

@@ -30,7 +30,7 @@
 //! - Times follow the wall clock. An interval that begins before `StartTime`, because the clock
 //!   was set back, starts at 0.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +68,29 @@ pub const INTERVAL: &str = "interval";
 /// Kind of the last object: the fields of [`Summary`](crate::model::summary::Summary).
 pub const SUMMARY: &str = "summary";
 
+/// Kind of the object behind the header of a recording that was merged: [`Merge`].
+pub const MERGE: &str = "merge";
+
+/// What was merged. Everything is a set, a sum or an extreme, so that it does not matter in which
+/// order recordings are merged, nor how often a result is merged again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merge {
+    /// Number of recordings.
+    pub recordings: u64,
+    /// How many of them had no end, because their run was killed.
+    pub without_end: u64,
+    /// Hosts that they come from.
+    pub hosts: BTreeSet<String>,
+    /// Releases of the hosts' kernels.
+    pub kernels: BTreeSet<String>,
+    /// Begin of the first run, ms since the epoch.
+    pub first_ms: u64,
+    /// End of the last run, ms since the epoch.
+    pub last_ms: u64,
+    /// Time traced in all runs together, us.
+    pub traced_us: u64,
+}
+
 /// What histograms have no place for, of one interval.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IntervalBooks {
@@ -80,7 +103,7 @@ pub struct IntervalBooks {
 }
 
 /// Where the samples of an interval's stalls were.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct IntervalStacks {
     /// Each stack once.
     pub stacks: Vec<Stack>,

@@ -88,7 +88,8 @@ impl Layout {
         if !(1..=5).contains(&digits) {
             return Err(DecodeError::Header("a precision that is not 1 to 5 digits"));
         }
-        let unit_magnitude = lowest.checked_ilog2().ok_or(DecodeError::Header("a lowest value of 0"))?;
+        let unit_magnitude =
+            lowest.checked_ilog2().ok_or(DecodeError::Header("a lowest value of 0"))?;
         let sub_buckets = (2 * 10_u64.pow(digits)).next_power_of_two();
         Ok(Self { unit_magnitude, half_magnitude: sub_buckets.ilog2() - 1 })
     }

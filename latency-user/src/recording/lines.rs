@@ -52,8 +52,8 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn open(path: &Path) -> Result<Self, ReadError> {
-        let file = File::open(path)
-            .map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
+        let file =
+            File::open(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
         Ok(Self::of(path, Box::new(BufReader::with_capacity(1 << 16, file))))
     }
 

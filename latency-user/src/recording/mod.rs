@@ -4,4 +4,6 @@
 
 pub mod format;
 pub mod histogram;
+mod lines;
+pub mod reader;
 pub mod writer;

@@ -3,23 +3,30 @@
 use std::{
     collections::BTreeMap,
     io::BufRead,
+    mem,
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use latency_common::stage::Stage;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
-    format::{COMMENT, INTERVAL, IntervalBooks, MERGE, Merge, RUN, SUMMARY, SeriesBooks},
+    format::{
+        COLLAPSE, COMMENT, INTERVAL, IntervalBooks, IntervalStacks, MERGE, Merge, RUN, STACKS,
+        STALL, SUMMARY, SeriesBooks,
+    },
     histogram,
     lines::{Line, Lines},
 };
 use crate::model::{
+    collapse::Collapse,
     distribution::Distribution,
     run::Run,
     series::{Owner, Queue, Series},
     source::Source,
+    stall::{Stack, Stall},
     summary::{SCHEMA_VERSION, Summary},
 };
 
@@ -51,6 +58,12 @@ pub struct RecordedInterval {
     pub duration: Duration,
     /// What was recorded in it.
     pub series: Vec<(Source, Distribution)>,
+    /// Stalls that ended in it.
+    pub stalls: Vec<Stall>,
+    /// Slow calls of `tcp_collapse` that ended in it.
+    pub collapses: Vec<Collapse>,
+    /// Stacks of the stalls, each sample once.
+    pub stacks: Vec<Stack>,
 }
 
 /// A recording that is being read.
@@ -72,6 +85,9 @@ struct Pending {
     start_s: f64,
     duration_s: f64,
     histograms: BTreeMap<String, Distribution>,
+    stalls: Vec<Stall>,
+    collapses: Vec<Collapse>,
+    stacks: Vec<Stack>,
 }
 
 /// The part of an object that says what the rest is.
@@ -79,6 +95,7 @@ struct Pending {
 struct Head {
     kind: String,
     schema_version: u32,
+    stage: Option<String>,
 }
 
 impl Reader {
@@ -189,6 +206,23 @@ impl Reader {
             }
             MERGE => Ok(Some(Entry::Merge(self.parse(line, object)?))),
             SUMMARY => Ok(Some(Entry::Summary(self.parse(line, object)?))),
+            STALL => {
+                // A newer version may time more stages: their histograms are plain series here.
+                let known = |name: &String| Stage::ALL.iter().any(|stage| stage.name() == name);
+                if head.stage.as_ref().is_none_or(known) {
+                    self.pending.stalls.push(self.parse(line, object)?);
+                }
+                Ok(None)
+            }
+            COLLAPSE => {
+                self.pending.collapses.push(self.parse(line, object)?);
+                Ok(None)
+            }
+            STACKS => {
+                let IntervalStacks { stacks } = self.parse(line, object)?;
+                self.pending.stacks.extend(stacks);
+                Ok(None)
+            }
             INTERVAL => {
                 let books = self.parse(line, object)?;
                 self.close(line, books).map(|interval| Some(Entry::Interval(interval)))
@@ -206,12 +240,17 @@ impl Reader {
     fn histogram(&mut self, line: &Line) -> Result<Option<Entry>, ReadError> {
         let corrupt = |what: String| self.lines.corrupt(line.number, what);
         let (tag, rest) = match line.text.strip_prefix("Tag=") {
-            Some(rest) => rest.split_once(',').ok_or_else(|| corrupt("tag without a line".into()))?,
+            Some(rest) => {
+                rest.split_once(',').ok_or_else(|| corrupt("tag without a line".into()))?
+            }
             None => ("", line.text.as_str()),
         };
         let fields: Vec<&str> = rest.split(',').collect();
         let &[start, length, _max, encoded] = &fields[..] else {
-            return Err(corrupt(format!("expected 4 fields of a histogram, found {}", fields.len())));
+            return Err(corrupt(format!(
+                "expected 4 fields of a histogram, found {}",
+                fields.len()
+            )));
         };
         let number = |text: &str, what| match text.trim().parse::<f64>() {
             Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
@@ -243,12 +282,13 @@ impl Reader {
         let corrupt = |what: String| self.lines.corrupt(line.number, what);
         let time = |seconds, what| {
             Duration::try_from_secs_f64(seconds)
-                .map_err(|_| corrupt(format!("{what} {seconds} is not a number of seconds")))
+                .map_err(|_| corrupt(format!("{what} {seconds:?} is not a number of seconds")))
         };
         let start = time(books.start_s, "start_s")?;
         let duration = time(books.duration_s, "duration_s")?;
         let mut series = Vec::with_capacity(books.series.len());
-        for (tag, mut distribution) in std::mem::take(&mut self.pending).histograms {
+        let Pending { histograms, stalls, collapses, stacks, .. } = mem::take(&mut self.pending);
+        for (tag, mut distribution) in histograms {
             let books = books
                 .series
                 .get(&tag)
@@ -269,19 +309,19 @@ impl Reader {
             return Err(corrupt(format!("interval lacks {missing} of its histograms")));
         }
         series.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(RecordedInterval { start, duration, series })
+        Ok(RecordedInterval { start, duration, series, stalls, collapses, stacks })
     }
 
     /// Closes an interval of a foreign log.
     fn close_foreign(&mut self) -> Option<RecordedInterval> {
-        let pending = std::mem::take(&mut self.pending);
+        let pending = mem::take(&mut self.pending);
         if pending.histograms.is_empty() {
             return None;
         }
         let start_s = self.start_s.unwrap_or(0.0);
-        let base_s = self.base_s.unwrap_or_else(|| {
-            if pending.start_s < start_s - YEAR_S { start_s } else { 0.0 }
-        });
+        let base_s = self
+            .base_s
+            .unwrap_or_else(|| if pending.start_s < start_s - YEAR_S { start_s } else { 0.0 });
         let offset = base_s + pending.start_s - start_s;
         let mut series: Vec<_> = pending
             .histograms
@@ -293,6 +333,9 @@ impl Reader {
             start: Duration::try_from_secs_f64(offset).unwrap_or_default(),
             duration: Duration::try_from_secs_f64(pending.duration_s).unwrap_or_default(),
             series,
+            stalls: Vec::new(),
+            collapses: Vec::new(),
+            stacks: Vec::new(),
         })
     }
 
