@@ -48,7 +48,7 @@ impl FromStr for Method {
 }
 
 /// How events get from the kernel into histograms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// Counted in the kernel, in rows.
@@ -72,7 +72,7 @@ impl Transport {
 }
 
 /// How one stage was probed in a run, or why it was not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProbeUse {
     /// The stage.
     #[serde(with = "stage_name")]

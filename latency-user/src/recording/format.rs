@@ -34,7 +34,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::stall::Stack;
+use crate::model::{
+    run::{ProbeUse, Transport},
+    stall::Stack,
+};
 
 /// The first line.
 pub const VERSION_LINE: &str = "#[Histogram log format version 1.3]";
@@ -83,6 +86,16 @@ pub struct Merge {
     pub hosts: BTreeSet<String>,
     /// Releases of the hosts' kernels.
     pub kernels: BTreeSet<String>,
+    /// Interfaces whose queues they show.
+    pub ifaces: BTreeSet<String>,
+    /// The threshold of all of them, ns; `None`: only logs of other programs.
+    pub threshold_ns: Option<u64>,
+    /// Transports in use.
+    pub transports: BTreeSet<Transport>,
+    /// How stages were probed, each way once.
+    pub probes: BTreeSet<ProbeUse>,
+    /// CPUs of the largest host.
+    pub cpus: u32,
     /// Begin of the first run, ms since the epoch.
     pub first_ms: u64,
     /// End of the last run, ms since the epoch.
