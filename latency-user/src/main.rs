@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         out: Box::new(io::stdout()),
         err: Box::new(io::stderr()),
         is_terminal,
+        err_is_terminal: io::stderr().is_terminal(),
         colour: is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     };
     match cli.run(console) {

@@ -3,7 +3,9 @@
 
 pub mod doctor;
 pub mod ending;
+pub mod merge;
 pub mod output;
+pub mod report;
 pub mod trace;
 pub mod values;
 
@@ -19,4 +21,6 @@ pub struct Console {
     pub is_terminal: bool,
     /// Whether `out` may be coloured.
     pub colour: bool,
+    /// Whether `err` is a terminal, on which a line can be written over.
+    pub err_is_terminal: bool,
 }

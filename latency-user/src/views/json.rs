@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::model::{
     diagnosis::Diagnosis,
+    distribution::Distribution,
     envelope::Envelope,
     interval::Interval,
     summary::{SeriesSummary, Summary},
@@ -41,6 +42,25 @@ pub fn interval(interval: &Interval, out: &mut dyn io::Write) -> io::Result<()> 
 /// What `out` fails with.
 pub fn summary(summary: &Summary, out: &mut dyn io::Write) -> io::Result<()> {
     line(&Envelope::new("summary", summary), out)
+}
+
+/// A series whose meaning is not known, in numbers.
+#[derive(Serialize)]
+struct PlainSeries<'a> {
+    tag: &'a str,
+    #[serde(flatten)]
+    numbers: SeriesSummary,
+}
+
+/// Writes a series whose meaning is not known as one line: kind `plain_series`.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn plain(tag: &str, distribution: &Distribution, out: &mut dyn io::Write) -> io::Result<()> {
+    let mut numbers = SeriesSummary::default();
+    numbers.set_numbers(distribution);
+    line(&Envelope::new("plain_series", &PlainSeries { tag, numbers }), out)
 }
 
 /// Writes what `doctor` found as one line: kind `diagnosis`.

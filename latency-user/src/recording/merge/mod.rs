@@ -241,6 +241,9 @@ impl Merge {
             let mut ways: Vec<&str> =
                 probes.iter().map(|p| p.method.map_or("none", |method| method.name())).collect();
             ways.dedup();
+            if ways.len() == 1 {
+                return (*used).clone();
+            }
             ProbeUse {
                 note: Some(format!("probed differently by recording: {}", ways.join(", "))),
                 ..(*used).clone()

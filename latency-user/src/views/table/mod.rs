@@ -5,6 +5,7 @@
 mod answer;
 mod block;
 mod books;
+mod plain;
 mod rows;
 
 use std::io;
@@ -117,6 +118,23 @@ pub fn summary(
     out.flush()
 }
 
+/// Writes series whose meaning is not known.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn plain(
+    plain: &[(String, Distribution)],
+    threshold_ns: u64,
+    style: Style,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    let mut text = String::new();
+    plain::block(&mut text, plain, threshold_ns, style);
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
 /// Where and when: `web-17, Linux 6.12.43, 4 CPUs, from 2026-01-02T03:04:05Z for 30.0s`.
 fn about(run: &Run, lasted: &str) -> String {
     let mut about = format!(
@@ -177,15 +195,19 @@ fn conclusion(text: &mut String, summary: &Summary, style: Style) {
         paragraph(text, &line, 4, style, Style::plain);
     }
     let transport = summary.run.transport;
-    let paint = if summary.ledger.balanced { Style::plain } else { Style::alarm };
+    let known_bad = !summary.ledger.balanced && !summary.ledger.stages.is_empty();
+    let paint = if known_bad { Style::alarm } else { Style::plain };
     for line in books::balance(&summary.ledger, transport) {
         paragraph(text, &line, 4, style, paint);
     }
     for line in books::losses(&summary.ledger, transport) {
         paragraph(text, &line, 4, style, Style::plain);
     }
-    let cost = books::self_cost(&summary.self_cost, &summary.run);
-    paragraph(text, &cost, 2, style, Style::plain);
+    // A recording that was cut short does not tell it.
+    if summary.self_cost.programs > 0 {
+        let cost = books::self_cost(&summary.self_cost, &summary.run);
+        paragraph(text, &cost, 2, style, Style::plain);
+    }
 }
 
 fn in_packet_order(probes: &[ProbeUse]) -> impl Iterator<Item = &ProbeUse> {
