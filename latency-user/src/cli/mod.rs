@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{Console, doctor, merge, report, trace};
+use crate::commands::{Console, compare, doctor, merge, report, trace};
 
 /// Finds softirq stalls in the Linux network path: which CPU and which NIC queue stalled, for
 /// how long, and how often.
@@ -27,6 +27,8 @@ pub enum Command {
     Trace(trace::Arguments),
     /// Show recordings: as tables, as JSON or CSV, as a page to send.
     Report(report::Arguments),
+    /// Tell whether stalls became rarer from one recording to another, by more than chance.
+    Compare(compare::Arguments),
     /// Add any number of recordings up to one.
     Merge(merge::Arguments),
     /// Tell what this kernel, these privileges and these NICs allow, and why.
@@ -43,6 +45,7 @@ impl Cli {
         match &self.command {
             Command::Trace(arguments) => trace::run(arguments, self.verbose > 0, console),
             Command::Report(arguments) => report::run(arguments, console),
+            Command::Compare(arguments) => compare::run(arguments, console),
             Command::Merge(arguments) => merge::run(arguments, console),
             Command::Doctor(arguments) => doctor::run(arguments, console),
         }

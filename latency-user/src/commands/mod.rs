@@ -1,6 +1,7 @@
 //! The commands: each puts the rooms together for one purpose. What they print goes through the
 //! writers that `main` hands them.
 
+pub mod compare;
 pub mod doctor;
 pub mod ending;
 pub mod merge;

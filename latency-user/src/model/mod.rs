@@ -4,6 +4,7 @@
 //! Owns no I/O: everything here can be built from a live kernel or from a file.
 
 pub mod collapse;
+pub mod comparison;
 pub mod culprits;
 pub mod diagnosis;
 pub mod distribution;

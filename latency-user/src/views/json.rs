@@ -5,6 +5,7 @@ use std::io;
 use serde::Serialize;
 
 use crate::model::{
+    comparison::Comparison,
     diagnosis::Diagnosis,
     distribution::Distribution,
     envelope::Envelope,
@@ -61,6 +62,24 @@ pub fn plain(tag: &str, distribution: &Distribution, out: &mut dyn io::Write) ->
     let mut numbers = SeriesSummary::default();
     numbers.set_numbers(distribution);
     line(&Envelope::new("plain_series", &PlainSeries { tag, numbers }), out)
+}
+
+/// A comparison with its verdict in words.
+#[derive(Serialize)]
+struct Judged<'a> {
+    sentence: String,
+    #[serde(flatten)]
+    comparison: &'a Comparison,
+}
+
+/// Writes a comparison as one line: kind `comparison`.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn comparison(comparison: &Comparison, out: &mut dyn io::Write) -> io::Result<()> {
+    let judged = Judged { sentence: super::comparison::sentence(comparison), comparison };
+    line(&Envelope::new("comparison", &judged), out)
 }
 
 /// Writes what `doctor` found as one line: kind `diagnosis`.
