@@ -13,7 +13,8 @@ use latency_common::stage::Stage;
 
 use super::{Console, output::Output};
 use crate::{
-    model::{distribution::Distribution, failure::Failure, source::Source},
+    compare::{Recorded, compare},
+    model::{distribution::Distribution, failure::Failure, source::Source, timeline::Timeline},
     recording::{merge::DEFAULT_THRESHOLD_NS, whole::Whole},
     views::{self, Style},
 };
@@ -29,6 +30,8 @@ Examples:
           --series 'stage=napi_poll;if=eth0' > eth0.hgrm
   A flame graph of the stalls alone:
       latency-user report before.hlog --format folded | flamegraph.pl > stalls.svg
+  A page to attach to an incident; with two recordings, before and after:
+      latency-user report before.hlog after.hlog --format html --output page.html
   Numbers of many runs for a spreadsheet:
       latency-user report *.hlog --format csv --output runs.csv")]
 pub struct Arguments {
@@ -60,6 +63,8 @@ pub enum ReportFormat {
     Hgrm,
     /// Stacks of stalls, for flame graphs.
     Folded,
+    /// A page of its own to send: of one recording, or of one before and one after.
+    Html,
 }
 
 /// Runs the command and returns the exit status: 1 when a ledger in them does not balance.
@@ -70,6 +75,9 @@ pub enum ReportFormat {
 pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
     // Nothing is read in vain.
     let file = args.output.as_deref().map(create).transpose()?;
+    if args.format == ReportFormat::Html {
+        return html(args, file, console);
+    }
     if args.format == ReportFormat::Hgrm && args.files.len() > 1 {
         let failure = Failure { status: 2, ..Failure::new("hgrm shows one recording") };
         return Err(failure.hint("merge them first").into());
@@ -113,6 +121,7 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
                 let sum = sum(&whole, args.series.is_empty(), path)?;
                 views::hgrm::distribution(&sum.histogram(), &mut text)?;
             }
+            ReportFormat::Html => unreachable!("pages are written above"),
             ReportFormat::Folded => {
                 for (frames, count) in whole.stacks {
                     *stacks.entry(frames).or_default() += count;
@@ -133,6 +142,58 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
         output.write(&text)?;
     }
     Ok(u8::from(unbalanced))
+}
+
+fn html(args: &Arguments, file: Option<File>, mut console: Console) -> Result<u8> {
+    if args.files.len() > 2 {
+        let failure = Failure { status: 2, ..Failure::new("a page shows one or two recordings") };
+        return Err(failure.hint("merge them first").into());
+    }
+    let mut timelines = Vec::new();
+    let mut recorded = Vec::new();
+    for path in &args.files {
+        let mut timeline = Timeline::default();
+        recorded.push(Recorded::watch(path, |one| timeline.add(one.duration, &one.series))?);
+        timelines.push(timeline);
+    }
+    let mut summaries = Vec::new();
+    for (one, path) in recorded.iter().zip(&args.files) {
+        for remark in one.remarks() {
+            writeln!(console.err, "warning: {remark}")?;
+        }
+        let summary = one.whole().summary().ok_or_else(|| {
+            Failure::new(format!("{} is another program's log: no page", path.display()))
+                .hint("--format table or csv show it")
+        })?;
+        summaries.push(summary);
+    }
+    let shown: Vec<_> = recorded
+        .iter()
+        .zip(&args.files)
+        .zip(&timelines)
+        .zip(&summaries)
+        .map(|(((one, path), timeline), (summary, timed))| views::html::Recording {
+            name: path.display().to_string(),
+            summary,
+            timed,
+            timeline,
+            stalls: &one.whole().stalls,
+            collapses: &one.whole().collapses,
+            stacks: &one.whole().stacks,
+            remarks: one.remarks(),
+        })
+        .collect();
+    let comparison = match &recorded[..] {
+        [before, after] => Some(compare(before, after)),
+        _ => None,
+    };
+    let mut text = Vec::new();
+    views::html::page(&shown, comparison.as_ref(), &mut text)?;
+    match file {
+        Some(file) => Output::new(Box::new(file), false).write(&text)?,
+        None => Output::new(console.out, false).write(&text)?,
+    }
+    Ok(u8::from(summaries.iter().any(|(s, _)| !s.ledger.balanced && !s.ledger.stages.is_empty())))
 }
 
 fn create(path: &Path) -> Result<File> {

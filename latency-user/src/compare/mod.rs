@@ -64,7 +64,7 @@ use crate::{
         comparison::{Approach, Change, Comparison, Exceedance, Quantile, Row, Side, Verdict},
         distribution::Distribution,
     },
-    recording::{merge::DEFAULT_THRESHOLD_NS, whole::Whole},
+    recording::{merge::DEFAULT_THRESHOLD_NS, reader::RecordedInterval, whole::Whole},
 };
 
 /// Thresholds that are looked at, as multiples of the recordings' own.
@@ -90,10 +90,27 @@ impl Recorded {
     ///
     /// When it cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
+        Self::watch(path, |_| {})
+    }
+
+    /// Reads a recording and hands each interval to `watch` as it goes by.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn watch(path: &Path, mut watch: impl FnMut(&RecordedInterval)) -> Result<Self> {
         let mut blocks = Blocks::default();
-        let whole = Whole::read(path, |interval| blocks.add(interval))?;
+        let whole = Whole::read(path, |interval| {
+            blocks.add(interval);
+            watch(interval);
+        })?;
         blocks.finish();
         Ok(Self { path: path.display().to_string(), whole, blocks })
+    }
+
+    /// Its sums.
+    pub fn whole(&self) -> &Whole {
+        &self.whole
     }
 
     /// What the user must know of the file.

@@ -20,3 +20,4 @@ pub mod source;
 pub mod stage_name;
 pub mod stall;
 pub mod summary;
+pub mod timeline;

@@ -95,6 +95,32 @@ pub fn sentence(comparison: &Comparison) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
+/// Rows of all stages for a page: name, before, after, times, interval, how it was found.
+pub(super) fn rows(comparison: &Comparison) -> Vec<Vec<String>> {
+    let of_stage = |row: &Row| -> Vec<Vec<String>> {
+        let cells = |label: String, cells: [String; 5]| {
+            let mut line = vec![format!("{} {label}", name(row))];
+            line.extend(cells);
+            line
+        };
+        let mut lines =
+            vec![cells("a second".into(), changed(&row.per_second, rate, String::new()))];
+        for one in &row.exceedance {
+            let how = if one.is_significant() { "more than chance" } else { "" };
+            let label = format!("ppm >= {}", short_duration(one.threshold_ns));
+            lines.push(cells(label, changed(&one.ppm, ppm, how.into())));
+        }
+        for one in &row.quantiles {
+            let label = format!("p{}", percent(one.quantile));
+            lines.push(cells(label, changed(&one.ns, |ns| duration(ns as u64), String::new())));
+        }
+        let max = Change::new(row.max_ns[0] as f64, row.max_ns[1] as f64);
+        lines.push(cells("max".into(), changed(&max, |ns| duration(ns as u64), String::new())));
+        lines
+    };
+    comparison.stages.iter().flat_map(of_stage).collect()
+}
+
 /// `net_rx at or above 1ms 70.6 ppm before, 10.9 ppm after (0.15 times, 0.11 to 0.21)`.
 fn change(row: &Row, one: &Exceedance) -> String {
     let times = match (one.ppm.ratio, interval(&one.ppm)) {

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod folded;
 pub mod format;
 pub mod hgrm;
+pub mod html;
 pub mod json;
 pub mod progress;
 pub mod table;

@@ -17,7 +17,7 @@ use crate::model::{
     interval::Interval,
     run::{ProbeUse, Run},
     series::Series,
-    summary::Summary,
+    summary::{SeriesSummary, Summary},
 };
 
 use self::{
@@ -116,6 +116,34 @@ pub fn summary(
     conclusion(&mut text, summary, style);
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+/// The answer in one paragraph.
+pub(super) fn verdict(summary: &Summary, whole: &[(Series, Distribution)]) -> String {
+    let lasted = duration((summary.run.duration_s * 1e9) as u64);
+    answer::answer(&rows::by_stage(whole), summary.run.threshold_ns, &lasted)
+        .map_or_else(|| answer::nothing(&summary.run, &lasted), |sentences| sentences.join(" "))
+}
+
+/// The name that rows of a series have.
+pub(super) fn label(series: &Series) -> String {
+    rows::Label::new(&series.owner).full()
+}
+
+/// The cells of a row, behind its name.
+pub(super) fn numbers(numbers: &SeriesSummary) -> [String; 8] {
+    block::cells(numbers)
+}
+
+/// Books, losses and own cost, a paragraph each.
+pub(super) fn books_of(summary: &Summary) -> Vec<String> {
+    let transport = summary.run.transport;
+    let mut lines = books::balance(&summary.ledger, transport);
+    lines.extend(books::losses(&summary.ledger, transport));
+    if summary.self_cost.programs > 0 {
+        lines.push(books::self_cost(&summary.self_cost, &summary.run));
+    }
+    lines
 }
 
 /// Writes series whose meaning is not known.

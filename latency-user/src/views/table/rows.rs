@@ -156,7 +156,7 @@ pub(super) fn stalls(rows: &[Row]) -> u64 {
 }
 
 impl Label {
-    fn new(owner: &Owner) -> Self {
+    pub(super) fn new(owner: &Owner) -> Self {
         match owner {
             Owner::Cpu(cpu) => Self { before: format!("cpu {cpu}"), ..Self::default() },
             Owner::Vector { vector, cpu } => {
