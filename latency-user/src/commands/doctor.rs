@@ -120,6 +120,10 @@ fn try_out(stage: Stage, method: Method, facts: &KernelFacts, cpus: u32) -> Resu
         threshold_ns: 1,
         transport: Transport::Maps,
         ring_bytes: 0,
+        record_bytes: 4096,
+        records_per_second: 0,
+        collapse_threshold_ns: 1,
+        sample_hz: 0,
         log: false,
     };
     match loader::attach(&uses, &settings, facts) {

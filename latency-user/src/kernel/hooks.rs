@@ -54,6 +54,9 @@ const IRQ_ENTRY: Hook =
     hook("irq_handler_entry", Target::Tracepoint("irq_handler_entry"), Turn::Begin);
 const IRQ_EXIT: Hook = hook("irq_handler_exit", Target::Tracepoint("irq_handler_exit"), Turn::End);
 
+/// The program that takes stacks of stalls.
+pub const SAMPLER: &str = "sample_stall";
+
 /// The packet probe that tells which RX queue a NAPI instance serves, at both of its hooks.
 pub const RX_QUEUE_TRACEPOINTS: [&str; 2] = ["napi_gro_receive_entry", "napi_gro_frags_entry"];
 /// Its program.
@@ -106,7 +109,8 @@ pub const fn methods(stage: Stage) -> &'static [Method] {
 /// The programs that time `stage` by `method`; empty where the stage has no such method.
 pub const fn hooks(stage: Stage, method: Method) -> &'static [Hook] {
     match (stage, method) {
-        (Stage::RxWait, Method::Tracepoint) => &[SOFTIRQ_RAISE, SOFTIRQ_ENTRY],
+        // Exits tell which vectors held the CPU meanwhile.
+        (Stage::RxWait, Method::Tracepoint) => &[SOFTIRQ_RAISE, SOFTIRQ_ENTRY, SOFTIRQ_EXIT],
         (Stage::NetRx | Stage::Softirq, Method::Tracepoint) => &[SOFTIRQ_ENTRY, SOFTIRQ_EXIT],
         (Stage::NetRx, Method::Fentry) => &NET_RX_FENTRY,
         (Stage::NetRx, Method::Kprobe) => &NET_RX_KPROBE,

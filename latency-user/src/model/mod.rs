@@ -17,4 +17,6 @@ pub mod run;
 pub mod series;
 pub mod stage_name;
 pub mod stall;
+pub mod stall_totals;
 pub mod summary;
+pub mod tcp_pressure;

@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use latency_common::stage::Stage;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// How a stage is probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -88,6 +88,15 @@ fn stage_name<S: Serializer>(stage: &Stage, serializer: S) -> Result<S::Ok, S::E
     serializer.serialize_str(stage.name())
 }
 
+/// How stacks of stalls were taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// Ticks of the clock in one second, on each CPU; 0: none were taken.
+    pub hz: u64,
+    /// What the reader must know: where the clock cannot look, why there are no names.
+    pub note: String,
+}
+
 /// Header of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
@@ -107,6 +116,8 @@ pub struct Run {
     pub transport: Transport,
     /// One entry for each stage that was asked for.
     pub probes: Vec<ProbeUse>,
+    /// How stacks of stalls were taken.
+    pub sampling: Sampling,
     /// Possible CPUs of the machine.
     pub cpus: u32,
     /// Version of this program.

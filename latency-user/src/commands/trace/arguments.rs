@@ -6,6 +6,7 @@ use clap::{Args, ValueHint};
 use latency_common::stage::Stage;
 
 use crate::{
+    collect::tracer::{DEFAULT_RECORDS_PER_SECOND, DEFAULT_SAMPLE_HZ},
     commands::values::{self, Format, TransportArg},
     kernel::plan::Choice,
 };
@@ -50,6 +51,17 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1 << 18,
           value_parser = clap::value_parser!(u32).range(128..=1 << 24))]
     pub ring_events: u32,
+    /// Take stacks of stalls under way this often in a second, on each CPU; 0: never.
+    #[arg(long, value_name = "HZ", default_value_t = DEFAULT_SAMPLE_HZ,
+          value_parser = clap::value_parser!(u64).range(..=20_000))]
+    pub sample_hz: u64,
+    /// Report the sockets of tcp_collapse calls at or above it.
+    #[arg(long, value_name = "DURATION", value_parser = values::threshold,
+          default_value = "500us")]
+    pub collapse_threshold: Duration,
+    /// Report at most so many stalls in a second on each CPU; the rest is counted.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_RECORDS_PER_SECOND)]
+    pub max_stalls: u64,
     /// Write a recording: an HdrHistogram interval log.
     #[arg(short, long, value_name = "FILE.hlog", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,

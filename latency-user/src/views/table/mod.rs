@@ -6,6 +6,7 @@ mod answer;
 mod block;
 mod books;
 mod rows;
+mod stalls;
 
 use std::io;
 
@@ -88,6 +89,9 @@ pub fn summary(
             for sentence in sentences {
                 paragraph(&mut text, &sentence, 2, style, emphasis(stalled));
             }
+            if let Some(sentence) = stalls::culprit_sentence(&summary.stalls) {
+                paragraph(&mut text, &sentence, 2, style, emphasis(stalled));
+            }
         }
         None => {
             paragraph(&mut text, &answer::nothing(run, &lasted), 2, style, Style::alarm);
@@ -112,6 +116,7 @@ pub fn summary(
             block.write(&mut text, &widths, style);
         }
     }
+    stalls::write(&mut text, summary, style);
     conclusion(&mut text, summary, style);
     out.write_all(text.as_bytes())?;
     out.flush()
@@ -183,6 +188,12 @@ fn conclusion(text: &mut String, summary: &Summary, style: Style) {
     }
     for line in books::losses(&summary.ledger, transport) {
         paragraph(text, &line, 4, style, Style::plain);
+    }
+    if let Some(line) = stalls::limited(summary) {
+        paragraph(text, &line, 4, style, Style::plain);
+    }
+    for line in books::misses(&summary.ledger) {
+        paragraph(text, &line, 4, style, Style::alarm);
     }
     let cost = books::self_cost(&summary.self_cost, &summary.run);
     paragraph(text, &cost, 2, style, Style::plain);
