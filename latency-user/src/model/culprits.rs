@@ -174,7 +174,8 @@ fn hand_up(blamed: &mut [Blamed], function: &str) {
     let mut of_function = blamed.iter().filter(|one| one.function() == function);
     let Some(first) = of_function.next() else { return };
     let shared = |caller: &&String| {
-        let is_culprit = samples.get(caller.as_str()).is_some_and(|samples| samples * CALLER_PART >= own);
+        let is_culprit =
+            samples.get(caller.as_str()).is_some_and(|samples| samples * CALLER_PART >= own);
         is_culprit
             && caller.as_str() != function
             && blamed

@@ -130,11 +130,8 @@ fn net_rx_story(parts: &NetRxParts) -> Vec<String> {
             Some(budget) => format!("{} of {budget} packets", longest.work),
             None => counted(longest.work.into(), "packet"),
         };
-        let mut polled = format!(
-            "polled {} for {} ({packets})",
-            place(&longest.place),
-            duration(longest.ns)
-        );
+        let mut polled =
+            format!("polled {} for {} ({packets})", place(&longest.place), duration(longest.ns));
         let others = polls.len() as u64 - 1 + parts.more_polls;
         if others > 0 {
             let ns = polls[1..].iter().map(|poll| poll.ns).sum::<u64>() + parts.more_polls_ns;
