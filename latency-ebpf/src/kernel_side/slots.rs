@@ -49,8 +49,9 @@ fn find_napi_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, napi: u64, id:
             match hand_out(&key, &info) {
                 Some(row) => row,
                 None => {
-                    cpu.ledger(Stage::NapiPoll).table_full += 1;
-                    warn!(ctx, "no slot is left for NAPI instance {}", id);
+                    if count_full(cpu, Stage::NapiPoll) {
+                        warn!(ctx, "no slot is left for NAPI instance {}", id);
+                    }
                     return cpu.row(CpuRow::NapiOther);
                 }
             }
@@ -81,13 +82,22 @@ pub(super) fn irq_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, irq: u32)
         name: [0; IFNAMSIZ],
     };
     let Some(row) = look_up(&key).or_else(|| hand_out(&key, &info)) else {
-        cpu.ledger(Stage::Irq).table_full += 1;
-        warn!(ctx, "no slot is left for hard IRQ {}", irq);
+        if count_full(cpu, Stage::Irq) {
+            warn!(ctx, "no slot is left for hard IRQ {}", irq);
+        }
         return cpu.row(CpuRow::IrqOther);
     };
     cpu.state.cached_irq_plus_one = irq.wrapping_add(1);
     cpu.state.cached_irq_row = row;
     row
+}
+
+/// Counts an interval that goes into a catch-all row; true for the first one of a CPU.
+#[inline(always)]
+fn count_full(cpu: &mut Cpu, stage: Stage) -> bool {
+    let counter = &mut cpu.ledger(stage).table_full;
+    *counter += 1;
+    *counter == 1
 }
 
 /// The row of a key that has a slot.

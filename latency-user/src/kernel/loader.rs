@@ -241,7 +241,7 @@ fn attach_program(ebpf: &mut Ebpf, hook: &Hook, facts: &KernelFacts) -> Result<L
     Ok(match hook.target {
         Target::Tracepoint(name) => {
             let program = <&mut RawTracePoint>::try_from(program)?;
-            let id = program.attach(name)?;
+            let id = program.attach(hooks::without_group(name))?;
             Box::new(program.take_link(id)?)
         }
         Target::Fentry(_) => {

@@ -62,6 +62,10 @@ pub struct Arguments {
     /// Report at most so many stalls in a second on each CPU; the rest is counted.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_RECORDS_PER_SECOND)]
     pub max_stalls: u64,
+    /// Have room for so many queues and IRQs; the rest share a row on each CPU. Without it:
+    /// twice as many as the machine has.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub slots: Option<u32>,
     /// Write a recording: an HdrHistogram interval log.
     #[arg(short, long, value_name = "FILE.hlog", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,

@@ -72,6 +72,7 @@ async fn trace(
         threshold_ns,
         transport: args.transport.into(),
         ring_events: args.ring_events,
+        slots: args.slots,
         log: verbose,
         sample_hz: args.sample_hz,
         collapse_threshold_ns: args.collapse_threshold.as_nanos() as u64,
