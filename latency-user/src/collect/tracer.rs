@@ -47,9 +47,9 @@ const DRAIN: Duration = Duration::from_millis(100);
 /// Events read from the ring buffer before others get their turn.
 const EVENT_BATCH: usize = 65_536;
 
-/// Two ticks in a millisecond, the default threshold: a stall has at least one sample, and a prime
-/// number does not keep step with the kernel's own timers.
-pub const DEFAULT_SAMPLE_HZ: u64 = 1999;
+/// A tick in a millisecond, the default threshold: nearly every stall has a sample. A prime number
+/// does not keep step with the kernel's own timers.
+pub const DEFAULT_SAMPLE_HZ: u64 = 997;
 
 /// More stalls in a second are no single stalls any more.
 pub const DEFAULT_RECORDS_PER_SECOND: u64 = 1000;
