@@ -116,11 +116,6 @@ impl StallCollector {
         learned
     }
 
-    /// Whether the kernel hides the addresses of its functions.
-    pub fn functions_are_hidden(&mut self) -> bool {
-        self.addresses.are_hidden()
-    }
-
     fn stall(
         &mut self,
         stage: Stage,

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     host::{cpus, interfaces, interrupts::Interrupts},
     kernel::{
+        addresses,
         attached::Attached,
         hooks::Turn,
         loader::{self, Settings},
@@ -205,11 +206,11 @@ impl Tracer {
     }
 
     /// Why stalls have no stacks, or less than they could have; `None`: they have all.
-    pub fn sampling_caveat(&mut self) -> Option<String> {
+    pub fn sampling_caveat(&self) -> Option<String> {
         if let Some(failure) = &self.attached.sampler_failure {
             return Some(format!("no stacks: {failure}"));
         }
-        self.stalls.functions_are_hidden().then(|| {
+        addresses::are_hidden().then(|| {
             "stacks show addresses: the kernel hides its symbols (kernel.kptr_restrict)".into()
         })
     }

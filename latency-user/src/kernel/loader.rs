@@ -196,6 +196,8 @@ fn load_object(uses: &[ProbeUse], settings: &Settings, facts: &KernelFacts) -> R
     let offsets = offsets::resolve(&facts.btf);
 
     let mut loader = EbpfLoader::new();
+    // The kernel's types would be parsed for relocations, of which the object has none.
+    loader.btf(None);
     for (global, offset) in &offsets {
         loader.override_global(global, offset, true);
     }

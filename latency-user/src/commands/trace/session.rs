@@ -61,7 +61,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(
         args: &Arguments,
-        mut tracer: Tracer,
+        tracer: Tracer,
         mut recording: Option<Writer>,
         console: Console,
     ) -> Result<Self> {
@@ -77,7 +77,7 @@ impl Session {
             threshold_ns: args.threshold.as_nanos() as u64,
             transport: args.transport.into(),
             probes: tracer.uses().to_vec(),
-            sampling: sampling(args.sample_hz, &mut tracer),
+            sampling: sampling(args.sample_hz, &tracer),
             cpus: tracer.cpus(),
             version: env!("CARGO_PKG_VERSION"),
         };
@@ -254,7 +254,7 @@ impl Session {
 }
 
 /// What is said of the stacks beforehand.
-fn sampling(hz: u64, tracer: &mut Tracer) -> Sampling {
+fn sampling(hz: u64, tracer: &Tracer) -> Sampling {
     let note = match tracer.sampling_caveat() {
         _ if hz == 0 => "switched off".to_owned(),
         Some(caveat) => caveat,

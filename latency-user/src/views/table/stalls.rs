@@ -56,6 +56,10 @@ pub(super) fn write(text: &mut String, summary: &Summary, style: Style) {
             Style::plain,
         );
     }
+    if !stalls.worst.is_empty() {
+        let note = format!("  note: {}", printable(&summary.run.sampling.note));
+        paragraph(text, &note, 4, style, Style::dim);
+    }
     if !stalls.sockets.is_empty() {
         paragraph(text, "\nSockets behind slow calls of tcp_collapse", 2, style, Style::bold);
     }
