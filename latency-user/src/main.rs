@@ -5,10 +5,13 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use clap_complete::CompleteEnv;
 use latency_user::{cli::Cli, commands::Console, model::failure::Failure};
 
 fn main() -> ExitCode {
+    // Answers the shell and ends, when it is the shell that asks what could be typed.
+    CompleteEnv::with_factory(Cli::command).complete();
     let cli = Cli::parse();
     let level = match cli.verbose {
         0 => log::LevelFilter::Warn,

@@ -38,6 +38,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         everywhere("command_line::doctor_needs_no_root", doctor),
         everywhere("command_line::methods_are_forced_or_refused_as_doctor_says", methods),
         everywhere("command_line::warnings_of_the_kernel_side_show_with_v", warnings),
+        everywhere("command_line::interfaces_complete", completion),
         everywhere("command_line::tables_fit_eighty_columns", table),
     ]
     .into_iter()
@@ -271,6 +272,26 @@ fn warnings() -> Result<()> {
         ensure!(said.contains("no slot is left for NAPI instance") == expected, "{said}");
     }
     Ok(())
+}
+
+/// What the shell gets when it asks how `trace --iface ` could go on.
+fn completion() -> Result<()> {
+    namespace::run(|| {
+        veth::make(1)?;
+        let output = latency_user()?
+            .env("COMPLETE", "bash")
+            .env("_CLAP_COMPLETE_INDEX", "3")
+            .env("_CLAP_COMPLETE_COMP_TYPE", "9")
+            .env("_CLAP_COMPLETE_SPACE", "true")
+            .env("_CLAP_IFS", "\n")
+            .args(["--", "latency-user", "trace", "--iface", ""])
+            .output()?;
+        let names = String::from_utf8(output.stdout)?;
+        for name in [veth::RECEIVER, veth::SENDER, "lo"] {
+            ensure!(names.lines().any(|line| line == name), "{name}: {names:?}");
+        }
+        Ok(())
+    })
 }
 
 fn table() -> Result<()> {

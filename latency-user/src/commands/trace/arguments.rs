@@ -3,6 +3,7 @@
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueHint};
+use clap_complete::ArgValueCandidates;
 use latency_common::stage::Stage;
 
 use crate::{
@@ -26,7 +27,7 @@ Examples:
       latency-user trace --stages rx_wait,net_rx,softirq --duration 10s")]
 pub struct Arguments {
     /// Show the queues and IRQs of this interface; repeatable; none: of all.
-    #[arg(short, long, value_name = "IF")]
+    #[arg(short, long, value_name = "IF", add = ArgValueCandidates::new(values::interfaces))]
     pub iface: Vec<String>,
     /// Stop after this long; without it, at Ctrl-C.
     #[arg(short, long, value_parser = values::duration, conflicts_with = "command")]
