@@ -20,10 +20,11 @@ fn main() -> ExitCode {
     };
     env_logger::Builder::new().filter_level(level).init();
     let is_terminal = io::stdout().is_terminal();
+    let rows = terminal_size::terminal_size_of(io::stdout()).map_or(0, |(_, height)| height.0);
     let console = Console {
         out: Box::new(io::stdout()),
         err: Box::new(io::stderr()),
-        is_terminal,
+        rows: rows.into(),
         colour: is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     };
     match cli.run(console) {

@@ -61,7 +61,7 @@ pub fn run(args: &Arguments, console: Console) -> Result<u8> {
         }
         Format::Json => views::json::diagnosis(&diagnosis, &mut text)?,
     }
-    Output::new(console.out, false).write(&text)?;
+    Output::new(console.out, 0).write(&text)?;
     let usable = |stage: &StageDiagnosis| {
         stage.would_use.is_some() || stage.stage == Stage::TcpCollapse.name()
     };

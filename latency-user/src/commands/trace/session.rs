@@ -92,7 +92,7 @@ impl Session {
             filter,
             recording,
             recording_failed: false,
-            output: Output::new(console.out, console.is_terminal),
+            output: Output::new(console.out, console.rows),
             err: console.err,
             style: Style { colour: console.colour, width: 80 },
             format: args.format,
