@@ -7,6 +7,7 @@
 
 pub mod bucket;
 pub mod event;
+pub mod record;
 pub mod row;
 pub mod slot;
 pub mod stage;

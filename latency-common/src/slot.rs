@@ -94,8 +94,8 @@ pub struct SlotInfo {
     pub rx_queue_seen: u32,
     /// Packets that carried another `queue_mapping` than `rx_queue_seen`.
     pub rx_queue_conflicts: u32,
-    /// Explicit padding.
-    pub reserved: u32,
+    /// Packets that a poll of it may process (`napi_struct.weight`); 0: unknown.
+    pub weight: u32,
     /// Name of the interface when the slot was handed out.
     pub name: [u8; IFNAMSIZ],
 }

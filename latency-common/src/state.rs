@@ -1,6 +1,9 @@
 //! What the programs keep per CPU: stamps of intervals under way, caches, and the ledger.
 
-use crate::stage::STAGES;
+use crate::{
+    record::{RECORD_BOOKS, SocketBefore},
+    stage::{STAGES, VECTORS},
+};
 
 /// Counts of one stage on one CPU, from which the ledger is summed up.
 ///
@@ -29,6 +32,70 @@ pub struct StageLedger {
 }
 
 const _: () = assert!(size_of::<StageLedger>() == 64);
+
+/// Counts of records that were to travel through the ring buffer of stalls.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordLedger {
+    /// Sent.
+    pub submitted: u64,
+    /// Not sent: the ring buffer was full.
+    pub dropped: u64,
+    /// Not sent: more than the limit in one second.
+    pub limited: u64,
+    /// Explicit padding.
+    pub reserved: u64,
+}
+
+/// NAPI polls of a run of `net_rx_action` that are kept one by one.
+pub const POLLS: usize = 8;
+
+/// One NAPI poll of a run of `net_rx_action`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PollSpan {
+    /// How long it took, ns.
+    pub ns: u64,
+    /// Index of its row.
+    pub row: u32,
+    /// Packets that it processed.
+    pub work: u32,
+}
+
+/// How a run of `net_rx_action` was spent so far.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cycle {
+    /// From the raise to the run, ns; 0: the raise was not seen.
+    pub wait_ns: u64,
+    /// Time in polls that are not in `poll`, ns.
+    pub more_polls_ns: u64,
+    /// Time in `tcp_collapse`, ns.
+    pub collapse_ns: u64,
+    /// Calls of `tcp_collapse`.
+    pub collapse_calls: u32,
+    /// Number of polls.
+    pub polls: u32,
+    /// The first seven polls, and the longest of the others.
+    pub poll: [PollSpan; POLLS],
+}
+
+const _: () = assert!(size_of::<Cycle>() == 32 + 16 * POLLS);
+
+/// Holders of a CPU that are told apart: each softirq vector, and the hard IRQs.
+pub const HOLDERS: usize = VECTORS as usize + 1;
+
+/// For how long one of them held the CPU while NET_RX waited.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Which wait: its begin, ns. Counts of an older wait are started anew.
+    pub wait: u64,
+    /// Time inside the wait, ns.
+    pub ns: u64,
+    /// Runs.
+    pub runs: u64,
+}
 
 /// State of one CPU. Only programs on this CPU write it. A stamp of 0 means: none under way.
 #[repr(C)]
@@ -62,13 +129,62 @@ pub struct CpuState {
     pub vector_plus_one: u32,
     /// Begin of the running softirq vector other than NET_RX, ns.
     pub vector_begin_ns: u64,
-    /// Keeps the ledger of each stage, and each CPU, in cache lines of their own.
-    pub reserved: [u64; 5],
+    /// Begin of the second in which `records_in_second` were sent, ns.
+    pub second_begin_ns: u64,
+    /// Records of stalls and slow collapses sent in that second.
+    pub records_in_second: u64,
+    /// Keeps the cycle, the ledger of each stage, and each CPU, in cache lines of their own.
+    pub reserved: [u64; 3],
+    /// The run of `net_rx_action` under way, or the last one.
+    pub cycle: Cycle,
+    /// Explicit padding.
+    pub reserved_behind_cycle: [u64; 4],
     /// Counts per stage, indexed by [`crate::stage::Stage`].
     pub ledger: [StageLedger; STAGES],
+    /// Counts of records: stalls by stage, then as [`crate::record`] says.
+    pub records: [RecordLedger; RECORD_BOOKS],
+    /// Who held the CPU while NET_RX waited: each vector, then the hard IRQs.
+    pub held: [Held; HOLDERS],
+    /// Explicit padding.
+    pub reserved_behind_held: [u64; 7],
 }
 
-const _: () = assert!(size_of::<CpuState>() == 128 + 64 * STAGES);
+const _: () = assert!(size_of::<CpuState>() == 128 + 192 + 64 * STAGES + 32 * RECORD_BOOKS + 320);
+const _: () = assert!(size_of::<CpuState>().is_multiple_of(64));
+
+/// One call of `tcp_collapse` under way.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CollapseCall {
+    /// Its begin, ns.
+    pub begin_ns: u64,
+    /// Address of the socket.
+    pub sock: u64,
+    /// The socket then.
+    pub before: SocketBefore,
+    /// 1: of the out-of-order queue; 0: of the receive queue.
+    pub out_of_order: u32,
+    /// Explicit padding.
+    pub reserved: u32,
+}
+
+impl CollapseCall {
+    /// No call.
+    pub const NONE: Self = Self {
+        begin_ns: 0,
+        sock: 0,
+        before: SocketBefore {
+            rmem_alloc: 0,
+            rcvbuf: 0,
+            rcv_ssthresh: 0,
+            window_clamp: 0,
+            queue_len: 0,
+            payload_bytes: 0,
+        },
+        out_of_order: 0,
+        reserved: 0,
+    };
+}
 
 /// Calls of `tcp_collapse` under way in one task: its own, and one of the softirq that
 /// interrupted it.
@@ -77,8 +193,8 @@ const _: () = assert!(size_of::<CpuState>() == 128 + 64 * STAGES);
 pub struct CollapseStack {
     /// Number of calls under way: 1 or 2.
     pub depth: u64,
-    /// Their begins, ns, outermost first.
-    pub begin_ns: [u64; 2],
+    /// The calls, outermost first.
+    pub calls: [CollapseCall; 2],
 }
 
-const _: () = assert!(size_of::<CollapseStack>() == 24);
+const _: () = assert!(size_of::<CollapseStack>() == 8 + 2 * 48);

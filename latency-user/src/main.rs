@@ -5,10 +5,13 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use clap_complete::CompleteEnv;
 use latency_user::{cli::Cli, commands::Console, model::failure::Failure};
 
 fn main() -> ExitCode {
+    // Answers the shell and ends, when it is the shell that asks what could be typed.
+    CompleteEnv::with_factory(Cli::command).complete();
     let cli = Cli::parse();
     let level = match cli.verbose {
         0 => log::LevelFilter::Warn,
@@ -17,11 +20,12 @@ fn main() -> ExitCode {
     };
     env_logger::Builder::new().filter_level(level).init();
     let is_terminal = io::stdout().is_terminal();
+    let rows = terminal_size::terminal_size_of(io::stdout()).map_or(0, |(_, height)| height.0);
     let console = Console {
         out: Box::new(io::stdout()),
         err: Box::new(io::stderr()),
-        is_terminal,
         err_is_terminal: io::stderr().is_terminal(),
+        rows: rows.into(),
         colour: is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     };
     match cli.run(console) {

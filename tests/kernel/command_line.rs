@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use latency_tests::{namespace, tool};
+use latency_tests::{namespace, tool, veth};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
@@ -36,6 +36,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         everywhere("command_line::a_closed_pipe_ends_quietly", closed_pipe),
         everywhere("command_line::the_status_of_the_command_is_passed_on", command_status),
         everywhere("command_line::doctor_needs_no_root", doctor),
+        everywhere("command_line::methods_are_forced_or_refused_as_doctor_says", methods),
+        everywhere("command_line::warnings_of_the_kernel_side_show_with_v", warnings),
+        everywhere("command_line::interfaces_complete", completion),
         everywhere("command_line::tables_fit_eighty_columns", table),
     ]
     .into_iter()
@@ -219,6 +222,76 @@ fn doctor() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What works can be forced, what does not is refused with doctor's reason.
+fn methods() -> Result<()> {
+    let output = run(&["doctor", "--format", "json"])?;
+    let found: Value = serde_json::from_slice(&output.stdout)?;
+    for stage in found["stages"].as_array().context("no stages")? {
+        let name = stage["stage"].as_str().context("no name")?;
+        for method in stage["methods"].as_array().context("no methods")? {
+            let forced = method["method"].as_str().context("no method")?;
+            let arguments = ["trace", "--stages", name, "--probes", forced, "--duration", "50ms"];
+            let output = run(&arguments)?;
+            if method["works"] == true {
+                ensure!(output.status.success(), "{name} by {forced}: {output:?}");
+            } else {
+                let reason = method["note"].as_str().context("no reason")?;
+                refused(&output, 3, &[name, reason, "hint: ", "doctor"])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn warnings() -> Result<()> {
+    for (verbose, expected) in [(&["--verbose"][..], true), (&[], false)] {
+        let output = namespace::run(|| {
+            let arguments = [verbose, &["trace", "--slots", "1", "--duration", "2s"]].concat();
+            let child = latency_user()?
+                .args(&arguments)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()?;
+            // Three devices' queues, and room for one.
+            for _ in 0..3 {
+                veth::make(1)?;
+                let mut sender = veth::sender()?;
+                for _ in 0..20 {
+                    sender.send(1, 9)?;
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                tool::run(&format!("ip link del {}", veth::RECEIVER))?;
+            }
+            Ok(child.wait_with_output()?)
+        })?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{output:?}");
+        ensure!(said.contains("no slot is left for NAPI instance") == expected, "{said}");
+    }
+    Ok(())
+}
+
+/// What the shell gets when it asks how `trace --iface ` could go on.
+fn completion() -> Result<()> {
+    namespace::run(|| {
+        veth::make(1)?;
+        let output = latency_user()?
+            .env("COMPLETE", "bash")
+            .env("_CLAP_COMPLETE_INDEX", "3")
+            .env("_CLAP_COMPLETE_COMP_TYPE", "9")
+            .env("_CLAP_COMPLETE_SPACE", "true")
+            .env("_CLAP_IFS", "\n")
+            .args(["--", "latency-user", "trace", "--iface", ""])
+            .output()?;
+        let names = String::from_utf8(output.stdout)?;
+        for name in [veth::RECEIVER, veth::SENDER, "lo"] {
+            ensure!(names.lines().any(|line| line == name), "{name}: {names:?}");
+        }
+        Ok(())
+    })
 }
 
 fn table() -> Result<()> {

@@ -26,21 +26,37 @@ pub(crate) struct Injector {
 }
 
 impl Injector {
-    /// Holds marked packets for `spin`. It goes with the device.
+    /// Holds marked packets that the receiver gets for `spin`, inside NET_RX. It goes with the
+    /// device.
     pub(crate) fn attach(spin: Duration) -> Result<Self> {
-        let path = env::var_os("STALL_INJECTOR").context("STALL_INJECTOR names no object")?;
-        let spin_ns = spin.as_nanos() as u64;
-        let port = u32::from(MARKED_PORT);
-        let mut ebpf = EbpfLoader::new()
-            .override_global("SPIN_NS", &spin_ns, true)
-            .override_global("MARKED_PORT", &port, true)
-            .load_file(path)?;
-        tc::qdisc_add_clsact(veth::RECEIVER).context("add clsact")?;
+        Self::attach_to(veth::RECEIVER, TcAttachType::Ingress, spin)
+    }
+
+    /// Holds marked packets that the sender sends for `spin`, inside the process that sends, with
+    /// softirqs disabled.
+    pub(crate) fn attach_to_sender(spin: Duration) -> Result<Self> {
+        Self::attach_to(veth::SENDER, TcAttachType::Egress, spin)
+    }
+
+    fn attach_to(device: &str, side: TcAttachType, spin: Duration) -> Result<Self> {
+        let mut ebpf = Self::load(spin)?;
+        tc::qdisc_add_clsact(device).context("add clsact")?;
         let program: &mut SchedClassifier =
             ebpf.program_mut("stall_injector").context("no program")?.try_into()?;
         program.load()?;
-        program.attach(veth::RECEIVER, TcAttachType::Ingress)?;
+        program.attach(device, side)?;
         Ok(Self { ebpf, held: 0 })
+    }
+
+    /// The object, with nothing attached.
+    pub(crate) fn load(spin: Duration) -> Result<Ebpf> {
+        let path = env::var_os("STALL_INJECTOR").context("STALL_INJECTOR names no object")?;
+        let spin_ns = spin.as_nanos() as u64;
+        let port = u32::from(MARKED_PORT);
+        Ok(EbpfLoader::new()
+            .override_global("SPIN_NS", &spin_ns, true)
+            .override_global("MARKED_PORT", &port, true)
+            .load_file(path)?)
     }
 
     /// Sends `count` marked packets of one flow, each only when the one before is through: never
@@ -56,6 +72,13 @@ impl Injector {
             }
         }
         Ok(())
+    }
+
+    /// For how long each packet was held, as the injector itself measures, ns.
+    pub(crate) fn durations(&self) -> Result<Vec<u64>> {
+        let durations: Array<_, u64> =
+            Array::try_from(self.ebpf.map("DURATIONS").context("no map")?)?;
+        (0..self.held).map(|at| Ok(durations.get(&(at as u32), 0)?)).collect()
     }
 
     /// Packets held so far, as the injector itself counts.

@@ -15,7 +15,7 @@ use latency_user::{
     },
     model::{
         distribution::Distribution,
-        run::{Method, Transport},
+        run::Method,
         series::{Owner, Queue, Series},
     },
 };
@@ -24,7 +24,7 @@ use libtest_mimic::Trial;
 use crate::{
     injector::{Injector, MARKED_PORT},
     queues::flow_of_each_queue,
-    suite::{Where, trial},
+    suite::{Where, trial, vm_series},
     types::Types,
 };
 
@@ -50,10 +50,7 @@ fn tracer(stages: &[Stage], method: Method) -> Result<Tracer> {
         by_name: true,
         choice: Choice::Forced(method),
         threshold_ns: STALL.as_nanos() as u64,
-        transport: Transport::Maps,
-        ring_events: 128,
-        slots: None,
-        log: false,
+        ..Config::new()
     })?;
     for one in tracer.uses() {
         ensure!(one.method == Some(method), "{one:?}, expected {method}");
@@ -91,7 +88,7 @@ fn every_method() -> Result<()> {
 ///
 /// `tcp_collapse` has seven arguments, and trampolines of x86 pass on six at most until 6.6.
 fn known_gap(stage: Stage, method: Method) -> Option<&'static str> {
-    let old = std::env::var("LATENCY_VM").is_ok_and(|series| series == "6.1");
+    let old = vm_series().is_some_and(|series| series == "6.1");
     (old && stage == Stage::TcpCollapse && method == Method::Fentry).then_some("six arguments")
 }
 

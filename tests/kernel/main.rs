@@ -11,6 +11,8 @@ mod injector;
 mod kernels;
 mod queues;
 mod recording;
+mod sockets;
+mod stalls;
 mod suite;
 mod tracing;
 mod traps;
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
         command_line::trials(),
         counts::trials(),
         queues::trials(),
+        stalls::trials(),
+        sockets::trials(),
         recording::trials(),
         traps::trials(),
         kernels::trials(),

@@ -8,11 +8,10 @@ use latency_common::{bucket::lowest_value, stage::Stage};
 use latency_tests::{load, namespace, python, tool};
 use latency_user::{
     collect::tracer::{Config, Tracer},
-    kernel::plan::Choice,
     model::{
         distribution::Distribution,
         interval::Interval,
-        run::{Run, Transport},
+        run::{Run, Sampling, Transport},
         series::Series,
     },
     recording::writer::Writer,
@@ -52,12 +51,7 @@ fn buckets() -> Result<()> {
         let mut tracer = Tracer::start(&Config {
             stages: vec![Stage::RxWait, Stage::NetRx, Stage::NapiPoll, Stage::Irq, Stage::Softirq],
             by_name: true,
-            choice: Choice::Auto,
-            threshold_ns: 1_000_000,
-            transport: Transport::Maps,
-            ring_events: 128,
-            slots: None,
-            log: false,
+            ..Config::new()
         })?;
         let began_at = SystemTime::now();
         let mut writer = Writer::create(&path)?;
@@ -120,8 +114,9 @@ fn run(tracer: &Tracer, began_at: SystemTime) -> Run {
         threshold_ns: 1_000_000,
         transport: Transport::Maps,
         probes: tracer.uses().to_vec(),
+        sampling: Sampling::default(),
         cpus: tracer.cpus(),
-        version: "test",
+        version: "test".into(),
     }
 }
 

@@ -16,9 +16,14 @@ pub(crate) enum Where {
     Vm,
 }
 
+/// The kernel series of this virtual machine of `cargo xtask test`; `None`: it is none.
+pub(crate) fn vm_series() -> Option<String> {
+    env::var("LATENCY_VM").ok()
+}
+
 /// Whether this is a virtual machine of `cargo xtask test`.
 pub(crate) fn in_vm() -> bool {
-    env::var_os("LATENCY_VM").is_some()
+    vm_series().is_some()
 }
 
 /// A trial under `root::`. One that belongs elsewhere is left out; one that lacks root, or a

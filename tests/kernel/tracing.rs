@@ -44,9 +44,12 @@ impl Tracing {
             .context("start latency-user")?;
         let stdout = child.stdout.take().context("its output")?;
         let mut tracing = Self { child, lines: BufReader::new(stdout) };
-        let first = tracing.next_line()?;
-        ensure!(first.is_some_and(|line| line["kind"] == "interval"), "it ended at once");
-        Ok(tracing)
+        loop {
+            let line = tracing.next_line()?.context("it ended at once")?;
+            if line["kind"] == "interval" {
+                return Ok(tracing);
+            }
+        }
     }
 
     /// Its process id.
@@ -82,6 +85,20 @@ impl Tracing {
         Ok(ended.summary)
     }
 
+    /// Ends it as a user would, and returns all that it printed behind its first line; the summary
+    /// is the last.
+    pub(crate) fn objects(mut self) -> Result<Vec<Value>> {
+        self.signal(libc::SIGINT)?;
+        let mut objects = Vec::new();
+        while let Some(object) = self.next_line()? {
+            objects.push(object);
+        }
+        let status = self.child.wait()?;
+        ensure!(status.success(), "latency-user ended with {status}");
+        ensure!(objects.last().is_some_and(|last| last["kind"] == "summary"), "no summary");
+        Ok(objects)
+    }
+
     /// Sends it `signal`.
     pub(crate) fn signal(&self, signal: i32) -> Result<()> {
         // SAFETY: signals a child that was not waited for, so its id is still its own.
@@ -97,6 +114,14 @@ impl Drop for Tracing {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The objects of one kind.
+pub(crate) fn kinds<'a>(
+    objects: &'a [Value],
+    kind: &'static str,
+) -> impl Iterator<Item = &'a Value> {
+    objects.iter().filter(move |object| object["kind"] == kind)
 }
 
 /// The series of a summary that `is_it` picks.

@@ -11,7 +11,6 @@ use latency_common::stage::Stage;
 use latency_tests::{load, namespace, veth};
 use latency_user::{
     collect::tracer::{Config, Tracer},
-    kernel::plan::Choice,
     model::{
         run::Transport,
         series::{Owner, Queue},
@@ -88,12 +87,10 @@ fn full_table() -> Result<()> {
         let mut tracer = Tracer::start(&Config {
             stages: vec![Stage::NapiPoll],
             by_name: true,
-            choice: Choice::Auto,
-            threshold_ns: 1_000_000,
             transport: Transport::Both,
             ring_events: 65_536,
             slots: Some(1),
-            log: false,
+            ..Config::new()
         })?;
         let packets = 1009;
         let before = veth::packets_by_queue()?;

@@ -3,7 +3,7 @@
 use std::{
     io::{ErrorKind, Write},
     mem,
-    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd,
     time::{Duration, Instant},
 };
@@ -17,45 +17,69 @@ pub const LARGE_RMEM: &str = "4096 5242880 33554432";
 /// Those that mended it.
 pub const SMALL_RMEM: &str = "4096 1048576 2097152";
 
-/// Sends single bytes over loopback to a receiver that never reads, until `until` says so or
-/// `longest` has passed: the receive queue fills with tiny segments, and the kernel collapses it
-/// again and again. Only in a private network namespace, whose `tcp_rmem` it sets.
-///
-/// Returns the number of bytes sent.
+/// A TCP connection over loopback whose receiver never reads: its queue fills with tiny segments,
+/// and the kernel collapses it again and again.
+pub struct Collapse {
+    sender: TcpStream,
+    /// The receiving end.
+    pub receiver: TcpStream,
+    sent: u64,
+}
+
+impl Collapse {
+    /// Connects over `loopback`, an address of the loopback device, with `rmem` as `tcp_rmem`.
+    ///
+    /// # Errors
+    ///
+    /// In the machine's own network namespace, and when the kernel refuses the set-up.
+    pub fn connect(rmem: &str, loopback: IpAddr) -> Result<Self> {
+        ensure!(
+            namespace::is_private()?,
+            "this load sets net.ipv4.tcp_rmem: it runs only in a network namespace of its own"
+        );
+        let path = "/proc/sys/net/ipv4/tcp_rmem";
+        std::fs::write(path, rmem).with_context(|| format!("write {rmem:?} to {path}"))?;
+        tool::run("ip link set lo up")?;
+        let listener = TcpListener::bind((loopback, 0)).context("listen on loopback")?;
+        let sender = TcpStream::connect(listener.local_addr()?).context("connect to loopback")?;
+        let (receiver, _) = listener.accept()?;
+        sender.set_nodelay(true)?;
+        // Each byte must leave as a segment of its own. BBR, some machines' default, keeps so few
+        // in flight that they are sent together.
+        congestion_control(&sender, "reno")?;
+        sender.set_write_timeout(Some(Duration::from_millis(100)))?;
+        Ok(Self { sender, receiver, sent: 0 })
+    }
+
+    /// Sends single bytes until `until` says so or `longest` has passed. Returns the number of
+    /// bytes sent so far.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to send.
+    pub fn send(&mut self, longest: Duration, mut until: impl FnMut() -> bool) -> Result<u64> {
+        let end = Instant::now() + longest;
+        while Instant::now() < end && !until() {
+            // Looking at the clock and at `until` for each byte would slow the load down.
+            for _ in 0..256 {
+                match self.sender.write(&[0]) {
+                    Ok(bytes) => self.sent += bytes as u64,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error).context("send a byte"),
+                }
+            }
+        }
+        Ok(self.sent)
+    }
+}
+
+/// The load of [`Collapse`] over IPv4, from begin to end.
 ///
 /// # Errors
 ///
-/// In the machine's own network namespace, and when the kernel refuses the set-up.
-pub fn tcp_collapse(rmem: &str, longest: Duration, mut until: impl FnMut() -> bool) -> Result<u64> {
-    ensure!(
-        namespace::is_private()?,
-        "this load sets net.ipv4.tcp_rmem: it runs only in a network namespace of its own"
-    );
-    let path = "/proc/sys/net/ipv4/tcp_rmem";
-    std::fs::write(path, rmem).with_context(|| format!("write {rmem:?} to {path}"))?;
-    tool::run("ip link set lo up")?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen on loopback")?;
-    let mut sender = TcpStream::connect(listener.local_addr()?).context("connect to loopback")?;
-    let (receiver, _) = listener.accept()?;
-    sender.set_nodelay(true)?;
-    // Each byte must leave as a segment of its own. BBR, some machines' default, keeps so few in
-    // flight that they are sent together.
-    congestion_control(&sender, "reno")?;
-    sender.set_write_timeout(Some(Duration::from_millis(100)))?;
-    let end = Instant::now() + longest;
-    let mut sent = 0;
-    while Instant::now() < end && !until() {
-        // Looking at the clock and at `until` for each byte would slow the load down.
-        for _ in 0..256 {
-            match sender.write(&[0]) {
-                Ok(bytes) => sent += bytes as u64,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error).context("send a byte"),
-            }
-        }
-    }
-    drop(receiver);
-    Ok(sent)
+/// As [`Collapse`].
+pub fn tcp_collapse(rmem: &str, longest: Duration, until: impl FnMut() -> bool) -> Result<u64> {
+    Collapse::connect(rmem, Ipv4Addr::LOCALHOST.into())?.send(longest, until)
 }
 
 fn congestion_control(socket: &TcpStream, name: &str) -> Result<()> {

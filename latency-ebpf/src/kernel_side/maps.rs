@@ -35,6 +35,10 @@ pub(super) static SLOT_CURSOR: Array<u64> = Array::with_max_entries(1, BPF_F_MMA
 #[map]
 pub(super) static COLLAPSING: HashMap<u64, CollapseStack> = HashMap::with_max_entries(4096, 0);
 
+/// What is known of stalls: `latency_common::record`s.
+#[map]
+pub(super) static RECORDS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
 /// Every event of the run, when they are sent one by one.
 #[map]
 pub(super) static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);

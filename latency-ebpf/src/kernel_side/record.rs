@@ -1,4 +1,4 @@
-//! The only writer of rows, and the only sender of events.
+//! The only writer of rows, and the only sender of events. What is a stall is decided here.
 
 use latency_common::{
     bucket::{self, BUCKETS},
@@ -12,6 +12,7 @@ use super::{
     config,
     cpu::Cpu,
     maps::{EVENTS, ROWS},
+    stalls::send_stall,
 };
 
 /// `BPF_RB_NO_WAKEUP`: the reader polls, a wake-up for each event would cost more than the event.
@@ -53,13 +54,16 @@ pub(super) fn record(cpu: &mut Cpu, interval: Interval) {
             if ns > row.max_ns {
                 row.max_ns = ns;
             }
-            if ns >= config::THRESHOLD_NS.load() {
+            if is_stall(ns) {
                 row.over_threshold += 1;
             }
             if interval.work != 0 {
                 row.work += u64::from(interval.work);
             }
         }
+    }
+    if is_stall(ns) && interval.stage as u32 != Stage::Softirq as u32 {
+        send_stall(cpu, &interval);
     }
     if config::SEND_EVENTS.load() != 0 {
         send(cpu, &interval, ns);
@@ -85,14 +89,22 @@ pub(super) fn record_atomically(cpu: &mut Cpu, interval: Interval) {
             add(&mut row.buckets[bucket], 1);
             add(&mut row.sum_ns, ns);
             raise_to(&mut row.max_ns, ns);
-            if ns >= config::THRESHOLD_NS.load() {
+            if is_stall(ns) {
                 add(&mut row.over_threshold, 1);
             }
         }
     }
+    if is_stall(ns) && interval.stage as u32 != Stage::Softirq as u32 {
+        send_stall(cpu, &interval);
+    }
     if config::SEND_EVENTS.load() != 0 {
         send(cpu, &interval, ns);
     }
+}
+
+#[inline(always)]
+fn is_stall(ns: u64) -> bool {
+    ns >= config::THRESHOLD_NS.load()
 }
 
 /// The row with this index and the bucket for `ns`. `None` never happens on a loaded program:

@@ -35,7 +35,7 @@ fn find_napi_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, napi: u64, id:
         return cpu.row(CpuRow::Backlog);
     }
     let (key, info) = if id == 0 {
-        let info = device_info(device, SlotKind::NapiWithoutId, id, cpu.id);
+        let info = device_info(device, napi, SlotKind::NapiWithoutId, id, cpu.id);
         let (ifindex, netns) = (info.ifindex, info.netns);
         (SlotKey { kind: info.kind, id: ifindex, cpu: cpu.id, netns }, Some(info))
     } else {
@@ -44,12 +44,14 @@ fn find_napi_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, napi: u64, id:
     let row = match look_up(&key) {
         Some(row) => row,
         None => {
-            let info = info.unwrap_or_else(|| device_info(device, SlotKind::Napi, id, cpu.id));
+            let info =
+                info.unwrap_or_else(|| device_info(device, napi, SlotKind::Napi, id, cpu.id));
             match hand_out(&key, &info) {
                 Some(row) => row,
                 None => {
-                    cpu.ledger(Stage::NapiPoll).table_full += 1;
-                    warn!(ctx, "no slot is left for NAPI instance {}", id);
+                    if count_full(cpu, Stage::NapiPoll) {
+                        warn!(ctx, "no slot is left for NAPI instance {}", id);
+                    }
                     return cpu.row(CpuRow::NapiOther);
                 }
             }
@@ -76,17 +78,26 @@ pub(super) fn irq_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, irq: u32)
         ifindex: 0,
         rx_queue_seen: 0,
         rx_queue_conflicts: 0,
-        reserved: 0,
+        weight: 0,
         name: [0; IFNAMSIZ],
     };
     let Some(row) = look_up(&key).or_else(|| hand_out(&key, &info)) else {
-        cpu.ledger(Stage::Irq).table_full += 1;
-        warn!(ctx, "no slot is left for hard IRQ {}", irq);
+        if count_full(cpu, Stage::Irq) {
+            warn!(ctx, "no slot is left for hard IRQ {}", irq);
+        }
         return cpu.row(CpuRow::IrqOther);
     };
     cpu.state.cached_irq_plus_one = irq.wrapping_add(1);
     cpu.state.cached_irq_row = row;
     row
+}
+
+/// Counts an interval that goes into a catch-all row; true for the first one of a CPU.
+#[inline(always)]
+fn count_full(cpu: &mut Cpu, stage: Stage) -> bool {
+    let counter = &mut cpu.ledger(stage).table_full;
+    *counter += 1;
+    *counter == 1
 }
 
 /// The row of a key that has a slot.
@@ -111,9 +122,10 @@ fn hand_out(key: &SlotKey, info: &SlotInfo) -> Option<u32> {
     Some(config::SLOT_BASE.load() + slot)
 }
 
-/// What can be said of the device at address `device`.
+/// What can be said of the NAPI instance at address `napi` and its device.
 #[inline(always)]
-fn device_info(device: u64, kind: SlotKind, id: u32, cpu: u32) -> SlotInfo {
+fn device_info(device: u64, napi: u64, kind: SlotKind, id: u32, cpu: u32) -> SlotInfo {
+    let weight = read_field::<u32>(napi, &config::NAPI_WEIGHT).unwrap_or(0);
     let ifindex = read_field::<u32>(device, &config::DEV_IFINDEX).unwrap_or(0);
     let netns = read_field::<u64>(device, &config::DEV_NET)
         .and_then(|net| read_field::<u32>(net, &config::NET_INUM))
@@ -126,7 +138,7 @@ fn device_info(device: u64, kind: SlotKind, id: u32, cpu: u32) -> SlotInfo {
         ifindex,
         rx_queue_seen: 0,
         rx_queue_conflicts: 0,
-        reserved: 0,
+        weight,
         name: read_field::<[u8; IFNAMSIZ]>(device, &config::DEV_NAME).unwrap_or([0; IFNAMSIZ]),
     }
 }

@@ -10,7 +10,8 @@ use crate::commands::{Console, compare, doctor, merge, report, trace};
 #[derive(Debug, Parser)]
 #[command(name = "latency-user", version, max_term_width = 80, subcommand_required = true)]
 #[command(after_help = "Exit status: 0 fine; 1 could not do it; 2 usage; 3 missing privilege or \
-                        kernel feature; 4 something was found.")]
+                        kernel feature; 4 something was found.\n\
+                        Completion: source <(COMPLETE=bash latency-user), zsh and fish likewise.")]
 pub struct Cli {
     /// Tell more on stderr: what was tried, and the kernel side's own warnings.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]

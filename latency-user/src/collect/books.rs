@@ -1,16 +1,17 @@
 //! The ledger's sums over all CPUs.
 
 use latency_common::{
+    record::{COLLAPSE_BOOKS, RECORD_BOOKS, SAMPLE_BOOKS},
     slot::{RowLayout, RowOwner, SlotInfo, SlotKind},
     stage::{STAGES, Stage},
-    state::{CpuState, StageLedger},
+    state::{CpuState, RecordLedger, StageLedger},
 };
 
-use super::{events::EventCounts, snapshot::Rows};
+use super::{events::EventCounts, snapshot::Rows, stalls::StallCollector};
 use crate::{
-    kernel::{loader::Attached, mapped::Mapped},
+    kernel::{attached::Attached, mapped::Mapped},
     model::{
-        ledger::{Ledger, StageBooks},
+        ledger::{Counted, Ledger, ProgramBooks, RecordBooks, StageBooks},
         run::{Method, ProbeUse, Transport},
     },
 };
@@ -46,6 +47,27 @@ pub fn sum_cpus(cpus: &Mapped<CpuState>) -> [StageLedger; STAGES] {
     sums
 }
 
+/// Counts of records of every kind, summed over all CPUs.
+pub fn sum_records(cpus: &Mapped<CpuState>) -> [RecordLedger; RECORD_BOOKS] {
+    let mut sums = [RecordLedger::default(); RECORD_BOOKS];
+    for cpu in 0..cpus.len() {
+        for (sum, records) in sums.iter_mut().zip(cpus.copy(cpu).records) {
+            sum.submitted += records.submitted;
+            sum.dropped += records.dropped;
+            sum.limited += records.limited;
+        }
+    }
+    sums
+}
+
+/// What arrived through the ring buffers.
+pub struct Received<'a> {
+    /// Events, where they are sent.
+    pub events: &'a EventCounts,
+    /// Records of stalls.
+    pub stalls: &'a StallCollector,
+}
+
 /// Intervals of `stage` under way.
 pub fn open(stage: Stage, method: Method, attached: &Attached) -> u64 {
     let count = |is_open: fn(&CpuState) -> bool| {
@@ -71,9 +93,12 @@ pub fn close(
     layout: &RowLayout,
     transport: Transport,
     rows: &Rows,
-    events: &EventCounts,
+    arrived: &Received,
+    programs: Vec<ProgramBooks>,
 ) -> Ledger {
+    let Received { events, stalls } = arrived;
     let sums = sum_cpus(&attached.cpus);
+    let records = sum_records(&attached.cpus);
     let mut recorded = [0; STAGES];
     for (index, row) in rows {
         if let Some(stage) = stage_of(*index, layout, &attached.slots) {
@@ -93,16 +118,26 @@ pub fn close(
         .iter()
         .filter_map(|one| one.method.map(|method| (one.stage, method)))
         .map(|(stage, method)| {
-            StageBooks::new(
-                stage,
-                &sums[stage as usize],
-                recorded[stage as usize],
-                open(stage, method, attached),
-                received[stage as usize],
-                transport.counts_in_rows(),
-            )
+            let at = stage as usize;
+            let counted = Counted {
+                recorded: recorded[at],
+                open: open(stage, method, attached),
+                events: received[at],
+                records: stalls.received[at],
+            };
+            StageBooks::new(stage, &sums[at], &records[at], counted, transport.counts_in_rows())
         })
         .collect();
-    let differing = (transport == Transport::Both).then_some(differing);
-    Ledger::new(stages, events.malformed, differing)
+    let of_records = |at: usize| RecordBooks::new(&records[at], stalls.received[at]);
+    Ledger {
+        stages,
+        malformed_events: events.malformed,
+        rows_that_differ: (transport == Transport::Both).then_some(differing),
+        collapses: of_records(COLLAPSE_BOOKS),
+        samples: of_records(SAMPLE_BOOKS),
+        malformed_records: stalls.malformed,
+        programs,
+        balanced: false,
+    }
+    .closed()
 }

@@ -1,11 +1,13 @@
 //! From a traced kernel to named distributions.
 //!
-//! Owns the tracer, its snapshots, the events of the ring transport, the ledger's sums, and the
-//! names of queues and IRQs. Formats nothing.
+//! Owns the tracer, its snapshots, the events of the ring transport, the ledger's sums, the
+//! stories of stalls, and the names of queues and IRQs. Formats nothing.
 
 pub mod books;
 pub mod events;
 pub mod identity;
 pub mod naming;
+pub mod samples;
 pub mod snapshot;
+pub mod stalls;
 pub mod tracer;

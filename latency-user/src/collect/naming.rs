@@ -37,6 +37,7 @@ pub struct Naming {
     instances: BTreeMap<u32, Vec<NapiInstance>>,
     queue_irqs: BTreeMap<(u32, u32), u32>,
     slots: Vec<SlotInfo>,
+    backlog_weight: Option<u32>,
 }
 
 impl Naming {
@@ -58,6 +59,7 @@ impl Naming {
             queues: BTreeMap::new(),
             instances: BTreeMap::new(),
             slots: Vec::new(),
+            backlog_weight: kernel::backlog_weight(root),
         };
         naming.ask_netlink();
         Ok(naming)
@@ -109,7 +111,19 @@ impl Naming {
         named.into_iter().collect()
     }
 
-    fn series(&self, index: u32) -> Option<Series> {
+    /// Packets that a poll of the row at `index` may process, as far as it is known.
+    pub fn budget(&self, index: u32) -> Option<u32> {
+        match self.layout.owner(index) {
+            RowOwner::Cpu { row: CpuRow::Backlog, .. } => self.backlog_weight,
+            RowOwner::Slot(slot) => {
+                self.slots.get(slot as usize).map(|slot| slot.weight).filter(|weight| *weight != 0)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whose row is at `index`; `None`: a slot that was not handed out, or not looked at yet.
+    pub fn series(&self, index: u32) -> Option<Series> {
         let (stage, owner) = match self.layout.owner(index) {
             RowOwner::Vector { cpu, vector } => (Stage::Softirq, Owner::Vector { vector, cpu }),
             RowOwner::Cpu { cpu, row } => (row.stage(), self.cpu_owner(cpu, row)),

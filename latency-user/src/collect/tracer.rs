@@ -13,21 +13,24 @@ use latency_common::{
 };
 
 use super::{
-    books,
+    books::{self, Received},
     events::EventCounts,
     naming::Naming,
     snapshot::{self, Rows},
+    stalls::{Context, Learned, StallCollector},
 };
 use crate::{
     host::{cpus, interfaces, interrupts::Interrupts},
     kernel::{
+        addresses,
+        attached::Attached,
         hooks::Turn,
-        loader::{self, Attached, Settings},
+        loader::{self, Settings},
         plan::{self, Choice, Failures, KernelFacts},
     },
     model::{
         distribution::Distribution,
-        ledger::Ledger,
+        ledger::{Ledger, ProgramBooks},
         run::{ProbeUse, Transport},
         series::Series,
     },
@@ -44,6 +47,17 @@ const DRAIN: Duration = Duration::from_millis(100);
 
 /// Events read from the ring buffer before others get their turn.
 const EVENT_BATCH: usize = 65_536;
+
+/// A tick in a millisecond, the default threshold: nearly every stall has a sample. A prime number
+/// does not keep step with the kernel's own timers.
+pub const DEFAULT_SAMPLE_HZ: u64 = 997;
+
+/// More stalls in a second are no single stalls any more.
+pub const DEFAULT_RECORDS_PER_SECOND: u64 = 1000;
+
+/// Room in the ring buffer of reports for each CPU, and the least that it has, bytes.
+const RECORD_BYTES_PER_CPU: u32 = 128 << 10;
+const LEAST_RECORD_BYTES: u32 = 1 << 20;
 
 /// What to trace and how.
 #[derive(Clone, Debug)]
@@ -64,6 +78,40 @@ pub struct Config {
     pub slots: Option<u32>,
     /// Whether the kernel side's own warnings are wanted.
     pub log: bool,
+    /// Ticks of the clock that takes stacks of stalls, in one second on each CPU; 0: none.
+    pub sample_hz: u64,
+    /// Calls of `tcp_collapse` at or above it are reported with their socket, ns.
+    pub collapse_threshold_ns: u64,
+    /// Stalls and slow collapses that a CPU may report in one second; the rest is counted.
+    pub records_per_second: u64,
+    /// Size of the ring buffer of those reports, bytes; `None`: as the number of CPUs asks for.
+    pub record_bytes: Option<u32>,
+}
+
+impl Config {
+    /// All stages but the optional one, by the best methods, with the command line's defaults.
+    pub fn new() -> Self {
+        Self {
+            stages: Stage::ALL.into_iter().filter(|stage| *stage != Stage::Softirq).collect(),
+            by_name: false,
+            choice: Choice::Auto,
+            threshold_ns: 1_000_000,
+            transport: Transport::Maps,
+            ring_events: 1 << 18,
+            slots: None,
+            log: false,
+            sample_hz: DEFAULT_SAMPLE_HZ,
+            collapse_threshold_ns: 500_000,
+            records_per_second: DEFAULT_RECORDS_PER_SECOND,
+            record_bytes: None,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// A kernel being traced.
@@ -77,6 +125,8 @@ pub struct Tracer {
     named_slots: u64,
     watched: u32,
     events: EventCounts,
+    stalls: StallCollector,
+    misses: Vec<ProgramBooks>,
     rows: Rows,
     reported: Rows,
 }
@@ -97,6 +147,10 @@ impl Tracer {
             threshold_ns: config.threshold_ns,
             transport: config.transport,
             ring_bytes: loader::ring_bytes_for(config.ring_events),
+            record_bytes: config.record_bytes.unwrap_or_else(|| record_bytes_for(layout.cpus)),
+            records_per_second: config.records_per_second,
+            collapse_threshold_ns: config.collapse_threshold_ns,
+            sample_hz: config.sample_hz,
             log: config.log,
         };
         let naming = Naming::new(layout)?;
@@ -119,6 +173,8 @@ impl Tracer {
             named_slots: 0,
             watched: 0,
             events: EventCounts::default(),
+            stalls: StallCollector::default(),
+            misses: Vec::new(),
             rows: Rows::new(),
             reported: Rows::new(),
         })
@@ -146,7 +202,17 @@ impl Tracer {
 
     /// Programs that were attached.
     pub fn programs(&self) -> usize {
-        self.attached.programs
+        self.attached.programs.len()
+    }
+
+    /// Why stalls have no stacks, or less than they could have; `None`: they have all.
+    pub fn sampling_caveat(&self) -> Option<String> {
+        if let Some(failure) = &self.attached.sampler_failure {
+            return Some(format!("no stacks: {failure}"));
+        }
+        addresses::are_hidden().then(|| {
+            "stacks show addresses: the kernel hides its symbols (kernel.kptr_restrict)".into()
+        })
     }
 
     /// Bytes of the rows in the kernel.
@@ -162,6 +228,22 @@ impl Tracer {
             self.events.add(&event, self.threshold_ns);
         }
         true
+    }
+
+    /// Reads all records of stalls that are there.
+    pub fn drain_records(&mut self) {
+        while let Some(record) = self.attached.records.next() {
+            self.stalls.add(&record);
+        }
+    }
+
+    /// What was learned of stalls since the last call. Comes after [`Self::interval`], which
+    /// learns the names of new queues.
+    pub fn learned(&mut self) -> Learned {
+        self.drain_records();
+        let stages: Vec<Stage> =
+            self.uses.iter().filter(|one| one.method.is_some()).map(|one| one.stage).collect();
+        self.stalls.take(&Context { naming: &self.naming, stages: &stages })
     }
 
     /// What came since the last call, by series.
@@ -189,13 +271,16 @@ impl Tracer {
     /// Detaches all programs so that what is under way still finds its end, reads what is left,
     /// and closes the books.
     pub fn finish(&mut self) -> Ledger {
+        self.misses = self.attached.misses();
         self.attached.unwatch_rx_queues();
         self.attached.detach(Turn::Begin);
         self.drain(|stage| stage == Stage::RxWait);
         self.attached.detach(Turn::Both);
         self.drain(|_| true);
         self.attached.detach(Turn::End);
+        self.attached.stop_sampling();
         while self.drain_events() {}
+        self.drain_records();
         self.read(true);
         books::close(
             &self.uses,
@@ -203,7 +288,8 @@ impl Tracer {
             &self.layout,
             self.transport,
             &self.rows,
-            &self.events,
+            &Received { events: &self.events, stalls: &self.stalls },
+            std::mem::take(&mut self.misses),
         )
     }
 
@@ -213,6 +299,7 @@ impl Tracer {
         let deadline = Instant::now() + DRAIN;
         loop {
             self.drain_events();
+            self.drain_records();
             let open: u64 = self
                 .uses
                 .iter()
@@ -263,6 +350,11 @@ impl Tracer {
         }
         Ok(())
     }
+}
+
+/// Size of the ring buffer of reports: a power of two.
+fn record_bytes_for(cpus: u32) -> u32 {
+    cpus.saturating_mul(RECORD_BYTES_PER_CPU).clamp(LEAST_RECORD_BYTES, 1 << 26).next_power_of_two()
 }
 
 /// Arranges the rows for this machine.

@@ -56,6 +56,6 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
         }
         Format::Json => views::json::comparison(&comparison, &mut text)?,
     }
-    Output::new(console.out, false).write(&text)?;
+    Output::new(console.out, 0).write(&text)?;
     Ok(if comparison.verdict == Verdict::Worse { 4 } else { 0 })
 }

@@ -61,7 +61,7 @@ pub fn run(args: &Arguments, console: Console) -> Result<u8> {
         }
         Format::Json => views::json::diagnosis(&diagnosis, &mut text)?,
     }
-    Output::new(console.out, false).write(&text)?;
+    Output::new(console.out, 0).write(&text)?;
     let usable = |stage: &StageDiagnosis| {
         stage.would_use.is_some() || stage.stage == Stage::TcpCollapse.name()
     };
@@ -120,6 +120,10 @@ fn try_out(stage: Stage, method: Method, facts: &KernelFacts, cpus: u32) -> Resu
         threshold_ns: 1,
         transport: Transport::Maps,
         ring_bytes: 0,
+        record_bytes: 4096,
+        records_per_second: 0,
+        collapse_threshold_ns: 1,
+        sample_hz: 0,
         log: false,
     };
     match loader::attach(&uses, &settings, facts) {

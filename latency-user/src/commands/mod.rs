@@ -18,8 +18,8 @@ pub struct Console {
     pub out: Box<dyn Write>,
     /// Warnings and progress.
     pub err: Box<dyn Write>,
-    /// Whether `out` is a terminal, which can be redrawn.
-    pub is_terminal: bool,
+    /// Rows of the terminal that `out` is, which can be redrawn; 0: it is none.
+    pub rows: usize,
     /// Whether `out` may be coloured.
     pub colour: bool,
     /// Whether `err` is a terminal, on which a line can be written over.

@@ -8,17 +8,14 @@ use anyhow::{Context, Result};
 pub struct Output {
     out: Box<dyn Write>,
     closed: bool,
-    redraw: bool,
+    rows: usize,
     lines: usize,
 }
 
-/// Tables longer than this are not redrawn in place: they would not fit on most terminals.
-const REDRAW_LINES: usize = 40;
-
 impl Output {
-    /// Writes to `out`; `redraw`: it is a terminal.
-    pub fn new(out: Box<dyn Write>, redraw: bool) -> Self {
-        Self { out, closed: false, redraw, lines: 0 }
+    /// Writes to `out`, a terminal with so many `rows`, or with 0 something that is none.
+    pub fn new(out: Box<dyn Write>, rows: usize) -> Self {
+        Self { out, closed: false, rows, lines: 0 }
     }
 
     /// Whether the reader has gone.
@@ -36,18 +33,19 @@ impl Output {
         self.put(text)
     }
 
-    /// Writes `text`; on a terminal it takes the place of the text written this way before.
+    /// Writes `text`; on a terminal it takes the place of the text written this way before, as
+    /// long as that is still on the screen.
     ///
     /// # Errors
     ///
     /// As [`Self::write`].
     pub fn refresh(&mut self, text: &[u8]) -> Result<()> {
-        if self.redraw && self.lines > 0 {
+        if self.lines > 0 {
             self.put(format!("\x1b[{}A\x1b[J", self.lines).as_bytes())?;
         }
         self.put(text)?;
         let lines = text.iter().filter(|byte| **byte == b'\n').count();
-        self.lines = if lines <= REDRAW_LINES { lines } else { 0 };
+        self.lines = if lines < self.rows { lines } else { 0 };
         Ok(())
     }
 
@@ -83,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_has_gone_is_no_error() {
-        let mut output = Output::new(Box::new(Gone), false);
+        let mut output = Output::new(Box::new(Gone), 0);
         output.write(b"x").unwrap();
         assert!(output.is_closed());
         output.write(b"y").unwrap();

@@ -85,8 +85,8 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
     let colour = console.colour && file.is_none();
     let style = Style { colour, width: Style::MAX_WIDTH };
     let mut output = match file {
-        Some(file) => Output::new(Box::new(file), false),
-        None => Output::new(console.out, false),
+        Some(file) => Output::new(Box::new(file), 0),
+        None => Output::new(console.out, 0),
     };
     let mut text = Vec::new();
     let mut unbalanced = false;
@@ -190,8 +190,8 @@ fn html(args: &Arguments, file: Option<File>, mut console: Console) -> Result<u8
     let mut text = Vec::new();
     views::html::page(&shown, comparison.as_ref(), &mut text)?;
     match file {
-        Some(file) => Output::new(Box::new(file), false).write(&text)?,
-        None => Output::new(console.out, false).write(&text)?,
+        Some(file) => Output::new(Box::new(file), 0).write(&text)?,
+        None => Output::new(console.out, 0).write(&text)?,
     }
     Ok(u8::from(summaries.iter().any(|(s, _)| !s.ledger.balanced && !s.ledger.stages.is_empty())))
 }

@@ -1,11 +1,12 @@
 //! Values on the command line: durations, stages, probe methods, formats.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use clap::ValueEnum;
+use clap_complete::CompletionCandidate;
 use latency_common::{bucket::MAX_VALUE, stage::Stage};
 
-use crate::{kernel::plan::Choice, model::run::Transport};
+use crate::{host::interfaces, kernel::plan::Choice, model::run::Transport};
 
 /// Longest stretch of time that makes sense for a run: more is taken for a slip.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -80,6 +81,12 @@ pub(crate) fn stage(text: &str) -> Result<Stage, String> {
         let names: Vec<&str> = Stage::ALL.into_iter().map(Stage::name).collect();
         format!("no such stage; there are {}", names.join(", "))
     })
+}
+
+/// The interfaces of this network namespace, for the shell to complete.
+pub(crate) fn interfaces() -> Vec<CompletionCandidate> {
+    let interfaces = interfaces::list(Path::new("/")).unwrap_or_default();
+    interfaces.into_iter().map(|interface| CompletionCandidate::new(interface.name)).collect()
 }
 
 /// Reads `auto` or the name of a method.

@@ -30,6 +30,7 @@ fn run(kernel: &str) -> Run {
         threshold_ns: MS,
         transport: Transport::Maps,
         probes: Vec::new(),
+        sampling: crate::model::run::Sampling::default(),
         cpus: 1,
         version: "0.1.0".into(),
     }
@@ -64,7 +65,7 @@ fn table((stalls, calls): ([u64; 5], u64)) -> Recorded {
     let mut at = 0;
     for (power, count) in stalls.into_iter().enumerate() {
         for _ in 0..count {
-            seconds[at % 30].record(3 * MS << power >> 1, MS, 0);
+            seconds[at % 30].record(((3 * MS) << power) / 2, MS, 0);
             // A step that is prime to 30 spreads the few as well as the many.
             at += 7;
         }

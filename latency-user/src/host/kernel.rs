@@ -35,6 +35,13 @@ pub fn own_netns(root: &Path) -> Result<u32> {
         .with_context(|| format!("{}: inode {inode} is not a namespace's", path.display()))
 }
 
+/// Packets that a poll of a CPU's backlog may process: `net.core.dev_weight` times its bias.
+pub fn backlog_weight(root: &Path) -> Option<u32> {
+    let read = |name| read_line(&root.join("proc/sys/net/core").join(name)).ok()?.parse().ok();
+    let weight: u32 = read("dev_weight")?;
+    weight.checked_mul(read("dev_weight_rx_bias")?)
+}
+
 fn read_line(path: &Path) -> Result<String> {
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     Ok(text.trim_end().to_owned())

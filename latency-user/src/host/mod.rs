@@ -5,11 +5,15 @@
 //! does not tell stays `None` or empty; nothing is concluded here beyond the one question that
 //! needs two sources: which IRQ serves a queue.
 
+pub mod cgroups;
 pub mod cpus;
 pub mod interfaces;
 pub mod interrupts;
 pub mod kernel;
 pub mod netdev;
+pub mod protocol_counters;
 pub mod queue_irqs;
+pub mod socket_owners;
 pub mod softirqs;
+pub mod tcp_pressure;
 pub mod usage;

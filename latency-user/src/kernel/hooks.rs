@@ -7,7 +7,7 @@ use crate::model::run::Method;
 /// What a program is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A raw tracepoint.
+    /// A raw tracepoint, with its group in front.
     Tracepoint(&'static str),
     /// The entry of a function, by trampoline.
     Fentry(&'static str),
@@ -46,13 +46,19 @@ const fn hook(program: &'static str, target: Target, turn: Turn) -> Hook {
     Hook { program, target, turn }
 }
 
-const SOFTIRQ_RAISE: Hook = hook("softirq_raise", Target::Tracepoint("softirq_raise"), Turn::Begin);
-const SOFTIRQ_ENTRY: Hook = hook("softirq_entry", Target::Tracepoint("softirq_entry"), Turn::Both);
-const SOFTIRQ_EXIT: Hook = hook("softirq_exit", Target::Tracepoint("softirq_exit"), Turn::End);
-const NAPI_POLL: Hook = hook("napi_poll", Target::Tracepoint("napi_poll"), Turn::End);
+const SOFTIRQ_RAISE: Hook =
+    hook("softirq_raise", Target::Tracepoint("irq:softirq_raise"), Turn::Begin);
+const SOFTIRQ_ENTRY: Hook =
+    hook("softirq_entry", Target::Tracepoint("irq:softirq_entry"), Turn::Both);
+const SOFTIRQ_EXIT: Hook = hook("softirq_exit", Target::Tracepoint("irq:softirq_exit"), Turn::End);
+const NAPI_POLL: Hook = hook("napi_poll", Target::Tracepoint("napi:napi_poll"), Turn::End);
 const IRQ_ENTRY: Hook =
-    hook("irq_handler_entry", Target::Tracepoint("irq_handler_entry"), Turn::Begin);
-const IRQ_EXIT: Hook = hook("irq_handler_exit", Target::Tracepoint("irq_handler_exit"), Turn::End);
+    hook("irq_handler_entry", Target::Tracepoint("irq:irq_handler_entry"), Turn::Begin);
+const IRQ_EXIT: Hook =
+    hook("irq_handler_exit", Target::Tracepoint("irq:irq_handler_exit"), Turn::End);
+
+/// The program that takes stacks of stalls.
+pub const SAMPLER: &str = "sample_stall";
 
 /// The packet probe that tells which RX queue a NAPI instance serves, at both of its hooks.
 pub const RX_QUEUE_TRACEPOINTS: [&str; 2] = ["napi_gro_receive_entry", "napi_gro_frags_entry"];
@@ -106,7 +112,8 @@ pub const fn methods(stage: Stage) -> &'static [Method] {
 /// The programs that time `stage` by `method`; empty where the stage has no such method.
 pub const fn hooks(stage: Stage, method: Method) -> &'static [Hook] {
     match (stage, method) {
-        (Stage::RxWait, Method::Tracepoint) => &[SOFTIRQ_RAISE, SOFTIRQ_ENTRY],
+        // Exits tell which vectors held the CPU meanwhile.
+        (Stage::RxWait, Method::Tracepoint) => &[SOFTIRQ_RAISE, SOFTIRQ_ENTRY, SOFTIRQ_EXIT],
         (Stage::NetRx | Stage::Softirq, Method::Tracepoint) => &[SOFTIRQ_ENTRY, SOFTIRQ_EXIT],
         (Stage::NetRx, Method::Fentry) => &NET_RX_FENTRY,
         (Stage::NetRx, Method::Kprobe) => &NET_RX_KPROBE,
@@ -132,6 +139,11 @@ pub const fn caveat(stage: Stage, method: Method) -> Option<&'static str> {
     }
 }
 
+/// The name of a tracepoint without its group.
+pub fn without_group(tracepoint: &str) -> &str {
+    tracepoint.split_once(':').map_or(tracepoint, |(_, name)| name)
+}
+
 impl Target {
     /// The function that must exist, for methods that probe one.
     pub const fn function(self) -> Option<&'static str> {
@@ -148,7 +160,7 @@ impl Target {
     }
 }
 
-/// What a stage is attached to, in words: `softirq_raise/softirq_entry`.
+/// What a stage is attached to, in words: `irq:softirq_entry/irq:softirq_exit`.
 pub fn attach_points(stage: Stage, method: Method) -> String {
     let mut names: Vec<&str> = hooks(stage, method)
         .iter()

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::{Read, Seek, Write},
+    io::{ErrorKind, Read, Seek, Write},
     path::Path,
 };
 
@@ -14,11 +14,14 @@ const PATH: &str = "/run/latency-user.lock";
 /// Held while tracing.
 #[derive(Debug)]
 pub struct Instance {
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Instance {
     /// Takes the place of the one tracer.
+    ///
+    /// Who may trace but not write to `/run` shares a lock file that root has made; where there is
+    /// none, nobody can be told from nobody, and the place is taken unseen.
     ///
     /// # Errors
     ///
@@ -28,13 +31,19 @@ impl Instance {
     }
 
     fn claim_at(path: &Path) -> Result<Self, Failure> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(|error| Failure::new(format!("open lock file {}: {error}", path.display())))?;
+        let made =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let opened = match made {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => File::open(path),
+            other => other,
+        };
+        let mut file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self { _lock: None }),
+            Err(error) => {
+                return Err(Failure::new(format!("open lock file {}: {error}", path.display())));
+            }
+        };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -56,7 +65,7 @@ impl Instance {
             .set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| write!(file, "{}", std::process::id()));
-        Ok(Self { _lock: file })
+        Ok(Self { _lock: Some(file) })
     }
 }
 

@@ -1,39 +1,40 @@
 //! Loads the programs, attaches them in their turns, and maps what they write.
 
-use std::{any::Any, collections::BTreeMap};
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result, anyhow};
 use aya::{
-    Ebpf, EbpfLoader, Pod,
-    maps::{HashMap, Map, MapData, RingBuf},
+    Ebpf, EbpfLoader,
+    maps::{HashMap, Map, RingBuf},
     programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
 };
 use aya_log::EbpfLogger;
-use latency_common::{
-    event::IntervalEvent,
-    row::HistogramRow,
-    slot::{RowLayout, SlotInfo},
-    stage::Stage,
-    state::{CollapseStack, CpuState},
-};
-use log::Log;
+use latency_common::{event::IntervalEvent, slot::RowLayout, stage::Stage};
 
 use super::{
-    hooks::{self, Hook, Target, Turn},
+    attached::{Attached, Link},
+    hooks::{self, Hook, Target},
     mapped::Mapped,
     offsets,
     plan::{Failures, KernelFacts},
+    sampler,
 };
-use crate::model::run::{Method, ProbeUse, Transport};
+use crate::{
+    host::cpus,
+    model::run::{Method, ProbeUse, Transport},
+};
 
 /// The eBPF object, compiled in.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/latency-ebpf"));
+
+/// What has lasted for this part of the threshold may become a stall, and is sampled.
+const SAMPLED_PART: u64 = 4;
 
 /// The kernel's own errno for what it does not support; libc has no name for it.
 const ENOTSUPP: i32 = 524;
 
 /// What the programs are told before they are loaded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Arrangement of the rows.
     pub layout: RowLayout,
@@ -41,44 +42,19 @@ pub struct Settings {
     pub threshold_ns: u64,
     /// How events travel.
     pub transport: Transport,
-    /// Size of the ring buffer, bytes: a power of two, at least a page.
+    /// Size of the ring buffer of events, bytes: a power of two, at least a page.
     pub ring_bytes: u32,
+    /// Size of the ring buffer of records of stalls, as above.
+    pub record_bytes: u32,
+    /// Stalls and slow collapses that a CPU may report in one second.
+    pub records_per_second: u64,
+    /// Calls of `tcp_collapse` at or above it are reported with their socket, ns.
+    pub collapse_threshold_ns: u64,
+    /// Ticks of the sampler in one second; 0: no stacks.
+    pub sample_hz: u64,
     /// Whether the kernel side's own warnings are wanted.
     pub log: bool,
 }
-
-/// Programs at work. Everything is detached and freed when this is dropped, or the process ends.
-pub struct Attached {
-    ebpf: Ebpf,
-    links: Vec<(Turn, Link)>,
-    rx_queue_links: Vec<Link>,
-    /// All rows.
-    pub rows: Mapped<HistogramRow>,
-    /// State of each CPU.
-    pub cpus: Mapped<CpuState>,
-    /// Who each slot was handed to.
-    pub slots: Mapped<SlotInfo>,
-    /// Number of slots asked for.
-    pub slot_cursor: Mapped<u64>,
-    collapsing: HashMap<MapData, u64, Collapsing>,
-    /// The ring buffer, when events are sent.
-    pub events: Option<RingBuf<MapData>>,
-    /// The kernel side's warnings, when they are wanted.
-    pub logger: Option<EbpfLogger<&'static dyn Log>>,
-    /// Number of programs attached.
-    pub programs: usize,
-}
-
-/// Lets aya copy the kernel side's record of calls under way.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Collapsing(CollapseStack);
-
-// SAFETY: `repr(C)` struct of u64.
-unsafe impl Pod for Collapsing {}
-
-/// A link that detaches its program when it is dropped.
-type Link = Box<dyn Any>;
 
 /// Why attaching failed.
 #[derive(Debug)]
@@ -154,6 +130,7 @@ pub fn attach(
     let slots = Mapped::new(take("SLOT_INFO")?, layout.slots).context("slots")?;
     let slot_cursor = Mapped::new(take("SLOT_CURSOR")?, 1).context("slot cursor")?;
     let collapsing = HashMap::try_from(take("COLLAPSING")?).context("calls under way")?;
+    let records = RingBuf::try_from(take("RECORDS")?).context("ring buffer of stalls")?;
     let events = match settings.transport.sends_events() {
         true => Some(RingBuf::try_from(take("EVENTS")?).context("ring buffer")?),
         false => None,
@@ -162,11 +139,23 @@ pub fn attach(
         true => Some(EbpfLogger::init(&mut ebpf).context("log of the kernel side")?),
         false => None,
     };
-    let programs = links.len();
+    let mut programs: Vec<&'static str> = wanted.iter().map(|(hook, ..)| hook.program).collect();
+    let (sampler, sampler_failure) = match start_sampler(&mut ebpf, settings) {
+        Ok(links) => (links, None),
+        Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+    };
+    if !sampler.is_empty() {
+        programs.push(hooks::SAMPLER);
+    }
+    let misses_field = "perf_event.kprobe.missed";
     Ok(Attached {
         ebpf,
         links,
+        sampler,
         rx_queue_links: Vec::new(),
+        kprobe_misses_are_told: facts.btf.offset("bpf_link_info", misses_field).is_some(),
+        records,
+        sampler_failure,
         rows,
         cpus,
         slots,
@@ -178,50 +167,11 @@ pub fn attach(
     })
 }
 
-impl Attached {
-    /// Detaches the programs of `turn`.
-    pub fn detach(&mut self, turn: Turn) {
-        self.links.retain(|(of, _)| *of != turn);
+fn start_sampler(ebpf: &mut Ebpf, settings: &Settings) -> Result<Vec<Link>> {
+    if settings.sample_hz == 0 {
+        return Ok(Vec::new());
     }
-
-    /// Calls of `tcp_collapse` under way.
-    pub fn collapses_under_way(&self) -> u64 {
-        self.collapsing.iter().filter_map(Result::ok).map(|(_, calls)| calls.0.depth).sum()
-    }
-
-    /// Attaches the packet probe that tells which RX queue a NAPI instance serves.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel lacks its tracepoints or refuses.
-    pub fn watch_rx_queues(&mut self) -> Result<()> {
-        if !self.rx_queue_links.is_empty() {
-            return Ok(());
-        }
-        let program: &mut RawTracePoint = self
-            .ebpf
-            .program_mut(hooks::RX_QUEUE_PROGRAM)
-            .context("the eBPF object has no packet probe")?
-            .try_into()?;
-        if program.fd().is_err() {
-            program.load()?;
-        }
-        for tracepoint in hooks::RX_QUEUE_TRACEPOINTS {
-            let id = program.attach(tracepoint)?;
-            self.rx_queue_links.push(Box::new(program.take_link(id)?));
-        }
-        Ok(())
-    }
-
-    /// Detaches the packet probe.
-    pub fn unwatch_rx_queues(&mut self) {
-        self.rx_queue_links.clear();
-    }
-
-    /// Whether the packet probe is attached.
-    pub fn watches_rx_queues(&self) -> bool {
-        !self.rx_queue_links.is_empty()
-    }
+    sampler::attach(ebpf, settings.sample_hz, &cpus::online(Path::new("/"))?)
 }
 
 fn in_use(uses: &[ProbeUse]) -> impl Iterator<Item = (Stage, Method)> {
@@ -241,9 +191,13 @@ fn load_object(uses: &[ProbeUse], settings: &Settings, facts: &KernelFacts) -> R
     let wake_at_bytes = u64::from(settings.ring_bytes / 4);
     let slot_base = layout.slot_base();
     let log_level: u8 = if settings.log { 0xff } else { 0 };
+    let records_wake_at_bytes = u64::from(settings.record_bytes / 4);
+    let sample_after_ns = settings.threshold_ns / SAMPLED_PART;
     let offsets = offsets::resolve(&facts.btf);
 
     let mut loader = EbpfLoader::new();
+    // The kernel's types would be parsed for relocations, of which the object has none.
+    loader.btf(None);
     for (global, offset) in &offsets {
         loader.override_global(global, offset, true);
     }
@@ -254,10 +208,15 @@ fn load_object(uses: &[ProbeUse], settings: &Settings, facts: &KernelFacts) -> R
         .override_global("COUNT_IN_ROWS", &count_in_rows, true)
         .override_global("SEND_EVENTS", &send_events, true)
         .override_global("WAKE_AT_BYTES", &wake_at_bytes, true)
+        .override_global("RECORDS_PER_SECOND", &settings.records_per_second, true)
+        .override_global("RECORDS_WAKE_AT_BYTES", &records_wake_at_bytes, true)
+        .override_global("SAMPLE_AFTER_NS", &sample_after_ns, true)
+        .override_global("COLLAPSE_THRESHOLD_NS", &settings.collapse_threshold_ns, true)
         .override_global("ROWS_PER_CPU", &layout.rows_per_cpu, true)
         .override_global("SLOT_BASE", &slot_base, true)
         .override_global("SLOTS", &layout.slots, true)
         .override_global(aya_log::LEVEL, &log_level, true)
+        .map_max_entries("RECORDS", settings.record_bytes)
         .map_max_entries("ROWS", layout.rows())
         .map_max_entries("CPUS", layout.cpus)
         .map_max_entries("SLOT_OF", layout.slots)
@@ -284,7 +243,7 @@ fn attach_program(ebpf: &mut Ebpf, hook: &Hook, facts: &KernelFacts) -> Result<L
     Ok(match hook.target {
         Target::Tracepoint(name) => {
             let program = <&mut RawTracePoint>::try_from(program)?;
-            let id = program.attach(name)?;
+            let id = program.attach(hooks::without_group(name))?;
             Box::new(program.take_link(id)?)
         }
         Target::Fentry(_) => {

@@ -2,12 +2,17 @@
 //!
 //! Owns every use of aya's loader. Formats nothing for people.
 
+pub mod addresses;
+pub mod attached;
 pub mod btf;
 pub mod hooks;
 pub mod instance;
 pub mod loader;
 pub mod mapped;
+pub mod misses;
 pub mod offsets;
 pub mod plan;
 pub mod privileges;
+pub mod records;
+pub mod sampler;
 pub mod symbols;

@@ -75,7 +75,7 @@ impl KernelFacts {
             );
         }
         hooks.iter().find_map(|hook| match hook.target {
-            Target::Tracepoint(name) => (!self.btf.has_tracepoint(name))
+            Target::Tracepoint(name) => (!self.btf.has_tracepoint(hooks::without_group(name)))
                 .then(|| format!("the kernel has no tracepoint {name}")),
             Target::Fentry(function) | Target::Fexit(function) => (!self
                 .btf

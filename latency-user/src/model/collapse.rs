@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::place::Place;
+
 /// One slow call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Collapse {
@@ -26,9 +28,9 @@ pub struct Collapse {
     pub before: SocketState,
     /// Memory of received data after the call, bytes.
     pub rmem_alloc_after: u64,
-    /// The NAPI poll during which it happened, as an interface and queue; absent in processes.
+    /// The queue during whose poll it happened; absent in processes, and where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub polled: Option<String>,
+    pub polled: Option<Place>,
 }
 
 /// A TCP socket.

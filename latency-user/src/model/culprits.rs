@@ -86,6 +86,9 @@ const HELPERS: [&str; 64] = [
 /// Shares of stalled time below this are summed up as others.
 const LEAST_SHARE: f64 = 0.01;
 
+/// A caller takes over a callee that has at most so many times its own samples.
+const CALLER_PART: u64 = 4;
+
 /// A function and its part of the samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Culprit {
@@ -105,16 +108,19 @@ pub fn culprit(frames: &[String]) -> Option<&str> {
 }
 
 /// The culprits of many stacks, worst first. Those below a hundredth of the samples are left out.
+///
+/// A function that is reached through another culprit alone counts for that one, unless that
+/// hardly has samples itself: what a loop calls is part of it, what an entry point calls is not.
 pub fn culprits<'a>(stacks: impl IntoIterator<Item = &'a Stack>) -> Vec<Culprit> {
-    let mut samples: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut whole = 0;
-    for stack in stacks {
-        whole += stack.count;
-        if let Some(function) = culprit(&stack.frames) {
-            *samples.entry(function).or_default() += stack.count;
-        }
+    let mut blamed: Vec<Blamed> = stacks.into_iter().filter_map(Blamed::new).collect();
+    let whole: u64 = blamed.iter().map(|one| one.count).sum();
+    let mut rising: Vec<(u64, &str)> =
+        samples_of(&blamed).into_iter().map(|(function, samples)| (samples, function)).collect();
+    rising.sort_unstable();
+    for (_, function) in rising {
+        hand_up(&mut blamed, function);
     }
-    let mut culprits: Vec<Culprit> = samples
+    let mut culprits: Vec<Culprit> = samples_of(&blamed)
         .into_iter()
         .map(|(function, samples)| Culprit {
             function: function.to_owned(),
@@ -125,6 +131,64 @@ pub fn culprits<'a>(stacks: impl IntoIterator<Item = &'a Stack>) -> Vec<Culprit>
         .collect();
     culprits.sort_by(|a, b| b.samples.cmp(&a.samples).then_with(|| a.function.cmp(&b.function)));
     culprits
+}
+
+/// A stack and the frame that is blamed for it.
+struct Blamed<'a> {
+    frames: &'a [String],
+    at: usize,
+    count: u64,
+}
+
+impl<'a> Blamed<'a> {
+    fn new(stack: &'a Stack) -> Option<Self> {
+        let function = culprit(&stack.frames)?;
+        let at = stack.frames.iter().position(|frame| frame == function)?;
+        Some(Self { frames: &stack.frames, at, count: stack.count })
+    }
+
+    fn function(&self) -> &'a str {
+        &self.frames[self.at]
+    }
+
+    /// Place of `function` among the callers of the blamed frame.
+    fn caller(&self, function: &str) -> Option<usize> {
+        let callers = &self.frames[self.at + 1..];
+        callers.iter().position(|frame| frame == function).map(|place| self.at + 1 + place)
+    }
+}
+
+fn samples_of<'a>(blamed: &[Blamed<'a>]) -> BTreeMap<&'a str, u64> {
+    let mut samples = BTreeMap::new();
+    for one in blamed {
+        *samples.entry(one.function()).or_default() += one.count;
+    }
+    samples
+}
+
+/// Blames the nearest caller that all stacks of `function` share and that is a culprit of a
+/// [`CALLER_PART`]th of its samples itself, if there is one.
+fn hand_up(blamed: &mut [Blamed], function: &str) {
+    let samples = samples_of(blamed);
+    let own = samples.get(function).copied().unwrap_or(0);
+    let mut of_function = blamed.iter().filter(|one| one.function() == function);
+    let Some(first) = of_function.next() else { return };
+    let shared = |caller: &&String| {
+        let is_culprit =
+            samples.get(caller.as_str()).is_some_and(|samples| samples * CALLER_PART >= own);
+        is_culprit
+            && caller.as_str() != function
+            && blamed
+                .iter()
+                .filter(|one| one.function() == function)
+                .all(|one| one.caller(caller).is_some())
+    };
+    let Some(caller) = first.frames[first.at + 1..].iter().find(shared).cloned() else { return };
+    for one in blamed.iter_mut().filter(|one| one.function() == function) {
+        if let Some(at) = one.caller(&caller) {
+            one.at = at;
+        }
+    }
 }
 
 /// Adds `count` samples of `frames` to `stacks`.
@@ -157,13 +221,27 @@ mod tests {
         let stacks = [
             stack(&["kfree_skb_list", "a", "root"], 21),
             stack(&["b", "root"], 62),
-            stack(&["b", "a", "root"], 17),
+            stack(&["b", "c", "root"], 17),
             stack(&["rare"], 0),
         ];
         let found = culprits(&stacks);
         let names: Vec<_> = found.iter().map(|c| (c.function.as_str(), c.samples)).collect();
         assert_eq!(names, [("b", 79), ("a", 21)]);
         assert!((found[0].share - 0.79).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_only_a_culprit_calls_is_part_of_it() {
+        let stacks = [
+            stack(&["collapse_one", "collapse", "rcv"], 37),
+            stack(&["sock_rfree", "collapse_one", "collapse", "rcv"], 3),
+            stack(&["collapse", "rcv"], 20),
+            stack(&["ack", "rcv"], 36),
+            stack(&["rcv"], 4),
+        ];
+        let found = culprits(&stacks);
+        let names: Vec<_> = found.iter().map(|c| (c.function.as_str(), c.samples)).collect();
+        assert_eq!(names, [("collapse", 60), ("ack", 36), ("rcv", 4)]);
     }
 
     #[test]

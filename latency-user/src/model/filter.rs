@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::series::{Owner, Series};
+use latency_common::stage::Stage;
+
+use super::{place::Place, series::Series};
 
 /// Keeps what concerns some interfaces.
 #[derive(Clone, Debug, Default)]
@@ -14,21 +16,24 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether `series` is asked for: everything that is kept per CPU, the queues of the
-    /// interfaces, and their IRQs. The backlogs stay: they carry what loopback and RPS bring.
+    /// Whether `series` is asked for.
     pub fn keeps(&self, series: &Series) -> bool {
+        self.keeps_place(series.stage, &Place::from(&series.owner))
+    }
+
+    /// Whether what a stage did at a place is asked for: everything that is kept per CPU, the
+    /// queues of the interfaces, and their IRQs. The backlogs stay: they carry what loopback and
+    /// RPS bring.
+    pub fn keeps_place(&self, stage: Stage, place: &Place) -> bool {
         if self.ifaces.is_empty() {
             return true;
         }
-        match &series.owner {
-            Owner::Cpu(_) | Owner::Vector { .. } | Owner::OnHost { .. } => true,
-            Owner::Irq { number, .. } => number.is_none_or(|number| self.irqs.contains(&number)),
-            Owner::Queue(queue) => match queue.iface() {
-                Some(iface) => {
-                    queue.netns().is_none() && self.ifaces.iter().any(|name| name == iface)
-                }
-                None => true,
-            },
+        if stage == Stage::Irq {
+            return place.irq.is_none_or(|number| self.irqs.contains(&number));
+        }
+        match &place.iface {
+            Some(iface) => place.netns.is_none() && self.ifaces.contains(iface),
+            None => true,
         }
     }
 }

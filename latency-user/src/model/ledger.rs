@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
-use latency_common::{stage::Stage, state::StageLedger};
+use latency_common::{
+    stage::Stage,
+    state::{RecordLedger, StageLedger},
+};
 use serde::{Deserialize, Serialize};
 
 /// The ledgers of all stages of a run.
@@ -15,8 +18,61 @@ pub struct Ledger {
     /// With both transports at once: rows whose counts differ between them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows_that_differ: Option<u64>,
-    /// Whether every stage's books balance.
+    /// Records of slow calls of `tcp_collapse`.
+    #[serde(default)]
+    pub collapses: RecordBooks,
+    /// Samples of stalls under way.
+    #[serde(default)]
+    pub samples: RecordBooks,
+    /// Records that could not be understood.
+    #[serde(default)]
+    pub malformed_records: u64,
+    /// What the kernel skipped of each program.
+    #[serde(default)]
+    pub programs: Vec<ProgramBooks>,
+    /// Whether every stage's books balance, and those of records.
     pub balanced: bool,
+}
+
+/// The books of one kind of record, summed over all CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordBooks {
+    /// Records that the kernel side sent.
+    pub submitted: u64,
+    /// Records that arrived.
+    pub received: u64,
+    /// Records that found the ring buffer full.
+    pub dropped: u64,
+    /// Records above the limit in a second.
+    pub limited: u64,
+}
+
+/// What the kernel skipped of one program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramBooks {
+    /// Name of the program.
+    pub program: String,
+    /// Runs that the kernel skipped, because the program was at work on the CPU already; absent
+    /// when the kernel does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recursion_misses: Option<u64>,
+    /// Calls that a kprobe or kretprobe missed (`nmissed`); absent for other programs, and on
+    /// kernels before 6.7, which do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missed: Option<u64>,
+}
+
+/// What has been counted of a stage apart from the kernel side's own ledger.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted {
+    /// Intervals in rows, or received as events when there are no rows.
+    pub recorded: u64,
+    /// Intervals under way.
+    pub open: u64,
+    /// Events received.
+    pub events: u64,
+    /// Records of stalls received.
+    pub records: u64,
 }
 
 /// The books of one stage, summed over all CPUs.
@@ -46,23 +102,26 @@ pub struct StageBooks {
     pub ring_received: u64,
     /// Events that found the ring buffer full.
     pub ring_dropped: u64,
+    /// Records of the stage's stalls.
+    #[serde(default)]
+    pub records: RecordBooks,
     /// `begins` equals `recorded + open + begins_without_end + backwards` (plus `ring_dropped`
-    /// when only events are kept), and `ring_submitted` equals `ring_received`.
+    /// when only events are kept), `ring_submitted` equals `ring_received`, and records that were
+    /// submitted were received.
     pub balanced: bool,
 }
 
 impl StageBooks {
-    /// Sums up a stage.
-    ///
-    /// `recorded` counts what is in rows (`in_rows`) or was received as events.
+    /// Sums up a stage. `in_rows`: intervals are counted in rows.
     pub fn new(
         stage: Stage,
         cpus: &StageLedger,
-        recorded: u64,
-        open: u64,
-        received: u64,
+        records: &RecordLedger,
+        counted: Counted,
         in_rows: bool,
     ) -> Self {
+        let Counted { recorded, open, events: received, records: records_received } = counted;
+        let records = RecordBooks::new(records, records_received);
         let ended = recorded
             + open
             + cpus.begins_without_end
@@ -81,21 +140,36 @@ impl StageBooks {
             ring_submitted: cpus.ring_submitted,
             ring_received: received,
             ring_dropped: cpus.ring_dropped,
-            balanced: cpus.begins == ended && cpus.ring_submitted == received,
+            balanced: cpus.begins == ended
+                && cpus.ring_submitted == received
+                && records.is_balanced(),
+            records,
         }
     }
 }
 
+impl RecordBooks {
+    /// Puts both sides together.
+    pub fn new(sent: &RecordLedger, received: u64) -> Self {
+        Self { submitted: sent.submitted, received, dropped: sent.dropped, limited: sent.limited }
+    }
+
+    /// Whether all that were sent arrived.
+    pub fn is_balanced(&self) -> bool {
+        self.submitted == self.received
+    }
+}
+
 impl Ledger {
-    /// Puts the stages' books together.
-    pub fn new(
-        stages: Vec<StageBooks>,
-        malformed_events: u64,
-        rows_that_differ: Option<u64>,
-    ) -> Self {
-        let balanced = malformed_events == 0
-            && rows_that_differ.unwrap_or(0) == 0
-            && stages.iter().all(|books| books.balanced);
-        Self { stages, malformed_events, rows_that_differ, balanced }
+    /// Whether every sum holds.
+    #[must_use]
+    pub fn closed(mut self) -> Self {
+        self.balanced = self.malformed_events == 0
+            && self.malformed_records == 0
+            && self.rows_that_differ.unwrap_or(0) == 0
+            && self.collapses.is_balanced()
+            && self.samples.is_balanced()
+            && self.stages.iter().all(|books| books.balanced);
+        self
     }
 }

@@ -19,5 +19,7 @@ pub mod series;
 pub mod source;
 pub mod stage_name;
 pub mod stall;
+pub mod stall_totals;
 pub mod summary;
+pub mod tcp_pressure;
 pub mod timeline;

@@ -104,6 +104,15 @@ fn known_probes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ProbeU
         .collect())
 }
 
+/// How stacks of stalls were taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// Ticks of the clock in one second, on each CPU; 0: none were taken.
+    pub hz: u64,
+    /// What the reader must know: where the clock cannot look, why there are no names.
+    pub note: String,
+}
+
 /// Header of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
@@ -124,6 +133,9 @@ pub struct Run {
     /// One entry for each stage that was asked for.
     #[serde(deserialize_with = "known_probes")]
     pub probes: Vec<ProbeUse>,
+    /// How stacks of stalls were taken.
+    #[serde(default)]
+    pub sampling: Sampling,
     /// Possible CPUs of the machine.
     pub cpus: u32,
     /// Version of this program.

@@ -5,7 +5,11 @@ use std::{borrow::Cow, collections::BTreeMap};
 use latency_common::stage::Stage;
 use serde::{Deserialize, Serialize};
 
-use super::{distribution::Distribution, ledger::Ledger, place::Place, run::Run, series::Series};
+use super::{
+    collapse::SocketTotal, culprits::Culprit, distribution::Distribution, ledger::Ledger,
+    place::Place, run::Run, series::Series, stall::Stall, stall_totals::StallTotals,
+    tcp_pressure::TcpPressure,
+};
 
 /// Version of the JSON that is made from these structures.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -98,19 +102,47 @@ impl SeriesSummary {
 pub struct Stalls {
     /// Durations at or above it are stalls, ns.
     pub threshold_ns: u64,
-    /// Stalls of each stage that had any; the parts of a queue and of its CPU overlap, so there
-    /// is no sum over stages.
+    /// Stalls of each stage that had any, by the histograms; the parts of a queue and of its CPU
+    /// overlap, so there is no sum over stages.
     pub by_stage: BTreeMap<Cow<'static, str>, u64>,
+    /// Samples that were taken during stalls.
+    #[serde(default)]
+    pub samples: u64,
+    /// The functions that stalls were spent in, worst first.
+    #[serde(default)]
+    pub culprits: Vec<Culprit>,
+    /// The longest stalls, longest first.
+    #[serde(default)]
+    pub worst: Vec<Stall>,
+    /// The sockets whose collapses took the most time, worst first.
+    #[serde(default)]
+    pub sockets: Vec<SocketTotal>,
+    /// What TCP did to stay inside its receive buffers, by network namespace.
+    #[serde(default)]
+    pub tcp: Vec<TcpPressure>,
 }
 
 impl Stalls {
-    /// Counts the stalls of `series`.
-    pub fn new(threshold_ns: u64, series: &[SeriesSummary]) -> Self {
+    /// Puts together what the histograms count and what records tell.
+    pub fn new(
+        threshold_ns: u64,
+        series: &[SeriesSummary],
+        totals: &StallTotals,
+        tcp: Vec<TcpPressure>,
+    ) -> Self {
         let mut by_stage = BTreeMap::new();
         for one in series.iter().filter(|one| one.over_threshold > 0) {
             *by_stage.entry(one.stage.clone()).or_default() += one.over_threshold;
         }
-        Self { threshold_ns, by_stage }
+        Self {
+            threshold_ns,
+            by_stage,
+            samples: totals.samples(),
+            culprits: totals.culprits(),
+            worst: totals.worst().to_vec(),
+            sockets: totals.sockets(),
+            tcp,
+        }
     }
 }
 

@@ -14,12 +14,14 @@ use super::{
 use crate::model::{
     collapse::Collapse,
     distribution::Distribution,
+    interval::Interval,
     ledger::Ledger,
     place::Place,
     run::Run,
     series::{Owner, Queue, Series},
     source::Source,
     stall::{Stack, Stall},
+    stall_totals::StallTotals,
     summary::{SelfCost, SeriesSummary, Stalls, Summary},
 };
 
@@ -47,6 +49,8 @@ pub struct Whole {
     pub collapses: Vec<Collapse>,
     /// Samples by stack, deepest frame first.
     pub stacks: BTreeMap<Vec<String>, u64>,
+    /// What the stalls add up to, for runs that did not end.
+    stall_totals: StallTotals,
     /// What the user must know of the file.
     pub remarks: Vec<String>,
 }
@@ -59,11 +63,11 @@ impl Whole {
     ///
     /// # Errors
     ///
-    /// As [`Reader::next`].
+    /// As [`Reader::next_entry`].
     pub fn read(path: &Path, mut watch: impl FnMut(&RecordedInterval)) -> Result<Self, ReadError> {
         let mut reader = Reader::open(path)?;
         let mut whole = Self::default();
-        while let Some(entry) = reader.next()? {
+        while let Some(entry) = reader.next_entry()? {
             if let Entry::Interval(interval) = &entry {
                 watch(interval);
             }
@@ -95,6 +99,15 @@ impl Whole {
                         None => drop(self.totals.insert(source.clone(), distribution.clone())),
                     }
                 }
+                let of_stalls = Interval {
+                    began_at: UNIX_EPOCH,
+                    duration: interval.duration,
+                    series: Vec::new(),
+                    stalls: interval.stalls.clone(),
+                    collapses: interval.collapses.clone(),
+                    stacks: interval.stacks.clone(),
+                };
+                self.stall_totals.add(&of_stalls);
                 keep_worst(&mut self.stalls, interval.stalls, |stall| stall.duration_ns);
                 keep_worst(&mut self.collapses, interval.collapses, |one| one.duration_ns);
                 for Stack { frames, count } in interval.stacks {
@@ -130,9 +143,13 @@ impl Whole {
         ordered.sort_by_key(|(at, _)| *at);
         let timed: Timed = ordered.into_iter().map(|(_, one)| one).collect();
         let series: Vec<_> = timed.iter().map(|(s, d)| SeriesSummary::new(s, d)).collect();
-        let stalls = Stalls::new(run.threshold_ns, &series);
+        let stalls = Stalls::new(run.threshold_ns, &series, &self.stall_totals, Vec::new());
         let summary = match &self.end {
-            Some(end) => Summary { series, stalls, ..end.clone() },
+            Some(end) => {
+                // The run itself saw every stall, and TCP's counters.
+                let stalls = Stalls { by_stage: stalls.by_stage, ..end.stalls.clone() };
+                Summary { series, stalls, ..end.clone() }
+            }
             None => {
                 if self.merge.is_none() {
                     run.duration_s = self.length.as_secs_f64();

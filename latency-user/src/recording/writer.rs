@@ -261,7 +261,8 @@ mod tests {
     use super::*;
     use crate::model::{
         ledger::Ledger,
-        run::Transport,
+        run::{Sampling, Transport},
+        stall_totals::StallTotals,
         summary::{SelfCost, SeriesSummary, Stalls},
     };
 
@@ -275,6 +276,7 @@ mod tests {
             threshold_ns: 1_000_000,
             transport: Transport::Maps,
             probes: Vec::new(),
+            sampling: Sampling::default(),
             cpus: 4,
             version: "0.1.0".into(),
         }
@@ -339,9 +341,9 @@ mod tests {
             .collect();
         Summary {
             run: run(),
-            stalls: Stalls::new(1_000_000, &series),
+            stalls: Stalls::new(1_000_000, &series, &StallTotals::default(), Vec::new()),
             series,
-            ledger: Ledger::new(Vec::new(), 0, None),
+            ledger: Ledger::default().closed(),
             self_cost: SelfCost::default(),
         }
     }

@@ -22,18 +22,34 @@ struct IntervalSummary {
     series: Vec<SeriesSummary>,
 }
 
-/// Writes one interval as one line: kind `interval`.
+/// Writes the stalls of an interval, then its series as one line: kind `interval`.
 ///
 /// # Errors
 ///
 /// What `out` fails with.
 pub fn interval(interval: &Interval, out: &mut dyn io::Write) -> io::Result<()> {
+    stalls(interval, out)?;
     let body = IntervalSummary {
         began_at: humantime::format_rfc3339_millis(interval.began_at).to_string(),
         duration_s: interval.duration.as_secs_f64(),
         series: interval.series.iter().map(|(s, d)| SeriesSummary::new(s, d)).collect(),
     };
     line(&Envelope::new("interval", &body), out)
+}
+
+/// Writes the stalls of an interval, one a line: kinds `stall` and `collapse`.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn stalls(interval: &Interval, out: &mut dyn io::Write) -> io::Result<()> {
+    for stall in &interval.stalls {
+        line(&Envelope::new("stall", stall), out)?;
+    }
+    for collapse in &interval.collapses {
+        line(&Envelope::new("collapse", collapse), out)?;
+    }
+    Ok(())
 }
 
 /// Writes the result of a run as one line: kind `summary`.

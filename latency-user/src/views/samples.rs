@@ -2,14 +2,18 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use latency_common::{stage::Stage, state::StageLedger};
+use latency_common::{
+    stage::Stage,
+    state::{RecordLedger, StageLedger},
+};
 
 use crate::model::{
     distribution::Distribution,
     interval::Interval,
-    ledger::{Ledger, StageBooks},
-    run::{Method, ProbeUse, Run, Transport},
+    ledger::{Counted, Ledger, StageBooks},
+    run::{Method, ProbeUse, Run, Sampling, Transport},
     series::{Owner, Queue, Series},
+    stall_totals::StallTotals,
     summary::{SelfCost, SeriesSummary, Stalls, Summary},
 };
 
@@ -140,6 +144,7 @@ pub(super) fn run() -> Run {
             probe(Stage::TcpCollapse, "tcp_collapse", None),
             absent,
         ],
+        sampling: Sampling { hz: 1999, note: "blind while interrupts are off".into() },
         cpus: 4,
         version: "0.1.0".into(),
     }
@@ -151,12 +156,14 @@ pub(super) fn summary(recorded: &Recorded) -> Summary {
     let books = |stage: Stage| {
         let count = series.iter().filter(|s| s.stage == stage.name()).map(|s| s.count).sum();
         let cpus = StageLedger { begins: count + 1, ..StageLedger::default() };
-        StageBooks::new(stage, &cpus, count, 1, 0, true)
+        let counted = Counted { recorded: count, open: 1, ..Counted::default() };
+        StageBooks::new(stage, &cpus, &RecordLedger::default(), counted, true)
     };
-    let ledger = Ledger::new([Stage::NetRx, Stage::NapiPoll].map(books).to_vec(), 0, None);
+    let stages = [Stage::NetRx, Stage::NapiPoll].map(books).to_vec();
+    let ledger = Ledger { stages, ..Ledger::default() }.closed();
     Summary {
         run: run(),
-        stalls: Stalls::new(THRESHOLD_NS, &series),
+        stalls: Stalls::new(THRESHOLD_NS, &series, &StallTotals::default(), Vec::new()),
         series,
         ledger,
         self_cost: SelfCost {

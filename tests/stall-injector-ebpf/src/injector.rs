@@ -6,9 +6,9 @@ use aya_ebpf::{
     Global,
     bindings::TC_ACT_OK,
     helpers::generated::{bpf_ktime_get_ns, bpf_loop},
-    macros::{classifier, map},
+    macros::{classifier, kprobe, map},
     maps::Array,
-    programs::TcContext,
+    programs::{ProbeContext, TcContext},
 };
 
 /// How long a marked packet is held, ns.
@@ -18,6 +18,10 @@ static SPIN_NS: Global<u64> = Global::new(0);
 /// UDP destination port of marked packets.
 #[unsafe(no_mangle)]
 static MARKED_PORT: Global<u32> = Global::new(0);
+
+/// How long each marked packet was held, ns, in their order; more than fit are not noted.
+#[map]
+static DURATIONS: Array<u64> = Array::with_max_entries(1024, 0);
 
 /// Element 0: marked packets that were held for at least [`SPIN_NS`].
 #[map]
@@ -29,7 +33,8 @@ const UDP_DESTINATION: usize = 14 + 20 + 2;
 /// Far more rounds than any spin needs; a round reads the clock, which takes over 10 ns.
 const MAX_ROUNDS: u32 = 1 << 23;
 
-/// Attached to the ingress of a veth device, it runs inside NET_RX.
+/// Attached to the ingress of a veth device, it runs inside NET_RX; to the egress of one, inside
+/// the sender, with softirqs disabled.
 #[classifier]
 pub(crate) fn stall_injector(ctx: TcContext) -> i32 {
     let _ = try_stall_injector(&ctx);
@@ -41,17 +46,39 @@ fn try_stall_injector(ctx: &TcContext) -> Result<(), i64> {
     if u32::from(port) != MARKED_PORT.load() {
         return Ok(());
     }
-    // SAFETY: the helper takes no argument.
-    let mut until = unsafe { bpf_ktime_get_ns() } + SPIN_NS.load();
-    // SAFETY: the callback has the signature that the helper wants and uses `until` only
-    // while the helper runs.
-    unsafe { bpf_loop(MAX_ROUNDS, spin as *mut c_void, (&raw mut until).cast(), 0) };
+    let lasted = hold();
     if let Some(held) = HELD.get_ptr_mut(0) {
+        // SAFETY: as below.
+        if let Some(duration) = DURATIONS.get_ptr_mut(unsafe { *held } as u32) {
+            // SAFETY: as below.
+            unsafe { *duration = lasted };
+        }
         // SAFETY: the pointer comes from a map look-up; the tests mark one flow, which stays on
         // one CPU.
         unsafe { *held += 1 };
     }
     Ok(())
+}
+
+/// Holds the CPU in the entry of a function, as another tracer's slow probe would: meanwhile the
+/// kernel runs no other kprobe on this CPU.
+#[kprobe]
+pub(crate) fn hog(_ctx: ProbeContext) -> u32 {
+    hold();
+    0
+}
+
+/// Spins and returns for how long, ns.
+#[inline(always)]
+fn hold() -> u64 {
+    // SAFETY: the helper takes no argument.
+    let begin = unsafe { bpf_ktime_get_ns() };
+    let mut until = begin + SPIN_NS.load();
+    // SAFETY: the callback has the signature that the helper wants and uses `until` only
+    // while the helper runs.
+    unsafe { bpf_loop(MAX_ROUNDS, spin as *mut c_void, (&raw mut until).cast(), 0) };
+    // SAFETY: as above.
+    unsafe { bpf_ktime_get_ns() - begin }
 }
 
 /// One round: ends the loop when the time is up.

@@ -165,7 +165,10 @@ impl Machine<'_> {
         let mut command = Command::new(process::need("qemu-system-x86_64")?);
         match acceleration {
             Acceleration::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
-            Acceleration::Emulation => command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
+            // One thread: with one for each processor, a processor can still run the breakpoint that
+            // another has just taken out of the kernel's code (attaching a tracepoint puts one
+            // there for a moment), and the kernel panics with "int3: 0000".
+            Acceleration::Emulation => command.args(["-accel", "tcg,thread=single", "-cpu", "max"]),
         };
         command.args(["-smp", "2", "-m", "2048", "-no-reboot", "-nodefaults"]);
         command.args(["-display", "none", "-monitor", "none"]);

@@ -5,12 +5,13 @@ use aya_ebpf::{
     macros::{kprobe, kretprobe, raw_tracepoint},
     programs::{ProbeContext, RawTracePointContext, RetProbeContext},
 };
-use latency_common::stage::Stage;
+use latency_common::{record::HARD_IRQS, stage::Stage};
 
 use super::super::{
     clock::now_ns,
     config::{self, read_field},
     cpu::Cpu,
+    holders::note_holder,
     record::{Interval, record},
     slots::irq_row,
 };
@@ -80,6 +81,7 @@ fn irq_ends(ctx: &impl EbpfContext) -> Option<()> {
     }
     let end_ns = now_ns();
     cpu.state.irq_begin_ns = 0;
+    note_holder(&mut cpu, HARD_IRQS, begin_ns, end_ns);
     let irq = cpu.state.irq;
     let row = irq_row(ctx, &mut cpu, irq);
     record(&mut cpu, Interval { stage: Stage::Irq, row, begin_ns, end_ns, work: 0 });

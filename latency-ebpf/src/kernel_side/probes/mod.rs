@@ -2,5 +2,6 @@
 
 mod irq;
 mod napi;
+mod sampler;
 mod softirq;
 mod tcp;

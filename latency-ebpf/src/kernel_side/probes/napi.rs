@@ -5,7 +5,10 @@ use aya_ebpf::{
     macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
     programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
-use latency_common::stage::Stage;
+use latency_common::{
+    stage::Stage,
+    state::{POLLS, PollSpan},
+};
 
 use super::super::{
     clock::now_ns,
@@ -115,7 +118,27 @@ fn record_poll(
     work: u32,
 ) {
     let row = napi_row(ctx, cpu, napi);
+    note_poll(cpu, row, end_ns.saturating_sub(begin_ns), work);
     record(cpu, Interval { stage: Stage::NapiPoll, row, begin_ns, end_ns, work });
+}
+
+/// Adds a poll to what the run of `net_rx_action` was spent in. Of those behind the seventh, the
+/// longest is kept and the others are summed up.
+#[inline(always)]
+fn note_poll(cpu: &mut Cpu, row: u32, ns: u64, work: u32) {
+    const LAST: usize = POLLS - 1;
+    let cycle = &mut cpu.state.cycle;
+    let number = cycle.polls as usize;
+    cycle.polls += 1;
+    let span = PollSpan { ns, row, work };
+    if number < POLLS {
+        cycle.poll[number & LAST] = span;
+    } else if ns > cycle.poll[LAST].ns {
+        cycle.more_polls_ns += cycle.poll[LAST].ns;
+        cycle.poll[LAST] = span;
+    } else {
+        cycle.more_polls_ns += ns;
+    }
 }
 
 /// `napi_gro_receive_entry(const struct sk_buff *skb)`, also attached to `napi_gro_frags_entry`.

@@ -13,6 +13,7 @@ use super::super::{
     clock::now_ns,
     config::{self, by_tracepoint, is_on},
     cpu::Cpu,
+    holders::note_holder,
     record::{Interval, record},
 };
 
@@ -52,10 +53,11 @@ pub(crate) fn softirq_entry(ctx: RawTracePointContext) -> i32 {
 fn try_softirq_entry(ctx: &RawTracePointContext) -> Option<()> {
     let vector = ctx.arg::<u32>(0);
     if vector != NET_RX_VECTOR {
-        return if is_on(Stage::Softirq) { vector_begins(vector) } else { None };
+        return vector_begins(vector);
     }
     let mut cpu = Cpu::current()?;
     let now = now_ns(); // One stamp: the wait ends where the run begins.
+    cpu.state.cycle.wait_ns = 0;
     if is_on(Stage::RxWait) {
         let raised = cpu.state.raised_ns;
         if raised == 0 {
@@ -64,6 +66,7 @@ fn try_softirq_entry(ctx: &RawTracePointContext) -> Option<()> {
             cpu.ledger(Stage::RxWait).ends_without_begin += 1;
         } else {
             cpu.state.raised_ns = 0;
+            cpu.state.cycle.wait_ns = now.saturating_sub(raised);
             let row = cpu.row(CpuRow::RxWait);
             record(
                 &mut cpu,
@@ -93,7 +96,7 @@ pub(crate) fn softirq_exit(ctx: RawTracePointContext) -> i32 {
 fn try_softirq_exit(ctx: &RawTracePointContext) -> Option<()> {
     let vector = ctx.arg::<u32>(0);
     if vector != NET_RX_VECTOR {
-        return if is_on(Stage::Softirq) { vector_ends(vector) } else { None };
+        return vector_ends(vector);
     }
     let mut cpu = Cpu::current()?;
     if by_tracepoint(Stage::NapiPoll) {
@@ -151,6 +154,11 @@ fn net_rx_probe_ends() -> Option<()> {
 fn net_rx_begins(cpu: &mut Cpu, now: u64) {
     let open = cpu.state.net_rx_begin_ns != 0;
     cpu.state.net_rx_begin_ns = now;
+    let cycle = &mut cpu.state.cycle;
+    cycle.polls = 0;
+    cycle.more_polls_ns = 0;
+    cycle.collapse_calls = 0;
+    cycle.collapse_ns = 0;
     let ledger = cpu.ledger(Stage::NetRx);
     ledger.begins += 1;
     if open {
@@ -167,21 +175,27 @@ fn net_rx_ends(cpu: &mut Cpu, now: u64) {
         return;
     }
     cpu.state.net_rx_begin_ns = 0;
+    // Raised again while it ran: the next run waits for the end of this one.
+    note_holder(cpu, NET_RX_VECTOR as usize, begin_ns, now);
     let row = cpu.row(CpuRow::NetRx);
     record(cpu, Interval { stage: Stage::NetRx, row, begin_ns, end_ns: now, work: 0 });
 }
 
-/// Vectors do not interrupt one another on a CPU, so one stamp serves them all.
+/// Vectors do not interrupt one another on a CPU, so one stamp serves them all. It is taken when
+/// the stage is timed or NET_RX waits; 0 otherwise, which is before any wait.
 #[inline(always)]
 fn vector_begins(vector: u32) -> Option<()> {
     let mut cpu = Cpu::current()?;
-    let open = cpu.state.vector_plus_one != 0;
-    cpu.state.vector_plus_one = vector + 1;
-    cpu.state.vector_begin_ns = now_ns();
-    let ledger = cpu.ledger(Stage::Softirq);
-    ledger.begins += 1;
-    if open {
-        ledger.begins_without_end += 1;
+    let timed = is_on(Stage::Softirq);
+    cpu.state.vector_begin_ns = if timed || cpu.state.raised_ns != 0 { now_ns() } else { 0 };
+    if timed {
+        let open = cpu.state.vector_plus_one != 0;
+        cpu.state.vector_plus_one = vector + 1;
+        let ledger = cpu.ledger(Stage::Softirq);
+        ledger.begins += 1;
+        if open {
+            ledger.begins_without_end += 1;
+        }
     }
     Some(())
 }
@@ -189,13 +203,21 @@ fn vector_begins(vector: u32) -> Option<()> {
 #[inline(always)]
 fn vector_ends(vector: u32) -> Option<()> {
     let mut cpu = Cpu::current()?;
+    let timed = is_on(Stage::Softirq);
+    if !timed && cpu.state.raised_ns == 0 {
+        return None; // Normal: nobody asks how long it ran.
+    }
+    let (begin_ns, end_ns) = (cpu.state.vector_begin_ns, now_ns());
+    note_holder(&mut cpu, vector as usize, begin_ns, end_ns);
+    if !timed {
+        return Some(());
+    }
     if cpu.state.vector_plus_one != vector + 1 || vector >= VECTORS {
         cpu.ledger(Stage::Softirq).ends_without_begin += 1;
         return None;
     }
     cpu.state.vector_plus_one = 0;
-    let begin_ns = cpu.state.vector_begin_ns;
     let row = cpu.id * config::ROWS_PER_CPU.load() + CPU_ROWS + vector;
-    record(&mut cpu, Interval { stage: Stage::Softirq, row, begin_ns, end_ns: now_ns(), work: 0 });
+    record(&mut cpu, Interval { stage: Stage::Softirq, row, begin_ns, end_ns, work: 0 });
     Some(())
 }

@@ -11,14 +11,21 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
 use aya_log_ebpf::warn;
-use latency_common::{slot::CpuRow, stage::Stage, state::CollapseStack};
+use latency_common::{
+    slot::CpuRow,
+    stage::Stage,
+    state::{CollapseCall, CollapseStack},
+};
 
 use super::super::{
     atomic::add,
     clock::now_ns,
+    config,
     cpu::Cpu,
     maps::COLLAPSING,
     record::{Interval, record_atomically},
+    sockets,
+    stalls::send_collapse,
 };
 
 /// `static void tcp_collapse(struct sock *sk, struct sk_buff_head *list, struct rb_root *root,
@@ -27,28 +34,30 @@ use super::super::{
 /// <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/tcp_input.c#L5308>
 #[fentry(function = "tcp_collapse")]
 pub(crate) fn tcp_collapse_fentry(ctx: FEntryContext) -> i32 {
-    collapse_begins(&ctx);
+    collapse_begins(&ctx, ctx.arg(0), ctx.arg(1));
     0
 }
 
 /// The return of `tcp_collapse`.
 #[fexit(function = "tcp_collapse")]
-pub(crate) fn tcp_collapse_fexit(_ctx: FExitContext) -> i32 {
-    collapse_ends();
+pub(crate) fn tcp_collapse_fexit(ctx: FExitContext) -> i32 {
+    collapse_ends(&ctx);
     0
 }
 
 /// The begin of `tcp_collapse`.
 #[kprobe(function = "tcp_collapse")]
 pub(crate) fn tcp_collapse_kprobe(ctx: ProbeContext) -> u32 {
-    collapse_begins(&ctx);
+    if let (Some(sock), Some(list)) = (ctx.arg(0), ctx.arg(1)) {
+        collapse_begins(&ctx, sock, list);
+    }
     0
 }
 
 /// The return of `tcp_collapse`.
 #[kretprobe(function = "tcp_collapse")]
-pub(crate) fn tcp_collapse_kretprobe(_ctx: RetProbeContext) -> u32 {
-    collapse_ends();
+pub(crate) fn tcp_collapse_kretprobe(ctx: RetProbeContext) -> u32 {
+    collapse_ends(&ctx);
     0
 }
 
@@ -59,28 +68,32 @@ fn current_task() -> u64 {
     unsafe { bpf_get_current_task() }
 }
 
+/// A call for `sock`; `list` is its receive queue, or 0 when the out-of-order queue is collapsed.
 #[inline(always)]
-fn collapse_begins(ctx: &impl EbpfContext) -> Option<()> {
+fn collapse_begins(ctx: &impl EbpfContext, sock: u64, list: u64) -> Option<()> {
     let mut cpu = Cpu::current()?;
     let ledger = cpu.ledger(Stage::TcpCollapse);
     add(&mut ledger.begins, 1);
     let task = current_task();
+    let before = sockets::state(sock);
+    let out_of_order = u32::from(list == 0);
+    let call = CollapseCall { begin_ns: now_ns(), sock, before, out_of_order, reserved: 0 };
     if let Some(stack) = COLLAPSING.get_ptr_mut(task) {
         // SAFETY: the pointer comes from a map look-up, and only this task's contexts use it.
         let stack = unsafe { &mut *stack };
         if stack.depth == 0 {
-            stack.begin_ns[0] = now_ns();
+            stack.calls[0] = call;
             stack.depth = 1;
         } else {
             if stack.depth == 2 {
                 add(&mut ledger.begins_without_end, 1);
             }
-            stack.begin_ns[1] = now_ns();
+            stack.calls[1] = call;
             stack.depth = 2;
         }
         return Some(());
     }
-    let stack = CollapseStack { depth: 1, begin_ns: [now_ns(), 0] };
+    let stack = CollapseStack { depth: 1, calls: [call, CollapseCall::NONE] };
     if COLLAPSING.insert(task, stack, 0).is_err() {
         add(&mut ledger.begins_without_end, 1);
         warn!(ctx, "no room to time a call of tcp_collapse: it is counted as loss");
@@ -89,7 +102,7 @@ fn collapse_begins(ctx: &impl EbpfContext) -> Option<()> {
 }
 
 #[inline(always)]
-fn collapse_ends() -> Option<()> {
+fn collapse_ends(ctx: &impl EbpfContext) -> Option<()> {
     let end_ns = now_ns();
     let mut cpu = Cpu::current()?;
     let task = current_task();
@@ -99,12 +112,27 @@ fn collapse_ends() -> Option<()> {
     };
     // SAFETY: as in `collapse_begins`.
     let stack = unsafe { &mut *stack };
-    let begin_ns = if stack.depth == 2 { stack.begin_ns[1] } else { stack.begin_ns[0] };
+    let call = if stack.depth == 2 { stack.calls[1] } else { stack.calls[0] };
     if stack.depth == 2 {
         stack.depth = 1;
     } else {
         // Removed, not kept at depth 0: the address of a dead task is used again.
         let _ = COLLAPSING.remove(task);
+    }
+    let begin_ns = call.begin_ns;
+    let ns = end_ns.saturating_sub(begin_ns);
+    let net_rx_begin = cpu.state.net_rx_begin_ns;
+    if net_rx_begin != 0 && begin_ns >= net_rx_begin {
+        // Inside the run of `net_rx_action`, not in a process that the run has interrupted.
+        cpu.state.cycle.collapse_calls += 1;
+        cpu.state.cycle.collapse_ns += ns;
+    }
+    if ns >= config::COLLAPSE_THRESHOLD_NS.load() {
+        let poll_row = sockets::polled_row(ctx, &mut cpu);
+        let id = cpu.id;
+        send_collapse(&mut cpu, end_ns, |record| {
+            sockets::describe(record, id, &call, end_ns, poll_row);
+        });
     }
     let row = cpu.row(CpuRow::TcpCollapse);
     record_atomically(

@@ -3,9 +3,11 @@
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueHint};
+use clap_complete::ArgValueCandidates;
 use latency_common::stage::Stage;
 
 use crate::{
+    collect::tracer::{DEFAULT_RECORDS_PER_SECOND, DEFAULT_SAMPLE_HZ},
     commands::values::{self, Format, TransportArg},
     kernel::plan::Choice,
 };
@@ -25,7 +27,7 @@ Examples:
       latency-user trace --stages rx_wait,net_rx,softirq --duration 10s")]
 pub struct Arguments {
     /// Show the queues and IRQs of this interface; repeatable; none: of all.
-    #[arg(short, long, value_name = "IF")]
+    #[arg(short, long, value_name = "IF", add = ArgValueCandidates::new(values::interfaces))]
     pub iface: Vec<String>,
     /// Stop after this long; without it, at Ctrl-C.
     #[arg(short, long, value_parser = values::duration, conflicts_with = "command")]
@@ -50,6 +52,21 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1 << 18,
           value_parser = clap::value_parser!(u32).range(128..=1 << 24))]
     pub ring_events: u32,
+    /// Take stacks of stalls under way this often in a second, on each CPU; 0: never.
+    #[arg(long, value_name = "HZ", default_value_t = DEFAULT_SAMPLE_HZ,
+          value_parser = clap::value_parser!(u64).range(..=20_000))]
+    pub sample_hz: u64,
+    /// Report the sockets of tcp_collapse calls at or above it.
+    #[arg(long, value_name = "DURATION", value_parser = values::threshold,
+          default_value = "500us")]
+    pub collapse_threshold: Duration,
+    /// Report at most so many stalls in a second on each CPU; the rest is counted.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_RECORDS_PER_SECOND)]
+    pub max_stalls: u64,
+    /// Have room for so many queues and IRQs; the rest share a row on each CPU. Without it:
+    /// twice as many as the machine has.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub slots: Option<u32>,
     /// Write a recording: an HdrHistogram interval log.
     #[arg(short, long, value_name = "FILE.hlog", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,

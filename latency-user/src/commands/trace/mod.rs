@@ -72,8 +72,12 @@ async fn trace(
         threshold_ns,
         transport: args.transport.into(),
         ring_events: args.ring_events,
-        slots: None,
+        slots: args.slots,
         log: verbose,
+        sample_hz: args.sample_hz,
+        collapse_threshold_ns: args.collapse_threshold.as_nanos() as u64,
+        records_per_second: args.max_stalls,
+        ..Config::new()
     };
     let tracer = Tracer::start(&config)?;
     let mut session = Session::new(args, tracer, recording, console)?;

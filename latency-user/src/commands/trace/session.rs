@@ -7,27 +7,30 @@ use std::{
 
 use anyhow::{Context, Result};
 use tokio::{
+    io::{Interest, unix::AsyncFd},
     process::Child,
     time::{self, MissedTickBehavior},
 };
 
 use super::Arguments;
 use crate::{
-    collect::tracer::Tracer,
+    collect::{stalls::Learned, tracer::Tracer},
     commands::{
         Console,
         ending::{self, Signals},
         output::Output,
         values::Format,
     },
-    host::{kernel, usage},
+    host::{kernel, tcp_pressure, usage},
+    kernel::sampler,
     model::{
         distribution::Distribution,
         filter::Filter,
         interval::Interval,
         ledger::Ledger,
-        run::Run,
+        run::{Run, Sampling},
         series::Series,
+        stall_totals::StallTotals,
         summary::{SelfCost, SeriesSummary, Stalls, Summary},
     },
     recording::writer::Writer,
@@ -51,6 +54,8 @@ pub(super) struct Session {
     began: Instant,
     startup_cpu: Duration,
     interval_began: (Instant, SystemTime),
+    totals: StallTotals,
+    tcp_before: tcp_pressure::ByNamespace,
 }
 
 impl Session {
@@ -72,6 +77,7 @@ impl Session {
             threshold_ns: args.threshold.as_nanos() as u64,
             transport: args.transport.into(),
             probes: tracer.uses().to_vec(),
+            sampling: sampling(args.sample_hz, &tracer),
             cpus: tracer.cpus(),
             version: env!("CARGO_PKG_VERSION").into(),
         };
@@ -86,13 +92,15 @@ impl Session {
             filter,
             recording,
             recording_failed: false,
-            output: Output::new(console.out, console.is_terminal),
+            output: Output::new(console.out, console.rows),
             err: console.err,
             style: Style { colour: console.colour, width: 80 },
             format: args.format,
             began,
             startup_cpu: usage::of_this_process().cpu,
             interval_began: (began, began_at),
+            totals: StallTotals::default(),
+            tcp_before: tcp_pressure::read(root),
         })
     }
 
@@ -108,6 +116,10 @@ impl Session {
         let mut polls = time::interval(RING_POLL);
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = args.duration.map(|duration| time::Instant::now() + duration);
+        let records = self.tracer.attached().records_fd()?;
+        // SAFETY: an `OwnedFd` stands for one and the same open descriptor as long as it lives.
+        let records = unsafe { AsyncFd::register_with_interest(records, Interest::READABLE) }
+            .context("wait for the ring buffer of stalls")?;
         let has_events =
             self.tracer.attached().events.is_some() || self.tracer.attached().logger.is_some();
         while !self.output.is_closed() {
@@ -123,6 +135,10 @@ impl Session {
                 }
                 _ = ticks.tick() => self.interval()?,
                 _ = polls.tick(), if has_events => self.drain(),
+                ready = records.readable() => {
+                    self.tracer.drain_records();
+                    ready.context("wait for the ring buffer of stalls")?.clear_ready();
+                }
             }
         }
         Ok(())
@@ -140,6 +156,7 @@ impl Session {
         let interval = self.take_interval()?;
         self.record(&interval);
         let shown = self.shown(interval);
+        self.totals.add(&shown);
         let mut text = Vec::new();
         match self.format {
             Format::Table => {
@@ -157,19 +174,14 @@ impl Session {
         let now = (Instant::now(), SystemTime::now());
         let (began, began_at) = std::mem::replace(&mut self.interval_began, now);
         let series = self.tracer.interval()?;
+        let Learned { stalls, collapses, stacks } = self.tracer.learned();
         self.filter.irqs.extend(self.tracer.naming().irqs_of(&self.filter.ifaces));
-        Ok(Interval {
-            began_at,
-            duration: now.0 - began,
-            series,
-            stalls: Vec::new(),
-            collapses: Vec::new(),
-            stacks: Vec::new(),
-        })
+        Ok(Interval { began_at, duration: now.0 - began, series, stalls, collapses, stacks })
     }
 
     fn shown(&self, mut interval: Interval) -> Interval {
         interval.series.retain(|(series, _)| self.filter.keeps(series));
+        interval.stalls.retain(|stall| self.filter.keeps_place(stall.stage, &stall.place));
         interval
     }
 
@@ -191,6 +203,8 @@ impl Session {
         self.drain();
         let last = self.take_interval()?;
         self.record(&last);
+        let last = self.shown(last);
+        self.totals.add(&last);
         let mut whole = self.tracer.total();
         whole.retain(|(series, _)| self.filter.keeps(series));
         let summary = self.summary(&whole, ledger);
@@ -200,7 +214,10 @@ impl Session {
         let mut text = Vec::new();
         match self.format {
             Format::Table => views::table::summary(&summary, &whole, self.style, &mut text)?,
-            Format::Json => views::json::summary(&summary, &mut text)?,
+            Format::Json => {
+                views::json::stalls(&last, &mut text)?;
+                views::json::summary(&summary, &mut text)?;
+            }
         }
         self.output.write(&text)?;
         if !summary.ledger.balanced && self.format == Format::Json {
@@ -217,7 +234,12 @@ impl Session {
         let usage = usage::of_this_process();
         Summary {
             run: self.run.clone(),
-            stalls: Stalls::new(self.run.threshold_ns, &series),
+            stalls: Stalls::new(
+                self.run.threshold_ns,
+                &series,
+                &self.totals,
+                tcp_pressure::grown(&tcp_pressure::read(Path::new("/")), &self.tcp_before),
+            ),
             series,
             ledger,
             self_cost: SelfCost {
@@ -229,4 +251,14 @@ impl Session {
             },
         }
     }
+}
+
+/// What is said of the stacks beforehand.
+fn sampling(hz: u64, tracer: &Tracer) -> Sampling {
+    let note = match tracer.sampling_caveat() {
+        _ if hz == 0 => "switched off".to_owned(),
+        Some(caveat) => caveat,
+        None => sampler::BLIND_SPOT.to_owned(),
+    };
+    Sampling { hz, note }
 }

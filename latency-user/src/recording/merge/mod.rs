@@ -23,10 +23,12 @@ use super::{
 use crate::model::{
     distribution::Distribution,
     failure::Failure,
-    ledger::{Ledger, StageBooks},
-    run::{ProbeUse, Run, Transport},
+    interval::Interval,
+    ledger::{Ledger, ProgramBooks, RecordBooks, StageBooks},
+    run::{ProbeUse, Run, Sampling, Transport},
     source::Source,
     stall::Stack,
+    stall_totals::StallTotals,
     summary::{SelfCost, SeriesSummary, Stalls, Summary},
 };
 
@@ -143,10 +145,20 @@ impl Merger {
         });
         let series: Vec<SeriesSummary> =
             timed.map(|(series, distribution)| SeriesSummary::new(series, distribution)).collect();
+        let mut totals = StallTotals::default();
+        // Sockets are left out: the slowest calls, which is all that is kept, are no sum.
+        totals.add(&Interval {
+            began_at: UNIX_EPOCH,
+            duration: interval.duration,
+            series: Vec::new(),
+            stalls: interval.stalls,
+            collapses: Vec::new(),
+            stacks: interval.stacks,
+        });
         // Runs that were all killed have no end, and so has their sum.
         let Some(ledger) = self.ledger else { return Ok(()) };
         writer.finish(&Summary {
-            stalls: Stalls::new(run.threshold_ns, &series),
+            stalls: Stalls::new(run.threshold_ns, &series, &totals, Vec::new()),
             run,
             series,
             ledger,
@@ -221,6 +233,7 @@ impl Merge {
                 _ => Transport::Maps,
             },
             probes: self.probes(),
+            sampling: Sampling { hz: 0, note: "told by each recording alone".into() },
             cpus: self.cpus,
             version: env!("CARGO_PKG_VERSION").into(),
         }
@@ -287,11 +300,35 @@ fn add_ledger(sum: &mut Ledger, other: Ledger) {
     }
     sum.stages.sort_by(|a, b| a.stage.cmp(&b.stage));
     sum.malformed_events += other.malformed_events;
-    sum.rows_that_differ = match (sum.rows_that_differ, other.rows_that_differ) {
+    sum.rows_that_differ = plus(sum.rows_that_differ, other.rows_that_differ);
+    add_records(&mut sum.collapses, &other.collapses);
+    add_records(&mut sum.samples, &other.samples);
+    sum.malformed_records += other.malformed_records;
+    for program in other.programs {
+        match sum.programs.iter_mut().find(|one| one.program == program.program) {
+            Some(one) => {
+                one.recursion_misses = plus(one.recursion_misses, program.recursion_misses);
+                one.missed = plus(one.missed, program.missed);
+            }
+            None => sum.programs.push(program),
+        }
+    }
+    sum.programs.sort_by(|a: &ProgramBooks, b| a.program.cmp(&b.program));
+    sum.balanced &= other.balanced;
+}
+
+fn plus(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
         (Some(a), Some(b)) => Some(a + b),
         (a, b) => a.or(b),
-    };
-    sum.balanced &= other.balanced;
+    }
+}
+
+fn add_records(sum: &mut RecordBooks, other: &RecordBooks) {
+    sum.submitted += other.submitted;
+    sum.received += other.received;
+    sum.dropped += other.dropped;
+    sum.limited += other.limited;
 }
 
 fn add_books(sum: &mut StageBooks, other: &StageBooks) {
@@ -306,6 +343,7 @@ fn add_books(sum: &mut StageBooks, other: &StageBooks) {
     sum.ring_submitted += other.ring_submitted;
     sum.ring_received += other.ring_received;
     sum.ring_dropped += other.ring_dropped;
+    add_records(&mut sum.records, &other.records);
     sum.balanced &= other.balanced;
 }
 

@@ -45,6 +45,7 @@ fn run(made: &Made) -> Run {
             at: "net_rx_action".into(),
             note: None,
         }],
+        sampling: crate::model::run::Sampling::default(),
         cpus: 4,
         version: "0.1.0".into(),
     }
@@ -99,7 +100,7 @@ fn write(made: &Made, path: &Path) {
             run,
             series: Vec::new(),
             stalls: Stalls::default(),
-            ledger: Ledger::new(Vec::new(), 0, None),
+            ledger: Ledger { balanced: true, ..Ledger::default() },
             self_cost: SelfCost { user_cpu_s: 0.1, startup_cpu_s: 0.2, ..SelfCost::default() },
         };
         writer.finish(&summary).unwrap();

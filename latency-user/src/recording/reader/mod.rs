@@ -132,7 +132,7 @@ impl Reader {
     ///
     /// When the file cannot be read, or a line in it is corrupt. A last line that was cut short
     /// is no error: see [`Self::remarks`].
-    pub fn next(&mut self) -> Result<Option<Entry>, ReadError> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
         while !self.ended {
             match self.lines.next()? {
                 None => return Ok(self.end()),
@@ -153,7 +153,7 @@ impl Reader {
         Ok(None)
     }
 
-    /// What the user must know of this file. Complete once [`Self::next`] gave `None`.
+    /// What the user must know of this file. Complete once [`Self::next_entry`] gave `None`.
     pub fn remarks(&self) -> &[String] {
         &self.remarks
     }
@@ -319,9 +319,8 @@ impl Reader {
             return None;
         }
         let start_s = self.start_s.unwrap_or(0.0);
-        let base_s = self
-            .base_s
-            .unwrap_or_else(|| if pending.start_s < start_s - YEAR_S { start_s } else { 0.0 });
+        let base_s =
+            self.base_s.unwrap_or(if pending.start_s < start_s - YEAR_S { start_s } else { 0.0 });
         let offset = base_s + pending.start_s - start_s;
         let mut series: Vec<_> = pending
             .histograms

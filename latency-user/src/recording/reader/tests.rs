@@ -22,6 +22,7 @@ fn run() -> Run {
         threshold_ns: THRESHOLD_NS,
         transport: Transport::Maps,
         probes: Vec::new(),
+        sampling: crate::model::run::Sampling::default(),
         cpus: 4,
         version: "0.1.0".into(),
     }
@@ -77,7 +78,7 @@ fn written(finish: bool) -> Vec<u8> {
                 run: run(),
                 series: Vec::new(),
                 stalls: Stalls::default(),
-                ledger: Ledger::new(Vec::new(), 0, None),
+                ledger: Ledger { balanced: true, ..Ledger::default() },
                 self_cost: SelfCost::default(),
             })
             .unwrap();
@@ -91,10 +92,10 @@ fn read(bytes: &[u8]) -> Result<Read, ReadError> {
     let input = std::io::Cursor::new(bytes.to_vec());
     let mut reader = Reader::of(Path::new("run.hlog"), Box::new(input));
     let mut entries = Vec::new();
-    while let Some(entry) = reader.next()? {
+    while let Some(entry) = reader.next_entry()? {
         entries.push(entry);
     }
-    assert!(reader.next()?.is_none());
+    assert!(reader.next_entry()?.is_none());
     Ok((entries, reader.remarks().to_vec()))
 }
 

@@ -48,8 +48,8 @@ pub(super) fn figure(recording: &Recording<'_>, stage: Stage) -> Option<Figure> 
     let columns = recording.timeline.seconds.len();
     let seconds: f64 = recording.timeline.seconds.iter().sum();
     let row_height = match rows.len() {
-        ..=12 => 16,
-        ..=40 => 11,
+        0..=12 => 16,
+        13..=40 => 11,
         _ => 6,
     };
     let plot = row_height * rows.len() as u32;

@@ -128,9 +128,7 @@ pub fn page(
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     let page = environment
         .template_from_named_str("page.html", include_str!("page.html"))
-        .and_then(|template| {
-            template.render(Serde(page))
-        })
+        .and_then(|template| template.render(Serde(page)))
         .map_err(io::Error::other)?;
     out.write_all(page.as_bytes())?;
     out.flush()

@@ -145,7 +145,7 @@ pub(super) fn sockets(collapses: &[Collapse]) -> Vec<Vec<String>> {
             format!("{} of {}", bytes(one.before.rmem_alloc), bytes(one.before.rcvbuf)),
             one.before.queue_len.to_string(),
             format!("{:.0}%", one.before.payload_ratio * 100.0),
-            one.polled.clone().unwrap_or_default(),
+            one.polled.as_ref().map(|polled| place(polled, one.cpu)).unwrap_or_default(),
         ]
     };
     collapses.iter().take(MOST).map(show).collect()

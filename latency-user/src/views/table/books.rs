@@ -4,7 +4,7 @@ use latency_common::bucket::MAX_VALUE;
 
 use crate::{
     model::{
-        ledger::{Ledger, StageBooks},
+        ledger::{Ledger, ProgramBooks, StageBooks},
         run::{Run, Transport},
         summary::SelfCost,
     },
@@ -49,6 +49,22 @@ pub(super) fn balance(ledger: &Ledger, transport: Transport) -> Vec<String> {
             ));
         }
     }
+    let records = ledger.stages.iter().map(|books| (&*books.stage, &books.records));
+    let others = [("tcp_collapse", &ledger.collapses), ("samples", &ledger.samples)];
+    for (what, books) in records.chain(others).filter(|(_, books)| !books.is_balanced()) {
+        lines.push(format!(
+            "  {what}: {} submitted, {} received: {}",
+            counted(books.submitted, "record"),
+            count(books.received),
+            difference(books.submitted, books.received),
+        ));
+    }
+    if ledger.malformed_records > 0 {
+        lines.push(format!(
+            "  {} of stalls could not be understood",
+            counted(ledger.malformed_records, "record")
+        ));
+    }
     if ledger.malformed_events > 0 {
         lines.push(format!(
             "  {} from the ring buffer could not be understood",
@@ -88,6 +104,23 @@ fn difference(expected: u64, found: u64) -> String {
         std::cmp::Ordering::Greater => format!("{} missing", count(expected - found)),
         std::cmp::Ordering::Less => format!("{} too many", count(found - expected)),
     }
+}
+
+/// One paragraph for each program that the kernel skipped or whose probe missed calls.
+pub(super) fn misses(ledger: &Ledger) -> Vec<String> {
+    let told = |program: &ProgramBooks| {
+        let skipped = program.recursion_misses.filter(|n| *n > 0);
+        let missed = program.missed.filter(|n| *n > 0);
+        [
+            skipped.map(|n| format!("{} skipped by the kernel", counted(n, "run"))),
+            missed.map(|n| format!("{} missed by its probe", counted(n, "call"))),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|what| format!("  {}: {what}: not counted above", program.program))
+        .collect::<Vec<_>>()
+    };
+    ledger.programs.iter().flat_map(told).collect()
 }
 
 /// One paragraph for each way in which something was lost or recorded with a proviso.

@@ -7,6 +7,7 @@ mod block;
 mod books;
 mod plain;
 mod rows;
+mod stalls;
 
 use std::io;
 
@@ -89,6 +90,9 @@ pub fn summary(
             for sentence in sentences {
                 paragraph(&mut text, &sentence, 2, style, emphasis(stalled));
             }
+            if let Some(sentence) = stalls::culprit_sentence(&summary.stalls) {
+                paragraph(&mut text, &sentence, 2, style, emphasis(stalled));
+            }
         }
         None => {
             paragraph(&mut text, &answer::nothing(run, &lasted), 2, style, Style::alarm);
@@ -113,6 +117,7 @@ pub fn summary(
             block.write(&mut text, &widths, style);
         }
     }
+    stalls::write(&mut text, summary, style);
     conclusion(&mut text, summary, style);
     out.write_all(text.as_bytes())?;
     out.flush()
@@ -230,6 +235,12 @@ fn conclusion(text: &mut String, summary: &Summary, style: Style) {
     }
     for line in books::losses(&summary.ledger, transport) {
         paragraph(text, &line, 4, style, Style::plain);
+    }
+    if let Some(line) = stalls::limited(summary) {
+        paragraph(text, &line, 4, style, Style::plain);
+    }
+    for line in books::misses(&summary.ledger) {
+        paragraph(text, &line, 4, style, Style::alarm);
     }
     // A recording that was cut short does not tell it.
     if summary.self_cost.programs > 0 {

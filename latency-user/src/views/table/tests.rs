@@ -1,11 +1,14 @@
 //! Tests of the table.
 
-use latency_common::{stage::Stage, state::StageLedger};
+use latency_common::{
+    stage::Stage,
+    state::{RecordLedger, StageLedger},
+};
 
 use super::*;
 use crate::{
     model::{
-        ledger::{Ledger, StageBooks},
+        ledger::{Counted, Ledger, StageBooks},
         run::Transport,
     },
     views::samples::{self, Recorded},
@@ -136,9 +139,18 @@ fn broken_books_show_their_sums() {
             clamped: 1,
             ..StageLedger::default()
         };
-        let broken = StageBooks::new(Stage::NetRx, &cpus, 990, 2, 39, false);
+        let records = RecordLedger { submitted: 7, dropped: 3, limited: 2, ..Default::default() };
+        let counted = Counted { recorded: 990, open: 2, events: 39, records: 6 };
+        let broken = StageBooks::new(Stage::NetRx, &cpus, &records, counted, false);
         summary.run.transport = Transport::Ring;
-        summary.ledger = Ledger::new(vec![broken], 3, Some(4));
+        summary.ledger = Ledger {
+            stages: vec![broken],
+            malformed_events: 3,
+            rows_that_differ: Some(4),
+            malformed_records: 1,
+            ..Ledger::default()
+        }
+        .closed();
     });
     assert_fits(&table);
     let words = table.split_whitespace().collect::<Vec<_>>().join(" ");

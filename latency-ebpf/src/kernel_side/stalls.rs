@@ -1,0 +1,128 @@
+//! Sends what is known of stalls: the only sender of records. A storm of them is limited here.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_get_current_pid_tgid};
+use latency_common::{
+    record::{COLLAPSE_BOOKS, CollapseRecord, RecordKind, SampleRecord, StallRecord, TaskRecord},
+    state::{Cycle, HOLDERS, Held},
+};
+
+use super::{atomic::add, config, cpu::Cpu, maps::RECORDS, record::Interval};
+
+/// `BPF_RB_NO_WAKEUP`: what is found at the next snapshot is early enough.
+const NO_WAKEUP: u64 = 1;
+/// `BPF_RB_FORCE_WAKEUP`: the ring fills up faster than snapshots are taken.
+const FORCE_WAKEUP: u64 = 2;
+/// `BPF_RB_AVAIL_DATA`: asks for the number of unread bytes.
+const AVAILABLE: u64 = 0;
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Sends a stall with all that is known of its CPU.
+#[inline(always)]
+pub(super) fn send_stall(cpu: &mut Cpu, interval: &Interval) {
+    let books = interval.stage as usize;
+    if !admit(cpu, books, interval.end_ns) {
+        return;
+    }
+    let Some(mut entry) = RECORDS.reserve::<StallRecord>(0) else {
+        add(&mut cpu.state.records[books].dropped, 1);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is ours until it is submitted, and every field is written before.
+    unsafe {
+        (*record).kind = RecordKind::Stall as u32;
+        (*record).stage = interval.stage as u32;
+        (*record).cpu = cpu.id;
+        (*record).row = interval.row;
+        (*record).begin_ns = interval.begin_ns;
+        (*record).end_ns = interval.end_ns;
+        write_task(&raw mut (*record).task);
+        const CYCLE_WORDS: usize = size_of::<Cycle>() / 8;
+        copy_words::<CYCLE_WORDS>(
+            (&raw const cpu.state.cycle).cast(),
+            (&raw mut (*record).cycle).cast(),
+        );
+        const HELD_WORDS: usize = HOLDERS * size_of::<Held>() / 8;
+        copy_words::<HELD_WORDS>(
+            (&raw const cpu.state.held).cast(),
+            (&raw mut (*record).held).cast(),
+        );
+    }
+    entry.submit(wake());
+    add(&mut cpu.state.records[books].submitted, 1);
+}
+
+/// Sends a slow call of `tcp_collapse`, which `fill` describes.
+#[inline(always)]
+pub(super) fn send_collapse(cpu: &mut Cpu, end_ns: u64, fill: impl FnOnce(*mut CollapseRecord)) {
+    if !admit(cpu, COLLAPSE_BOOKS, end_ns) {
+        return;
+    }
+    let Some(mut entry) = RECORDS.reserve::<CollapseRecord>(0) else {
+        add(&mut cpu.state.records[COLLAPSE_BOOKS].dropped, 1);
+        return;
+    };
+    fill(entry.as_mut_ptr());
+    entry.submit(wake());
+    add(&mut cpu.state.records[COLLAPSE_BOOKS].submitted, 1);
+}
+
+/// Room for a sample; `None`: the ring buffer is full.
+#[inline(always)]
+pub(super) fn reserve_sample() -> Option<aya_ebpf::maps::ring_buf::RingBufEntry<SampleRecord>> {
+    RECORDS.reserve::<SampleRecord>(0)
+}
+
+/// How a record is submitted: its reader is woken when unread ones pile up.
+#[inline(always)]
+pub(super) fn wake() -> u64 {
+    let crowded = RECORDS.query(AVAILABLE) > config::RECORDS_WAKE_AT_BYTES.load();
+    if crowded { FORCE_WAKEUP } else { NO_WAKEUP }
+}
+
+/// Whether one more record of stalls may be sent in this second; if not, it is counted.
+#[inline(always)]
+fn admit(cpu: &mut Cpu, books: usize, now: u64) -> bool {
+    if now.wrapping_sub(cpu.state.second_begin_ns) >= SECOND_NS {
+        cpu.state.second_begin_ns = now;
+        cpu.state.records_in_second = 0;
+    }
+    if cpu.state.records_in_second >= config::RECORDS_PER_SECOND.load() {
+        add(&mut cpu.state.records[books].limited, 1);
+        return false;
+    }
+    cpu.state.records_in_second += 1;
+    true
+}
+
+/// Writes the task in whose context the program runs.
+///
+/// # Safety
+///
+/// `task` is valid for writes.
+#[inline(always)]
+pub(super) unsafe fn write_task(task: *mut TaskRecord) {
+    // SAFETY: as the caller promises; the helper writes the whole name.
+    unsafe {
+        (*task).pid = bpf_get_current_pid_tgid() as u32;
+        (*task).reserved = 0;
+        let comm = &raw mut (*task).comm;
+        if bpf_get_current_comm(comm.cast(), size_of_val(&*comm) as u32) != 0 {
+            comm.write([0; _]);
+        }
+    }
+}
+
+/// Copies word by word: a call of memcpy is something the verifier does not like.
+///
+/// # Safety
+///
+/// Both are valid for `WORDS` words, and aligned.
+#[inline(always)]
+unsafe fn copy_words<const WORDS: usize>(from: *const u64, to: *mut u64) {
+    for word in 0..WORDS {
+        // SAFETY: as the caller promises. Volatile, or the compiler makes a memcpy of it.
+        unsafe { to.add(word).write_volatile(from.add(word).read()) };
+    }
+}

@@ -1,0 +1,146 @@
+//! Programs at work: what they write, and how they are detached.
+
+use std::{
+    any::Any,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use anyhow::{Context, Result};
+use aya::{
+    Ebpf, Pod,
+    maps::{HashMap, MapData, RingBuf},
+    programs::{Program, RawTracePoint},
+};
+use aya_log::EbpfLogger;
+use latency_common::{
+    row::HistogramRow,
+    slot::SlotInfo,
+    state::{CollapseStack, CpuState},
+};
+use log::Log;
+
+use super::{
+    hooks::{self, Turn},
+    mapped::Mapped,
+    misses,
+};
+use crate::model::ledger::ProgramBooks;
+
+/// Programs at work. Everything is detached and freed when this is dropped, or the process ends.
+pub struct Attached {
+    pub(super) ebpf: Ebpf,
+    pub(super) links: Vec<(Turn, Link)>,
+    pub(super) sampler: Vec<Link>,
+    pub(super) rx_queue_links: Vec<Link>,
+    pub(super) kprobe_misses_are_told: bool,
+    /// All rows.
+    pub rows: Mapped<HistogramRow>,
+    /// State of each CPU.
+    pub cpus: Mapped<CpuState>,
+    /// Who each slot was handed to.
+    pub slots: Mapped<SlotInfo>,
+    /// Number of slots asked for.
+    pub slot_cursor: Mapped<u64>,
+    pub(super) collapsing: HashMap<MapData, u64, Collapsing>,
+    /// The ring buffer of records of stalls.
+    pub records: RingBuf<MapData>,
+    /// The ring buffer of events, when they are sent.
+    pub events: Option<RingBuf<MapData>>,
+    /// The kernel side's warnings, when they are wanted.
+    pub logger: Option<EbpfLogger<&'static dyn Log>>,
+    /// Names of the programs attached, each once.
+    pub programs: Vec<&'static str>,
+    /// Why no stacks are taken, when they were wanted.
+    pub sampler_failure: Option<String>,
+}
+
+/// Lets aya copy the kernel side's record of calls under way.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub(super) struct Collapsing(CollapseStack);
+
+// SAFETY: `repr(C)`, integers without padding (its size is asserted).
+unsafe impl Pod for Collapsing {}
+
+/// A link that detaches its program when it is dropped.
+pub(super) type Link = Box<dyn Any>;
+
+impl Attached {
+    /// Detaches the programs of `turn`.
+    pub fn detach(&mut self, turn: Turn) {
+        self.links.retain(|(of, _)| *of != turn);
+    }
+
+    /// A descriptor that is readable when records of stalls pile up.
+    ///
+    /// # Errors
+    ///
+    /// When the process has too many descriptors.
+    pub fn records_fd(&self) -> Result<OwnedFd> {
+        self.records.as_fd().try_clone_to_owned().context("watch the ring buffer of stalls")
+    }
+
+    /// Stops the sampler.
+    pub fn stop_sampling(&mut self) {
+        self.sampler.clear();
+    }
+
+    /// What the kernel skipped of each program. Asked for while they are attached: a probe's
+    /// count goes with its link.
+    pub fn misses(&self) -> Vec<ProgramBooks> {
+        let missed = misses::kprobe_misses();
+        self.programs
+            .iter()
+            .filter_map(|name| {
+                let program = self.ebpf.program(name)?;
+                let id = program.info().ok()?.id();
+                let is_kprobe = matches!(program, Program::KProbe(_));
+                let of_probe = || missed.iter().filter(|(of, _)| *of == id).map(|(_, n)| n).sum();
+                Some(ProgramBooks {
+                    program: (*name).to_owned(),
+                    recursion_misses: misses::recursion_misses(program.fd().ok()?).ok(),
+                    missed: (is_kprobe && self.kprobe_misses_are_told).then(of_probe),
+                })
+            })
+            .collect()
+    }
+
+    /// Calls of `tcp_collapse` under way.
+    pub fn collapses_under_way(&self) -> u64 {
+        self.collapsing.iter().filter_map(Result::ok).map(|(_, calls)| calls.0.depth).sum()
+    }
+
+    /// Attaches the packet probe that tells which RX queue a NAPI instance serves.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel lacks its tracepoints or refuses.
+    pub fn watch_rx_queues(&mut self) -> Result<()> {
+        if !self.rx_queue_links.is_empty() {
+            return Ok(());
+        }
+        let program: &mut RawTracePoint = self
+            .ebpf
+            .program_mut(hooks::RX_QUEUE_PROGRAM)
+            .context("the eBPF object has no packet probe")?
+            .try_into()?;
+        if program.fd().is_err() {
+            program.load()?;
+        }
+        for tracepoint in hooks::RX_QUEUE_TRACEPOINTS {
+            let id = program.attach(tracepoint)?;
+            self.rx_queue_links.push(Box::new(program.take_link(id)?));
+        }
+        Ok(())
+    }
+
+    /// Detaches the packet probe.
+    pub fn unwatch_rx_queues(&mut self) {
+        self.rx_queue_links.clear();
+    }
+
+    /// Whether the packet probe is attached.
+    pub fn watches_rx_queues(&self) -> bool {
+        !self.rx_queue_links.is_empty()
+    }
+}

@@ -1,0 +1,99 @@
+//! What the stalls of a run add up to: the worst of them, where they were spent, whose sockets.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{
+    collapse::{Collapse, Socket, SocketTotal},
+    culprits::{self, Culprit},
+    interval::Interval,
+    stall::{Stack, Stall},
+};
+
+/// Stalls that are kept whole.
+const WORST: usize = 20;
+
+/// Sockets that are told.
+const SOCKETS: usize = 10;
+
+/// Sums over intervals. Takes memory for the worst stalls, each different stack and each socket.
+#[derive(Clone, Debug, Default)]
+pub struct StallTotals {
+    worst: Vec<Stall>,
+    stacks: HashMap<Vec<String>, u64>,
+    sockets: BTreeMap<Socket, SocketTotal>,
+    /// Stalls by the name of their stage.
+    pub records: BTreeMap<&'static str, u64>,
+}
+
+impl StallTotals {
+    /// Adds what an interval has.
+    pub fn add(&mut self, interval: &Interval) {
+        for stall in &interval.stalls {
+            *self.records.entry(stall.stage.name()).or_default() += 1;
+        }
+        self.worst.extend_from_slice(&interval.stalls);
+        // Stable: of equals, the earlier stays.
+        self.worst.sort_by_key(|stall| std::cmp::Reverse(stall.duration_ns));
+        self.worst.truncate(WORST);
+        for stack in &interval.stacks {
+            *self.stacks.entry(stack.frames.clone()).or_default() += stack.count;
+        }
+        for collapse in &interval.collapses {
+            self.add_collapse(collapse);
+        }
+    }
+
+    fn add_collapse(&mut self, collapse: &Collapse) {
+        let total = self.sockets.entry(collapse.socket.clone()).or_insert_with(|| SocketTotal {
+            socket: collapse.socket.clone(),
+            owner: None,
+            calls: 0,
+            sum_ns: 0,
+            max_ns: 0,
+            worst: collapse.before,
+        });
+        total.calls += 1;
+        total.sum_ns += collapse.duration_ns;
+        if collapse.owner.is_some() {
+            total.owner.clone_from(&collapse.owner);
+        }
+        if collapse.duration_ns > total.max_ns {
+            total.max_ns = collapse.duration_ns;
+            total.worst = collapse.before;
+        }
+    }
+
+    /// The longest stalls, longest first.
+    pub fn worst(&self) -> &[Stall] {
+        &self.worst
+    }
+
+    /// Samples of stalls.
+    pub fn samples(&self) -> u64 {
+        self.stacks.values().sum()
+    }
+
+    /// Each different stack, most frequent first.
+    pub fn stacks(&self) -> Vec<Stack> {
+        let mut stacks: Vec<Stack> = self
+            .stacks
+            .iter()
+            .map(|(frames, count)| Stack { frames: frames.clone(), count: *count })
+            .collect();
+        stacks.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.frames.cmp(&b.frames)));
+        stacks
+    }
+
+    /// The functions that stalls were spent in, worst first.
+    pub fn culprits(&self) -> Vec<Culprit> {
+        culprits::culprits(&self.stacks())
+    }
+
+    /// The sockets whose collapses took the most time, worst first.
+    pub fn sockets(&self) -> Vec<SocketTotal> {
+        let mut sockets: Vec<SocketTotal> = self.sockets.values().cloned().collect();
+        sockets.sort_by_key(|total| std::cmp::Reverse(total.sum_ns));
+        sockets.truncate(SOCKETS);
+        sockets
+    }
+}

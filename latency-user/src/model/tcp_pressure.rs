@@ -1,0 +1,37 @@
+//! What TCP did to stay inside its receive buffers, by the kernel's own counters.
+
+use serde::{Deserialize, Serialize};
+
+/// Counters of one network namespace: since boot, or over a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpPressure {
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// `TcpExt PruneCalled`: a full receive buffer had to be pruned.
+    pub prune_called: u64,
+    /// `TcpExt TCPRcvCollapsed`: packets that `tcp_collapse` removed.
+    pub rcv_collapsed: u64,
+    /// `TcpExt RcvPruned`: packets that were dropped, because collapsing was not enough.
+    pub rcv_pruned: u64,
+    /// `TcpExt OfoPruned`: out-of-order packets that were dropped.
+    pub ofo_pruned: u64,
+}
+
+impl TcpPressure {
+    /// What came since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            netns: self.netns,
+            prune_called: self.prune_called.saturating_sub(earlier.prune_called),
+            rcv_collapsed: self.rcv_collapsed.saturating_sub(earlier.rcv_collapsed),
+            rcv_pruned: self.rcv_pruned.saturating_sub(earlier.rcv_pruned),
+            ofo_pruned: self.ofo_pruned.saturating_sub(earlier.ofo_pruned),
+        }
+    }
+
+    /// Whether nothing happened.
+    pub fn is_none(&self) -> bool {
+        Self { netns: 0, ..*self } == Self::default()
+    }
+}

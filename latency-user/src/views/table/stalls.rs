@@ -1,0 +1,264 @@
+//! The worst stalls and what they were spent in, in sentences.
+
+use latency_common::stage::Stage;
+
+use crate::{
+    model::{
+        collapse::{SocketOwner, SocketTotal},
+        culprits::{Culprit, culprits},
+        place::Place,
+        run::{ProbeUse, Sampling},
+        stall::{Holders, NetRxParts, Stall},
+        summary::{Stalls, Summary},
+        tcp_pressure::TcpPressure,
+    },
+    views::{
+        Style,
+        format::{bytes, count, counted, duration, short_duration},
+        text::{paragraph, printable},
+    },
+};
+
+/// Stalls that are told one by one.
+const TOLD: usize = 5;
+
+/// Functions of one stall, and of all of them.
+const FUNCTIONS: usize = 3;
+const ALL_FUNCTIONS: usize = 6;
+
+/// Sockets that are told.
+const SOCKETS: usize = 5;
+
+/// The culprits in one sentence for the top of the table; `None` without samples.
+pub(super) fn culprit_sentence(stalls: &Stalls) -> Option<String> {
+    if stalls.culprits.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "Culprits: {} ({}).",
+        shares(&stalls.culprits, ALL_FUNCTIONS),
+        counted(stalls.samples, "sample")
+    ))
+}
+
+/// Writes the worst stalls, the sockets, and TCP's counters.
+pub(super) fn write(text: &mut String, summary: &Summary, style: Style) {
+    let stalls = &summary.stalls;
+    if !stalls.worst.is_empty() {
+        paragraph(text, "\nWorst stalls", 2, style, Style::bold);
+    }
+    for stall in without_parts(&stalls.worst).take(TOLD) {
+        paragraph(
+            text,
+            &format!("  {}", story(stall, &summary.run.sampling)),
+            4,
+            style,
+            Style::plain,
+        );
+    }
+    if !stalls.worst.is_empty() {
+        let note = format!("  note: {}", printable(&summary.run.sampling.note));
+        paragraph(text, &note, 4, style, Style::dim);
+    }
+    if !stalls.sockets.is_empty() {
+        paragraph(text, "\nSockets behind slow calls of tcp_collapse", 2, style, Style::bold);
+    }
+    for socket in stalls.sockets.iter().take(SOCKETS) {
+        paragraph(text, &format!("  {}", socket_story(socket)), 4, style, Style::plain);
+    }
+    if !stalls.tcp.is_empty() {
+        paragraph(text, "\nTCP receive buffers", 2, style, Style::bold);
+    }
+    for pressure in &stalls.tcp {
+        paragraph(text, &format!("  {}", pressure_story(pressure)), 4, style, Style::plain);
+    }
+    let collapse = summary.run.probes.iter().find(|probe| probe.stage == Stage::TcpCollapse);
+    if let (false, Some(ProbeUse { method: None, .. })) = (stalls.tcp.is_empty(), collapse) {
+        let gap = "  tcp_collapse itself is not timed here, so its sockets have no names: the \
+                   culprits and these counters are what can be known.";
+        paragraph(text, gap, 4, style, Style::plain);
+    }
+}
+
+/// Without the polls and calls that lie inside another stall that is told.
+fn without_parts(stalls: &[Stall]) -> impl Iterator<Item = &Stall> {
+    stalls.iter().filter(|stall| {
+        !stalls.iter().any(|other| {
+            other.stage == Stage::NetRx
+                && stall.stage != Stage::NetRx
+                && other.cpu == stall.cpu
+                && other.begin_ns <= stall.begin_ns
+                && stall.end_ns <= other.end_ns
+        })
+    })
+}
+
+/// `21.4ms net_rx on CPU 1 at 03:04:05.912: polled eth0 q2 21.3ms (1 of 64 packets), ...`
+fn story(stall: &Stall, sampling: &Sampling) -> String {
+    let time = stall.at.split_once('T').map_or(&*stall.at, |(_, time)| time);
+    let time = time.get(..12).unwrap_or(time);
+    let mut parts = Vec::new();
+    if let Some(net_rx) = &stall.net_rx {
+        parts.extend(net_rx_story(net_rx));
+    }
+    if let Some(rx_wait) = &stall.rx_wait {
+        parts.extend(holders_story(rx_wait));
+    }
+    parts.push(match culprits(&stall.stacks) {
+        found if !found.is_empty() => {
+            format!("in {} ({})", shares(&found, FUNCTIONS), counted(stall.samples, "sample"))
+        }
+        _ if sampling.hz == 0 => "no stack: sampling was switched off".into(),
+        _ if stall.stage == Stage::Irq => "no stack: interrupts were off".into(),
+        _ => "no stack: no sample fell into it".into(),
+    });
+    let place = match place(&stall.place) {
+        place if place.is_empty() => String::new(),
+        place => format!(" of {place}"),
+    };
+    format!(
+        "{} {}{place} on CPU {} at {time}: {}.",
+        duration(stall.duration_ns),
+        stall.stage.name(),
+        stall.cpu,
+        parts.join("; ")
+    )
+}
+
+fn net_rx_story(parts: &NetRxParts) -> Vec<String> {
+    let mut story = Vec::new();
+    let mut polls: Vec<_> = parts.polls.iter().flatten().collect();
+    polls.sort_by_key(|poll| std::cmp::Reverse(poll.ns));
+    if let Some(longest) = polls.first() {
+        let packets = match longest.budget {
+            Some(budget) => format!("{} of {budget} packets", longest.work),
+            None => counted(longest.work.into(), "packet"),
+        };
+        let mut polled =
+            format!("polled {} for {} ({packets})", place(&longest.place), duration(longest.ns));
+        let others = polls.len() as u64 - 1 + parts.more_polls;
+        if others > 0 {
+            let ns = polls[1..].iter().map(|poll| poll.ns).sum::<u64>() + parts.more_polls_ns;
+            polled.push_str(&format!(", {} for {}", counted(others, "other poll"), duration(ns)));
+        }
+        story.push(polled);
+    }
+    if let Some(collapse) = parts.collapse.filter(|collapse| collapse.calls > 0) {
+        let calls = counted(collapse.calls, "call");
+        story.push(format!("{} in {calls} of tcp_collapse", duration(collapse.ns)));
+    }
+    if parts.polls.is_some() {
+        story.push(format!("{} outside polls", duration(parts.rest_ns)));
+    }
+    if let Some(wait) = parts.wait_ns {
+        story.push(format!("waited {} before", duration(wait)));
+    }
+    story
+}
+
+fn holders_story(holders: &Holders) -> Vec<String> {
+    let mut story = Vec::new();
+    for share in holders.tasks.iter().take(2) {
+        let task = format!("{} (pid {})", printable(&share.task.comm), share.task.pid);
+        story.push(format!("{task} held the CPU in {}", counted(share.samples, "sample")));
+    }
+    if holders.tasks.is_empty() {
+        let task = &holders.task;
+        story.push(format!("{} (pid {}) at its end", printable(&task.comm), task.pid));
+    }
+    for part in &holders.vectors {
+        let runs = counted(part.runs, "run");
+        story.push(format!("{} {} in {runs}", part.vector, duration(part.ns)));
+    }
+    if let Some(irqs) = holders.irqs.filter(|irqs| irqs.runs > 0) {
+        story.push(format!("hard IRQs {} in {}", duration(irqs.ns), counted(irqs.runs, "run")));
+    }
+    story
+}
+
+fn socket_story(total: &SocketTotal) -> String {
+    let socket = &total.socket;
+    let owner = total.owner.as_ref().map(owner).unwrap_or_else(|| "no process found".into());
+    let state = &total.worst;
+    format!(
+        "{} from {}, {owner}: {}, {}, longest {}; before that one {} of {} receive buffer held \
+         {} of data ({:.1} %).",
+        socket.local,
+        socket.remote,
+        counted(total.calls, "call"),
+        duration(total.sum_ns),
+        duration(total.max_ns),
+        bytes(state.rmem_alloc),
+        bytes(state.rcvbuf),
+        bytes(state.payload_bytes.into()),
+        state.payload_ratio * 100.0
+    )
+}
+
+fn owner(owner: &SocketOwner) -> String {
+    let mut text = format!("{} (pid {})", printable(&owner.comm), owner.pid);
+    if let Some(pod) = &owner.pod {
+        text.push_str(&format!(" of pod {}", printable(pod)));
+    }
+    if let Some(container) = &owner.container {
+        let short = container.get(..12).unwrap_or(container);
+        text.push_str(&format!(" in container {}", printable(short)));
+    }
+    text
+}
+
+fn pressure_story(pressure: &TcpPressure) -> String {
+    format!(
+        "Network namespace {}: {} of receive buffers, {} collapsed into others, {} dropped.",
+        pressure.netns,
+        counted(pressure.prune_called, "prune"),
+        counted(pressure.rcv_collapsed, "packet"),
+        count(pressure.rcv_pruned + pressure.ofo_pruned),
+    )
+}
+
+/// `eth0 q2`, `backlog`, `irq 24 eth0-TxRx-2`; empty for what a CPU has only once.
+fn place(place: &Place) -> String {
+    let iface = place.iface.as_deref().map(printable);
+    let queue = match (place.queue, &place.queue_kind) {
+        (Some(queue), _) => Some(format!("q{queue}")),
+        (None, Some(kind)) => Some(printable(kind)),
+        (None, None) => None,
+    };
+    let irq = match (queue.is_none(), place.irq) {
+        (true, Some(irq)) => Some(format!("irq {irq}")),
+        _ => None,
+    };
+    let name = place.irq_name.as_deref().map(printable);
+    [iface, queue, irq, name].into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// `tcp_collapse 87 %, tcp_ack 7 %`
+fn shares(culprits: &[Culprit], most: usize) -> String {
+    let shares = culprits
+        .iter()
+        .take(most)
+        .map(|culprit| format!("{} {:.0} %", printable(&culprit.function), culprit.share * 100.0));
+    shares.collect::<Vec<_>>().join(", ")
+}
+
+/// What is said of records that were not sent.
+pub(super) fn limited(summary: &Summary) -> Option<String> {
+    let ledger = &summary.ledger;
+    let books = || {
+        ledger.stages.iter().map(|books| &books.records).chain([&ledger.collapses, &ledger.samples])
+    };
+    let (limited, dropped): (u64, u64) =
+        (books().map(|one| one.limited).sum(), books().map(|one| one.dropped).sum());
+    if limited + dropped == 0 {
+        return None;
+    }
+    let threshold = short_duration(summary.stalls.threshold_ns);
+    Some(format!(
+        "  {} above {threshold} were counted but not described: {} over --max-stalls, {} because \
+         the ring buffer was full.",
+        counted(limited + dropped, "report"),
+        count(limited),
+        count(dropped)
+    ))
+}

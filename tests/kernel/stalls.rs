@@ -1,0 +1,284 @@
+//! Stall records: what is injected is described, whoever is to blame is named.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::UdpSocket,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use latency_common::stage::Stage;
+use latency_tests::{load, namespace, tool, veth};
+use latency_user::{
+    collect::tracer::{Config, Tracer},
+    model::stall::Stack,
+};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::{
+    injector::{Injector, MARKED_PORT},
+    queues::flow_of_each_queue,
+    suite::{Where, in_vm, trial, vm_series},
+    tracing::{Tracing, books, kinds, number},
+};
+
+/// The trials of this file.
+pub(crate) fn trials() -> Vec<Trial> {
+    let veth = ["ip", "ethtool"];
+    let raises_again = vm_series().is_some_and(|series| series == "6.1");
+    [
+        trial("stalls::injected_ones_are_described", Where::Everywhere, &veth, injected),
+        trial("stalls::the_case_is_tcp_collapse", Where::Host, &["ip"], the_case),
+        trial("stalls::long_rules_are_named_unknown", Where::Host, &["nft"], long_rules),
+        trial("stalls::a_task_that_holds_the_cpu_is_named", Where::Everywhere, &veth, busy_task),
+        trial("stalls::a_storm_fills_the_ring_and_is_counted", Where::Everywhere, &[], storm),
+        trial("stalls::a_limit_is_kept_and_counted", Where::Everywhere, &[], limit),
+        raises_again
+            .then(|| {
+                trial("stalls::a_vector_that_holds_the_cpu_is_named", Where::Vm, &veth, busy_vector)
+            })
+            .flatten(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Emulated, everything takes longer, and what is to be long must be longer.
+fn stretched(ms: u64) -> Duration {
+    Duration::from_millis(if in_vm() { 5 * ms } else { ms })
+}
+
+fn injected() -> Result<()> {
+    for (ms, count) in [(3, 31), (7, 17), (19, 11)] {
+        inject(stretched(ms), count).with_context(|| format!("{count} of {ms} ms"))?;
+    }
+    Ok(())
+}
+
+fn inject(spin: Duration, count: u64) -> Result<()> {
+    namespace::run(|| {
+        load::pin_to(0)?;
+        veth::make(4)?;
+        let mut sender = veth::sender()?;
+        let quick = flow_of_each_queue(&mut sender, MARKED_PORT + 1)?;
+        let flows = flow_of_each_queue(&mut sender, MARKED_PORT)?;
+        let mut injector = Injector::attach(spin)?;
+        let threshold = format!("{}us", spin.as_micros());
+        let tracing = Tracing::start(&["--iface", veth::RECEIVER, "--threshold", &threshold])?;
+        // Each queue is seen, so that it can be told by its place.
+        for flow in quick {
+            sender.send(flow, MARKED_PORT + 1)?;
+        }
+        injector.stall(&mut sender, flows[1], count)?;
+        let held = injector.durations()?;
+        let objects = tracing.objects()?;
+
+        let is = |stage: &'static str| {
+            kinds(&objects, "stall").filter(move |one| one["stage"] == stage && one["cpu"] == 0)
+        };
+        let polls: Vec<_> = is("napi_poll").filter(|one| one["queue"] == 1).collect();
+        ensure!(polls.len() as u64 == count, "{} polls: {polls:?}", polls.len());
+        let runs: Vec<_> = is("net_rx")
+            .filter(|one| one["net_rx"]["polls"][0]["iface"] == veth::RECEIVER)
+            .collect();
+        ensure!(runs.len() as u64 == count, "{} runs: {runs:?}", runs.len());
+        // In the order of their ends, as they were sent.
+        let mut near = 0;
+        for ((poll, run), held) in polls.iter().zip(&runs).zip(&held) {
+            for stall in [poll, run] {
+                let duration = number(stall, "duration_ns")?;
+                ensure!(duration >= *held, "held for {held}: {stall}");
+                near += u64::from(duration < held + held / 20);
+                let span = number(stall, "end_ns")? - number(stall, "begin_ns")?;
+                ensure!(span == duration, "{stall}");
+            }
+            parts_add_up(run)?;
+            ensure!(number(poll, "samples")? > 0, "no sample: {poll}");
+            let stacks: Vec<Stack> = serde_json::from_value(poll["stacks"].clone())?;
+            let names_it = |stack: &Stack| stack.frames.iter().any(|f| f == "bpf:stall_injector");
+            ensure!(stacks.iter().any(names_it), "{poll}");
+        }
+        // The machine itself may have been held up in one or the other.
+        ensure!(near >= 2 * count - count.div_ceil(5), "{near} of {} within 5 %", 2 * count);
+        let summary = objects.last().context("no summary")?;
+        ensure!(summary["ledger"]["balanced"] == true, "{}", summary["ledger"]);
+        Ok(())
+    })
+}
+
+/// Polls and what is outside of them are the whole run, to the nanosecond.
+fn parts_add_up(run: &Value) -> Result<()> {
+    let parts = &run["net_rx"];
+    let polls = parts["polls"].as_array().context("no polls")?;
+    let mut sum = number(parts, "more_polls_ns")? + number(parts, "rest_ns")?;
+    for poll in polls {
+        sum += number(poll, "ns")?;
+    }
+    ensure!(sum == number(run, "duration_ns")?, "{sum} in parts: {run}");
+    ensure!(polls.iter().any(|poll| poll["queue"] == 1 && poll["work"] == 1), "{run}");
+    Ok(())
+}
+
+/// The case study on a kernel where `tcp_collapse` cannot be probed: the stacks name it.
+fn the_case() -> Result<()> {
+    namespace::run(|| {
+        let tracing = Tracing::start(&[])?;
+        load::tcp_collapse(load::LARGE_RMEM, Duration::from_secs(6), || false)?;
+        let summary = tracing.summary()?;
+        let stalls = &summary["stalls"];
+        ensure!(stalls["culprits"][0]["function"] == "tcp_collapse", "{stalls}");
+        ensure!(stalls["culprits"][0]["share"].as_f64() > Some(0.5), "{stalls}");
+        let tcp = stalls["tcp"].as_array().context("no counters")?;
+        ensure!(tcp.iter().any(|one| one["rcv_collapsed"].as_u64() > Some(1000)), "{stalls}");
+        Ok(())
+    })
+}
+
+/// Another culprit, of which nothing in the code knows: many packet-filter rules.
+fn long_rules() -> Result<()> {
+    namespace::run(|| {
+        let mut rules =
+            "table ip t {\n chain input {\n  type filter hook input priority 0;\n".to_owned();
+        for port in 0..30_000 {
+            writeln!(rules, "  udp dport {} counter", 10_000 + port)?;
+        }
+        rules.push_str(" }\n}\n");
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("rules.nft");
+        fs::write(&path, rules)?;
+        tool::run(&format!("nft -f {}", path.display()))?;
+        let tracing = Tracing::start(&["--threshold", "200us"])?;
+        load::udp(401)?;
+        let summary = tracing.summary()?;
+        let stalls = &summary["stalls"];
+        ensure!(stalls["by_stage"]["net_rx"].as_u64() > Some(100), "{stalls}");
+        ensure!(stalls["culprits"][0]["function"] == "nft_do_chain", "{}", stalls["culprits"]);
+        Ok(())
+    })
+}
+
+/// A task that sends with softirqs disabled for long, while another CPU raises NET_RX there.
+fn busy_task() -> Result<()> {
+    namespace::run(|| {
+        veth::make(4)?;
+        let mut sender = veth::sender()?;
+        let flow = flow_of_each_queue(&mut sender, MARKED_PORT)?[0];
+        let mut injector = Injector::attach_to_sender(stretched(7))?;
+        let waits = waits_on_first_cpu(&mut || injector.stall(&mut sender, flow, 17))?;
+        let named = |wait: &&Value| {
+            let tasks = wait["rx_wait"]["tasks"].as_array();
+            tasks.is_some_and(|tasks| tasks.iter().any(|task| task["comm"] == "holder"))
+        };
+        ensure!(waits.iter().any(|wait| named(&wait)), "{waits:?}");
+        Ok(())
+    })
+}
+
+/// NET_RX itself runs for long and is raised again meanwhile, as kernels before 6.4 do it. Later
+/// ones have the run go on instead
+/// (<https://elixir.bootlin.com/linux/v6.4/source/net/core/dev.c#L4466>).
+fn busy_vector() -> Result<()> {
+    namespace::run(|| {
+        veth::make(4)?;
+        let mut sender = veth::sender()?;
+        let flow = flow_of_each_queue(&mut sender, MARKED_PORT)?[0];
+        let mut injector = Injector::attach(stretched(7))?;
+        let waits = waits_on_first_cpu(&mut || injector.stall(&mut sender, flow, 17))?;
+        let named = |wait: &&Value| {
+            let first = &wait["rx_wait"]["vectors"][0];
+            let most = number(wait, "duration_ns").unwrap_or(u64::MAX) / 2;
+            first["vector"] == "NET_RX" && first["ns"].as_u64() > Some(most)
+        };
+        ensure!(waits.iter().any(|wait| named(&wait)), "{waits:?}");
+        Ok(())
+    })
+}
+
+/// The stalls of `rx_wait` on the first CPU, while `hold` runs there in a task called `holder` and
+/// the second CPU hands its packets over to the first.
+fn waits_on_first_cpu(hold: &mut (dyn FnMut() -> Result<()> + Send)) -> Result<Vec<Value>> {
+    fs::write("/sys/class/net/lo/queues/rx-0/rps_cpus", "1").context("steer loopback to CPU 0")?;
+    let tracing = Tracing::start(&[])?;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let packets = scope.spawn(|| {
+            load::pin_to(1)?;
+            let receiver = UdpSocket::bind("127.0.0.1:0")?;
+            let sender = UdpSocket::bind("127.0.0.1:0")?;
+            sender.connect(receiver.local_addr()?)?;
+            while !done.load(Ordering::Relaxed) {
+                sender.send(&[0; 64])?;
+                thread::sleep(Duration::from_micros(300));
+            }
+            anyhow::Ok(())
+        });
+        let holder = thread::Builder::new().name("holder".into()).spawn_scoped(scope, || {
+            load::pin_to(0)?;
+            hold()
+        })?;
+        let held = holder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        done.store(true, Ordering::Relaxed);
+        packets.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(held)
+    })?;
+    let objects = tracing.objects()?;
+    let waits = kinds(&objects, "stall").filter(|one| one["stage"] == "rx_wait" && one["cpu"] == 0);
+    let waits: Vec<Value> = waits.cloned().collect();
+    ensure!(!waits.is_empty(), "no wait on CPU 0");
+    Ok(waits)
+}
+
+/// Every interval a stall, a ring for a few, and nobody reads: histograms stay exact.
+fn storm() -> Result<()> {
+    namespace::run(|| {
+        let mut tracer = Tracer::start(&Config {
+            stages: vec![Stage::RxWait, Stage::NetRx],
+            threshold_ns: 1,
+            records_per_second: u64::MAX,
+            record_bytes: Some(4096),
+            ..Config::new()
+        })?;
+        let packets = 20_011;
+        load::udp(packets)?;
+        let ledger = tracer.finish();
+        ensure!(ledger.balanced, "{ledger:?}");
+        for books in &ledger.stages {
+            let records = &books.records;
+            ensure!(books.recorded >= packets, "{books:?}");
+            ensure!(records.dropped > packets / 2, "{books:?}");
+            ensure!(records.submitted + records.dropped == books.recorded, "{books:?}");
+            ensure!(records.submitted == records.received && records.limited == 0, "{books:?}");
+        }
+        Ok(())
+    })
+}
+
+fn limit() -> Result<()> {
+    namespace::run(|| {
+        let tracing = Tracing::start(&["--threshold", "1ns", "--max-stalls", "101"])?;
+        load::udp(20_011)?;
+        let summary = tracing.summary()?;
+        let seconds = summary["run"]["duration_s"].as_f64().context("no duration")?;
+        let cpus = number(&summary["run"], "cpus")?;
+        let mut submitted = 0;
+        for stage in ["rx_wait", "net_rx", "napi_poll"] {
+            let stage_books = books(&summary, stage)?;
+            let records = &stage_books["records"];
+            let sum = ["submitted", "dropped", "limited"]
+                .into_iter()
+                .map(|name| number(records, name))
+                .sum::<Result<u64>>()?;
+            ensure!(sum == number(stage_books, "recorded")?, "{stage_books}");
+            ensure!(number(records, "limited")? > 10_000, "{stage_books}");
+            submitted += number(records, "submitted")?;
+        }
+        // A run touches one second more than it lasts.
+        let most = 101 * cpus * (seconds.ceil() as u64 + 1);
+        ensure!(submitted <= most, "{submitted} of at most {most}");
+        Ok(())
+    })
+}
