@@ -119,7 +119,7 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
             }
             ReportFormat::Hgrm => {
                 let sum = sum(&whole, args.series.is_empty(), path)?;
-                views::hgrm::distribution(&sum.histogram(), &mut text)?;
+                views::hgrm::distribution(&sum, &mut text)?;
             }
             ReportFormat::Html => unreachable!("pages are written above"),
             ReportFormat::Folded => {
