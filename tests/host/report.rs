@@ -1,6 +1,8 @@
 //! Reports of recordings: those of version 1 read back, pages need nothing else, and a second
 //! implementation of HdrHistogram agrees.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
