@@ -37,6 +37,9 @@ use crate::{
 /// Different stacks of one stall that are told.
 const STACKS: usize = 8;
 
+/// Sockets whose owners are remembered.
+const OWNERS: usize = 8192;
+
 /// Address family of IPv6.
 const INET6: u32 = 10;
 
@@ -165,6 +168,10 @@ impl StallCollector {
             .collect();
         if unknown.is_empty() {
             return;
+        }
+        // Sockets come and go: in a long run the old ones are forgotten.
+        if self.owners.len() > OWNERS {
+            self.owners.clear();
         }
         let root = Path::new("/");
         let found = socket_owners::find(root, &unknown);

@@ -15,7 +15,16 @@ const WORST: usize = 20;
 /// Sockets that are told.
 const SOCKETS: usize = 10;
 
-/// Sums over intervals. Takes memory for the worst stalls, each different stack and each socket.
+/// Different stacks that are kept apart; later ones count as [`OTHERS`].
+const STACKS: usize = 8192;
+
+/// Stands for the frames of stacks beyond the limit.
+const OTHERS: &str = "(other stacks)";
+
+/// Sockets that are kept apart; above it, those that matter least are forgotten.
+const KEPT_SOCKETS: usize = 8192;
+
+/// Sums over intervals. Takes bounded memory, however long a run lasts.
 #[derive(Clone, Debug, Default)]
 pub struct StallTotals {
     worst: Vec<Stall>,
@@ -36,11 +45,29 @@ impl StallTotals {
         self.worst.sort_by_key(|stall| std::cmp::Reverse(stall.duration_ns));
         self.worst.truncate(WORST);
         for stack in &interval.stacks {
-            *self.stacks.entry(stack.frames.clone()).or_default() += stack.count;
+            self.add_stack(stack);
         }
         for collapse in &interval.collapses {
             self.add_collapse(collapse);
         }
+        if self.sockets.len() > KEPT_SOCKETS {
+            let mut sums: Vec<u64> = self.sockets.values().map(|total| total.sum_ns).collect();
+            sums.sort_unstable();
+            let median = sums[sums.len() / 2];
+            self.sockets.retain(|_, total| total.sum_ns > median);
+        }
+    }
+
+    fn add_stack(&mut self, stack: &Stack) {
+        if let Some(count) = self.stacks.get_mut(&stack.frames) {
+            *count += stack.count;
+            return;
+        }
+        let frames = match self.stacks.len() {
+            ..STACKS => stack.frames.clone(),
+            _ => vec![OTHERS.to_owned()],
+        };
+        *self.stacks.entry(frames).or_default() += stack.count;
     }
 
     fn add_collapse(&mut self, collapse: &Collapse) {
@@ -95,5 +122,37 @@ impl StallTotals {
         sockets.sort_by_key(|total| std::cmp::Reverse(total.sum_ns));
         sockets.truncate(SOCKETS);
         sockets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn interval(stacks: Vec<Stack>) -> Interval {
+        Interval {
+            began_at: UNIX_EPOCH,
+            duration: Duration::from_secs(1),
+            series: Vec::new(),
+            stalls: Vec::new(),
+            collapses: Vec::new(),
+            stacks,
+        }
+    }
+
+    #[test]
+    fn no_sample_is_lost_however_many_stacks_there_are() {
+        let mut totals = StallTotals::default();
+        let different = STACKS as u64 + 97;
+        for number in 0..different {
+            let stack = Stack { frames: vec![format!("f{number}")], count: 2 };
+            totals.add(&interval(vec![stack.clone(), stack]));
+        }
+        assert_eq!(totals.samples(), 4 * different);
+        let stacks = totals.stacks();
+        assert_eq!(stacks.len(), STACKS + 1);
+        assert_eq!((&*stacks[0].frames[0], stacks[0].count), (OTHERS, 4 * 97));
     }
 }
