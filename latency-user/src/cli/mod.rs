@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{Console, compare, doctor, merge, report, trace};
+use crate::commands::{Console, capture, compare, doctor, merge, report, trace, triage};
 
 /// Finds softirq stalls in the Linux network path: which CPU and which NIC queue stalled, for
 /// how long, and how often.
@@ -34,6 +34,10 @@ pub enum Command {
     Merge(merge::Arguments),
     /// Tell what this kernel, these privileges and these NICs allow, and why.
     Doctor(doctor::Arguments),
+    /// Judge this host, or a captured one: from "latency spiked" to evidence and a next step.
+    Triage(triage::Arguments),
+    /// Collect what triage reads, so that a host can be judged elsewhere.
+    Capture(capture::Arguments),
 }
 
 impl Cli {
@@ -49,6 +53,8 @@ impl Cli {
             Command::Compare(arguments) => compare::run(arguments, console),
             Command::Merge(arguments) => merge::run(arguments, console),
             Command::Doctor(arguments) => doctor::run(arguments, console),
+            Command::Triage(arguments) => triage::run(arguments, console),
+            Command::Capture(arguments) => capture::run(arguments, console),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod distribution;
 pub mod envelope;
 pub mod failure;
 pub mod filter;
+pub mod finding;
 pub mod interval;
 pub mod ledger;
 pub mod place;
