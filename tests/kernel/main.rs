@@ -16,6 +16,7 @@ mod stalls;
 mod suite;
 mod tracing;
 mod traps;
+mod triage;
 mod types;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         sockets::trials(),
         recording::trials(),
         traps::trials(),
+        triage::trials(),
         kernels::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()

@@ -26,7 +26,8 @@ Examples:
       latency-user capture --list
 
 It holds names of interfaces, IRQs and disks, counters and settings; no addresses, no host name,
-no processes but ksoftirqd and irqbalance.")]
+of processes the CPU time of ksoftirqd, whether irqbalance runs, and an id in each network
+namespace.")]
 pub struct Arguments {
     /// The file to write.
     #[arg(short, long, value_name = "FILE.tar.gz", value_hint = ValueHint::FilePath,

@@ -28,3 +28,6 @@ pub mod stat;
 pub mod tcp_pressure;
 pub mod tree;
 pub mod usage;
+
+#[cfg(test)]
+mod fuzz;

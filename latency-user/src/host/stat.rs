@@ -27,7 +27,9 @@ pub struct Ticks {
 impl Ticks {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.user + self.system + self.idle + self.iowait + self.irq + self.softirq + self.steal
+        [self.system, self.idle, self.iowait, self.irq, self.softirq, self.steal]
+            .into_iter()
+            .fold(self.user, u64::saturating_add)
     }
 
     /// What came since `earlier`. The kernel lets `idle` and `iowait` fall at times: then 0.

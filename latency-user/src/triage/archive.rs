@@ -56,6 +56,9 @@ fn append(archive: &mut tar::Builder<impl Write>, path: &str, text: &str) -> Res
     let mut header = tar::Header::new_gnu();
     header.set_size(text.len() as u64);
     header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     archive
         .append_data(&mut header, path, text.as_bytes())
         .with_context(|| format!("put {path} into the capture"))

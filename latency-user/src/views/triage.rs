@@ -8,6 +8,9 @@ use super::{
 };
 use crate::model::finding::{Finding, Number, Outcome, RuleAnswer, StepTaken, Triage};
 
+/// Columns in front of the parts of a finding.
+const LABELS: usize = 12;
+
 /// Writes the verdict, the path as a tree, and the findings, heaviest first. With `all`, the tree
 /// shows every rule; without, of those that found nothing only how many.
 ///
@@ -107,7 +110,12 @@ fn finding(text: &mut String, number: usize, finding: &Finding, style: Style) {
     let title = format!("{number}. {}{about}, weight {}", finding.rule, finding.weight);
     paragraph(text, &printable(&title), 3, style, Style::bold);
     let mut part = |name: &str, words: &str| {
-        paragraph(text, &printable(&format!("   {name:<8} {words}")), 12, style, Style::plain);
+        let mut lines = String::new();
+        let indented = format!("{:LABELS$}{}", "", printable(words));
+        paragraph(&mut lines, &indented, LABELS, style, Style::plain);
+        // Breaking lines would take the spaces behind the label for one.
+        lines.replace_range(3..3 + name.len(), name);
+        text.push_str(&lines);
     };
     part("seen", &finding.seen);
     for number in &finding.numbers {

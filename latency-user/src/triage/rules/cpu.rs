@@ -65,7 +65,7 @@ fn describe(ticks: &Ticks) -> String {
 /// A CPU that softirqs fill.
 pub(super) fn softirq(host: &Host, _: &[String]) -> Answers {
     let stat = ticked(host)?;
-    let part = |ticks: &Ticks| ticks.softirq + ticks.irq;
+    let part = |ticks: &Ticks| ticks.softirq.saturating_add(ticks.irq);
     let Some((cpu, share)) = worst(stat, part) else {
         return Err(Unknown("no CPU was online the whole time".into()));
     };
@@ -105,7 +105,7 @@ pub(super) fn saturated(host: &Host, _: &[String]) -> Answers {
     let stat = ticked(host)?;
     let mut full = Vec::new();
     for (cpu, ticks) in each_cpu(stat).filter(|(_, ticks)| ticks.total() > 0) {
-        let idle = ticks.percent(ticks.idle + ticks.iowait);
+        let idle = ticks.percent(ticks.idle.saturating_add(ticks.iowait));
         if idle < IDLE {
             full.push((cpu, idle, ticks));
         }

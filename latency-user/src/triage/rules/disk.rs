@@ -64,9 +64,9 @@ fn rotates(host: &Host, disk: &str) -> Result<bool, Unknown> {
 }
 
 fn describe(rates: &DiskRates) -> String {
-    let ms = |time: Option<f64>| time.map_or("none".into(), |time| format!("{time:.1} ms"));
+    let ms = |time: Option<f64>| time.map_or("none".into(), |time| format!("{time:.2} ms"));
     format!(
-        "{:.1} requests/s, a read takes {}, a write {}, queue {:.1}, busy {:.1} %",
+        "{:.1} requests/s, a read takes {}, a write {}, queue {:.2}, busy {:.2} %",
         rates.requests_per_s,
         ms(rates.read_await_ms),
         ms(rates.write_await_ms),

@@ -71,7 +71,8 @@ fn packets_by_queue(nic: &Change<&Nic>, seconds: f64) -> Result<BTreeMap<u32, f6
         let mut sums = BTreeMap::new();
         for (name, value) in counters {
             if let Some(queue) = packets_of_queue(name) {
-                *sums.entry(queue).or_default() += value;
+                let sum: &mut u64 = sums.entry(queue).or_default();
+                *sum = sum.saturating_add(*value);
             }
         }
         Ok(sums)

@@ -54,7 +54,7 @@ pub(super) fn drops(host: &Host, _: &[String]) -> Answers {
     };
     let key = "net.core.netdev_max_backlog";
     let old = host.number("proc/sys/net/core/netdev_max_backlog")?;
-    let new = (old.max(1000) * 2).to_string();
+    let new = old.max(1000).saturating_mul(2).to_string();
     Ok(vec![
         Found {
             subject: Some(cpu.clone()),
@@ -87,7 +87,7 @@ pub(super) fn time_squeeze(host: &Host, _: &[String]) -> Answers {
     }
     let key = "net.core.netdev_budget";
     let old = host.number("proc/sys/net/core/netdev_budget")?;
-    let new = (old * 2).to_string();
+    let new = old.saturating_mul(2).to_string();
     Ok(vec![
         Found {
             subject: Some(cpu.clone()),
