@@ -50,8 +50,8 @@ fn host(root: &Path, cpus: usize, queues: usize) {
         put(&format!("sys/class/net/eth0/device/msi_irqs/{number}"), "msix\n");
     }
     put("proc/interrupts", &interrupts);
-    put("proc/self/ns/net", "");
-    put("proc/self/net/dev", "a\nb\neth0: 0 100000 0 0 0 0 0 0 0 0\n");
+    put("proc/thread-self/ns/net", "");
+    put("proc/thread-self/net/dev", "a\nb\neth0: 0 100000 0 0 0 0 0 0 0 0\n");
     put("sys/class/net/eth0/operstate", "up\n");
     for process in 0..PROCESSES {
         put(&format!("proc/{}/comm", process + 1), "nginx\n");

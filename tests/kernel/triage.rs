@@ -185,7 +185,6 @@ fn compare_with_sysstat(folder: &Path, disk: &str) -> Result<Option<String>> {
             column(&iostat, "Device", disk, "w_await")?,
             column(&iostat, "Device", disk, "aqu-sz")?,
         ];
-        eprintln!("I/O wait, busy, write, queue: {ours:.2?}, by sysstat {theirs:.2?}");
         let apart = ours.iter().zip(theirs).any(|(ours, theirs)| {
             // Two decimals are all that either prints.
             (ours - theirs).abs() > f64::max(TOLERANCE * ours.max(theirs), 0.02)

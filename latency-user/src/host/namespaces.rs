@@ -26,7 +26,7 @@ pub fn gather(root: &Path, folders: &[(u32, PathBuf)], tree: &mut Tree) {
         Err(error) => return tree.refuse("netns/own", format!("{error:#}")),
     };
     tree.insert("netns/own", own.to_string());
-    read(&root.join("proc/self/net"), own, tree);
+    read(&root.join("proc/thread-self/net"), own, tree);
     for setting in SETTINGS {
         put(&root.join("proc/sys/net").join(setting), own, &file_of(setting), tree);
     }

@@ -32,17 +32,25 @@ use crate::{
     model::finding::{Finding, Outcome, RuleAnswer, Step, StepTaken, Triage},
 };
 
+/// How often the records of a short trace are read.
+const TICK: Duration = Duration::from_millis(50);
+
 /// Samples the host below `root` twice, `duration` apart. With `trace`, a short trace runs
 /// meanwhile, as far as the kernel and the privileges allow.
 pub fn sample(root: &Path, nics: &mut dyn NicDirectory, duration: Duration, trace: bool) -> Host {
     // Started first: loading the programs takes CPU time that the host must not be blamed for.
-    let short_trace = match trace {
+    let mut short_trace = match trace {
         true => ShortTrace::start(),
         false => Err("it was not asked for".into()),
     };
     let began = Instant::now();
     let first = files::gather(root, nics, false);
-    thread::sleep(duration.saturating_sub(began.elapsed()));
+    while began.elapsed() < duration {
+        thread::sleep(TICK.min(duration.saturating_sub(began.elapsed())));
+        if let Ok(short_trace) = &mut short_trace {
+            short_trace.drain();
+        }
+    }
     let elapsed = began.elapsed();
     let mut second = files::gather(root, nics, true);
     let stalls = short_trace.and_then(ShortTrace::finish);

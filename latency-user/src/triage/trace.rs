@@ -1,15 +1,14 @@
 //! The short trace that triage adds when it may: stalls by stage.
 
 use anyhow::Result;
-use latency_common::stage::Stage;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     collect::tracer::{Config, Tracer},
-    kernel::{instance::Instance, plan::Choice, privileges},
+    kernel::{instance::Instance, privileges},
     model::{
+        culprits::culprits,
         distribution::Distribution,
-        run::Transport,
         series::{Owner, Series},
     },
 };
@@ -18,7 +17,16 @@ use crate::{
 pub(super) const THRESHOLD_NS: u64 = 1_000_000;
 
 /// A short trace, or why there was none.
-pub(super) type TraceResult = Result<Vec<StageStalls>, String>;
+pub(super) type TraceResult = Result<Traced, String>;
+
+/// What a short trace saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Traced {
+    /// Each stage that had anything to time.
+    pub(super) stages: Vec<StageStalls>,
+    /// Functions in which samples found the CPU during stalls, and percent of the samples.
+    pub(super) culprits: Vec<(String, u32)>,
+}
 
 /// What one stage showed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,18 +59,14 @@ impl ShortTrace {
         let text = |error: anyhow::Error| format!("{error:#}");
         privileges::check().map_err(|failure| failure.message)?;
         let instance = Instance::claim().map_err(|failure| failure.message)?;
-        let config = Config {
-            stages: Stage::ALL.into_iter().filter(|stage| *stage != Stage::Softirq).collect(),
-            by_name: false,
-            choice: Choice::Auto,
-            threshold_ns: THRESHOLD_NS,
-            transport: Transport::Maps,
-            ring_events: 0,
-            slots: None,
-            log: false,
-        };
+        let config = Config { threshold_ns: THRESHOLD_NS, ..Config::new() };
         let tracer = Tracer::start(&config).map_err(text)?;
         Ok(Self { tracer, _instance: instance })
+    }
+
+    /// Reads the records that are there, so that their buffer does not fill.
+    pub(super) fn drain(&mut self) {
+        self.tracer.drain_records();
     }
 
     /// Detaches the programs and sums up.
@@ -76,7 +80,14 @@ impl ShortTrace {
             return Err("the trace's ledger does not balance".into());
         }
         self.tracer.interval().map_err(|error| format!("{error:#}"))?;
-        Ok(by_stage(&self.tracer.total()))
+        let culprits = culprits(&self.tracer.learned().stacks);
+        Ok(Traced {
+            stages: by_stage(&self.tracer.total()),
+            culprits: culprits
+                .into_iter()
+                .map(|one| (one.function, (one.share * 100.0).round() as u32))
+                .collect(),
+        })
     }
 }
 
@@ -110,6 +121,8 @@ fn place(owner: &Owner) -> String {
 
 #[cfg(test)]
 mod tests {
+    use latency_common::stage::Stage;
+
     use super::*;
 
     #[test]

@@ -38,13 +38,12 @@ pub(super) fn check(host: &Host, ifaces: &[String]) -> Answers {
             .answer());
         }
         let said = format!("root {}, {} bytes waiting", root.kind, root.backlog);
+        let interface = host.interface(iface)?;
         // A software interface has no queues of its own to spread over.
-        if !host.interface(iface)?.has_device {
+        if !interface.has_device {
             return Ok(ok(said));
         }
-        let folder = format!("sys/class/net/{iface}/queues");
-        let queues =
-            host.second.children(&folder).iter().filter(|one| one.starts_with("tx-")).count();
+        let queues = interface.tx_queues;
         if queues < 2 || ONE_EACH.contains(&root.kind.as_str()) {
             return Ok(ok(said));
         }
@@ -55,7 +54,13 @@ pub(super) fn check(host: &Host, ifaces: &[String]) -> Answers {
                 "{iface} has {queues} TX queues, and the one qdisc {} in front of them.",
                 root.kind
             ),
-            numbers: vec![crossed("TX queues", queues as f64, "", 2.0, format!("/{folder}"))],
+            numbers: vec![crossed(
+                "TX queues",
+                f64::from(queues),
+                "",
+                2.0,
+                format!("/sys/class/net/{iface}/queues"),
+            )],
             why: "All CPUs that send take turns at one lock, softirqs among them.",
             next: format!("tc qdisc replace dev {name} root mq"),
             undo: Some(format!("tc qdisc replace dev {name} root {}", quoted(&root.kind))),

@@ -114,10 +114,10 @@ pub(super) fn xps(host: &Host, ifaces: &[String]) -> Answers {
         if let Some(answer) = irq::without_device(host, iface)? {
             return Ok(answer);
         }
-        let masks = of_queues(host, iface, "tx-", "xps_cpus")?;
-        if masks.len() < 2 {
+        if host.interface(iface)?.tx_queues == 1 {
             return Ok(ok("one TX queue"));
         }
+        let masks = of_queues(host, iface, "tx-", "xps_cpus")?;
         let mut set = 0;
         for (_, mask) in &masks {
             set += usize::from(!cpus::parse_mask(mask)?.is_empty());

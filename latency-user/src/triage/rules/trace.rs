@@ -8,7 +8,8 @@ use crate::triage::{
 
 /// Stalls of any stage.
 pub(super) fn stalls(host: &Host, ifaces: &[String]) -> Answers {
-    let stages = host.trace()?.map_err(|reason| Unknown(format!("no trace: {reason}")))?;
+    let traced = host.trace()?.map_err(|reason| Unknown(format!("no trace: {reason}")))?;
+    let stages = traced.stages;
     if stages.iter().all(|stage| stage.count == 0) {
         return Err(Unknown("nothing happened while tracing".into()));
     }
@@ -36,6 +37,12 @@ pub(super) fn stalls(host: &Host, ifaces: &[String]) -> Answers {
             .iter()
             .map(|one| plain(format!("stalls of {}", one.stage), one.stalls as f64, "", source)),
     );
+    let culprits: Vec<String> =
+        traced.culprits.iter().take(3).map(|(name, share)| format!("{name} {share} %")).collect();
+    let culprits = match culprits.is_empty() {
+        true => String::new(),
+        false => format!(" Samples found the CPU in {}.", culprits.join(", ")),
+    };
     let iface =
         ifaces.first().map(|name| format!("--iface {} ", crate::triage::answer::quoted(name)));
     let trace = format!("latency-user trace {}--duration 30s", iface.unwrap_or_default());
@@ -45,7 +52,7 @@ pub(super) fn stalls(host: &Host, ifaces: &[String]) -> Answers {
             // From 1 ms on, ten times as long weighs as much again.
             weight: (50.0 + 20.0 * ms(longest.max_ns).log10()).clamp(50.0, 92.0) as u8,
             seen: format!(
-                "Stalls of 1 ms or more: {}; the longest, {} on {}, took {:.1} ms.",
+                "Stalls of 1 ms or more: {}; the longest, {} on {}, took {:.1} ms.{culprits}",
                 list.join(", "),
                 longest.stage,
                 longest.place,
