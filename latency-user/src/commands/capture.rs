@@ -51,7 +51,7 @@ pub fn run(args: &Arguments, console: Console) -> Result<u8> {
     for line in triage::listed() {
         let _ = writeln!(text, "{line}");
     }
-    Output::new(console.out, false).write(text.as_bytes())?;
+    Output::new(console.out, 0).write(text.as_bytes())?;
     if let Some(path) = &args.output {
         let file = create(path)?;
         let mut nics = EthtoolDirectory::new();

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
+use clap_complete::ArgValueCandidates;
 
 use super::{
     Console,
@@ -40,7 +41,7 @@ Examples:
 It changes nothing. Exit status: 0 nothing found, 4 findings.")]
 pub struct Arguments {
     /// Judge this interface; repeatable; none: those that are up or carry packets.
-    #[arg(short, long, value_name = "IF")]
+    #[arg(short, long, value_name = "IF", add = ArgValueCandidates::new(values::interfaces))]
     pub iface: Vec<String>,
     /// Time between the two samples.
     #[arg(short, long, value_parser = values::duration, default_value = "5s",
@@ -92,7 +93,7 @@ pub fn run(args: &Arguments, console: Console) -> Result<u8> {
         }
         Format::Json => views::json::triage(&judged, &mut text)?,
     }
-    Output::new(console.out, false).write(&text)?;
+    Output::new(console.out, 0).write(&text)?;
     Ok(if judged.found > 0 { 4 } else { 0 })
 }
 

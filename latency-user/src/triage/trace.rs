@@ -115,6 +115,7 @@ fn place(owner: &Owner) -> String {
         Owner::Cpu(cpu) | Owner::Vector { cpu, .. } => format!("CPU {cpu}"),
         Owner::Irq { number: Some(number), cpu, .. } => format!("IRQ {number} on CPU {cpu}"),
         Owner::Irq { number: None, cpu, .. } => format!("an IRQ on CPU {cpu}"),
+        Owner::OnHost { owner, .. } => place(owner),
         Owner::Queue(queue) => queue.iface().map_or_else(|| "a backlog".into(), str::to_owned),
     }
 }
