@@ -2,6 +2,7 @@
 
 use crate::{
     host::softnet::Softnet,
+    model::finding::Number,
     triage::{
         answer::{Answers, Found, all_ok, crossed, experiment, plain, sysctl, trace},
         host::{Host, Unknown},
@@ -41,6 +42,39 @@ fn grown(
         .collect()
 }
 
+/// What to do about a setting, and how to take it back.
+struct Remedy {
+    next: String,
+    undo: Option<String>,
+    confirm: String,
+}
+
+impl Remedy {
+    /// Sets `key` from `old` to `new`. Where the old value could not be read (containers do not
+    /// show these settings) it only looks, in the network namespace that has them.
+    fn new(key: &str, old: Option<&str>, new: &str) -> Self {
+        match old {
+            Some(old) => Self {
+                next: sysctl(key, new),
+                undo: Some(sysctl(key, old)),
+                confirm: experiment(key, new, None),
+            },
+            None => Self {
+                next: format!("nsenter --target 1 --net sysctl {key}"),
+                undo: None,
+                confirm: trace(None),
+            },
+        }
+    }
+}
+
+/// The number of a setting; absent where it cannot be read.
+fn number(host: &Host, name: &str) -> Option<(i64, Number)> {
+    let path = format!("proc/sys/net/core/{name}");
+    let value = host.number(&path).ok()?;
+    Some((value, plain(format!("net.core.{name}"), value as f64, "", format!("/{path}"))))
+}
+
 fn worst(grown: &[(String, u32)]) -> Option<&(String, u32)> {
     grown.iter().max_by_key(|(_, count)| *count)
 }
@@ -53,22 +87,24 @@ pub(super) fn drops(host: &Host, _: &[String]) -> Answers {
         return all_ok("no packet found a backlog full");
     };
     let key = "net.core.netdev_max_backlog";
-    let old = host.number("proc/sys/net/core/netdev_max_backlog")?;
-    let new = old.max(1000).saturating_mul(2).to_string();
+    let old = number(host, "netdev_max_backlog");
+    let of = old.as_ref().map(|(old, _)| format!(" of {old}")).unwrap_or_default();
+    let new = old.as_ref().map_or(0, |(old, _)| old.max(&1000).saturating_mul(2)).to_string();
+    let was = old.as_ref().map(|(old, _)| old.to_string());
+    let Remedy { next, undo, confirm } = Remedy::new(key, was.as_deref(), &new);
+    let mut numbers = vec![crossed("packets dropped", total as f64, "", 1.0, SOURCE)];
+    numbers.extend(old.map(|(_, number)| number));
     Ok(vec![
         Found {
             subject: Some(cpu.clone()),
             weight: 84,
-            seen: format!("{total} packets found a backlog of {old} full; {cpu} dropped {worst}."),
-            numbers: vec![
-                crossed("packets dropped", total as f64, "", 1.0, SOURCE),
-                plain(key, old as f64, "", "/proc/sys/net/core/netdev_max_backlog"),
-            ],
+            seen: format!("{total} packets found a backlog{of} full; {cpu} dropped {worst}."),
+            numbers,
             why: "A dropped TCP segment comes again after 200 ms or more, the longest tail there \
                   is.",
-            next: sysctl(key, &new),
-            undo: Some(sysctl(key, &old.to_string())),
-            confirm: experiment(key, &new, None),
+            next,
+            undo,
+            confirm,
         }
         .answer(),
     ])
@@ -86,22 +122,23 @@ pub(super) fn time_squeeze(host: &Host, _: &[String]) -> Answers {
         return all_ok(said);
     }
     let key = "net.core.netdev_budget";
-    let old = host.number("proc/sys/net/core/netdev_budget")?;
-    let new = old.saturating_mul(2).to_string();
+    let old = number(host, "netdev_budget");
+    let new = old.as_ref().map_or(0, |(old, _)| old.saturating_mul(2)).to_string();
+    let was = old.as_ref().map(|(old, _)| old.to_string());
+    let Remedy { next, undo, confirm } = Remedy::new(key, was.as_deref(), &new);
+    let mut numbers = vec![crossed("time_squeeze", rate, "/s", SQUEEZES, SOURCE)];
+    numbers.extend(old.map(|(_, number)| number));
     Ok(vec![
         Found {
             subject: Some(cpu.clone()),
             weight: 48,
             seen: format!("{cpu} left work undone {rate:.1} times a second (time_squeeze)."),
-            numbers: vec![
-                crossed("time_squeeze", rate, "/s", SQUEEZES, SOURCE),
-                plain(key, old as f64, "", "/proc/sys/net/core/netdev_budget"),
-            ],
+            numbers,
             why: "What is left waits for the next softirq, or for ksoftirqd. A larger budget \
                   makes each run longer in turn: measure both.",
-            next: sysctl(key, &new),
-            undo: Some(sysctl(key, &old.to_string())),
-            confirm: experiment(key, &new, None),
+            next,
+            undo,
+            confirm,
         }
         .answer(),
     ])
@@ -115,7 +152,8 @@ pub(super) fn flow_limit(host: &Host, _: &[String]) -> Answers {
         return all_ok("no packet was dropped by the flow limit");
     };
     let key = "net.core.flow_limit_cpu_bitmap";
-    let old = host.setting("proc/sys/net/core/flow_limit_cpu_bitmap")?;
+    let old = host.setting("proc/sys/net/core/flow_limit_cpu_bitmap").ok();
+    let Remedy { next, undo, .. } = Remedy::new(key, old, "0");
     Ok(vec![
         Found {
             subject: Some(cpu.clone()),
@@ -124,8 +162,8 @@ pub(super) fn flow_limit(host: &Host, _: &[String]) -> Answers {
             numbers: vec![crossed("packets dropped", total as f64, "", 1.0, SOURCE)],
             why: "The limit protects small flows when a backlog is half full: that it acts shows \
                   a CPU that is behind, and the large flow gets drops and retransmissions.",
-            next: sysctl(key, "0"),
-            undo: Some(sysctl(key, old)),
+            next,
+            undo,
             confirm: trace(None),
         }
         .answer(),
