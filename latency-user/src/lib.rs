@@ -2,11 +2,12 @@
 //!
 //! The rooms, in the order in which they may use one another:
 //! [`model`] knows the words; [`kernel`], [`host`], [`collect`], [`recording`] and [`views`] bring
-//! data in and out; [`commands`] put them together; [`cli`] reads the command line.
+//! data in and out; [`compare`] judges it; [`commands`] put them together; [`cli`] reads the command line.
 
 pub mod cli;
 pub mod collect;
 pub mod commands;
+pub mod compare;
 pub mod host;
 pub mod kernel;
 pub mod model;

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let console = Console {
         out: Box::new(io::stdout()),
         err: Box::new(io::stderr()),
+        err_is_terminal: io::stderr().is_terminal(),
         rows: rows.into(),
         colour: is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     };

@@ -116,7 +116,7 @@ fn run(tracer: &Tracer, began_at: SystemTime) -> Run {
         probes: tracer.uses().to_vec(),
         sampling: Sampling::default(),
         cpus: tracer.cpus(),
-        version: "test",
+        version: "test".into(),
     }
 }
 

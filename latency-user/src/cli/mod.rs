@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{Console, doctor, trace};
+use crate::commands::{Console, compare, doctor, merge, report, trace};
 
 /// Finds softirq stalls in the Linux network path: which CPU and which NIC queue stalled, for
 /// how long, and how often.
@@ -26,6 +26,12 @@ pub struct Cli {
 pub enum Command {
     /// Time softirqs, NAPI polls, hard IRQs and tcp_collapse on the running kernel.
     Trace(trace::Arguments),
+    /// Show recordings: as tables, as JSON or CSV, as a page to send.
+    Report(report::Arguments),
+    /// Tell whether stalls became rarer from one recording to another, by more than chance.
+    Compare(compare::Arguments),
+    /// Add any number of recordings up to one.
+    Merge(merge::Arguments),
     /// Tell what this kernel, these privileges and these NICs allow, and why.
     Doctor(doctor::Arguments),
 }
@@ -39,6 +45,9 @@ impl Cli {
     pub fn run(&self, console: Console) -> Result<u8> {
         match &self.command {
             Command::Trace(arguments) => trace::run(arguments, self.verbose > 0, console),
+            Command::Report(arguments) => report::run(arguments, console),
+            Command::Compare(arguments) => compare::run(arguments, console),
+            Command::Merge(arguments) => merge::run(arguments, console),
             Command::Doctor(arguments) => doctor::run(arguments, console),
         }
     }

@@ -1,9 +1,12 @@
 //! The commands: each puts the rooms together for one purpose. What they print goes through the
 //! writers that `main` hands them.
 
+pub mod compare;
 pub mod doctor;
 pub mod ending;
+pub mod merge;
 pub mod output;
+pub mod report;
 pub mod trace;
 pub mod values;
 
@@ -19,4 +22,6 @@ pub struct Console {
     pub rows: usize,
     /// Whether `out` may be coloured.
     pub colour: bool,
+    /// Whether `err` is a terminal, on which a line can be written over.
+    pub err_is_terminal: bool,
 }

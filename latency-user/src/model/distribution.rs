@@ -1,7 +1,5 @@
 //! Distributions: counts per bucket with an exact sum and maximum, and their differences.
 
-use std::collections::BTreeMap;
-
 use hdrhistogram::Histogram;
 use latency_common::{
     bucket::{BUCKETS, MAX_VALUE, SIGNIFICANT_DIGITS, index_of, lowest_value},
@@ -45,7 +43,7 @@ impl Distribution {
 
     /// Number of durations.
     pub fn count(&self) -> u64 {
-        self.buckets.iter().map(|(_, count)| count).sum()
+        self.buckets.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
     /// Number of durations in buckets that lie wholly at or above `ns`.
@@ -90,15 +88,32 @@ impl Distribution {
 
     /// Adds the durations of another distribution.
     pub fn add(&mut self, other: &Self) {
-        let mut sum: BTreeMap<u16, u64> = self.buckets.iter().copied().collect();
-        for &(index, count) in &other.buckets {
-            *sum.entry(index).or_default() += count;
-        }
-        self.buckets = sum.into_iter().collect();
-        self.sum_ns += other.sum_ns;
+        self.add_buckets(&other.buckets);
+        // Files can hold any number, and a sum that is out of range must not end the program.
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
         self.max_ns = self.max_ns.max(other.max_ns);
-        self.over_threshold += other.over_threshold;
-        self.work += other.work;
+        self.over_threshold = self.over_threshold.saturating_add(other.over_threshold);
+        self.work = self.work.saturating_add(other.work);
+    }
+
+    /// Merges two rising lists. Where the other brings no new bucket, as in most intervals of a
+    /// long recording, nothing is allocated.
+    fn add_buckets(&mut self, other: &[(u16, u64)]) {
+        let mut at = 0;
+        let mut missing = Vec::new();
+        for &(index, count) in other {
+            while self.buckets.get(at).is_some_and(|(i, _)| *i < index) {
+                at += 1;
+            }
+            match self.buckets.get_mut(at) {
+                Some((i, sum)) if *i == index => *sum = sum.saturating_add(count),
+                _ => missing.push((index, count)),
+            }
+        }
+        if !missing.is_empty() {
+            self.buckets.extend(missing);
+            self.buckets.sort_unstable_by_key(|(index, _)| *index);
+        }
     }
 
     /// Adds one duration (ns) that is or is not a stall, with the packets of a poll.
@@ -140,7 +155,7 @@ pub fn empty_histogram() -> Histogram<u64> {
 }
 
 /// The largest value (ns) that a bucket counts.
-fn highest_value(index: u16) -> u64 {
+pub fn highest_value(index: u16) -> u64 {
     match usize::from(index) + 1 {
         BUCKETS => MAX_VALUE,
         next => lowest_value(next) - 1,

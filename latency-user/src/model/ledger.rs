@@ -1,5 +1,7 @@
 //! The ledger: the sums that prove that nothing was lost unseen.
 
+use std::borrow::Cow;
+
 use latency_common::{
     stage::Stage,
     state::{RecordLedger, StageLedger},
@@ -7,22 +9,26 @@ use latency_common::{
 use serde::{Deserialize, Serialize};
 
 /// The ledgers of all stages of a run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// One entry for each stage that was timed.
     pub stages: Vec<StageBooks>,
     /// Events that the ring buffer handed over but that could not be understood.
     pub malformed_events: u64,
     /// With both transports at once: rows whose counts differ between them.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows_that_differ: Option<u64>,
     /// Records of slow calls of `tcp_collapse`.
+    #[serde(default)]
     pub collapses: RecordBooks,
     /// Samples of stalls under way.
+    #[serde(default)]
     pub samples: RecordBooks,
     /// Records that could not be understood.
+    #[serde(default)]
     pub malformed_records: u64,
     /// What the kernel skipped of each program.
+    #[serde(default)]
     pub programs: Vec<ProgramBooks>,
     /// Whether every stage's books balance, and those of records.
     pub balanced: bool,
@@ -70,10 +76,10 @@ pub struct Counted {
 }
 
 /// The books of one stage, summed over all CPUs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageBooks {
     /// Name of the stage.
-    pub stage: &'static str,
+    pub stage: Cow<'static, str>,
     /// Intervals that began.
     pub begins: u64,
     /// Intervals that ended and are in a row or were received as events.
@@ -97,6 +103,7 @@ pub struct StageBooks {
     /// Events that found the ring buffer full.
     pub ring_dropped: u64,
     /// Records of the stage's stalls.
+    #[serde(default)]
     pub records: RecordBooks,
     /// `begins` equals `recorded + open + begins_without_end + backwards` (plus `ring_dropped`
     /// when only events are kept), `ring_submitted` equals `ring_received`, and records that were
@@ -121,7 +128,7 @@ impl StageBooks {
             + cpus.backwards
             + if in_rows { 0 } else { cpus.ring_dropped };
         Self {
-            stage: stage.name(),
+            stage: stage.name().into(),
             begins: cpus.begins,
             recorded,
             open,

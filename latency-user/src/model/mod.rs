@@ -4,6 +4,7 @@
 //! Owns no I/O: everything here can be built from a live kernel or from a file.
 
 pub mod collapse;
+pub mod comparison;
 pub mod culprits;
 pub mod diagnosis;
 pub mod distribution;
@@ -15,8 +16,10 @@ pub mod ledger;
 pub mod place;
 pub mod run;
 pub mod series;
+pub mod source;
 pub mod stage_name;
 pub mod stall;
 pub mod stall_totals;
 pub mod summary;
 pub mod tcp_pressure;
+pub mod timeline;

@@ -8,6 +8,9 @@ use super::series::{Owner, Queue};
 /// The parts of a series' name. What does not apply, or is not known, is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
+    /// The host, in recordings that were merged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// The CPU, for what is kept per CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<u32>,
@@ -54,7 +57,7 @@ impl Place {
             Queue::Device { queue, napi_id, irq, .. } => Self {
                 queue: *queue,
                 queue_kind: queue.is_none().then(|| format!("napi-{napi_id}")),
-                napi_id: Some(*napi_id),
+                napi_id: (*napi_id != 0).then_some(*napi_id),
                 irq: *irq,
                 ..place
             },
@@ -82,6 +85,9 @@ impl From<&Owner> for Place {
                 Self { irq: *number, irq_name: name.clone(), cpu: Some(*cpu), ..Self::default() }
             }
             Owner::Queue(queue) => Self::of_queue(queue),
+            Owner::OnHost { host, owner } => {
+                Self { host: Some(host.clone()), ..Self::from(&**owner) }
+            }
         }
     }
 }

@@ -1,12 +1,14 @@
 //! The run: what was measured, where, and by which probes.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 use latency_common::stage::Stage;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
+
+use super::stage_name;
 
 /// How a stage is probed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// Raw tracepoints.
@@ -46,7 +48,7 @@ impl FromStr for Method {
 }
 
 /// How events get from the kernel into histograms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// Counted in the kernel, in rows.
@@ -70,22 +72,36 @@ impl Transport {
 }
 
 /// How one stage was probed in a run, or why it was not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProbeUse {
     /// The stage.
-    #[serde(serialize_with = "stage_name")]
+    #[serde(with = "stage_name")]
     pub stage: Stage,
     /// The method in use; `None`: the stage is not timed.
     pub method: Option<Method>,
     /// The kernel's name of what the programs are attached to.
     pub at: String,
     /// What the reader must know: an approximation, a method passed over, a reason for absence.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
-fn stage_name<S: Serializer>(stage: &Stage, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(stage.name())
+/// The entries that this version understands: a newer one may know more stages and methods.
+fn known_probes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ProbeUse>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Entry {
+        Known(ProbeUse),
+        Unknown(IgnoredAny),
+    }
+    let entries = Vec::<Entry>::deserialize(deserializer)?;
+    Ok(entries
+        .into_iter()
+        .filter_map(|entry| match entry {
+            Entry::Known(probe) => Some(probe),
+            Entry::Unknown(_) => None,
+        })
+        .collect())
 }
 
 /// How stacks of stalls were taken.
@@ -98,7 +114,7 @@ pub struct Sampling {
 }
 
 /// Header of a run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// Name of the host.
     pub host: String,
@@ -115,11 +131,13 @@ pub struct Run {
     /// How events became histograms.
     pub transport: Transport,
     /// One entry for each stage that was asked for.
+    #[serde(deserialize_with = "known_probes")]
     pub probes: Vec<ProbeUse>,
     /// How stacks of stalls were taken.
+    #[serde(default)]
     pub sampling: Sampling,
     /// Possible CPUs of the machine.
     pub cpus: u32,
     /// Version of this program.
-    pub version: &'static str,
+    pub version: Cow<'static, str>,
 }

@@ -36,6 +36,13 @@ pub enum Owner {
         /// The CPU that ran it.
         cpu: u32,
     },
+    /// One of the above on another machine: recordings of several hosts that were merged.
+    OnHost {
+        /// Name of the host.
+        host: String,
+        /// Where on that host.
+        owner: Box<Self>,
+    },
 }
 
 /// What is known of a NAPI instance.
@@ -49,7 +56,7 @@ pub enum Queue {
         netns: Option<u32>,
         /// Number of the RX queue, when it is known.
         queue: Option<u32>,
-        /// The kernel's id of the instance.
+        /// The kernel's id of the instance; 0: not known, as in old recordings.
         napi_id: u32,
         /// The hard IRQ that schedules it, when it is known.
         irq: Option<u32>,
@@ -105,14 +112,20 @@ impl Series {
 
 impl fmt::Display for Series {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "stage={}", self.stage.name())?;
-        match &self.owner {
-            Owner::Cpu(cpu) => write!(f, ";cpu={cpu}"),
-            Owner::Vector { vector, cpu } => {
+        write!(f, "stage={}{}", self.stage.name(), self.owner)
+    }
+}
+
+/// The part of a tag behind the stage.
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu(cpu) => write!(f, ";cpu={cpu}"),
+            Self::Vector { vector, cpu } => {
                 let name = VECTOR_NAMES.get(*vector as usize).unwrap_or(&"?");
                 write!(f, ";vector={name};cpu={cpu}")
             }
-            Owner::Irq { number, name, cpu } => {
+            Self::Irq { number, name, cpu } => {
                 match number {
                     Some(number) => write!(f, ";irq={number}")?,
                     None => write!(f, ";irq=other")?,
@@ -122,7 +135,7 @@ impl fmt::Display for Series {
                 }
                 write!(f, ";cpu={cpu}")
             }
-            Owner::Queue(Queue::Device { iface, netns, queue, napi_id, .. }) => {
+            Self::Queue(Queue::Device { iface, netns, queue, napi_id, .. }) => {
                 write!(f, ";if={}", Escaped(iface))?;
                 if let Some(netns) = netns {
                     write!(f, ";netns={netns}")?;
@@ -132,21 +145,22 @@ impl fmt::Display for Series {
                     None => write!(f, ";q=napi-{napi_id}"),
                 }
             }
-            Owner::Queue(Queue::WithoutId { iface, netns, cpu }) => {
+            Self::Queue(Queue::WithoutId { iface, netns, cpu }) => {
                 write!(f, ";if={}", Escaped(iface))?;
                 if let Some(netns) = netns {
                     write!(f, ";netns={netns}")?;
                 }
                 write!(f, ";q=no-id;cpu={cpu}")
             }
-            Owner::Queue(Queue::Backlog { cpu }) => write!(f, ";q=backlog;cpu={cpu}"),
-            Owner::Queue(Queue::NoSlot { cpu }) => write!(f, ";q=other;cpu={cpu}"),
+            Self::Queue(Queue::Backlog { cpu }) => write!(f, ";q=backlog;cpu={cpu}"),
+            Self::Queue(Queue::NoSlot { cpu }) => write!(f, ";q=other;cpu={cpu}"),
+            Self::OnHost { host, owner } => write!(f, "{owner};host={}", Escaped(host)),
         }
     }
 }
 
 /// A name with the bytes that a tag cannot hold written as `%xx`.
-struct Escaped<'a>(&'a str);
+pub(super) struct Escaped<'a>(pub(super) &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

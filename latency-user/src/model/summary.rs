@@ -1,9 +1,9 @@
 //! The summary: every series of a run in numbers.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use latency_common::stage::Stage;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     collapse::SocketTotal, culprits::Culprit, distribution::Distribution, ledger::Ledger,
@@ -15,7 +15,7 @@ use super::{
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// The result of a run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Summary {
     /// What was measured, where, and how.
     pub run: Run,
@@ -30,10 +30,11 @@ pub struct Summary {
 }
 
 /// One series in numbers. Durations are ns.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SeriesSummary {
     /// Name of the stage.
-    pub stage: &'static str,
+    pub stage: Cow<'static, str>,
     /// The CPU, queue, IRQ or vector.
     #[serde(flatten)]
     pub place: Place,
@@ -68,7 +69,7 @@ impl SeriesSummary {
     /// The numbers of one series.
     pub fn new(series: &Series, distribution: &Distribution) -> Self {
         let mut summary = Self {
-            stage: series.stage.name(),
+            stage: series.stage.name().into(),
             place: Place::from(&series.owner),
             packets: (series.stage == Stage::NapiPoll).then_some(distribution.work),
             ..Self::default()
@@ -77,7 +78,8 @@ impl SeriesSummary {
         summary
     }
 
-    fn set_numbers(&mut self, distribution: &Distribution) {
+    /// Fills in everything that does not name the series.
+    pub fn set_numbers(&mut self, distribution: &Distribution) {
         let histogram = distribution.histogram();
         // A quantile is the upper end of its bucket, which may lie above the largest duration.
         let quantile = |q| histogram.value_at_quantile(q).min(distribution.max_ns);
@@ -96,22 +98,27 @@ impl SeriesSummary {
 }
 
 /// Stalls of a run.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stalls {
     /// Durations at or above it are stalls, ns.
     pub threshold_ns: u64,
     /// Stalls of each stage that had any, by the histograms; the parts of a queue and of its CPU
     /// overlap, so there is no sum over stages.
-    pub by_stage: BTreeMap<&'static str, u64>,
+    pub by_stage: BTreeMap<Cow<'static, str>, u64>,
     /// Samples that were taken during stalls.
+    #[serde(default)]
     pub samples: u64,
     /// The functions that stalls were spent in, worst first.
+    #[serde(default)]
     pub culprits: Vec<Culprit>,
     /// The longest stalls, longest first.
+    #[serde(default)]
     pub worst: Vec<Stall>,
     /// The sockets whose collapses took the most time, worst first.
+    #[serde(default)]
     pub sockets: Vec<SocketTotal>,
     /// What TCP did to stay inside its receive buffers, by network namespace.
+    #[serde(default)]
     pub tcp: Vec<TcpPressure>,
 }
 
@@ -125,7 +132,7 @@ impl Stalls {
     ) -> Self {
         let mut by_stage = BTreeMap::new();
         for one in series.iter().filter(|one| one.over_threshold > 0) {
-            *by_stage.entry(one.stage).or_default() += one.over_threshold;
+            *by_stage.entry(one.stage.clone()).or_default() += one.over_threshold;
         }
         Self {
             threshold_ns,
@@ -140,7 +147,8 @@ impl Stalls {
 }
 
 /// What the measurement took.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SelfCost {
     /// Programs attached.
     pub programs: usize,

@@ -30,11 +30,14 @@
 //! - Times follow the wall clock. An interval that begins before `StartTime`, because the clock
 //!   was set back, starts at 0.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::model::stall::Stack;
+use crate::model::{
+    run::{ProbeUse, Transport},
+    stall::Stack,
+};
 
 /// The first line.
 pub const VERSION_LINE: &str = "#[Histogram log format version 1.3]";
@@ -68,8 +71,41 @@ pub const INTERVAL: &str = "interval";
 /// Kind of the last object: the fields of [`Summary`](crate::model::summary::Summary).
 pub const SUMMARY: &str = "summary";
 
+/// Kind of the object behind the header of a recording that was merged: [`Merge`].
+pub const MERGE: &str = "merge";
+
+/// What was merged. Everything is a set, a sum or an extreme, so that it does not matter in which
+/// order recordings are merged, nor how often a result is merged again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merge {
+    /// Number of recordings.
+    pub recordings: u64,
+    /// How many of them had no end, because their run was killed.
+    pub without_end: u64,
+    /// Hosts that they come from.
+    pub hosts: BTreeSet<String>,
+    /// Releases of the hosts' kernels.
+    pub kernels: BTreeSet<String>,
+    /// Interfaces whose queues they show.
+    pub ifaces: BTreeSet<String>,
+    /// The threshold of all of them, ns; `None`: only logs of other programs.
+    pub threshold_ns: Option<u64>,
+    /// Transports in use.
+    pub transports: BTreeSet<Transport>,
+    /// How stages were probed, each way once.
+    pub probes: BTreeSet<ProbeUse>,
+    /// CPUs of the largest host.
+    pub cpus: u32,
+    /// Begin of the first run, ms since the epoch.
+    pub first_ms: u64,
+    /// End of the last run, ms since the epoch.
+    pub last_ms: u64,
+    /// Time traced in all runs together, us.
+    pub traced_us: u64,
+}
+
 /// What histograms have no place for, of one interval.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IntervalBooks {
     /// Start of the interval, seconds since `StartTime`.
     pub start_s: f64,
@@ -80,14 +116,15 @@ pub struct IntervalBooks {
 }
 
 /// Where the samples of an interval's stalls were.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct IntervalStacks {
     /// Each stack once.
     pub stacks: Vec<Stack>,
 }
 
 /// What a histogram has no place for, of one series.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SeriesBooks {
     /// Sum of all durations, ns, exact.
     pub sum_ns: u64,
@@ -97,4 +134,10 @@ pub struct SeriesBooks {
     pub over_threshold: u64,
     /// Packets processed by NAPI polls.
     pub work: u64,
+    /// The kernel's id of the NAPI instance, of queues that have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub napi_id: Option<u32>,
+    /// The hard IRQ that schedules the queue, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub irq: Option<u32>,
 }

@@ -14,13 +14,20 @@ use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use serde::Serialize;
 
 use crate::model::{
-    distribution::Distribution, envelope::Envelope, interval::Interval, run::Run, summary::Summary,
+    distribution::Distribution,
+    envelope::Envelope,
+    interval::Interval,
+    run::Run,
+    series::{Owner, Queue, Series},
+    source::Source,
+    summary::Summary,
 };
 
 use super::format::{
-    COLLAPSE, COMMENT, INTERVAL, IntervalBooks, IntervalStacks, LEGEND, MAX_VALUE_DIVISOR, RUN,
-    STACKS, STALL, SUMMARY, SeriesBooks, VERSION_LINE,
+    COLLAPSE, COMMENT, INTERVAL, IntervalBooks, IntervalStacks, LEGEND, MAX_VALUE_DIVISOR, MERGE,
+    Merge, RUN, STACKS, STALL, SUMMARY, SeriesBooks, VERSION_LINE,
 };
+use super::reader::RecordedInterval;
 
 /// A recording that is being written.
 pub struct Writer {
@@ -81,15 +88,9 @@ impl Writer {
             duration_s: interval.duration.as_secs_f64(),
             series: BTreeMap::new(),
         };
-        for (tag, distribution) in by_tag(interval) {
-            text.push_str(&format!(
-                "Tag={tag},{},{},{:.3},{}\n",
-                seconds(start),
-                seconds(interval.duration),
-                distribution.max_ns as f64 / MAX_VALUE_DIVISOR,
-                self.compress(&distribution)?,
-            ));
-            books.series.insert(tag, SeriesBooks::from(&distribution));
+        for (tag, (series, distribution)) in by_tag(interval) {
+            self.histogram(&mut text, &tag, (start, interval.duration), &distribution)?;
+            books.series.insert(tag, SeriesBooks::new(Some(series), &distribution));
         }
         for stall in &interval.stalls {
             comment(&mut text, STALL, stall)?;
@@ -123,6 +124,59 @@ impl Writer {
         Ok(())
     }
 
+    /// Appends what was merged, in one interval, with the sources as they are.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written; the error names it.
+    pub fn merged(&mut self, merge: &Merge, interval: &RecordedInterval) -> Result<()> {
+        let mut text = String::new();
+        comment(&mut text, MERGE, merge)?;
+        let mut books = IntervalBooks {
+            start_s: interval.start.as_secs_f64(),
+            duration_s: interval.duration.as_secs_f64(),
+            series: BTreeMap::new(),
+        };
+        for (source, distribution) in &interval.series {
+            let (tag, series) = match source {
+                Source::Series(series) => (series.tag(), Some(series)),
+                Source::Plain(tag) => (tag.clone(), None),
+            };
+            self.histogram(&mut text, &tag, (interval.start, interval.duration), distribution)?;
+            books.series.insert(tag, SeriesBooks::new(series, distribution));
+            // Thousands of series are not held as text.
+            self.append(&std::mem::take(&mut text))?;
+        }
+        for stall in &interval.stalls {
+            comment(&mut text, STALL, stall)?;
+        }
+        for collapse in &interval.collapses {
+            comment(&mut text, COLLAPSE, collapse)?;
+        }
+        if !interval.stacks.is_empty() {
+            comment(&mut text, STACKS, &IntervalStacks { stacks: interval.stacks.clone() })?;
+        }
+        comment(&mut text, INTERVAL, &books)?;
+        self.append(&text)
+    }
+
+    /// Appends a histogram line.
+    fn histogram(
+        &mut self,
+        text: &mut String,
+        tag: &str,
+        (start, duration): (Duration, Duration),
+        distribution: &Distribution,
+    ) -> Result<()> {
+        let (start, duration) = (seconds(start), seconds(duration));
+        let max = distribution.max_ns as f64 / MAX_VALUE_DIVISOR;
+        let histogram = self.compress(distribution)?;
+        // The series without a tag, of another program, has none here either.
+        let tag = if tag.is_empty() { String::new() } else { format!("Tag={tag},") };
+        text.push_str(&format!("{tag}{start},{duration},{max:.3},{histogram}\n"));
+        Ok(())
+    }
+
     /// The last field of a histogram line.
     fn compress(&mut self, distribution: &Distribution) -> Result<String> {
         let mut bytes = Vec::new();
@@ -140,23 +194,36 @@ impl Writer {
     }
 }
 
-impl From<&Distribution> for SeriesBooks {
-    fn from(distribution: &Distribution) -> Self {
+impl SeriesBooks {
+    fn new(series: Option<&Series>, distribution: &Distribution) -> Self {
+        let (napi_id, irq) = series.map_or((None, None), |series| instance(&series.owner));
         Self {
             sum_ns: distribution.sum_ns,
             max_ns: distribution.max_ns,
             over_threshold: distribution.over_threshold,
             work: distribution.work,
+            napi_id: napi_id.filter(|id| *id != 0),
+            irq,
         }
     }
 }
 
+/// NAPI id and IRQ of a queue, as far as they are known.
+fn instance(owner: &Owner) -> (Option<u32>, Option<u32>) {
+    match owner {
+        Owner::Queue(Queue::Device { napi_id, irq, .. }) => (Some(*napi_id), *irq),
+        Owner::OnHost { owner, .. } => instance(owner),
+        _ => (None, None),
+    }
+}
+
 /// The series that recorded something. A queue whose NAPI instance was replaced meanwhile has two
-/// series and one tag.
-fn by_tag(interval: &Interval) -> BTreeMap<String, Distribution> {
-    let mut tags: BTreeMap<String, Distribution> = BTreeMap::new();
+/// series and one tag; the first of them stands for both.
+fn by_tag(interval: &Interval) -> BTreeMap<String, (&Series, Distribution)> {
+    let mut tags: BTreeMap<String, (&Series, Distribution)> = BTreeMap::new();
     for (series, distribution) in interval.series.iter().filter(|(_, d)| !d.buckets.is_empty()) {
-        tags.entry(series.tag()).or_default().add(distribution);
+        let entry = tags.entry(series.tag()).or_insert_with(|| (series, Distribution::default()));
+        entry.1.add(distribution);
     }
     tags
 }
@@ -195,7 +262,6 @@ mod tests {
     use crate::model::{
         ledger::Ledger,
         run::{Sampling, Transport},
-        series::{Owner, Queue, Series},
         stall_totals::StallTotals,
         summary::{SelfCost, SeriesSummary, Stalls},
     };
@@ -212,7 +278,7 @@ mod tests {
             probes: Vec::new(),
             sampling: Sampling::default(),
             cpus: 4,
-            version: "0.1.0",
+            version: "0.1.0".into(),
         }
     }
 

@@ -5,7 +5,9 @@ use std::io;
 use serde::Serialize;
 
 use crate::model::{
+    comparison::Comparison,
     diagnosis::Diagnosis,
+    distribution::Distribution,
     envelope::Envelope,
     interval::Interval,
     summary::{SeriesSummary, Summary},
@@ -57,6 +59,43 @@ pub fn stalls(interval: &Interval, out: &mut dyn io::Write) -> io::Result<()> {
 /// What `out` fails with.
 pub fn summary(summary: &Summary, out: &mut dyn io::Write) -> io::Result<()> {
     line(&Envelope::new("summary", summary), out)
+}
+
+/// A series whose meaning is not known, in numbers.
+#[derive(Serialize)]
+struct PlainSeries<'a> {
+    tag: &'a str,
+    #[serde(flatten)]
+    numbers: SeriesSummary,
+}
+
+/// Writes a series whose meaning is not known as one line: kind `plain_series`.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn plain(tag: &str, distribution: &Distribution, out: &mut dyn io::Write) -> io::Result<()> {
+    let mut numbers = SeriesSummary::default();
+    numbers.set_numbers(distribution);
+    line(&Envelope::new("plain_series", &PlainSeries { tag, numbers }), out)
+}
+
+/// A comparison with its verdict in words.
+#[derive(Serialize)]
+struct Judged<'a> {
+    sentence: String,
+    #[serde(flatten)]
+    comparison: &'a Comparison,
+}
+
+/// Writes a comparison as one line: kind `comparison`.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn comparison(comparison: &Comparison, out: &mut dyn io::Write) -> io::Result<()> {
+    let judged = Judged { sentence: super::comparison::sentence(comparison), comparison };
+    line(&Envelope::new("comparison", &judged), out)
 }
 
 /// Writes what `doctor` found as one line: kind `diagnosis`.

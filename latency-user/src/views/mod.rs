@@ -3,9 +3,15 @@
 //! A view turns structures of [`crate::model`] into text and writes it where it is told to. It
 //! reads no map and no file, and does not know whether it writes to a terminal.
 
+pub mod comparison;
+pub mod csv;
 pub mod doctor;
+pub mod folded;
 pub mod format;
+pub mod hgrm;
+pub mod html;
 pub mod json;
+pub mod progress;
 pub mod table;
 
 #[cfg(test)]

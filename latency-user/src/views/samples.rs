@@ -146,7 +146,7 @@ pub(super) fn run() -> Run {
         ],
         sampling: Sampling { hz: 1999, note: "blind while interrupts are off".into() },
         cpus: 4,
-        version: "0.1.0",
+        version: "0.1.0".into(),
     }
 }
 

@@ -79,7 +79,7 @@ impl Session {
             probes: tracer.uses().to_vec(),
             sampling: sampling(args.sample_hz, &tracer),
             cpus: tracer.cpus(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").into(),
         };
         if let Some(recording) = &mut recording {
             recording.begin(&run)?;

@@ -14,7 +14,8 @@ use crate::{
 use super::rows::{self, Fold, Folded, Row};
 
 /// Titles of the columns behind the label.
-const TITLES: [&str; 8] = ["count", "p50", "p99", "p99.9", "p99.99", "max", "stalls", "ppm"];
+pub(super) const TITLES: [&str; 8] =
+    ["count", "p50", "p99", "p99.9", "p99.99", "max", "stalls", "ppm"];
 
 /// However wide the numbers are, labels get this much.
 const MIN_LABEL: usize = 8;
@@ -62,7 +63,7 @@ impl Line {
     }
 }
 
-fn cells(numbers: &SeriesSummary) -> [String; 8] {
+pub(super) fn cells(numbers: &SeriesSummary) -> [String; 8] {
     [
         count(numbers.count),
         duration(numbers.p50_ns),

@@ -13,6 +13,11 @@ use crate::{
 
 /// Paragraphs that say whether the books balance: one when they do, else every stage's sums.
 pub(super) fn balance(ledger: &Ledger, transport: Transport) -> Vec<String> {
+    if ledger.stages.is_empty() {
+        return vec![
+            "No books: the recording ends before its run did, or no stage was timed.".into(),
+        ];
+    }
     let sum = |of: fn(&StageBooks) -> u64| ledger.stages.iter().map(of).sum::<u64>();
     let sent = sum(|books| books.ring_submitted);
     if ledger.balanced {
@@ -44,7 +49,7 @@ pub(super) fn balance(ledger: &Ledger, transport: Transport) -> Vec<String> {
             ));
         }
     }
-    let records = ledger.stages.iter().map(|books| (books.stage, &books.records));
+    let records = ledger.stages.iter().map(|books| (&*books.stage, &books.records));
     let others = [("tcp_collapse", &ledger.collapses), ("samples", &ledger.samples)];
     for (what, books) in records.chain(others).filter(|(_, books)| !books.is_balanced()) {
         lines.push(format!(

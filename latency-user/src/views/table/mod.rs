@@ -5,6 +5,7 @@
 mod answer;
 mod block;
 mod books;
+mod plain;
 mod rows;
 mod stalls;
 
@@ -17,7 +18,7 @@ use crate::model::{
     interval::Interval,
     run::{ProbeUse, Run},
     series::Series,
-    summary::Summary,
+    summary::{SeriesSummary, Summary},
 };
 
 use self::{
@@ -122,6 +123,51 @@ pub fn summary(
     out.flush()
 }
 
+/// The answer in one paragraph.
+pub(super) fn verdict(summary: &Summary, whole: &[(Series, Distribution)]) -> String {
+    let lasted = duration((summary.run.duration_s * 1e9) as u64);
+    answer::answer(&rows::by_stage(whole), summary.run.threshold_ns, &lasted)
+        .map_or_else(|| answer::nothing(&summary.run, &lasted), |sentences| sentences.join(" "))
+}
+
+/// The name that rows of a series have.
+pub(super) fn label(series: &Series) -> String {
+    rows::Label::new(&series.owner).full()
+}
+
+/// The cells of a row, behind its name.
+pub(super) fn numbers(numbers: &SeriesSummary) -> [String; 8] {
+    block::cells(numbers)
+}
+
+/// Books, losses and own cost, a paragraph each.
+pub(super) fn books_of(summary: &Summary) -> Vec<String> {
+    let transport = summary.run.transport;
+    let mut lines = books::balance(&summary.ledger, transport);
+    lines.extend(books::losses(&summary.ledger, transport));
+    if summary.self_cost.programs > 0 {
+        lines.push(books::self_cost(&summary.self_cost, &summary.run));
+    }
+    lines
+}
+
+/// Writes series whose meaning is not known.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn plain(
+    plain: &[(String, Distribution)],
+    threshold_ns: u64,
+    style: Style,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    let mut text = String::new();
+    plain::block(&mut text, plain, threshold_ns, style);
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
 /// Where and when: `web-17, Linux 6.12.43, 4 CPUs, from 2026-01-02T03:04:05Z for 30.0s`.
 fn about(run: &Run, lasted: &str) -> String {
     let mut about = format!(
@@ -182,7 +228,8 @@ fn conclusion(text: &mut String, summary: &Summary, style: Style) {
         paragraph(text, &line, 4, style, Style::plain);
     }
     let transport = summary.run.transport;
-    let paint = if summary.ledger.balanced { Style::plain } else { Style::alarm };
+    let known_bad = !summary.ledger.balanced && !summary.ledger.stages.is_empty();
+    let paint = if known_bad { Style::alarm } else { Style::plain };
     for line in books::balance(&summary.ledger, transport) {
         paragraph(text, &line, 4, style, paint);
     }
@@ -195,8 +242,11 @@ fn conclusion(text: &mut String, summary: &Summary, style: Style) {
     for line in books::misses(&summary.ledger) {
         paragraph(text, &line, 4, style, Style::alarm);
     }
-    let cost = books::self_cost(&summary.self_cost, &summary.run);
-    paragraph(text, &cost, 2, style, Style::plain);
+    // A recording that was cut short does not tell it.
+    if summary.self_cost.programs > 0 {
+        let cost = books::self_cost(&summary.self_cost, &summary.run);
+        paragraph(text, &cost, 2, style, Style::plain);
+    }
 }
 
 fn in_packet_order(probes: &[ProbeUse]) -> impl Iterator<Item = &ProbeUse> {

@@ -156,7 +156,7 @@ pub(super) fn stalls(rows: &[Row]) -> u64 {
 }
 
 impl Label {
-    fn new(owner: &Owner) -> Self {
+    pub(super) fn new(owner: &Owner) -> Self {
         match owner {
             Owner::Cpu(cpu) => Self { before: format!("cpu {cpu}"), ..Self::default() },
             Owner::Vector { vector, cpu } => {
@@ -169,6 +169,11 @@ impl Label {
                 ..Self::default()
             },
             Owner::Queue(queue) => Self::of_queue(queue),
+            Owner::OnHost { host, owner } => {
+                let mut label = Self::new(owner);
+                label.before = format!("{} {}", printable(host), label.before);
+                label
+            }
         }
     }
 

@@ -1,0 +1,110 @@
+//! `merge`: adds recordings up to one.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use clap::{Args, ValueHint};
+
+use super::Console;
+use crate::{
+    model::failure::Failure,
+    recording::{merge::Merger, writer::Writer},
+    views::progress,
+};
+
+/// Shorter work needs no progress bar.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Between two states of the bar.
+const REFRESH: Duration = Duration::from_millis(100);
+
+/// What to add up.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Counts are added bucket by bucket: quantiles of the sum are as exact as those of
+its parts. Series keep their host. The course of time is lost.
+
+Examples:
+  A fleet in one recording:
+      latency-user merge web-*.hlog --output fleet.hlog
+  More files than a command line holds:
+      find runs -name '*.hlog' | latency-user merge --files-from - \\
+          --output all.hlog")]
+pub struct Arguments {
+    /// Recordings, or interval logs of other programs.
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, required_unless_present = "files_from")]
+    pub files: Vec<PathBuf>,
+    /// Read names of further recordings from this file, one a line; -: from stdin.
+    #[arg(long, value_name = "LIST", value_hint = ValueHint::FilePath)]
+    pub files_from: Option<PathBuf>,
+    /// Write the sum here.
+    #[arg(short, long, value_name = "FILE.hlog", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+}
+
+/// Runs the command and returns the exit status.
+///
+/// # Errors
+///
+/// When a recording cannot be read, thresholds differ, or the sum cannot be written. The output
+/// is created when all recordings were read.
+pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
+    let mut files = args.files.clone();
+    if let Some(list) = &args.files_from {
+        files.extend(listed(list)?);
+    }
+    if files.is_empty() {
+        return Err(Failure::new("there is no recording to merge").into());
+    }
+    check_output(&args.output, &files)?;
+    let mut merger = Merger::default();
+    let began = Instant::now();
+    let mut shown: Option<Instant> = None;
+    for (done, file) in files.iter().enumerate() {
+        let is_due = shown.map_or(began.elapsed() > PATIENCE, |at| at.elapsed() > REFRESH);
+        if console.err_is_terminal && is_due {
+            progress::line(done as u64, files.len() as u64, "recordings", &mut console.err)?;
+            shown = Some(Instant::now());
+        }
+        let remarks = merger.add(file);
+        if shown.is_some() && remarks.as_ref().map_or(true, |remarks| !remarks.is_empty()) {
+            progress::clear(&mut console.err)?;
+        }
+        for remark in remarks? {
+            writeln!(console.err, "warning: {remark}")?;
+        }
+    }
+    if shown.is_some() {
+        progress::clear(&mut console.err)?;
+    }
+    let (recordings, series) = merger.size();
+    merger.write(Writer::create(&args.output)?)?;
+    writeln!(console.err, "{}: {recordings} recordings, {series} series", args.output.display())?;
+    Ok(0)
+}
+
+fn listed(list: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let text = match list.to_str() {
+        Some("-") => std::io::read_to_string(std::io::stdin()),
+        _ => fs::read_to_string(list),
+    };
+    let text = text.map_err(|error| {
+        Failure::new(format!("cannot read the list of files {}: {error}", list.display()))
+    })?;
+    Ok(text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect())
+}
+
+/// The output must not take the place of a recording that goes into it.
+fn check_output(output: &Path, files: &[PathBuf]) -> Result<(), Failure> {
+    let Ok(target) = output.canonicalize() else { return Ok(()) };
+    if target.is_file() && files.iter().any(|f| f.canonicalize().is_ok_and(|f| f == target)) {
+        let what = format!("{} is to be merged and to be written", output.display());
+        return Err(Failure::new(what).hint("give the sum a name of its own"));
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! The circular block bootstrap: draws blocks of neighbouring parts with replacement.
+//!
+//! The seed is fixed: the same recordings give the same numbers.
+
+use latency_common::bucket::BUCKETS;
+
+use super::blocks::Counts;
+use crate::model::distribution::{Distribution, highest_value};
+
+/// Number of resamples. The standard error of a standard error from so many is 2 %.
+const RESAMPLES: usize = 1000;
+
+/// Resamples that quantiles are taken from, which costs more.
+const QUANTILE_RESAMPLES: usize = 400;
+
+/// Where the draws of each side begin.
+const SEEDS: [u64; 2] = [0x1a7e_0c1e, 0x5eed_0002];
+
+/// How often each part of a recording is drawn, resample by resample.
+pub(super) struct Resamples {
+    weights: Vec<Vec<u16>>,
+    /// Independent blocks in a resample.
+    pub(super) blocks: f64,
+    /// Parts in a block.
+    pub(super) length: usize,
+}
+
+/// Quantiles of a recording and of its resamples.
+pub(super) struct Quantiles {
+    pub(super) whole: Vec<f64>,
+    pub(super) resampled: Vec<Vec<f64>>,
+}
+
+impl Resamples {
+    /// Resamples of a recording that has so many parts. Each side draws a sequence of its own, or
+    /// equal recordings would vary in step.
+    pub(super) fn new(parts: usize, side: usize) -> Self {
+        let length = (parts as f64).sqrt().ceil().max(1.0) as usize;
+        let mut random = fastrand::Rng::with_seed(SEEDS[side]);
+        let draw = |_| {
+            let mut weights = vec![0_u16; parts];
+            let mut left = parts;
+            while left > 0 {
+                let start = random.usize(..parts);
+                for offset in 0..length.min(left) {
+                    weights[(start + offset) % parts] += 1;
+                }
+                left = left.saturating_sub(length);
+            }
+            weights
+        };
+        let weights = (0..RESAMPLES).map(draw).collect();
+        Self { weights, blocks: parts as f64 / length as f64, length }
+    }
+
+    /// The logarithm of events by exposure in each resample; half an event where there is none.
+    pub(super) fn log_rates<'a>(&'a self, counts: &'a Counts) -> impl Iterator<Item = f64> + 'a {
+        self.weights.iter().map(|weights| {
+            let sum =
+                |of: &[f64]| of.iter().zip(weights).map(|(n, w)| n * f64::from(*w)).sum::<f64>();
+            (sum(&counts.events).max(0.5) / sum(&counts.exposure).max(1.0)).ln()
+        })
+    }
+
+    /// Quantiles (ns) of the sum of all parts, and of resamples of them.
+    pub(super) fn quantiles(&self, parts: &[Distribution], quantiles: &[f64]) -> Quantiles {
+        let mut sums = vec![0_u64; BUCKETS];
+        let ones = vec![1; parts.len()];
+        let whole = weighted_quantiles(parts, &ones, quantiles, &mut sums);
+        let mut resampled = vec![Vec::with_capacity(QUANTILE_RESAMPLES); quantiles.len()];
+        for weights in self.weights.iter().take(QUANTILE_RESAMPLES) {
+            let values = weighted_quantiles(parts, weights, quantiles, &mut sums);
+            for (all, value) in resampled.iter_mut().zip(values) {
+                all.push(value);
+            }
+        }
+        Quantiles { whole, resampled }
+    }
+}
+
+/// Quantiles of a weighted sum; `sums` is room for it.
+fn weighted_quantiles(
+    parts: &[Distribution],
+    weights: &[u16],
+    quantiles: &[f64],
+    sums: &mut [u64],
+) -> Vec<f64> {
+    let (mut first, mut last, mut count) = (BUCKETS, 0, 0_u64);
+    for (part, weight) in parts.iter().zip(weights).filter(|(_, weight)| **weight > 0) {
+        for &(index, n) in &part.buckets {
+            let n = n.saturating_mul(u64::from(*weight));
+            sums[usize::from(index)] = sums[usize::from(index)].saturating_add(n);
+            count = count.saturating_add(n);
+        }
+        if let ([(low, _), ..], [.., (high, _)]) = (&part.buckets[..], &part.buckets[..]) {
+            first = first.min(usize::from(*low));
+            last = last.max(usize::from(*high));
+        }
+    }
+    let values = quantiles.iter().map(|quantile| {
+        let rank = ((quantile * count as f64).ceil() as u64).max(1);
+        let mut seen = 0_u64;
+        let found = (first..=last).find(|index| {
+            seen = seen.saturating_add(sums[*index]);
+            seen >= rank
+        });
+        found.map_or(0.0, |index| highest_value(index as u16) as f64)
+    });
+    let values = values.collect();
+    if first <= last {
+        sums[first..=last].fill(0);
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_is_drawn_equally_often() {
+        for parts in [1, 2, 7, 30, 128] {
+            let resamples = Resamples::new(parts, 0);
+            let mut drawn = vec![0_u64; parts];
+            for weights in &resamples.weights {
+                assert_eq!(weights.iter().map(|w| usize::from(*w)).sum::<usize>(), parts);
+                drawn.iter_mut().zip(weights).for_each(|(sum, w)| *sum += u64::from(*w));
+            }
+            let expected = RESAMPLES as f64;
+            assert!(
+                drawn.iter().all(|n| (*n as f64 - expected).abs() < 0.3 * expected),
+                "{drawn:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn quantiles_are_those_of_hdrhistogram() {
+        let mut parts = vec![Distribution::default(); 10];
+        for n in 0..10_000_u64 {
+            parts[(n % 10) as usize].record(n * n, 1_000_000, 0);
+        }
+        let mut whole = Distribution::default();
+        parts.iter().for_each(|part| whole.add(part));
+        let found = Resamples::new(10, 1).quantiles(&parts, &[0.5, 0.99, 0.9999]);
+        let histogram = whole.histogram();
+        let expected = [0.5, 0.99, 0.9999].map(|q| histogram.value_at_quantile(q) as f64);
+        assert_eq!(found.whole, expected);
+    }
+}

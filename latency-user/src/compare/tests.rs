@@ -1,0 +1,256 @@
+//! Tests of the comparison against known truths.
+
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    model::{
+        interval::Interval,
+        run::Run,
+        run::Transport,
+        series::{Owner, Series},
+    },
+    recording::writer::Writer,
+};
+
+const MS: u64 = 1_000_000;
+
+/// Of 30 seconds of `net_rx_action`: runs from 1, 2, 4, 8 and 16 ms on, and all of them; then the
+/// same with a smaller `tcp_rmem`.
+const BEFORE: ([u64; 5], u64) = ([215, 30, 9, 5, 1], 3_685_271);
+const AFTER: ([u64; 5], u64) = ([36, 3, 0, 0, 0], 3_567_235);
+
+fn run(kernel: &str) -> Run {
+    Run {
+        host: "edge".into(),
+        kernel: kernel.into(),
+        started_at: "2026-01-02T03:04:05.006Z".into(),
+        duration_s: 30.0,
+        ifaces: Vec::new(),
+        threshold_ns: MS,
+        transport: Transport::Maps,
+        probes: Vec::new(),
+        sampling: crate::model::run::Sampling::default(),
+        cpus: 1,
+        version: "0.1.0".into(),
+    }
+}
+
+/// Writes and reads a recording of `net_rx` on one CPU.
+fn recorded(kernel: &str, seconds: impl IntoIterator<Item = Distribution>) -> Recorded {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("run.hlog");
+    let run = run(kernel);
+    let mut writer = Writer::create(&path).unwrap();
+    writer.begin(&run).unwrap();
+    let mut began_at = humantime::parse_rfc3339(&run.started_at).unwrap();
+    for distribution in seconds {
+        let interval = Interval {
+            began_at,
+            duration: Duration::from_secs(1),
+            series: vec![(Series { stage: Stage::NetRx, owner: Owner::Cpu(0) }, distribution)],
+            stalls: Vec::new(),
+            collapses: Vec::new(),
+            stacks: Vec::new(),
+        };
+        writer.interval(&interval).unwrap();
+        began_at += Duration::from_secs(1);
+    }
+    Recorded::read(&path).unwrap()
+}
+
+/// A table of counts by power of two, spread over 30 seconds.
+fn table((stalls, calls): ([u64; 5], u64)) -> Recorded {
+    let mut seconds = vec![Distribution::default(); 30];
+    let mut at = 0;
+    for (power, count) in stalls.into_iter().enumerate() {
+        for _ in 0..count {
+            seconds[at % 30].record(((3 * MS) << power) / 2, MS, 0);
+            // A step that is prime to 30 spreads the few as well as the many.
+            at += 7;
+        }
+    }
+    let quiet = calls - stalls.iter().sum::<u64>();
+    for (second, distribution) in seconds.iter_mut().enumerate() {
+        let n = quiet / 30 + u64::from((second as u64) < quiet % 30);
+        let mut typical = Distribution::default();
+        typical.record(5000, MS, 0);
+        typical.buckets[0].1 = n;
+        distribution.add(&typical);
+    }
+    recorded("3.18", seconds)
+}
+
+#[test]
+fn a_smaller_receive_buffer_improved() {
+    let found = compare(&table(BEFORE), &table(AFTER));
+    assert_eq!(found.verdict, Verdict::Improved);
+    assert!(!found.weak);
+    let [row] = &found.stages[..] else { panic!("{:?}", found.stages) };
+    assert_eq!(row.calls, [BEFORE.1, AFTER.1]);
+    let [from_1ms, from_4ms, from_16ms] = &row.exceedance[..] else { panic!("{row:?}") };
+    // 260 of 3,685,271 against 39 of 3,567,235.
+    let times = from_1ms.ppm.before / from_1ms.ppm.after;
+    assert!((times - 6.45).abs() < 0.01, "{times}");
+    assert_eq!(from_1ms.method, Approach::Blocks);
+    assert_eq!(from_4ms.events, [15, 0]);
+    assert_eq!(from_4ms.method, Approach::Exact);
+    assert!(from_4ms.ppm.ratio_high.unwrap() < 0.3 && from_4ms.is_significant());
+    assert_eq!(from_16ms.events, [1, 0]);
+    assert!(!from_16ms.is_significant());
+    assert_eq!(compare(&table(AFTER), &table(BEFORE)).verdict, Verdict::Worse);
+}
+
+#[test]
+fn a_recording_does_not_differ_from_itself() {
+    for of in [BEFORE, AFTER] {
+        let found = compare(&table(of), &table(of));
+        assert_eq!(found.verdict, Verdict::NoDifferenceShown);
+        let change = found.stages[0].exceedance[0].ppm;
+        assert_eq!(change.ratio, Some(1.0));
+        assert!(change.ratio_low.unwrap() < 1.0 && change.ratio_high.unwrap() > 1.0);
+    }
+}
+
+#[test]
+fn what_differs_besides_is_said() {
+    let second = |n: u64| {
+        let mut distribution = Distribution::default();
+        distribution.record(5000, MS, 0);
+        distribution.buckets[0].1 = n;
+        distribution.record(2 * MS, MS, 0);
+        distribution
+    };
+    let before = recorded("6.1", (0..30).map(|_| second(1000)));
+    let after = recorded("6.12", (0..30).map(|_| second(5000)));
+    let found = compare(&before, &after);
+    assert!(found.weak);
+    // As many stalls a second: rarer only because there were more calls.
+    assert_eq!(found.verdict, Verdict::NoDifferenceShown);
+    assert!(found.stages[0].exceedance[0].is_significant());
+    assert!(found.remarks.contains(&"different kernels: 6.1 before, 6.12 after".into()));
+    let short = recorded("6.1", (0..3).map(|_| second(1000)));
+    let found = compare(&short, &after);
+    assert_eq!(found.verdict, Verdict::NotComparable);
+    assert!(found.remarks.iter().any(|remark| remark.contains("before has 3 intervals")));
+}
+
+/// A Poisson number.
+fn poisson(mean: f64, random: &mut fastrand::Rng) -> u64 {
+    let limit = (-mean).exp();
+    let mut product = random.f64();
+    let mut n = 0;
+    while product > limit {
+        product *= random.f64();
+        n += 1;
+    }
+    n
+}
+
+/// Seconds with bursts of stalls: a burst of 1 to 7 stalls begins `bursts` times a second, each of
+/// its stalls falls into the second of the one before it or into the next, as often as not.
+fn bursts(seconds: usize, bursts: f64, random: &mut fastrand::Rng) -> Vec<u64> {
+    let mut stalls = vec![0; seconds];
+    for begin in 0..seconds {
+        for _ in 0..poisson(bursts, random) {
+            let mut second = begin;
+            for _ in 0..=random.u8(0..7) {
+                stalls[second % seconds] += 1;
+                second += usize::from(random.bool());
+            }
+        }
+    }
+    stalls
+}
+
+fn look(seconds: usize) -> Look {
+    Look {
+        threshold_ns: MS,
+        is_exact: true,
+        resamples: [0, 1].map(|side| Resamples::new(seconds, side)),
+        seconds: [0, 1].map(|_| vec![1.0; seconds]),
+    }
+}
+
+fn simulated(seconds: usize, rate: f64, random: &mut fastrand::Rng) -> Counts {
+    let events = bursts(seconds, rate, random).into_iter().map(|n| n as f64).collect();
+    let exposure = (0..seconds).map(|_| 100_000.0 + 20_000.0 * random.f64()).collect();
+    Counts { events, exposure }
+}
+
+#[test]
+fn intervals_cover_the_true_effect() {
+    let look = look(120);
+    let mut random = fastrand::Rng::with_seed(1);
+    for effect in [1.0, 0.5] {
+        let mut covered = 0;
+        for _ in 0..1000 {
+            let sides = [simulated(120, 1.0, &mut random), simulated(120, effect, &mut random)];
+            let found = rates::ratio(&sides, &look.resamples);
+            assert_eq!(found.approach, Approach::Blocks);
+            covered += u32::from((found.low..found.high).contains(&effect));
+        }
+        assert!((930..=970).contains(&covered), "effect {effect}: {covered} of 1000");
+    }
+}
+
+/// Verdicts on pairs of equal recordings.
+#[test]
+fn equal_recordings_rarely_get_a_verdict() {
+    let mut random = fastrand::Rng::with_seed(2);
+    for (seconds, rate) in [(30, 3.0), (30, 0.3), (60, 0.05), (128, 1.0)] {
+        let look = look(seconds);
+        let mut wrong = 0;
+        for _ in 0..400 {
+            let sides = [0, 1].map(|_| {
+                bursts(seconds, rate, &mut random)
+                    .into_iter()
+                    .map(|stalls| {
+                        let mut second = Distribution::default();
+                        second.record(5000, MS, 0);
+                        second.buckets[0].1 = 10_000;
+                        for _ in 0..stalls {
+                            second.record(MS << random.u32(0..6), MS, 0);
+                        }
+                        second
+                    })
+                    .collect::<Vec<_>>()
+            });
+            let calls = sides.each_ref().map(|s| s.iter().map(Distribution::count).collect());
+            let mut comparison = empty(seconds);
+            comparison.stages.push(Row {
+                name: "stage=net_rx".into(),
+                calls: [1, 1],
+                per_second: Change::new(1.0, 1.0),
+                exceedance: look.exceedance(&sides, &calls, &MULTIPLES),
+                quantiles: Vec::new(),
+                max_ns: [0, 0],
+                longer_ppm: [0.0, 0.0],
+            });
+            verdict::conclude(&mut comparison, &[seconds as f64; 2]);
+            wrong += u32::from(comparison.verdict != Verdict::NoDifferenceShown);
+        }
+        assert!(wrong <= 20, "{seconds} s, {rate} bursts/s: {wrong} of 400");
+    }
+}
+
+fn empty(parts: usize) -> Comparison {
+    let side = || Side {
+        recording: String::new(),
+        host: None,
+        kernel: None,
+        duration_s: parts as f64,
+        intervals: parts as u64,
+        parts,
+    };
+    Comparison {
+        verdict: Verdict::NotComparable,
+        weak: false,
+        remarks: Vec::new(),
+        before: side(),
+        after: side(),
+        tests: 0,
+        stages: Vec::new(),
+        series: Vec::new(),
+    }
+}

@@ -1,0 +1,86 @@
+//! The verdict: corrects for the number of tests, weighs the load.
+
+use super::{LEAST_PARTS, exact};
+use crate::model::comparison::{Comparison, Exceedance, Row, Verdict};
+
+/// Loads that differ by a larger factor make a verdict weak: 20 % up, or down by as much.
+const LOAD: f64 = 1.2;
+
+/// Corrects all tests and concludes. `seconds` is the length of each side.
+pub(super) fn conclude(comparison: &mut Comparison, seconds: &[f64; 2]) {
+    comparison.tests = correct(comparison);
+    let parts = [comparison.before.parts, comparison.after.parts];
+    for (side, parts) in [("before", parts[0]), ("after", parts[1])] {
+        if parts < LEAST_PARTS {
+            comparison.remarks.push(format!(
+                "the recording {side} has {parts} intervals; at least {LEAST_PARTS} are needed to \
+                 tell change from chance"
+            ));
+        }
+    }
+    if parts.iter().any(|parts| *parts < LEAST_PARTS) {
+        return;
+    }
+    if comparison.stages.is_empty() && comparison.series.is_empty() {
+        comparison.remarks.push("no series is in both recordings".into());
+        return;
+    }
+    comparison.weak = comparison.stages.iter().any(|row| loads_differ(row) && row.is_compared());
+    let weak = comparison.weak;
+    let found: Vec<bool> = rows(comparison)
+        .flat_map(|row| row.exceedance.iter().map(move |one| (row, one)))
+        .filter(|(_, one)| one.is_significant())
+        .filter(|(row, one)| !weak || shows_per_second(row, one, seconds))
+        .map(|(_, one)| one.is_more())
+        .collect();
+    comparison.verdict = match &found[..] {
+        [] => Verdict::NoDifferenceShown,
+        found if found.contains(&true) => Verdict::Worse,
+        _ => Verdict::Improved,
+    };
+}
+
+impl Row {
+    /// Whether a stall was seen on either side.
+    fn is_compared(&self) -> bool {
+        self.exceedance.iter().any(|one| one.events != [0, 0])
+    }
+}
+
+/// Whether the load changed by more than it may.
+pub(super) fn loads_differ(row: &Row) -> bool {
+    row.per_second.ratio.is_none_or(|ratio| !(1.0 / LOAD..=LOAD).contains(&ratio))
+}
+
+/// Whether stalls per second changed in the same direction as stalls per call.
+fn shows_per_second(row: &Row, one: &Exceedance, seconds: &[f64; 2]) -> bool {
+    if !loads_differ(row) {
+        return true;
+    }
+    // Counts in proportion to the evidence that the rate per call rests on.
+    let found = exact::bounds(one.events.map(|n| n as f64), *seconds);
+    let is_more = one.events[1] as f64 / seconds[1] > one.events[0] as f64 / seconds[0];
+    found.p < 0.05 && is_more == one.is_more()
+}
+
+fn rows(comparison: &Comparison) -> impl Iterator<Item = &Row> {
+    comparison.stages.iter().chain(&comparison.series)
+}
+
+/// Holm's correction. Gives the number of tests.
+fn correct(comparison: &mut Comparison) -> usize {
+    let rows = comparison.stages.iter_mut().chain(&mut comparison.series);
+    // Without an event on either side there is nothing that a test could find.
+    let mut tests: Vec<&mut Exceedance> = rows
+        .flat_map(|row| &mut row.exceedance)
+        .filter(|one| one.p.is_some() && one.events != [0, 0])
+        .collect();
+    tests.sort_by(|a, b| a.p.unwrap_or(1.0).total_cmp(&b.p.unwrap_or(1.0)));
+    let n = tests.len();
+    let mut least = 0_f64;
+    for (at, test) in tests.iter_mut().enumerate() {
+        least = least.max((test.p.unwrap_or(1.0) * (n - at) as f64).min(1.0));
+        test.p_corrected = Some(least);
+    }
+    n
+}

@@ -1,0 +1,151 @@
+//! The comparison of two recordings.
+
+use serde::Serialize;
+
+/// What a comparison concludes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Something stalls less often than before, nothing more often.
+    Improved,
+    /// Something stalls more often than before.
+    Worse,
+    /// Nothing that chance alone would not show.
+    NoDifferenceShown,
+    /// The recordings do not allow an answer.
+    NotComparable,
+}
+
+/// Everything that was compared.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// The conclusion.
+    pub verdict: Verdict,
+    /// Whether the two loads differ so much that the conclusion is a weak one.
+    pub weak: bool,
+    /// What else to know: differences of kernel, threshold or method, what was left out.
+    pub remarks: Vec<String>,
+    /// The recording before the change.
+    pub before: Side,
+    /// The recording after it.
+    pub after: Side,
+    /// Number of tests that the conclusion is corrected for.
+    pub tests: usize,
+    /// Whole stages.
+    pub stages: Vec<Row>,
+    /// Single series.
+    pub series: Vec<Row>,
+}
+
+/// One of the recordings.
+#[derive(Clone, Debug, Serialize)]
+pub struct Side {
+    /// Its file.
+    pub recording: String,
+    /// Name of the host; absent in logs of other programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Release of the kernel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// Time that its intervals cover, seconds.
+    pub duration_s: f64,
+    /// Number of its intervals.
+    pub intervals: u64,
+    /// Parts of equal length that were resampled: single intervals, or several joined.
+    pub parts: usize,
+}
+
+/// A stage or a series.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Tag of the series, or its part that names the stage.
+    pub name: String,
+    /// Number of durations before and after.
+    pub calls: [u64; 2],
+    /// Durations per second.
+    pub per_second: Change,
+    /// How often durations reach thresholds, lowest threshold first.
+    pub exceedance: Vec<Exceedance>,
+    /// Quantiles, ns.
+    pub quantiles: Vec<Quantile>,
+    /// Longest durations, ns. One value a side has no interval: see `longer_ppm`.
+    pub max_ns: [u64; 2],
+    /// With 95 % confidence, at most so many of a million are longer than the longest.
+    pub longer_ppm: [f64; 2],
+}
+
+/// A number before and after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Change {
+    /// Before.
+    pub before: f64,
+    /// After.
+    pub after: f64,
+    /// After minus before.
+    pub difference: f64,
+    /// After divided by before; absent when that is 0.
+    pub ratio: Option<f64>,
+    /// Lower end of the ratio's 95 % interval; absent when there is none.
+    pub ratio_low: Option<f64>,
+    /// Its upper end; absent when it is unbounded.
+    pub ratio_high: Option<f64>,
+}
+
+/// How often durations reach a threshold.
+#[derive(Clone, Debug, Serialize)]
+pub struct Exceedance {
+    /// The threshold.
+    pub threshold_ns: u64,
+    /// Durations at or above it.
+    pub events: [u64; 2],
+    /// Of a million.
+    pub ppm: Change,
+    /// Probability of such a difference by chance; absent when it cannot be told.
+    pub p: Option<f64>,
+    /// The same, corrected for the number of tests.
+    pub p_corrected: Option<f64>,
+    /// How the interval was found.
+    pub method: Approach,
+}
+
+/// How an interval was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Approach {
+    /// By resampling blocks of intervals.
+    Blocks,
+    /// By the binomial distribution of rare events.
+    Exact,
+    /// Not at all: there are too few intervals, or no events.
+    None,
+}
+
+/// A quantile before and after.
+#[derive(Clone, Debug, Serialize)]
+pub struct Quantile {
+    /// Which: 0.99 is p99.
+    pub quantile: f64,
+    /// Its values.
+    pub ns: Change,
+}
+
+impl Change {
+    /// A change without an interval.
+    pub fn new(before: f64, after: f64) -> Self {
+        let ratio = (before > 0.0).then(|| after / before);
+        Self { before, after, difference: after - before, ratio, ratio_low: None, ratio_high: None }
+    }
+}
+
+impl Exceedance {
+    /// Whether chance alone is an unlikely cause, with all tests counted.
+    pub fn is_significant(&self) -> bool {
+        self.p_corrected.is_some_and(|p| p < 0.05)
+    }
+
+    /// Whether there is more of it than before.
+    pub fn is_more(&self) -> bool {
+        self.ppm.after > self.ppm.before
+    }
+}

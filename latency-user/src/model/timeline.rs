@@ -1,0 +1,118 @@
+//! The course of a recording: what each series did in each column of time.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{distribution::Distribution, series::Series, source::Source};
+
+/// The most columns: more are neither seen in a figure nor read in a table.
+pub const MOST_COLUMNS: usize = 60;
+
+/// A recording in columns of equal length. Series of other programs have no place in it.
+#[derive(Clone, Debug, Default)]
+pub struct Timeline {
+    /// Length of each column, seconds.
+    pub seconds: Vec<f64>,
+    /// Cells of each series, as many as it needed.
+    cells: BTreeMap<Series, Vec<Cell>>,
+    span: usize,
+    filled: usize,
+}
+
+/// A series in one column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cell {
+    /// Number of durations.
+    pub count: u64,
+    /// Longest duration, ns.
+    pub max_ns: u64,
+    /// Durations at or above the threshold.
+    pub stalls: u64,
+}
+
+impl Timeline {
+    /// Adds the next interval.
+    pub fn add(&mut self, length: Duration, series: &[(Source, Distribution)]) {
+        self.span = self.span.max(1);
+        if self.seconds.is_empty() || self.filled == self.span {
+            if self.seconds.len() == MOST_COLUMNS {
+                self.join();
+            }
+            self.seconds.push(0.0);
+            self.filled = 0;
+        }
+        self.filled += 1;
+        let column = self.seconds.len() - 1;
+        self.seconds[column] += length.as_secs_f64();
+        for (source, distribution) in series {
+            let Source::Series(series) = source else { continue };
+            let cells = match self.cells.get_mut(series) {
+                Some(cells) => cells,
+                None => self.cells.entry(series.clone()).or_default(),
+            };
+            cells.resize(column + 1, Cell::default());
+            cells[column].add(Cell {
+                count: distribution.count(),
+                max_ns: distribution.max_ns,
+                stalls: distribution.over_threshold,
+            });
+        }
+    }
+
+    fn join(&mut self) {
+        self.seconds = self.seconds.chunks(2).map(|pair| pair.iter().sum()).collect();
+        for cells in self.cells.values_mut() {
+            let joined = cells.chunks(2).map(|pair| {
+                let mut cell = Cell::default();
+                pair.iter().for_each(|one| cell.add(*one));
+                cell
+            });
+            *cells = joined.collect();
+        }
+        self.span *= 2;
+    }
+
+    /// The series, in their order, each with one cell for each column.
+    pub fn rows(&self) -> impl Iterator<Item = (&Series, Vec<Cell>)> {
+        self.cells.iter().map(|(series, cells)| {
+            let mut cells = cells.clone();
+            cells.resize(self.seconds.len(), Cell::default());
+            (series, cells)
+        })
+    }
+}
+
+impl Cell {
+    /// Adds what happened in another column or series.
+    pub fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.max_ns = self.max_ns.max(other.max_ns);
+        self.stalls += other.stalls;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use latency_common::stage::Stage;
+
+    use super::*;
+    use crate::model::series::Owner;
+
+    #[test]
+    fn an_hour_fits_and_loses_nothing() {
+        let mut timeline = Timeline::default();
+        for second in 0..3600_u64 {
+            let mut distribution = Distribution::default();
+            distribution.record(second * 1000, 1_000_000, 0);
+            let series = Series { stage: Stage::NetRx, owner: Owner::Cpu((second % 7) as u32) };
+            timeline.add(Duration::from_secs(1), &[(Source::Series(series), distribution)]);
+        }
+        assert!(timeline.seconds.len() <= MOST_COLUMNS);
+        assert_eq!(timeline.seconds.iter().sum::<f64>(), 3600.0);
+        let mut whole = Cell::default();
+        for (_, cells) in timeline.rows() {
+            assert_eq!(cells.len(), timeline.seconds.len());
+            cells.into_iter().for_each(|cell| whole.add(cell));
+        }
+        assert_eq!(whole, Cell { count: 3600, max_ns: 3_599_000, stalls: 2600 });
+    }
+}

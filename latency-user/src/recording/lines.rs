@@ -1,0 +1,141 @@
+//! Lines of a file that may have been cut short, with their numbers.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+/// No line that anybody writes is longer; a file without line ends must not fill the memory.
+const MAX_LINE: u64 = 64 << 20;
+
+/// Why a recording cannot be read.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// The file cannot be opened or read.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A line is not what it should be.
+    #[error("{}:{line}: {what}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Number of the line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// One line of a file.
+pub(super) struct Line {
+    pub(super) text: String,
+    pub(super) number: u64,
+    /// Whether it has no line end, so that its own end may be missing.
+    pub(super) cut: bool,
+}
+
+/// The lines of a file, one at a time.
+pub(super) struct Lines {
+    path: PathBuf,
+    input: Box<dyn BufRead>,
+    number: u64,
+    bytes: u64,
+}
+
+impl Lines {
+    pub(super) fn open(path: &Path) -> Result<Self, ReadError> {
+        let file =
+            File::open(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
+        Ok(Self::of(path, Box::new(BufReader::with_capacity(1 << 16, file))))
+    }
+
+    /// Lines of `input`, which errors call `path`.
+    pub(super) fn of(path: &Path, input: Box<dyn BufRead>) -> Self {
+        Self { path: path.to_owned(), input, number: 0, bytes: 0 }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes read so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The next line without its end; `None` at the end of the file.
+    pub(super) fn next(&mut self) -> Result<Option<Line>, ReadError> {
+        let mut bytes = Vec::new();
+        let mut input = (&mut self.input).take(MAX_LINE);
+        let read = input
+            .read_until(b'\n', &mut bytes)
+            .map_err(|source| ReadError::Io { path: self.path.clone(), source })?;
+        if read == 0 {
+            return Ok(None);
+        }
+        self.number += 1;
+        self.bytes += read as u64;
+        if read as u64 == MAX_LINE {
+            return Err(self.corrupt(self.number, "line is longer than 64 MiB"));
+        }
+        let cut = bytes.last() != Some(&b'\n');
+        while matches!(bytes.last(), Some(b'\n' | b'\r')) {
+            bytes.pop();
+        }
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => text,
+            // A cut may fall into the middle of a character.
+            Err(error) if cut => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+            Err(_) => return Err(self.corrupt(self.number, "line is not text (UTF-8)")),
+        };
+        Ok(Some(Line { text, number: self.number, cut }))
+    }
+
+    pub(super) fn corrupt(&self, line: u64, what: impl Into<String>) -> ReadError {
+        ReadError::Corrupt { path: self.path.clone(), line, what: what.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(bytes: &'static [u8]) -> Vec<(String, bool)> {
+        let mut lines = Lines::of(Path::new("x.hlog"), Box::new(bytes));
+        let mut all = Vec::new();
+        while let Some(line) = lines.next().unwrap() {
+            all.push((line.text, line.cut));
+        }
+        assert_eq!(lines.bytes(), bytes.len() as u64);
+        all
+    }
+
+    #[test]
+    fn the_last_line_may_lack_its_end() {
+        assert_eq!(lines(b""), []);
+        assert_eq!(lines(b"a\r\n\nb"), [("a", false), ("", false), ("b", true)].map(own));
+        assert_eq!(lines(b"a\xc3"), [("a\u{fffd}", true)].map(own));
+    }
+
+    fn own((text, cut): (&str, bool)) -> (String, bool) {
+        (text.to_owned(), cut)
+    }
+
+    #[test]
+    fn errors_name_file_and_line() {
+        let mut lines = Lines::of(Path::new("x.hlog"), Box::new(&b"a\n\xff\n"[..]));
+        lines.next().unwrap();
+        let error = lines.next().err().unwrap();
+        assert_eq!(error.to_string(), "x.hlog:2: line is not text (UTF-8)");
+        let error = Lines::open(Path::new("/nonexistent")).err().unwrap();
+        assert_eq!(error.to_string(), "cannot read /nonexistent");
+    }
+}

@@ -1,0 +1,196 @@
+//! Tests of merging.
+
+use std::fs;
+
+use latency_common::stage::Stage;
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{
+    interval::Interval,
+    run::Method,
+    series::{Owner, Series},
+    stall::Stall,
+};
+
+/// Durations by CPU, interval by interval, of a host.
+#[derive(Clone, Debug)]
+struct Made {
+    host: String,
+    method: Method,
+    finish: bool,
+    intervals: Vec<Vec<(u32, Vec<u64>)>>,
+}
+
+fn made() -> impl Strategy<Value = Made> {
+    let durations = prop::collection::vec(0..60_000_000_000_u64, 0..8);
+    let interval = prop::collection::vec((0..3_u32, durations), 0..3);
+    let method = prop_oneof![Just(Method::Tracepoint), Just(Method::Fentry)];
+    ("[ab]", method, any::<bool>(), prop::collection::vec(interval, 0..3))
+        .prop_map(|(host, method, finish, intervals)| Made { host, method, finish, intervals })
+}
+
+fn run(made: &Made) -> Run {
+    Run {
+        host: made.host.clone(),
+        kernel: "6.12.43".into(),
+        started_at: "2026-01-02T03:04:05.006Z".into(),
+        duration_s: made.intervals.len() as f64,
+        ifaces: Vec::new(),
+        threshold_ns: DEFAULT_THRESHOLD_NS,
+        transport: Transport::Maps,
+        probes: vec![ProbeUse {
+            stage: Stage::NetRx,
+            method: Some(made.method),
+            at: "net_rx_action".into(),
+            note: None,
+        }],
+        sampling: crate::model::run::Sampling::default(),
+        cpus: 4,
+        version: "0.1.0".into(),
+    }
+}
+
+fn stall(cpu: u32, ns: u64) -> Stall {
+    Stall {
+        at: "2026-01-02T03:04:06.000Z".into(),
+        begin_ns: 0,
+        end_ns: ns,
+        stage: Stage::NetRx,
+        cpu,
+        place: crate::model::place::Place::default(),
+        duration_ns: ns,
+        net_rx: None,
+        rx_wait: None,
+        samples: 0,
+        stacks: Vec::new(),
+    }
+}
+
+fn write(made: &Made, path: &Path) {
+    let run = run(made);
+    let mut writer = Writer::create(path).unwrap();
+    writer.begin(&run).unwrap();
+    let mut began_at = humantime::parse_rfc3339(&run.started_at).unwrap();
+    for cpus in &made.intervals {
+        let mut series: BTreeMap<u32, Distribution> = BTreeMap::new();
+        let mut stalls = Vec::new();
+        for (cpu, durations) in cpus {
+            for ns in durations {
+                series.entry(*cpu).or_default().record(*ns, DEFAULT_THRESHOLD_NS, 1);
+                stalls.push(stall(*cpu, *ns));
+            }
+        }
+        let series = series.into_iter().map(|(cpu, distribution)| {
+            (Series { stage: Stage::NetRx, owner: Owner::Cpu(cpu) }, distribution)
+        });
+        let interval = Interval {
+            began_at,
+            duration: Duration::from_secs(1),
+            series: series.collect(),
+            stacks: vec![Stack { frames: vec![made.host.clone()], count: stalls.len() as u64 }],
+            stalls,
+            collapses: Vec::new(),
+        };
+        writer.interval(&interval).unwrap();
+        began_at += Duration::from_secs(1);
+    }
+    if made.finish {
+        let summary = Summary {
+            run,
+            series: Vec::new(),
+            stalls: Stalls::default(),
+            ledger: Ledger { balanced: true, ..Ledger::default() },
+            self_cost: SelfCost { user_cpu_s: 0.1, startup_cpu_s: 0.2, ..SelfCost::default() },
+        };
+        writer.finish(&summary).unwrap();
+    }
+}
+
+/// Merges files in `directory` into another one there.
+fn merged(directory: &Path, names: &[&str], into: &str) -> String {
+    let mut merger = Merger::default();
+    for name in names {
+        merger.add(&directory.join(name)).unwrap();
+    }
+    merger.write(Writer::create(&directory.join(into)).unwrap()).unwrap();
+    fs::read_to_string(directory.join(into)).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn order_and_grouping_do_not_matter(a in made(), b in made(), c in made()) {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        for (made, name) in [(&a, "a"), (&b, "b"), (&c, "c")] {
+            write(made, &at.join(name));
+        }
+        let all = merged(at, &["a", "b", "c"], "abc");
+        prop_assert_eq!(&merged(at, &["c", "a", "b"], "cab"), &all);
+        merged(at, &["a", "b"], "ab");
+        prop_assert_eq!(&merged(at, &["ab", "c"], "ab_c"), &all);
+        merged(at, &["b", "c"], "bc");
+        prop_assert_eq!(&merged(at, &["bc", "a"], "bc_a"), &all);
+        prop_assert_eq!(&merged(at, &["abc"], "again"), &all);
+    }
+
+    #[test]
+    fn the_sum_is_one_histogram_of_all_values(all in prop::collection::vec(made(), 1..4)) {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        let names: Vec<String> = (0..all.len()).map(|n| n.to_string()).collect();
+        let mut expected: BTreeMap<String, hdrhistogram::Histogram<u64>> = BTreeMap::new();
+        for (made, name) in all.iter().zip(&names) {
+            write(made, &at.join(name));
+            for (cpu, durations) in made.intervals.iter().flatten() {
+                for ns in durations {
+                    let tag = format!("stage=net_rx;cpu={cpu};host={}", made.host);
+                    let histogram = expected.entry(tag)
+                        .or_insert_with(crate::model::distribution::empty_histogram);
+                    histogram.record(*ns).unwrap();
+                }
+            }
+        }
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        merged(at, &names, "sum");
+        let whole = Whole::read(&at.join("sum"), |_| {}).unwrap();
+        let found: BTreeMap<String, hdrhistogram::Histogram<u64>> =
+            whole.totals.iter().map(|(source, d)| (source.tag(), d.histogram())).collect();
+        prop_assert_eq!(found, expected);
+        // The exact sums and maxima, which histograms do not have.
+        let values = all.iter().flat_map(|m| m.intervals.iter().flatten()).flat_map(|(_, v)| v);
+        let sum: u64 = whole.totals.values().map(|d| d.sum_ns).sum();
+        prop_assert_eq!(sum, values.clone().sum::<u64>());
+        let max = whole.totals.values().map(|d| d.max_ns).max().unwrap_or(0);
+        prop_assert_eq!(max, values.copied().max().unwrap_or(0));
+        prop_assert_eq!(whole.stalls.first().map_or(0, |stall| stall.duration_ns), max);
+    }
+}
+
+#[test]
+fn thresholds_that_differ_are_refused_with_both_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let (a, b) = (directory.path().join("a"), directory.path().join("b"));
+    let made = Made {
+        host: "web-17".into(),
+        method: Method::Fentry,
+        finish: false,
+        intervals: vec![vec![(0, vec![1])]],
+    };
+    write(&made, &a);
+    let text = fs::read_to_string(&a).unwrap();
+    fs::write(&b, text.replace("\"threshold_ns\":1000000", "\"threshold_ns\":2000000")).unwrap();
+    let mut merger = Merger::default();
+    merger.add(&a).unwrap();
+    let error = merger.add(&b).unwrap_err().to_string();
+    let files = (a.display(), b.display());
+    assert_eq!(
+        error,
+        format!(
+            "{} counts stalls from 2000000 ns on and {} from 1000000 ns on: cannot be merged",
+            files.1, files.0
+        )
+    );
+}

@@ -1,0 +1,394 @@
+//! Reads recordings, and interval logs of other programs, one interval at a time.
+
+use std::{
+    collections::BTreeMap,
+    io::BufRead,
+    mem,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use latency_common::stage::Stage;
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{
+    format::{
+        COLLAPSE, COMMENT, INTERVAL, IntervalBooks, IntervalStacks, MERGE, Merge, RUN, STACKS,
+        STALL, SUMMARY, SeriesBooks,
+    },
+    histogram,
+    lines::{Line, Lines},
+};
+use crate::model::{
+    collapse::Collapse,
+    distribution::Distribution,
+    run::Run,
+    series::{Owner, Queue, Series},
+    source::Source,
+    stall::{Stack, Stall},
+    summary::{SCHEMA_VERSION, Summary},
+};
+
+pub use super::lines::ReadError;
+
+/// In a log without a base time, stamps more than this before its start are offsets from it:
+/// the rule of HdrHistogram's own reader.
+const YEAR_S: f64 = 365.0 * 86_400.0;
+
+/// What a recording consists of, in the order of the file.
+#[derive(Debug)]
+pub enum Entry {
+    /// The header of the run.
+    Run(Run),
+    /// What was merged, in recordings that `merge` wrote.
+    Merge(Merge),
+    /// What happened in one interval.
+    Interval(RecordedInterval),
+    /// The result of the run: the last entry of a recording that was not cut short.
+    Summary(Box<Summary>),
+}
+
+/// An interval as it was recorded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordedInterval {
+    /// Its begin, counted from the begin of the recording.
+    pub start: Duration,
+    /// How long it lasted.
+    pub duration: Duration,
+    /// What was recorded in it.
+    pub series: Vec<(Source, Distribution)>,
+    /// Stalls that ended in it.
+    pub stalls: Vec<Stall>,
+    /// Slow calls of `tcp_collapse` that ended in it.
+    pub collapses: Vec<Collapse>,
+    /// Stacks of the stalls, each sample once.
+    pub stacks: Vec<Stack>,
+}
+
+/// A recording that is being read.
+pub struct Reader {
+    lines: Lines,
+    /// `StartTime` and `BaseTime`, seconds since the epoch.
+    start_s: Option<f64>,
+    base_s: Option<f64>,
+    ours: bool,
+    ended: bool,
+    pending: Pending,
+    rounded: bool,
+    remarks: Vec<String>,
+}
+
+/// Histogram lines of an interval that is not closed yet.
+#[derive(Default)]
+struct Pending {
+    start_s: f64,
+    duration_s: f64,
+    histograms: BTreeMap<String, Distribution>,
+    stalls: Vec<Stall>,
+    collapses: Vec<Collapse>,
+    stacks: Vec<Stack>,
+}
+
+/// The part of an object that says what the rest is.
+#[derive(Deserialize)]
+struct Head {
+    kind: String,
+    schema_version: u32,
+    stage: Option<String>,
+}
+
+impl Reader {
+    /// Opens a file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened.
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        Ok(Self::new(Lines::open(path)?))
+    }
+
+    /// Reads from `input`, which errors call `path`.
+    pub fn of(path: &Path, input: Box<dyn BufRead>) -> Self {
+        Self::new(Lines::of(path, input))
+    }
+
+    fn new(lines: Lines) -> Self {
+        Self {
+            lines,
+            start_s: None,
+            base_s: None,
+            ours: false,
+            ended: false,
+            pending: Pending::default(),
+            rounded: false,
+            remarks: Vec::new(),
+        }
+    }
+
+    /// The next entry; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or a line in it is corrupt. A last line that was cut short
+    /// is no error: see [`Self::remarks`].
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
+        while !self.ended {
+            match self.lines.next()? {
+                None => return Ok(self.end()),
+                Some(line) if line.cut && self.ours => self.leave_out(&line),
+                Some(line) if line.cut => match self.line(&line) {
+                    // A foreign log may lack its last line end and be whole all the same.
+                    Ok(Some(entry)) => return Ok(Some(entry)),
+                    Ok(None) => {}
+                    Err(_) => self.leave_out(&line),
+                },
+                Some(line) => {
+                    if let Some(entry) = self.line(&line)? {
+                        return Ok(Some(entry));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the user must know of this file. Complete once [`Self::next_entry`] gave `None`.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    /// Whether the file is a recording of this program, so far as it was read.
+    pub fn is_ours(&self) -> bool {
+        self.ours
+    }
+
+    /// When the recording began, where the file says so.
+    pub fn started_at(&self) -> Option<SystemTime> {
+        UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(self.start_s?).ok()?)
+    }
+
+    /// Bytes read so far.
+    pub fn bytes(&self) -> u64 {
+        self.lines.bytes()
+    }
+
+    fn line(&mut self, line: &Line) -> Result<Option<Entry>, ReadError> {
+        let text = line.text.as_str();
+        if let Some(object) = text.strip_prefix(COMMENT) {
+            self.object(line, object)
+        } else if text.starts_with('#') {
+            self.start_s = stamp(text, "#[StartTime:").or(self.start_s);
+            self.base_s = stamp(text, "#[BaseTime:").or(self.base_s);
+            Ok(None)
+        } else if text.is_empty() || text.starts_with('"') {
+            Ok(None)
+        } else {
+            self.histogram(line)
+        }
+    }
+
+    /// A comment that carries an object.
+    fn object(&mut self, line: &Line, object: &str) -> Result<Option<Entry>, ReadError> {
+        let head: Head = self.parse(line, object)?;
+        if head.schema_version > SCHEMA_VERSION {
+            let what = format!(
+                "schema version {} is newer than {SCHEMA_VERSION}, the newest that this program \
+                 reads: a newer latency-user is needed",
+                head.schema_version
+            );
+            return Err(self.lines.corrupt(line.number, what));
+        }
+        match head.kind.as_str() {
+            RUN => {
+                self.ours = true;
+                Ok(Some(Entry::Run(self.parse(line, object)?)))
+            }
+            MERGE => Ok(Some(Entry::Merge(self.parse(line, object)?))),
+            SUMMARY => Ok(Some(Entry::Summary(self.parse(line, object)?))),
+            STALL => {
+                // A newer version may time more stages: their histograms are plain series here.
+                let known = |name: &String| Stage::ALL.iter().any(|stage| stage.name() == name);
+                if head.stage.as_ref().is_none_or(known) {
+                    self.pending.stalls.push(self.parse(line, object)?);
+                }
+                Ok(None)
+            }
+            COLLAPSE => {
+                self.pending.collapses.push(self.parse(line, object)?);
+                Ok(None)
+            }
+            STACKS => {
+                let IntervalStacks { stacks } = self.parse(line, object)?;
+                self.pending.stacks.extend(stacks);
+                Ok(None)
+            }
+            INTERVAL => {
+                let books = self.parse(line, object)?;
+                self.close(line, books).map(|interval| Some(Entry::Interval(interval)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn parse<T: DeserializeOwned>(&self, line: &Line, object: &str) -> Result<T, ReadError> {
+        serde_json::from_str(object)
+            .map_err(|error| self.lines.corrupt(line.number, format!("comment object: {error}")))
+    }
+
+    /// A histogram line. In a foreign log, an interval ends where the next one begins.
+    fn histogram(&mut self, line: &Line) -> Result<Option<Entry>, ReadError> {
+        let corrupt = |what: String| self.lines.corrupt(line.number, what);
+        let (tag, rest) = match line.text.strip_prefix("Tag=") {
+            Some(rest) => {
+                rest.split_once(',').ok_or_else(|| corrupt("tag without a line".into()))?
+            }
+            None => ("", line.text.as_str()),
+        };
+        let fields: Vec<&str> = rest.split(',').collect();
+        let &[start, length, _max, encoded] = &fields[..] else {
+            return Err(corrupt(format!(
+                "expected 4 fields of a histogram, found {}",
+                fields.len()
+            )));
+        };
+        let number = |text: &str, what| match text.trim().parse::<f64>() {
+            Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
+            _ => Err(corrupt(format!("{what} {text:?} is not a number of seconds"))),
+        };
+        let (start_s, duration_s) = (number(start, "start")?, number(length, "length")?);
+        let bytes = STANDARD
+            .decode(encoded.trim_end())
+            .map_err(|error| corrupt(format!("histogram is not base64: {error}")))?;
+        let decoded = histogram::decode(&bytes).map_err(|error| corrupt(error.to_string()))?;
+        self.rounded |= !decoded.same_buckets;
+        // Intervals of one tag do not overlap, whatever their stamps say.
+        let begins = !self.pending.histograms.is_empty()
+            && (start_s != self.pending.start_s || self.pending.histograms.contains_key(tag));
+        let closed = if begins && !self.ours { self.close_foreign() } else { None };
+        if self.pending.histograms.is_empty() {
+            self.pending.start_s = start_s;
+        }
+        self.pending.duration_s = self.pending.duration_s.max(duration_s);
+        if self.pending.histograms.insert(tag.to_owned(), decoded.distribution).is_some() {
+            let what = format!("tag {tag:?} twice in one interval");
+            return Err(self.lines.corrupt(line.number, what));
+        }
+        Ok(closed.map(Entry::Interval))
+    }
+
+    /// Closes an interval of a recording: its books tell what histograms cannot.
+    fn close(&mut self, line: &Line, books: IntervalBooks) -> Result<RecordedInterval, ReadError> {
+        let corrupt = |what: String| self.lines.corrupt(line.number, what);
+        let time = |seconds, what| {
+            Duration::try_from_secs_f64(seconds)
+                .map_err(|_| corrupt(format!("{what} {seconds:?} is not a number of seconds")))
+        };
+        let start = time(books.start_s, "start_s")?;
+        let duration = time(books.duration_s, "duration_s")?;
+        let mut series = Vec::with_capacity(books.series.len());
+        let Pending { histograms, stalls, collapses, stacks, .. } = mem::take(&mut self.pending);
+        for (tag, mut distribution) in histograms {
+            let books = books
+                .series
+                .get(&tag)
+                .ok_or_else(|| corrupt(format!("interval without an entry for {tag:?}")))?;
+            if books.over_threshold > distribution.count() {
+                let n = distribution.count();
+                let stalls = books.over_threshold;
+                return Err(corrupt(format!("{tag:?} has {stalls} stalls in {n} events")));
+            }
+            distribution.sum_ns = books.sum_ns;
+            distribution.max_ns = books.max_ns;
+            distribution.over_threshold = books.over_threshold;
+            distribution.work = books.work;
+            series.push((identified(Source::of_tag(&tag), books), distribution));
+        }
+        if series.len() != books.series.len() {
+            let missing = books.series.len() - series.len();
+            return Err(corrupt(format!("interval lacks {missing} of its histograms")));
+        }
+        series.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(RecordedInterval { start, duration, series, stalls, collapses, stacks })
+    }
+
+    /// Closes an interval of a foreign log.
+    fn close_foreign(&mut self) -> Option<RecordedInterval> {
+        let pending = mem::take(&mut self.pending);
+        if pending.histograms.is_empty() {
+            return None;
+        }
+        let start_s = self.start_s.unwrap_or(0.0);
+        let base_s =
+            self.base_s.unwrap_or(if pending.start_s < start_s - YEAR_S { start_s } else { 0.0 });
+        let offset = base_s + pending.start_s - start_s;
+        let mut series: Vec<_> = pending
+            .histograms
+            .into_iter()
+            .map(|(tag, distribution)| (Source::of_tag(&tag), distribution))
+            .collect();
+        series.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Some(RecordedInterval {
+            start: Duration::try_from_secs_f64(offset).unwrap_or_default(),
+            duration: Duration::try_from_secs_f64(pending.duration_s).unwrap_or_default(),
+            series,
+            stalls: Vec::new(),
+            collapses: Vec::new(),
+            stacks: Vec::new(),
+        })
+    }
+
+    fn leave_out(&mut self, line: &Line) {
+        self.remarks.push(format!(
+            "{}:{}: the last line is cut short: its {} bytes are left out",
+            self.lines.path().display(),
+            line.number,
+            line.text.len()
+        ));
+    }
+
+    fn end(&mut self) -> Option<Entry> {
+        self.ended = true;
+        let path = self.lines.path().display().to_string();
+        if self.rounded {
+            self.remarks.push(format!(
+                "{path}: histograms of another precision: rounded to buckets of 0.8%"
+            ));
+        }
+        let lines = self.pending.histograms.len();
+        if self.ours && lines > 0 {
+            self.remarks.push(format!(
+                "{path}: the last interval is cut short: its {lines} histograms are left out"
+            ));
+            return None;
+        }
+        self.close_foreign().map(Entry::Interval)
+    }
+}
+
+/// The seconds in a comment such as `#[StartTime: 1767323045.006 (seconds since epoch), ...]`.
+fn stamp(text: &str, name: &str) -> Option<f64> {
+    let seconds = text.strip_prefix(name)?.split_whitespace().next()?.parse::<f64>().ok()?;
+    seconds.is_finite().then_some(seconds)
+}
+
+/// The source with what its tag does not hold.
+fn identified(mut source: Source, books: &SeriesBooks) -> Source {
+    fn queue(owner: &mut Owner) -> Option<&mut Queue> {
+        match owner {
+            Owner::Queue(queue) => Some(queue),
+            Owner::OnHost { owner, .. } => queue(owner),
+            _ => None,
+        }
+    }
+    if let Source::Series(Series { owner, .. }) = &mut source
+        && let Some(Queue::Device { napi_id, irq, .. }) = queue(owner)
+    {
+        *napi_id = books.napi_id.unwrap_or(*napi_id);
+        *irq = books.irq;
+    }
+    source
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,381 @@
+//! A comparison for people: the verdict in a sentence, then stages, then series that changed.
+
+use std::io;
+
+use crate::model::comparison::{Approach, Change, Comparison, Exceedance, Row, Side, Verdict};
+
+use super::{
+    Style,
+    format::{count, duration, ppm, short_duration},
+    text::{paragraph, printable, shorten},
+};
+
+/// So many series are shown one by one.
+const MOST_SERIES: usize = 16;
+
+/// Writes a comparison.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn comparison(
+    comparison: &Comparison,
+    style: Style,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    let mut text = String::new();
+    let paint = if comparison.verdict == Verdict::Worse { Style::alarm } else { Style::bold };
+    paragraph(&mut text, &sentence(comparison), 2, style, paint);
+    if comparison.weak {
+        paragraph(&mut text, &load_warning(comparison), 2, style, Style::alarm);
+    }
+    for remark in &comparison.remarks {
+        paragraph(&mut text, &format!("note: {}", printable(remark)), 2, style, Style::plain);
+    }
+    for (name, side) in [("before", &comparison.before), ("after", &comparison.after)] {
+        paragraph(&mut text, &about(name, side), 2, style, Style::dim);
+    }
+    for row in &comparison.stages {
+        text.push('\n');
+        block(&mut text, row, style);
+    }
+    series(&mut text, comparison, style);
+    let method = format!(
+        "Intervals are of 95%. Resampled: blocks of intervals (1000 times); exact: counts too few \
+         for that. * marks what chance does not explain, corrected for {} tests.",
+        comparison.tests
+    );
+    text.push('\n');
+    paragraph(&mut text, &method, 0, style, Style::dim);
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// The verdict with its numbers.
+pub fn sentence(comparison: &Comparison) -> String {
+    let weak = if comparison.weak { "Possibly " } else { "" };
+    let rows = || comparison.stages.iter().chain(&comparison.series);
+    let found = |more: bool| {
+        let all = rows().flat_map(|row| row.exceedance.iter().map(move |one| (row, one)));
+        let mut found: Vec<_> =
+            all.filter(|(_, one)| one.is_significant() && one.is_more() == more).collect();
+        // Whole stages come before single series, whatever their probabilities.
+        let is_stage = |row: &Row| !row.name.contains(';');
+        found.sort_by(|(a, x), (b, y)| {
+            let order = (!is_stage(a)).cmp(&!is_stage(b));
+            order.then(x.p.unwrap_or(1.0).total_cmp(&y.p.unwrap_or(1.0)))
+        });
+        found
+    };
+    let told = |more: bool| {
+        let found = found(more);
+        // The same stage from two thresholds on says more than two stages that share their stalls.
+        let same = |(row, _): &&(&Row, &Exceedance)| row.name == found[0].0.name;
+        let told: Vec<String> =
+            found.iter().filter(same).take(2).map(|(r, e)| change(r, e)).collect();
+        told.join("; ")
+    };
+    let verdict = match comparison.verdict {
+        Verdict::Improved => format!("{weak}improved: {}.", told(false)),
+        Verdict::Worse => format!("{weak}worse: {}.", told(true)),
+        Verdict::NoDifferenceShown => match comparison.stages.first() {
+            Some(_) => {
+                let lead = comparison
+                    .stages
+                    .iter()
+                    .find(|row| row.name == "stage=net_rx")
+                    .unwrap_or(&comparison.stages[0]);
+                format!("No difference shown: {}.", change(lead, &lead.exceedance[0]))
+            }
+            None => "No difference shown.".into(),
+        },
+        Verdict::NotComparable => "Not comparable: see the notes.".into(),
+    };
+    let mut letters = verdict.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// Rows of all stages for a page: name, before, after, times, interval, how it was found.
+pub(super) fn rows(comparison: &Comparison) -> Vec<Vec<String>> {
+    let of_stage = |row: &Row| -> Vec<Vec<String>> {
+        let cells = |label: String, cells: [String; 5]| {
+            let mut line = vec![format!("{} {label}", name(row))];
+            line.extend(cells);
+            line
+        };
+        let mut lines =
+            vec![cells("a second".into(), changed(&row.per_second, rate, String::new()))];
+        for one in &row.exceedance {
+            let how = if one.is_significant() { "more than chance" } else { "" };
+            let label = format!("ppm >= {}", short_duration(one.threshold_ns));
+            lines.push(cells(label, changed(&one.ppm, ppm, how.into())));
+        }
+        for one in &row.quantiles {
+            let label = format!("p{}", percent(one.quantile));
+            lines.push(cells(label, changed(&one.ns, |ns| duration(ns as u64), String::new())));
+        }
+        let max = Change::new(row.max_ns[0] as f64, row.max_ns[1] as f64);
+        lines.push(cells("max".into(), changed(&max, |ns| duration(ns as u64), String::new())));
+        lines
+    };
+    comparison.stages.iter().flat_map(of_stage).collect()
+}
+
+/// `net_rx at or above 1ms 70.6 ppm before, 10.9 ppm after (0.15 times, 0.11 to 0.21)`.
+fn change(row: &Row, one: &Exceedance) -> String {
+    let times = match (one.ppm.ratio, interval(&one.ppm)) {
+        (Some(ratio), Some(interval)) => format!(" ({} times, {interval})", number(ratio)),
+        (None, Some(interval)) => format!(" (times {interval})"),
+        _ => String::new(),
+    };
+    format!(
+        "{} at or above {} {} ppm before ({}), {} ppm after ({}){times}",
+        name(row),
+        short_duration(one.threshold_ns),
+        ppm(one.ppm.before),
+        count(one.events[0]),
+        ppm(one.ppm.after),
+        count(one.events[1]),
+    )
+}
+
+fn load_warning(comparison: &Comparison) -> String {
+    let furthest = comparison.stages.iter().max_by(|a, b| distance(a).total_cmp(&distance(b)));
+    let load = furthest.map_or_else(String::new, |row| {
+        format!(
+            " {}: {} a second before, {} after.",
+            name(row),
+            rate(row.per_second.before),
+            rate(row.per_second.after)
+        )
+    });
+    format!(
+        "THE LOADS DIFFER BY MORE THAN 20%:{load} Rates per call compare different loads, so only \
+         what shows in stalls per second as well counts, and the verdict is a weak one."
+    )
+}
+
+fn distance(row: &Row) -> f64 {
+    row.per_second.ratio.map_or(f64::INFINITY, |ratio| ratio.max(f64::MIN_POSITIVE).ln().abs())
+}
+
+fn about(name: &str, side: &Side) -> String {
+    let host = side.host.as_deref().map(|host| format!(", {}", printable(host)));
+    let kernel = side.kernel.as_deref().map(|kernel| format!(", Linux {}", printable(kernel)));
+    format!(
+        "{name}: {}{}{}, {} in {} intervals",
+        printable(&side.recording),
+        host.unwrap_or_default(),
+        kernel.unwrap_or_default(),
+        duration((side.duration_s * 1e9) as u64),
+        side.intervals
+    )
+}
+
+fn name(row: &Row) -> String {
+    printable(row.name.strip_prefix("stage=").unwrap_or(&row.name))
+}
+
+/// The rows of one stage.
+fn block(text: &mut String, row: &Row, style: Style) {
+    let title =
+        line(&name(row), ["before", "after", "times", "95% interval", ""].map(str::to_owned));
+    text.push_str(&style.bold(&title));
+    text.push('\n');
+    let mut put = |label: &str, cells: [String; 5], alarm: bool| {
+        let line = line(label, cells);
+        text.push_str(&if alarm { style.alarm(&line) } else { line });
+        text.push('\n');
+    };
+    put(
+        "  calls",
+        [count(row.calls[0]), count(row.calls[1]), String::new(), String::new(), String::new()],
+        false,
+    );
+    put("  calls/s", changed(&row.per_second, rate, String::new()), false);
+    for one in &row.exceedance {
+        let label = format!("  ppm >= {}", short_duration(one.threshold_ns));
+        let how = match one.method {
+            Approach::Blocks => "resampled",
+            Approach::Exact => "exact",
+            Approach::None => "",
+        };
+        let mark = if one.is_significant() { "* " } else { "" };
+        let cells = changed(&one.ppm, ppm, format!("{mark}{how}"));
+        put(&label, cells, one.is_significant() && one.is_more());
+    }
+    for quantile in &row.quantiles {
+        let label = format!("  p{}", percent(quantile.quantile));
+        put(&label, changed(&quantile.ns, |ns| duration(ns as u64), String::new()), false);
+    }
+    let max = Change::new(row.max_ns[0] as f64, row.max_ns[1] as f64);
+    let mut cells = changed(&max, |ns| duration(ns as u64), String::new());
+    cells[3] = format!("<= {}/{} ppm longer", ppm(row.longer_ppm[0]), ppm(row.longer_ppm[1]));
+    put("  max", cells, false);
+}
+
+fn changed(change: &Change, show: impl Fn(f64) -> String, how: String) -> [String; 5] {
+    [
+        show(change.before),
+        show(change.after),
+        change.ratio.map(number).unwrap_or_default(),
+        interval(change).unwrap_or_default(),
+        how,
+    ]
+}
+
+fn line(label: &str, [before, after, times, interval, how]: [String; 5]) -> String {
+    let line = format!("{label:<16} {before:>9} {after:>9} {times:>7} {interval:>18} {how}");
+    line.trim_end().to_owned()
+}
+
+/// Series that changed by more than chance.
+fn series(text: &mut String, comparison: &Comparison, style: Style) {
+    let mut changed: Vec<(&Row, &Exceedance)> = comparison
+        .series
+        .iter()
+        .flat_map(|row| row.exceedance.iter().map(move |one| (row, one)))
+        .filter(|(_, one)| one.is_significant())
+        .collect();
+    if comparison.series.is_empty() {
+        return;
+    }
+    changed.sort_by(|(_, a), (_, b)| a.p.unwrap_or(1.0).total_cmp(&b.p.unwrap_or(1.0)));
+    text.push('\n');
+    let title = format!(
+        "{} of {} series changed by more than chance{}",
+        changed.len(),
+        comparison.series.len(),
+        if changed.is_empty() { "." } else { ", ppm at or above the threshold:" }
+    );
+    paragraph(text, &title, 2, style, Style::bold);
+    for (row, one) in changed.iter().take(MOST_SERIES) {
+        let label = format!("  {:<30}", shorten(&name(row), 30));
+        let numbers = format!(
+            "{label} {:>8} {:>8} {:>7} {:>18}",
+            ppm(one.ppm.before),
+            ppm(one.ppm.after),
+            one.ppm.ratio.map(number).unwrap_or_default(),
+            interval(&one.ppm).unwrap_or_default()
+        );
+        text.push_str(&if one.is_more() { style.alarm(&numbers) } else { numbers });
+        text.push('\n');
+    }
+    if changed.len() > MOST_SERIES {
+        text.push_str(&format!("  + {} more\n", changed.len() - MOST_SERIES));
+    }
+}
+
+/// `0.11 to 0.21`, `at least 3.4`.
+fn interval(change: &Change) -> Option<String> {
+    let low = change.ratio_low?;
+    Some(match change.ratio_high {
+        Some(high) => format!("{} to {}", number(low), number(high)),
+        None => format!("at least {}", number(low)),
+    })
+}
+
+/// A factor with two or three digits that matter.
+fn number(value: f64) -> String {
+    match value {
+        ..0.0005 => "0".into(),
+        ..0.1 => format!("{value:.3}"),
+        ..10.0 => format!("{value:.2}"),
+        ..1000.0 => format!("{value:.0}"),
+        _ => ">999".into(),
+    }
+}
+
+fn rate(per_second: f64) -> String {
+    if per_second < 10.0 { format!("{per_second:.2}") } else { count(per_second.round() as u64) }
+}
+
+/// `99.9` of 0.999.
+fn percent(quantile: f64) -> String {
+    let text = format!("{:.4}", quantile * 100.0);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(verdict: Verdict, weak: bool) -> Comparison {
+        let side = |n: u32| Side {
+            recording: format!("{}.hlog", "x".repeat(70)),
+            host: Some(format!("web-{n}")),
+            kernel: Some("6.12".into()),
+            duration_s: 30.0,
+            intervals: 30,
+            parts: 30,
+        };
+        let exceedance = Exceedance {
+            threshold_ns: 1_000_000,
+            events: [260, 39],
+            ppm: Change {
+                ratio_low: Some(0.11),
+                ratio_high: Some(0.21),
+                ..Change::new(70.55, 10.93)
+            },
+            p: Some(1e-9),
+            p_corrected: Some(1e-7),
+            method: Approach::Blocks,
+        };
+        let row = Row {
+            name: "stage=net_rx".into(),
+            calls: [3_685_271, 3_567_235],
+            per_second: Change::new(122_842.0, 118_907.0),
+            exceedance: vec![exceedance],
+            quantiles: Vec::new(),
+            max_ns: [21_400_000, 3_000_000],
+            longer_ppm: [0.8, 0.8],
+        };
+        let series = (0..20)
+            .map(|n| Row {
+                name: format!("stage=napi_poll;if={}{n};q=3", "e".repeat(40)),
+                ..row.clone()
+            })
+            .collect();
+        Comparison {
+            verdict,
+            weak,
+            remarks: vec!["different kernels: 6.1 before, 6.12 after".into()],
+            before: side(1),
+            after: side(2),
+            tests: 21,
+            stages: vec![row],
+            series,
+        }
+    }
+
+    fn shown(comparison: &Comparison) -> String {
+        let mut out = Vec::new();
+        super::comparison(comparison, Style { colour: false, width: 80 }, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        text
+    }
+
+    #[test]
+    fn the_verdict_comes_first_with_its_numbers() {
+        let text = shown(&sample(Verdict::Improved, false));
+        let sentence = "Improved: net_rx at or above 1ms 70.5 ppm before (260), 10.9 ppm after (39) \
+                        (0.15 times, 0.11 to 0.21).";
+        assert!(
+            text.split_whitespace().eq(sentence
+                .split_whitespace()
+                .chain(text.split_whitespace().skip(sentence.split_whitespace().count()))),
+            "{text}"
+        );
+        assert!(text.contains("+ 4 more"));
+    }
+
+    #[test]
+    fn different_loads_are_said_loudly() {
+        let text = shown(&sample(Verdict::Improved, true));
+        assert!(text.starts_with("Possibly improved: "), "{text}");
+        assert!(text.contains("\nTHE LOADS DIFFER BY MORE THAN 20%: net_rx: 122842 a second"));
+    }
+}

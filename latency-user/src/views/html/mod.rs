@@ -1,0 +1,204 @@
+//! The page to attach to an incident: one file, no network, no script.
+//!
+//! Figures are SVG drawn here; each has its numbers as a table beside it. Colours come from the
+//! style sheet in the template, so that they follow the reader's theme and the printer.
+
+mod curves;
+mod heat;
+mod stalls;
+mod svg;
+
+use std::{collections::BTreeMap, io};
+
+use latency_common::stage::Stage;
+use minijinja::{AutoEscape, Environment, value::Serde};
+use serde::Serialize;
+
+use super::{
+    comparison,
+    format::{bytes, duration, short_duration},
+    table,
+};
+use crate::model::{
+    collapse::Collapse,
+    comparison::{Comparison, Verdict},
+    culprits,
+    distribution::Distribution,
+    series::Series,
+    stall::{Stack, Stall},
+    summary::{SeriesSummary, Summary},
+    timeline::Timeline,
+};
+
+/// Series in tables; more are a matter for CSV.
+const MOST_SERIES: usize = 400;
+
+/// One recording for the page.
+pub struct Recording<'a> {
+    /// Its file.
+    pub name: String,
+    /// Its numbers.
+    pub summary: &'a Summary,
+    /// Its distributions.
+    pub timed: &'a [(Series, Distribution)],
+    /// Its course.
+    pub timeline: &'a Timeline,
+    /// Its longest stalls.
+    pub stalls: &'a [Stall],
+    /// Its slowest calls of `tcp_collapse`.
+    pub collapses: &'a [Collapse],
+    /// Samples by stack.
+    pub stacks: &'a BTreeMap<Vec<String>, u64>,
+    /// What to know of the file.
+    pub remarks: &'a [String],
+}
+
+/// What the template fills in.
+#[derive(Serialize)]
+struct Page<'a> {
+    verdict: String,
+    alarm: bool,
+    remarks: Vec<String>,
+    compared: Vec<Vec<String>>,
+    curves: Vec<Figure>,
+    recordings: Vec<Shown>,
+    legend: &'a [(&'a str, &'a str)],
+    version: &'a str,
+}
+
+/// A figure with its numbers.
+#[derive(Serialize)]
+struct Figure {
+    title: String,
+    note: String,
+    svg: String,
+    /// Names of the columns.
+    head: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+/// A recording as the template takes it.
+#[derive(Serialize)]
+struct Shown {
+    name: String,
+    verdict: String,
+    about: Vec<(String, String)>,
+    probes: Vec<Vec<String>>,
+    heat: Vec<Figure>,
+    timeline: Option<Figure>,
+    series: Vec<Vec<String>>,
+    stalls: Vec<stalls::Shown>,
+    culprits: Vec<Vec<String>>,
+    sockets: Vec<Vec<String>>,
+    books: Vec<String>,
+    remarks: Vec<String>,
+}
+
+/// Writes the page for one recording, or for two with their comparison.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn page(
+    recordings: &[Recording<'_>],
+    compared: Option<&Comparison>,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    let shown: Vec<Shown> = recordings.iter().map(show).collect();
+    let verdict = match (compared, shown.first()) {
+        (Some(comparison), _) => comparison::sentence(comparison),
+        (None, Some(first)) => first.verdict.clone(),
+        (None, None) => String::new(),
+    };
+    let alarm = match compared {
+        Some(comparison) => comparison.verdict == Verdict::Worse,
+        None => recordings.iter().any(|one| !one.summary.stalls.by_stage.is_empty()),
+    };
+    let page = Page {
+        verdict,
+        alarm,
+        remarks: compared.map(|one| one.remarks.clone()).unwrap_or_default(),
+        compared: compared.map(comparison::rows).unwrap_or_default(),
+        curves: curves::figures(recordings),
+        recordings: shown,
+        legend: &heat::LEGEND,
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    let page = environment
+        .template_from_named_str("page.html", include_str!("page.html"))
+        .and_then(|template| template.render(Serde(page)))
+        .map_err(io::Error::other)?;
+    out.write_all(page.as_bytes())?;
+    out.flush()
+}
+
+fn show(recording: &Recording<'_>) -> Shown {
+    let summary = recording.summary;
+    let run = &summary.run;
+    let numbers: Vec<SeriesSummary> =
+        recording.timed.iter().map(|(series, d)| SeriesSummary::new(series, d)).collect();
+    let mut series: Vec<Vec<String>> = recording
+        .timed
+        .iter()
+        .zip(&numbers)
+        .map(|((series, _), numbers)| {
+            let mut row = vec![series.stage.name().to_owned(), table::label(series)];
+            row.extend(table::numbers(numbers));
+            row
+        })
+        .collect();
+    series.truncate(MOST_SERIES);
+    let stacks: Vec<Stack> = recording
+        .stacks
+        .iter()
+        .map(|(frames, count)| Stack { frames: frames.clone(), count: *count })
+        .collect();
+    let culprits = culprits::culprits(&stacks).into_iter().map(|one| {
+        vec![one.function, format!("{:.0}%", one.share * 100.0), one.samples.to_string()]
+    });
+    let probes = run.probes.iter().map(|probe| {
+        vec![
+            probe.stage.name().to_owned(),
+            probe.method.map_or("not timed", |method| method.name()).to_owned(),
+            probe.at.clone(),
+            probe.note.clone().unwrap_or_default(),
+        ]
+    });
+    Shown {
+        name: recording.name.clone(),
+        verdict: table::verdict(summary, recording.timed),
+        about: about(summary),
+        probes: probes.collect(),
+        heat: [Stage::NetRx, Stage::NapiPoll, Stage::RxWait]
+            .into_iter()
+            .filter_map(|stage| heat::figure(recording, stage))
+            .collect(),
+        timeline: stalls::timeline(recording),
+        series,
+        stalls: stalls::worst(recording.stalls),
+        culprits: culprits.collect(),
+        sockets: stalls::sockets(recording.collapses),
+        books: table::books_of(summary),
+        remarks: recording.remarks.to_vec(),
+    }
+}
+
+fn about(summary: &Summary) -> Vec<(String, String)> {
+    let run = &summary.run;
+    let ifaces = if run.ifaces.is_empty() { "all".into() } else { run.ifaces.join(", ") };
+    let cost = &summary.self_cost;
+    let rows = [
+        ("Host", run.host.clone()),
+        ("Kernel", run.kernel.clone()),
+        ("CPUs", run.cpus.to_string()),
+        ("Began", run.started_at.clone()),
+        ("Lasted", duration((run.duration_s * 1e9) as u64)),
+        ("Interfaces", ifaces),
+        ("Threshold", short_duration(run.threshold_ns)),
+        ("Memory of rows", bytes(cost.row_bytes)),
+        ("Program", format!("latency-user {}", run.version)),
+    ];
+    rows.map(|(name, value)| (name.to_owned(), value)).to_vec()
+}

@@ -1,0 +1,152 @@
+//! Stalls: when, which, in which functions, of which sockets.
+
+use latency_common::stage::Stage;
+use serde::Serialize;
+
+use super::{Figure, Recording, svg};
+use crate::{
+    model::{collapse::Collapse, place::Place, stall::Stall, timeline::Cell},
+    views::format::{bytes, count, duration},
+};
+
+const WIDTH: u32 = 960;
+const HEIGHT: u32 = 140;
+const LEFT: f64 = 60.0;
+const TOP: f64 = 8.0;
+const BOTTOM: f64 = 22.0;
+
+/// Stalls shown one by one.
+const MOST: usize = 20;
+
+/// A stall for the template.
+#[derive(Serialize)]
+pub(super) struct Shown {
+    at: String,
+    stage: String,
+    place: String,
+    duration: String,
+    spent: String,
+    stacks: Vec<(u64, String)>,
+}
+
+/// Stalls over time, of the first stage that has any.
+pub(super) fn timeline(recording: &Recording<'_>) -> Option<Figure> {
+    let leaders = [Stage::NetRx, Stage::NapiPoll, Stage::RxWait, Stage::Irq, Stage::Softirq];
+    let columns = &recording.timeline.seconds;
+    let (stage, cells) = leaders.into_iter().find_map(|stage| {
+        let mut sum = vec![Cell::default(); columns.len()];
+        for (_, cells) in recording.timeline.rows().filter(|(series, _)| series.stage == stage) {
+            sum.iter_mut().zip(cells).for_each(|(sum, cell)| sum.add(cell));
+        }
+        sum.iter().any(|cell| cell.stalls > 0).then_some((stage, sum))
+    })?;
+    let most = cells.iter().map(|cell| cell.stalls).max()?.max(1);
+    let title = format!("{}: stalls over time", stage.name());
+    let (width, height) = (f64::from(WIDTH) - LEFT, f64::from(HEIGHT) - TOP - BOTTOM);
+    let mut figure = svg::begin(WIDTH, HEIGHT, &title);
+    for part in [0.0, 0.5, 1.0] {
+        let y = TOP + height * (1.0 - part);
+        figure.push_str(&svg::grid(LEFT, y, LEFT + width, y));
+        let value = (most as f64 * part).round() as u64;
+        if part != 0.5 || most > 1 {
+            figure.push_str(&svg::label(LEFT - 6.0, y + 4.0, "end", &count(value)));
+        }
+    }
+    let step = width / cells.len() as f64;
+    let mut bars = String::new();
+    for (at, cell) in cells.iter().enumerate().filter(|(_, cell)| cell.stalls > 0) {
+        let tall = height * cell.stalls as f64 / most as f64;
+        bars.push_str(&format!(
+            "M{:.1} {:.1}h{:.1}V{:.1}h-{2:.1}z",
+            LEFT + step * at as f64,
+            TOP + height - tall,
+            (step - 1.0).max(1.0),
+            TOP + height
+        ));
+    }
+    figure.push_str(&format!("<path class=\"s1\" d=\"{bars}\"/>"));
+    let whole = columns.iter().sum();
+    figure.push_str(&svg::time_axis(LEFT, width, f64::from(HEIGHT) - 6.0, whole));
+    figure.push_str("</svg>");
+    let mut begin = 0.0;
+    let rows = cells.iter().zip(columns).map(|(cell, length)| {
+        let at = duration((begin * 1e9) as u64);
+        begin += length;
+        vec![at, count(cell.count), count(cell.stalls), duration(cell.max_ns)]
+    });
+    let rows = rows.collect();
+    let head = ["from", "events", "stalls", "longest"].map(str::to_owned).to_vec();
+    Some(Figure { title, note: String::new(), svg: figure, head, rows })
+}
+
+/// The longest stalls with what they were spent in.
+pub(super) fn worst(stalls: &[Stall]) -> Vec<Shown> {
+    let show = |stall: &Stall| Shown {
+        at: stall.at.clone(),
+        stage: stall.stage.name().to_owned(),
+        place: place(&stall.place, stall.cpu),
+        duration: duration(stall.duration_ns),
+        spent: spent(stall),
+        stacks: stall
+            .stacks
+            .iter()
+            .take(3)
+            .map(|stack| (stack.count, stack.frames.join(" < ")))
+            .collect(),
+    };
+    stalls.iter().take(MOST).map(show).collect()
+}
+
+fn place(place: &Place, cpu: u32) -> String {
+    let mut parts = vec![format!("CPU {cpu}")];
+    parts.extend(place.host.clone());
+    parts.extend(place.iface.clone());
+    parts.extend(place.queue.map(|queue| format!("q{queue}")));
+    parts.extend(place.queue_kind.clone());
+    parts.extend(place.irq.map(|irq| format!("irq {irq}")));
+    parts.join(" ")
+}
+
+fn spent(stall: &Stall) -> String {
+    let mut parts = Vec::new();
+    if let Some(net_rx) = &stall.net_rx {
+        parts.extend(net_rx.wait_ns.map(|ns| format!("waited {} before", duration(ns))));
+        for poll in net_rx.polls.iter().flatten() {
+            let place = place(&poll.place, poll.place.cpu.unwrap_or(stall.cpu));
+            parts.push(format!("poll {place} {} for {} packets", duration(poll.ns), poll.work));
+        }
+        if net_rx.more_polls > 0 {
+            let ns = duration(net_rx.more_polls_ns);
+            parts.push(format!("{} more polls {ns}", net_rx.more_polls));
+        }
+        if let Some(collapse) = net_rx.collapse.filter(|collapse| collapse.calls > 0) {
+            let ns = duration(collapse.ns);
+            parts.push(format!("tcp_collapse {ns} in {} calls", collapse.calls));
+        }
+        parts.push(format!("rest {}", duration(net_rx.rest_ns)));
+    }
+    if let Some(holders) = &stall.rx_wait {
+        parts.push(format!("CPU held by {} ({})", holders.task.comm, holders.task.pid));
+        let vectors = holders.vectors.iter();
+        parts.extend(vectors.map(|v| format!("softirq {} {}", v.vector, duration(v.ns))));
+    }
+    parts.join("; ")
+}
+
+/// The slowest collapses by socket.
+pub(super) fn sockets(collapses: &[Collapse]) -> Vec<Vec<String>> {
+    let show = |one: &Collapse| {
+        vec![
+            duration(one.duration_ns),
+            format!("{} < {}", one.socket.local, one.socket.remote),
+            one.owner
+                .as_ref()
+                .map_or("-".into(), |owner| format!("{} ({})", owner.comm, owner.pid)),
+            format!("{} of {}", bytes(one.before.rmem_alloc), bytes(one.before.rcvbuf)),
+            one.before.queue_len.to_string(),
+            format!("{:.0}%", one.before.payload_ratio * 100.0),
+            one.polled.as_ref().map(|polled| place(polled, one.cpu)).unwrap_or_default(),
+        ]
+    };
+    collapses.iter().take(MOST).map(show).collect()
+}
