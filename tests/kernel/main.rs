@@ -7,6 +7,7 @@
 mod bpftrace;
 mod command_line;
 mod counts;
+mod experiment;
 mod injector;
 mod kernels;
 mod queues;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         sockets::trials(),
         recording::trials(),
         traps::trials(),
+        experiment::trials(),
         kernels::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()

@@ -40,6 +40,15 @@ impl Collapse {
         let path = "/proc/sys/net/ipv4/tcp_rmem";
         std::fs::write(path, rmem).with_context(|| format!("write {rmem:?} to {path}"))?;
         tool::run("ip link set lo up")?;
+        Self::connect_as_is(loopback)
+    }
+
+    /// Connects over `loopback` with the receive buffers that the namespace has.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the set-up.
+    pub fn connect_as_is(loopback: IpAddr) -> Result<Self> {
         let listener = TcpListener::bind((loopback, 0)).context("listen on loopback")?;
         let sender = TcpStream::connect(listener.local_addr()?).context("connect to loopback")?;
         let (receiver, _) = listener.accept()?;
@@ -82,6 +91,57 @@ pub fn tcp_collapse(rmem: &str, longest: Duration, until: impl FnMut() -> bool) 
     Collapse::connect(rmem, Ipv4Addr::LOCALHOST.into())?.send(longest, until)
 }
 
+/// How long a receiver that never reads lives in [`beside`]: connections keep the receive buffers
+/// that they began with.
+const CONNECTION: Duration = Duration::from_secs(2);
+
+/// Room for unacknowledged bytes of such a connection's sender. With the default, one
+/// acknowledgement of a fresh connection frees thousands of segments at once, which is a stall of
+/// 2.5 ms in `tcp_ack` that has nothing to do with the receiver.
+const SEND_BUFFER: libc::c_int = 128 << 10;
+
+/// Datagrams of the steady load, and how often so many are sent.
+const BATCH: u32 = 30;
+const EVERY: Duration = Duration::from_millis(1);
+
+/// The load of the case until `until` says so: receivers that never read, one after the other,
+/// beside a steady load of datagrams, with the receive buffers that the namespace has.
+///
+/// # Errors
+///
+/// When the kernel refuses the set-up.
+pub fn beside(until: &(impl Fn() -> bool + Sync)) -> Result<()> {
+    std::thread::scope(|scope| {
+        let steady = scope.spawn(|| steady(until));
+        while !until() {
+            let mut one = Collapse::connect_as_is(Ipv4Addr::LOCALHOST.into())?;
+            send_buffer(&one.sender, SEND_BUFFER)?;
+            one.send(CONNECTION, until)?;
+        }
+        steady.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Sends datagrams at an even rate, whatever else goes on, and reads them.
+fn steady(until: &impl Fn() -> bool) -> Result<()> {
+    let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    receiver.set_nonblocking(true)?;
+    let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    sender.connect(receiver.local_addr()?)?;
+    let mut buffer = [0; 512];
+    let mut next = Instant::now();
+    while !until() {
+        for _ in 0..BATCH {
+            sender.send(&buffer).context("send a datagram")?;
+            // One may still be on its way.
+            let _ = receiver.recv(&mut buffer);
+        }
+        next += EVERY;
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    Ok(())
+}
+
 fn congestion_control(socket: &TcpStream, name: &str) -> Result<()> {
     // SAFETY: the name is valid for the call and its length is its own.
     let result = unsafe {
@@ -94,6 +154,21 @@ fn congestion_control(socket: &TcpStream, name: &str) -> Result<()> {
         )
     };
     ensure!(result == 0, "congestion control {name}: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+fn send_buffer(socket: &TcpStream, bytes: libc::c_int) -> Result<()> {
+    // SAFETY: the value is an integer, valid for the call, with its own length.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUF,
+            (&raw const bytes).cast(),
+            size_of_val(&bytes) as libc::socklen_t,
+        )
+    };
+    ensure!(result == 0, "send buffer of {bytes}: {}", std::io::Error::last_os_error());
     Ok(())
 }
 

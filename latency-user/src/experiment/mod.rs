@@ -8,6 +8,8 @@
 
 pub mod abort;
 pub mod change;
+#[cfg(test)]
+mod drift;
 pub mod guards;
 pub mod journal;
 pub mod knob;
