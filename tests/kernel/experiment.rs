@@ -27,7 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let host = |name, tools: &[&str], body| trial(name, Where::Host, tools, body);
     [
         host("experiment::the_case_study_improves_and_names_its_culprit", &["ip"], improves),
-        host("experiment::what_makes_it_worse_ends_early_with_status_4", &["ip"], worsens),
+        host("experiment::what_makes_it_worse_is_put_back_with_status_4", &["ip"], worsens),
         host("experiment::the_same_value_makes_no_difference", &["ip"], same),
         host("experiment::every_death_puts_the_setting_back", &["ip"], deaths),
         host("experiment::undo_puts_back_what_no_watchdog_did", &["ip"], undo),
@@ -73,7 +73,7 @@ fn improves() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let mut command =
             experiment(folder.path(), &format!("sysctl:net.ipv4.tcp_rmem={}", load::SMALL_RMEM))?;
-        command.args(["--window", "4s", "--settle", "3s", "--rounds", "2"]);
+        command.args(["--window", "4s", "--settle", "3s", "--rounds", "2", "--threshold", "4ms"]);
         let (status, found) = beside(&command)?;
         ensure!(status.success() && found["conclusion"] == "improved", "{status}: {found}");
         ensure!(found["setting"] == "original", "{found}");
@@ -95,7 +95,7 @@ fn worsens() -> Result<()> {
         let first = format!("echo {} > {RMEM}; sleep 3; exec \"$@\"", load::SMALL_RMEM);
         let mut command = Command::new("sh");
         command.args(["-c", &first, "sh"]).arg(inner.get_program()).args(inner.get_args());
-        command.args(["--window", "5s", "--settle", "3s", "--rounds", "2"]);
+        command.args(["--window", "4s", "--settle", "3s", "--rounds", "2", "--threshold", "4ms"]);
         let (status, found) = beside(&command)?;
         ensure!(status.code() == Some(4) && found["conclusion"] == "worse", "{status}: {found}");
         ensure!(found["setting"] == "original", "{found}");

@@ -95,17 +95,16 @@ pub fn tcp_collapse(rmem: &str, longest: Duration, until: impl FnMut() -> bool) 
 /// that they began with.
 const CONNECTION: Duration = Duration::from_secs(2);
 
-/// Room for unacknowledged bytes of such a connection's sender. With the default, one
-/// acknowledgement of a fresh connection frees thousands of segments at once, which is a stall of
-/// 2.5 ms in `tcp_ack` that has nothing to do with the receiver.
-const SEND_BUFFER: libc::c_int = 128 << 10;
-
 /// Datagrams of the steady load, and how often so many are sent.
 const BATCH: u32 = 30;
 const EVERY: Duration = Duration::from_millis(1);
 
 /// The load of the case until `until` says so: receivers that never read, one after the other,
 /// beside a steady load of datagrams, with the receive buffers that the namespace has.
+///
+/// Whatever those are, one acknowledgement of a fresh connection can free thousands of the
+/// sender's segments at once: stalls in `tcp_ack` of up to 2.6 ms (Linux 6.18, 2 CPUs). Who wants
+/// to see the receiver's alone counts from 4 ms on.
 ///
 /// # Errors
 ///
@@ -115,7 +114,6 @@ pub fn beside(until: &(impl Fn() -> bool + Sync)) -> Result<()> {
         let steady = scope.spawn(|| steady(until));
         while !until() {
             let mut one = Collapse::connect_as_is(Ipv4Addr::LOCALHOST.into())?;
-            send_buffer(&one.sender, SEND_BUFFER)?;
             one.send(CONNECTION, until)?;
         }
         steady.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -154,21 +152,6 @@ fn congestion_control(socket: &TcpStream, name: &str) -> Result<()> {
         )
     };
     ensure!(result == 0, "congestion control {name}: {}", std::io::Error::last_os_error());
-    Ok(())
-}
-
-fn send_buffer(socket: &TcpStream, bytes: libc::c_int) -> Result<()> {
-    // SAFETY: the value is an integer, valid for the call, with its own length.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_SNDBUF,
-            (&raw const bytes).cast(),
-            size_of_val(&bytes) as libc::socklen_t,
-        )
-    };
-    ensure!(result == 0, "send buffer of {bytes}: {}", std::io::Error::last_os_error());
     Ok(())
 }
 

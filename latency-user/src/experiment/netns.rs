@@ -100,18 +100,23 @@ fn mount_sys() -> Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).context("make a mount namespace")?;
     // Without this the mount of /sys would reach the machine.
     mount(c"none", c"/", c"", libc::MS_REC | libc::MS_PRIVATE).context("make mounts private")?;
-    mount(c"sysfs", c"/sys", c"sysfs", 0).context("mount the namespace's /sys")
+    match mount(c"sysfs", c"/sys", c"sysfs", 0) {
+        // The kernel does not put the same file system on top of itself: /sys shows this
+        // namespace already.
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(()),
+        other => other.context("mount the namespace's /sys"),
+    }
 }
 
-fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong) -> Result<()> {
+fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong) -> io::Result<()> {
     // SAFETY: three strings with an end, and no data.
     check(unsafe {
         libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, ptr::null())
     })
 }
 
-fn check(result: libc::c_int) -> Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error().into()) }
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
