@@ -29,9 +29,11 @@ Examples:
       latency-user report before.hlog --format hgrm \\
           --series 'stage=napi_poll;if=eth0' > eth0.hgrm
   A flame graph of the stalls alone:
-      latency-user report before.hlog --format folded | flamegraph.pl > stalls.svg
+      latency-user report before.hlog --format folded \\
+          | flamegraph.pl > stalls.svg
   A page to attach to an incident; with two recordings, before and after:
-      latency-user report before.hlog after.hlog --format html --output page.html
+      latency-user report before.hlog after.hlog --format html \\
+          --output page.html
   Numbers of many runs for a spreadsheet:
       latency-user report *.hlog --format csv --output runs.csv")]
 pub struct Arguments {
@@ -119,7 +121,7 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
             }
             ReportFormat::Hgrm => {
                 let sum = sum(&whole, args.series.is_empty(), path)?;
-                views::hgrm::distribution(&sum.histogram(), &mut text)?;
+                views::hgrm::distribution(&sum, &mut text)?;
             }
             ReportFormat::Html => unreachable!("pages are written above"),
             ReportFormat::Folded => {

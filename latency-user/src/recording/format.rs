@@ -1,34 +1,6 @@
-//! The form of a recording: an HdrHistogram interval log with JSON in its comments.
+//! The form of a recording, and the names that its writer and reader share.
 //!
-//! ```text
-//! #[Histogram log format version 1.3]
-//! #[StartTime: 1767323045.006 (seconds since epoch), 2026-01-02T03:04:05.006Z]
-//! #[latency-user] {"kind":"run","schema_version":1,"host":"web-17", ...}
-//! "StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"
-//! Tag=stage=net_rx;cpu=3,0.000,1.000,21.400,HISTFAAA...
-//! Tag=stage=napi_poll;if=eth0;q=2,0.000,1.000,21.113,HISTFAAA...
-//! #[latency-user] {"kind":"stall","schema_version":1,"at":"2026-01-02T03:04:05.912Z", ...}
-//! #[latency-user] {"kind":"stacks","schema_version":1,"stacks":[{"frames":["tcp_collapse", ...
-//! #[latency-user] {"kind":"interval","schema_version":1,"start_s":0.0, ...}
-//! #[latency-user] {"kind":"summary","schema_version":1, ...}
-//! ```
-//!
-//! - A histogram line holds the tag of a series ([`Series::tag`](crate::model::series::Series)),
-//!   the start of the interval in seconds since `StartTime`, its length in seconds, its maximum
-//!   in ms, and its histogram: values in ns, HdrHistogram V2, deflated, base64. Series that
-//!   recorded nothing in an interval have no line in it.
-//! - Comments that open with [`COMMENT`] carry one JSON object each, told apart by `kind`. A
-//!   reader of histograms skips them; a reader of recordings skips kinds and fields that it does
-//!   not know, and refuses a `schema_version` above its own.
-//! - Objects of kind `stall` ([`Stall`](crate::model::stall::Stall)), `collapse`
-//!   ([`Collapse`](crate::model::collapse::Collapse)) and `stacks` stand between the histogram
-//!   lines of their interval and its end. The stacks of a stall may be those of another as well
-//!   (a poll's and its run's); in `stacks` each sample of the interval is counted once.
-//! - The object of kind `interval` closes an interval: histogram lines with none behind them
-//!   were cut short, and a last line without its line end is to be ignored. A run that was killed
-//!   ends like that, and has no `summary`.
-//! - Times follow the wall clock. An interval that begins before `StartTime`, because the clock
-//!   was set back, starts at 0.
+#![doc = include_str!("FORMAT.md")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

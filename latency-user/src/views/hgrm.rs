@@ -2,39 +2,53 @@
 
 use std::io;
 
-use hdrhistogram::Histogram;
 use latency_common::bucket::{MAX_VALUE, SIGNIFICANT_DIGITS, SUB_BUCKETS};
+
+use crate::model::distribution::{Distribution, highest_value};
 
 /// Values are divided by this: ns to us.
 const SCALE: f64 = 1e3;
 
-/// Steps of the percentile axis for each halving of the distance to 100 %: HdrHistogram's default.
-const TICKS: u32 = 5;
+/// Each step goes a tenth of the distance to 100 %: HdrHistogram's five ticks for half of it.
+const STEP: f64 = 0.1;
 
 /// Octaves of the bucket layout.
 const OCTAVES: u32 = MAX_VALUE.ilog2() + 1 - SUB_BUCKETS.ilog2();
 
-/// Writes the distribution of one histogram.
+/// Writes a distribution.
 ///
 /// # Errors
 ///
 /// What `out` fails with.
-pub fn distribution(histogram: &Histogram<u64>, out: &mut dyn io::Write) -> io::Result<()> {
+pub fn distribution(distribution: &Distribution, out: &mut dyn io::Write) -> io::Result<()> {
     let digits = usize::from(SIGNIFICANT_DIGITS);
+    let histogram = distribution.histogram();
     let mut text = format!(
         "{:>12} {:>14} {:>10} {:>14}\n\n",
         "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
     );
-    let mut total = 0;
-    for step in histogram.iter_quantiles(TICKS) {
-        total += step.count_since_last_iteration();
-        let value = step.value_iterated_to() as f64 / SCALE;
-        let quantile = step.quantile_iterated_to();
-        text.push_str(&format!("{value:>12.digits$} {quantile:>14.12} {total:>10}"));
-        if quantile < 1.0 {
-            text.push_str(&format!(" {:>14.2}", 1.0 / (1.0 - quantile)));
+    let whole = histogram.len();
+    let mut level = 0.0;
+    let mut seen = 0;
+    for (index, count) in &distribution.buckets {
+        seen += count;
+        let value = highest_value(*index) as f64 / SCALE;
+        while seen as f64 / whole as f64 >= level {
+            let distance = 1.0 - level;
+            text.push_str(&format!(
+                "{value:>12.digits$} {level:>14.12} {seen:>10} {:>14.2}\n",
+                1.0 / distance
+            ));
+            level += distance * STEP;
+            if seen == whole {
+                text.push_str(&format!("{value:>12.digits$} {:>14.12} {seen:>10}\n", 1.0));
+                break;
+            }
+            // With more values than a quotient can tell apart, levels would never end.
+            if distance < 1e-14 {
+                break;
+            }
         }
-        text.push('\n');
     }
     text.push_str(&format!(
         "#[Mean    = {:>12.digits$}, StdDeviation   = {:>12.digits$}]\n",
@@ -63,7 +77,7 @@ mod tests {
     fn the_last_line_holds_everything() {
         let recorded = samples::durations(100, 2000, &[21_400_000]);
         let mut out = Vec::new();
-        distribution(&recorded.histogram(), &mut out).unwrap();
+        distribution(&recorded, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("#[")).collect();
         assert_eq!(lines[0], "       Value     Percentile TotalCount 1/(1-Percentile)");
