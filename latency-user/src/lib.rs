@@ -2,7 +2,8 @@
 //!
 //! The rooms, in the order in which they may use one another:
 //! [`model`] knows the words; [`kernel`], [`host`], [`collect`], [`recording`] and [`views`] bring
-//! data in and out; [`compare`] judges it; [`commands`] put them together; [`cli`] reads the command line.
+//! data in and out; [`compare`] and [`triage`] judge it; [`commands`] put them together; [`cli`]
+//! reads the command line.
 
 pub mod cli;
 pub mod collect;
@@ -13,4 +14,5 @@ pub mod host;
 pub mod kernel;
 pub mod model;
 pub mod recording;
+pub mod triage;
 pub mod views;

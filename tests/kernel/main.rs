@@ -17,6 +17,7 @@ mod stalls;
 mod suite;
 mod tracing;
 mod traps;
+mod triage;
 mod types;
 
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         recording::trials(),
         traps::trials(),
         experiment::trials(),
+        triage::trials(),
         kernels::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()

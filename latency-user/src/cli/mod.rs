@@ -3,7 +3,9 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{Console, compare, doctor, experiment, merge, report, trace};
+use crate::commands::{
+    Console, capture, compare, doctor, experiment, merge, report, trace, triage,
+};
 
 /// Finds softirq stalls in the Linux network path: which CPU and which NIC queue stalled, for
 /// how long, and how often.
@@ -39,6 +41,10 @@ pub enum Command {
     WatchExperiment(experiment::WatchArguments),
     /// Tell what this kernel, these privileges and these NICs allow, and why.
     Doctor(doctor::Arguments),
+    /// Judge this host, or a captured one: from "latency spiked" to evidence and a next step.
+    Triage(triage::Arguments),
+    /// Collect what triage reads, so that a host can be judged elsewhere.
+    Capture(capture::Arguments),
 }
 
 impl Cli {
@@ -64,6 +70,8 @@ impl Cli {
             Command::Experiment(arguments) => experiment::run(arguments, console),
             Command::WatchExperiment(arguments) => experiment::watch(arguments, console),
             Command::Doctor(arguments) => doctor::run(arguments, console),
+            Command::Triage(arguments) => triage::run(arguments, console),
+            Command::Capture(arguments) => capture::run(arguments, console),
         }
     }
 }

@@ -229,7 +229,7 @@ mod tests {
     const INDEX: u32 = 3;
 
     fn interface(name: &str, rx_queues: u32, has_device: bool) -> Interface {
-        Interface { name: name.into(), index: INDEX, rx_queues, has_device, msi_irqs: Vec::new() }
+        Interface { name: name.into(), index: INDEX, rx_queues, has_device, ..Interface::default() }
     }
 
     /// A slot of our namespace whose packets carried `queue_mapping`.

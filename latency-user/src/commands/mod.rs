@@ -1,6 +1,7 @@
 //! The commands: each puts the rooms together for one purpose. What they print goes through the
 //! writers that `main` hands them.
 
+pub mod capture;
 pub mod compare;
 pub mod doctor;
 pub mod ending;
@@ -9,6 +10,7 @@ pub mod merge;
 pub mod output;
 pub mod report;
 pub mod trace;
+pub mod triage;
 pub mod values;
 
 use std::io::Write;

@@ -41,7 +41,11 @@ fn read_list(path: &Path) -> Result<Vec<u32>> {
 }
 
 /// Parses ranges such as `0-3,8`.
-fn parse_list(list: &str) -> Result<Vec<u32>> {
+///
+/// # Errors
+///
+/// When something else stands there.
+pub fn parse_list(list: &str) -> Result<Vec<u32>> {
     let mut cpus = Vec::new();
     for range in list.split(',').filter(|range| !range.is_empty()) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -50,6 +54,23 @@ fn parse_list(list: &str) -> Result<Vec<u32>> {
             (Ok(first), Ok(last)) if first <= last && last < 1 << 16 => cpus.extend(first..=last),
             _ => bail!("expected a range of CPUs, found {range:?}"),
         }
+    }
+    Ok(cpus)
+}
+
+/// Parses a mask such as `ff,ffffffff`, highest CPUs first, as `rps_cpus` has it.
+///
+/// # Errors
+///
+/// When something else stands there.
+pub fn parse_mask(mask: &str) -> Result<Vec<u32>> {
+    let mut cpus = Vec::new();
+    for (index, word) in mask.trim().split(',').rev().enumerate() {
+        let Ok(bits) = u32::from_str_radix(word, 16) else {
+            bail!("expected a mask of CPUs, found {mask:?}");
+        };
+        let first = index as u32 * 32;
+        cpus.extend((0..32).filter(|bit| bits >> bit & 1 == 1).map(|bit| first + bit));
     }
     Ok(cpus)
 }
@@ -72,6 +93,13 @@ mod tests {
         assert_eq!(possible(root.path()).unwrap(), 9);
         let root = root_with("online", "0,2-3,8\n");
         assert_eq!(online(root.path()).unwrap(), [0, 2, 3, 8]);
+    }
+
+    #[test]
+    fn masks_have_the_highest_cpus_first() {
+        assert_eq!(parse_mask("00000001,80000003\n").unwrap(), [0, 1, 31, 32]);
+        assert_eq!(parse_mask("0").unwrap(), [0; 0]);
+        assert!(parse_mask("").is_err() && parse_mask("1,x").is_err());
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
 
 /// A network interface of the namespace in which `sysfs` was mounted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
     /// Its name.
     pub name: String,
@@ -17,6 +18,9 @@ pub struct Interface {
     pub index: u32,
     /// RX queues in use (`queues/rx-*`); 0 on kernels that do not show them.
     pub rx_queues: u32,
+    /// TX queues in use (`queues/tx-*`).
+    #[serde(default)]
+    pub tx_queues: u32,
     /// Whether a device stands behind it: hardware, or hardware of a hypervisor. Software
     /// interfaces such as veth, bridges and tunnels have none.
     pub has_device: bool,
@@ -57,11 +61,13 @@ fn read(path: &Path) -> Result<Interface> {
         anyhow!("{}:1: expected an interface index, found {:?}", file.display(), text.trim())
     })?;
     let queues = names_in(&path.join("queues"))?;
+    let count = |kind| queues.iter().filter(|queue| queue.starts_with(kind)).count() as u32;
     let device = path.join("device");
     Ok(Interface {
         name,
         index,
-        rx_queues: queues.iter().filter(|queue| queue.starts_with("rx-")).count() as u32,
+        rx_queues: count("rx-"),
+        tx_queues: count("tx-"),
         has_device: device.exists(),
         msi_irqs: msi_irqs(&device)?,
     })
@@ -152,6 +158,7 @@ mod tests {
                 name: "eth0".into(),
                 index: 2,
                 rx_queues: 1,
+                tx_queues: 1,
                 has_device: true,
                 msi_irqs: vec![9, 10],
             },

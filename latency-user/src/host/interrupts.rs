@@ -47,7 +47,12 @@ impl Interrupts {
         (!line.name.is_empty()).then_some(line.name.as_str())
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self> {
+    /// Parses the table; `path` is named in errors.
+    ///
+    /// # Errors
+    ///
+    /// When a line cannot be parsed, with its number.
+    pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let mut lines = text.lines().enumerate();
         let cpus = match lines.next() {
             Some((_, header)) => parse_header(path, header)?,

@@ -7,13 +7,27 @@
 
 pub mod cgroups;
 pub mod cpus;
+pub mod diskstats;
+pub mod ethtool;
+pub mod ethtool_ioctl;
+pub mod interface_counters;
 pub mod interfaces;
 pub mod interrupts;
 pub mod kernel;
+pub mod namespaces;
 pub mod netdev;
+pub mod nic;
+pub mod pressure;
+pub mod processes;
 pub mod protocol_counters;
 pub mod queue_irqs;
 pub mod socket_owners;
 pub mod softirqs;
+pub mod softnet;
+pub mod stat;
 pub mod tcp_pressure;
+pub mod tree;
 pub mod usage;
+
+#[cfg(test)]
+mod fuzz;

@@ -98,7 +98,8 @@ mod tests {
 
     fn interface(name: &str, index: u32, rx_queues: u32, msi_irqs: &[u32]) -> Interface {
         let msi_irqs = msi_irqs.to_vec();
-        Interface { name: name.into(), index, rx_queues, has_device: true, msi_irqs }
+        let name = name.into();
+        Interface { name, index, rx_queues, tx_queues: rx_queues, has_device: true, msi_irqs }
     }
 
     /// A table of IRQs with these names, numbered from 30.

@@ -42,7 +42,12 @@ impl Softirqs {
         Some(&vector.counts)
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self> {
+    /// Parses the table; `path` is named in errors.
+    ///
+    /// # Errors
+    ///
+    /// When a line cannot be parsed, with its number.
+    pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let mut lines = text.lines().enumerate();
         let cpus = match lines.next() {
             Some((_, header)) => parse_header(path, header)?,

@@ -12,6 +12,7 @@ pub mod envelope;
 pub mod experiment;
 pub mod failure;
 pub mod filter;
+pub mod finding;
 pub mod interval;
 pub mod ledger;
 pub mod place;

@@ -10,6 +10,7 @@ use crate::model::{
     distribution::Distribution,
     envelope::Envelope,
     experiment::Experiment,
+    finding::Triage,
     interval::Interval,
     summary::{SeriesSummary, Summary},
 };
@@ -115,6 +116,19 @@ pub fn experiment(experiment: &Experiment, out: &mut dyn io::Write) -> io::Resul
 /// What `out` fails with.
 pub fn diagnosis(diagnosis: &Diagnosis, out: &mut dyn io::Write) -> io::Result<()> {
     line(&Envelope::new("diagnosis", diagnosis), out)
+}
+
+/// Writes findings as lines of kind `finding`, heaviest first, and as the last line the path and
+/// the verdict: kind `triage`.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn triage(triage: &Triage, out: &mut dyn io::Write) -> io::Result<()> {
+    for finding in &triage.findings {
+        line(&Envelope::new("finding", finding), out)?;
+    }
+    line(&Envelope::new("triage", triage), out)
 }
 
 /// Writes a whole line at once, so that a reader of a pipe sees no half of one.

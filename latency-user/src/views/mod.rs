@@ -14,6 +14,7 @@ pub mod html;
 pub mod json;
 pub mod progress;
 pub mod table;
+pub mod triage;
 
 #[cfg(test)]
 mod samples;

@@ -60,6 +60,7 @@ const TOOLS: &[Tool] = &[
     program(Level::Test, "ethtool", "ethtool"),
     program(Level::Test, "nft", "nftables"),
     program(Level::Test, "iperf3", "iperf3"),
+    program(Level::Test, "iostat", "sysstat"),
     // A second HdrHistogram implementation is installed into a virtual environment.
     Tool {
         level: Level::Test,

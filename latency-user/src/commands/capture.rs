@@ -1,0 +1,62 @@
+//! `capture`: collects what triage reads, for judging the host elsewhere.
+
+use std::{
+    fmt::Write as _,
+    io::BufWriter,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Result;
+use clap::{Args, ValueHint};
+
+use super::{Console, output::Output, triage::create, values};
+use crate::{host::ethtool::EthtoolDirectory, triage};
+
+/// What to collect, and where to.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  Collect, look at what was collected, judge it elsewhere:
+      sudo latency-user capture --output web-17.tar.gz
+      tar -tzf web-17.tar.gz
+      mkdir web-17; tar -xzf web-17.tar.gz -C web-17
+      latency-user triage --root web-17
+  Only list what would be collected:
+      latency-user capture --list
+
+It holds names of interfaces, IRQs and disks, counters and settings; no addresses, no host name,
+of processes the CPU time of ksoftirqd, whether irqbalance runs, and an id in each network
+namespace.")]
+pub struct Arguments {
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE.tar.gz", value_hint = ValueHint::FilePath,
+          required_unless_present = "list")]
+    pub output: Option<PathBuf>,
+    /// Time between the two samples.
+    #[arg(short, long, value_parser = values::duration, default_value = "5s")]
+    pub duration: Duration,
+    /// Only list what is collected.
+    #[arg(long, conflicts_with = "output")]
+    pub list: bool,
+}
+
+/// Runs the command and returns the exit status.
+///
+/// # Errors
+///
+/// When the file cannot be written.
+pub fn run(args: &Arguments, console: Console) -> Result<u8> {
+    let mut text = String::new();
+    for line in triage::listed() {
+        let _ = writeln!(text, "{line}");
+    }
+    Output::new(console.out, 0).write(text.as_bytes())?;
+    if let Some(path) = &args.output {
+        let file = create(path)?;
+        let mut nics = EthtoolDirectory::new();
+        let host = triage::sample(Path::new("/"), &mut nics, args.duration, false);
+        triage::save(&host, BufWriter::new(file))?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,155 @@
+//! `/proc/diskstats`: what each disk did, which `iostat -x` shows as rates.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use anyhow::{Context, Result, bail};
+
+/// Counters of a disk or a partition since boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disk {
+    /// Reads that ended.
+    pub reads: u64,
+    /// Time that reads took, queueing included, summed, ms.
+    pub read_ms: u64,
+    /// Writes that ended.
+    pub writes: u64,
+    /// Time that writes took, summed, ms.
+    pub write_ms: u64,
+    /// Time with at least one request under way, ms.
+    pub busy_ms: u64,
+    /// Time of all requests, those under way included, summed, ms.
+    pub weighted_ms: u64,
+}
+
+/// A disk between two samples, in the words of `iostat -x`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DiskRates {
+    /// Requests a second.
+    pub requests_per_s: f64,
+    /// Mean time of a read, ms; `None`: there was none.
+    pub read_await_ms: Option<f64>,
+    /// Mean time of a write, ms; `None`: there was none.
+    pub write_await_ms: Option<f64>,
+    /// Requests waiting or under way, on average.
+    pub queue: f64,
+    /// Share of the time with a request under way, percent.
+    pub busy_percent: f64,
+}
+
+impl Disk {
+    /// What came since `earlier`. Milliseconds wrap at 32 bits in the kernel.
+    pub fn rates(&self, earlier: &Self, elapsed: Duration) -> DiskRates {
+        let ms = |later: u64, earlier: u64| f64::from((later as u32).wrapping_sub(earlier as u32));
+        let reads = self.reads.saturating_sub(earlier.reads) as f64;
+        let writes = self.writes.saturating_sub(earlier.writes) as f64;
+        let seconds = elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+        let mean = |ms: f64, count: f64| (count > 0.0).then(|| ms / count);
+        DiskRates {
+            requests_per_s: (reads + writes) / seconds,
+            read_await_ms: mean(ms(self.read_ms, earlier.read_ms), reads),
+            write_await_ms: mean(ms(self.write_ms, earlier.write_ms), writes),
+            queue: ms(self.weighted_ms, earlier.weighted_ms) / seconds / 1e3,
+            busy_percent: (ms(self.busy_ms, earlier.busy_ms) / seconds / 10.0).min(100.0),
+        }
+    }
+}
+
+/// Parses the file: counters by name of the device. `path` is named in errors.
+///
+/// Columns behind the fourteenth (discards came with Linux 4.18, flushes with 5.5) are not read.
+///
+/// # Errors
+///
+/// When a line cannot be parsed, with its number.
+pub fn parse(path: &Path, text: &str) -> Result<BTreeMap<String, Disk>> {
+    text.lines()
+        .enumerate()
+        .map(|(index, line)| {
+            parse_line(line).with_context(|| format!("{}:{}", path.display(), index + 1))
+        })
+        .collect()
+}
+
+fn parse_line(line: &str) -> Result<(String, Disk)> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [_major, _minor, name, counters @ ..] = &words[..] else {
+        bail!("expected a device and its counters, found {line:?}");
+    };
+    if counters.len() < 11 {
+        bail!("expected at least 11 counters of {name}, found {}", counters.len());
+    }
+    let counter = |index: usize| {
+        let word = counters[index];
+        word.parse().with_context(|| format!("expected a counter of {name}, found {word:?}"))
+    };
+    let disk = Disk {
+        reads: counter(0)?,
+        read_ms: counter(3)?,
+        writes: counter(4)?,
+        write_ms: counter(7)?,
+        busy_ms: counter(9)?,
+        weighted_ms: counter(10)?,
+    };
+    Ok(((*name).to_owned(), disk))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "   8       0 sda 100 5 800 2000 50 6 400 1000 0 900 3000\n";
+    const NEW: &str = " 259 0 nvme0n1 10 0 80 20 5 0 40 10 0 9 30 7 0 800 90 3 12\n";
+
+    fn parse(text: &str) -> Result<BTreeMap<String, Disk>> {
+        super::parse(Path::new("/proc/diskstats"), text)
+    }
+
+    #[test]
+    fn columns_that_came_later_do_not_matter() {
+        let disks = parse(&format!("{OLD}{NEW}")).unwrap();
+        let disk =
+            Disk { reads: 10, read_ms: 20, writes: 5, write_ms: 10, busy_ms: 9, weighted_ms: 30 };
+        assert_eq!(disks["nvme0n1"], disk);
+        assert_eq!(disks["sda"].weighted_ms, 3000);
+    }
+
+    #[test]
+    fn rates_are_those_of_iostat() {
+        let later = Disk {
+            reads: 300,
+            read_ms: 3000,
+            writes: 50,
+            write_ms: 1000,
+            busy_ms: 2900,
+            weighted_ms: 7000,
+        };
+        let rates = later.rates(&parse(OLD).unwrap()["sda"], Duration::from_secs(4));
+        let expected = DiskRates {
+            requests_per_s: 50.0,
+            read_await_ms: Some(5.0),
+            write_await_ms: None,
+            queue: 1.0,
+            busy_percent: 50.0,
+        };
+        assert_eq!(rates, expected);
+    }
+
+    #[test]
+    fn milliseconds_wrap() {
+        let earlier = Disk { busy_ms: u64::from(u32::MAX) - 9, ..Disk::default() };
+        let later = Disk { busy_ms: 490, ..Disk::default() };
+        assert_eq!(later.rates(&earlier, Duration::from_secs(1)).busy_percent, 50.0);
+    }
+
+    #[test]
+    fn errors_name_file_and_line() {
+        for (text, expected) in [
+            ("8 0\n", "/proc/diskstats:1: expected a device"),
+            ("8 0 sda 1 2\n", "/proc/diskstats:1: expected at least 11 counters of sda, found 2"),
+            ("8 0 sda 1 2 3 4 5 6 7 8 9 10 x\n", "/proc/diskstats:1: expected a counter of sda"),
+        ] {
+            let error = format!("{:#}", parse(text).unwrap_err());
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+}

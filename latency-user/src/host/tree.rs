@@ -1,0 +1,217 @@
+//! A copy of files in memory: what a judgement rests on, whether it was just read or captured.
+//!
+//! Owns paths relative to a root, patterns over them, and reasons why a file could not be read.
+//! Which files are wanted is decided elsewhere.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+/// In a tree on disk: why files could not be read, as JSON.
+const REFUSED: &str = "refused.json";
+
+/// Files by their path below the root, without a leading slash.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tree {
+    files: BTreeMap<String, String>,
+    refused: BTreeMap<String, String>,
+}
+
+impl Tree {
+    /// Reads all files below `root` whose path matches `pattern`, in which `*` stands for any
+    /// part of a name. What does not exist is left out; what cannot be read, with its reason.
+    pub fn gather(&mut self, root: &Path, pattern: &str) {
+        let segments: Vec<&str> = pattern.split('/').collect();
+        let mut path = PathBuf::from(root);
+        self.descend(&mut path, "", &segments);
+    }
+
+    fn descend(&mut self, path: &mut PathBuf, name: &str, segments: &[&str]) {
+        let Some((segment, rest)) = segments.split_first() else {
+            return self.read(path, name);
+        };
+        let names = match segment.contains('*') {
+            false => vec![(*segment).to_owned()],
+            true => match names_in(path) {
+                Ok(names) => names.into_iter().filter(|name| matches(segment, name)).collect(),
+                Err(error) if is_absence(&error) => Vec::new(),
+                Err(error) => return self.refuse(&join(name, segment), error.to_string()),
+            },
+        };
+        for one in names {
+            path.push(&one);
+            self.descend(path, &join(name, &one), rest);
+            path.pop();
+        }
+    }
+
+    fn read(&mut self, path: &Path, name: &str) {
+        match fs::read(path) {
+            Ok(bytes) => self.insert(name, String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) if is_absence(&error) => {}
+            Err(error) => self.refuse(name, error.to_string()),
+        }
+    }
+
+    /// Puts a file into the tree.
+    pub fn insert(&mut self, path: &str, text: String) {
+        self.files.insert(path.to_owned(), text);
+    }
+
+    /// Notes why a file is missing.
+    pub fn refuse(&mut self, path: &str, reason: String) {
+        self.refused.insert(path.to_owned(), reason);
+    }
+
+    /// The text of a file.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not there.
+    pub fn text(&self, path: &str) -> Result<&str, String> {
+        match (self.files.get(path), self.refused.get(path)) {
+            (Some(text), _) => Ok(text),
+            (None, Some(reason)) => Err(format!("/{path} cannot be read: {reason}")),
+            (None, None) => Err(format!("/{path} is absent")),
+        }
+    }
+
+    /// Names right below a folder, in order.
+    pub fn children(&self, folder: &str) -> BTreeSet<&str> {
+        let prefix = format!("{folder}/");
+        self.files
+            .range(prefix.clone()..)
+            .map_while(|(path, _)| path.strip_prefix(&prefix))
+            .filter_map(|rest| rest.split('/').next())
+            .collect()
+    }
+
+    /// Paths and texts, in order, as they are stored: reasons are a file of their own.
+    ///
+    /// # Errors
+    ///
+    /// Never in practice: reasons are plain texts.
+    pub fn stored(&self) -> Result<BTreeMap<String, String>> {
+        let mut files = self.files.clone();
+        if !self.refused.is_empty() {
+            files.insert(REFUSED.into(), serde_json::to_string_pretty(&self.refused)?);
+        }
+        Ok(files)
+    }
+
+    /// Reads a tree that was stored below `root`: the files that match a pattern.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read.
+    pub fn load(root: &Path, patterns: &[&str]) -> Result<Self> {
+        let mut tree = Self::default();
+        for pattern in patterns {
+            tree.gather(root, pattern);
+        }
+        // Here a file that cannot be read is a fault of the copy, not a fact about the host.
+        if let Some((path, reason)) = tree.refused.pop_first() {
+            anyhow::bail!("read {}: {reason}", root.join(path).display());
+        }
+        let path = root.join(REFUSED);
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                tree.refused = serde_json::from_str(&text)
+                    .with_context(|| format!("parse {}", path.display()))?;
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        }
+        Ok(tree)
+    }
+}
+
+fn is_absence(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+fn join(folder: &str, name: &str) -> String {
+    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
+}
+
+fn names_in(folder: &Path) -> std::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        // A name that is no UTF-8 cannot be asked for again by its text.
+        if let Ok(name) = entry?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Whether `name` fits `pattern`, in which each `*` stands for any characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
+    let Some(rest) = name.strip_prefix(head) else { return false };
+    let mut ends = (0..=rest.len()).filter(|at| rest.is_char_boundary(*at));
+    ends.any(|at| matches(tail, &rest[at..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn patterns_pick_files_and_nothing_else() {
+        let folder = folder(&[
+            ("net/eth0/queues/rx-0/rps_cpus", "f"),
+            ("net/eth0/queues/tx-0/rps_cpus", "no"),
+            ("net/é !/queues/rx-10/rps_cpus", "1"),
+            ("net/bonding_masters", "no"),
+            ("net/eth0/address", "no"),
+        ]);
+        let mut tree = Tree::default();
+        tree.gather(folder.path(), "net/*/queues/rx-*/rps_cpus");
+        assert_eq!(tree.text("net/eth0/queues/rx-0/rps_cpus"), Ok("f"));
+        assert_eq!(tree.children("net"), BTreeSet::from(["eth0", "é !"]));
+        assert_eq!(tree.stored().unwrap().len(), 2);
+        assert_eq!(tree.text("net/eth0/address"), Err("/net/eth0/address is absent".into()));
+    }
+
+    #[test]
+    fn a_folder_in_place_of_a_file_is_refused_with_its_reason() {
+        let folder = folder(&[("a/b", "")]);
+        let mut tree = Tree::default();
+        tree.gather(folder.path(), "a");
+        assert!(tree.text("a").unwrap_err().starts_with("/a cannot be read: "));
+        let stored = tree.stored().unwrap();
+        let copy = self::folder(&[(REFUSED, &stored[REFUSED])]);
+        assert_eq!(Tree::load(copy.path(), &["a"]).unwrap(), tree);
+    }
+
+    #[test]
+    fn stars_stand_for_any_characters() {
+        for (pattern, name, fits) in [
+            ("cpu*", "cpu17", true),
+            ("cpu*", "xcpu1", false),
+            ("*", "", true),
+            ("rx-*-a", "rx-é-a", true),
+            ("rx-*-a", "rx-b", false),
+            ("a*b*c", "abbcc", true),
+        ] {
+            assert_eq!(matches(pattern, name), fits, "{pattern} {name}");
+        }
+    }
+}

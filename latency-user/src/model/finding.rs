@@ -1,0 +1,138 @@
+//! What triage concludes: answers of rules, findings with their evidence, the path and a verdict.
+
+use serde::Serialize;
+
+/// The steps of the flow, in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Do tasks wait for disks?
+    Io,
+    /// What do the CPUs spend their time on?
+    Cpu,
+    /// Which hard IRQs and softirqs are hot, and where?
+    Irq,
+    /// Are the NIC's queues and offloads fit for the load?
+    Nic,
+    /// Does TCP run out of buffer?
+    Tcp,
+    /// What did the short trace see?
+    Trace,
+}
+
+impl Step {
+    /// All steps, in the order of the flow.
+    pub const ALL: [Self; 6] = [Self::Io, Self::Cpu, Self::Irq, Self::Nic, Self::Tcp, Self::Trace];
+
+    /// The question of the step.
+    pub fn question(self) -> &'static str {
+        match self {
+            Self::Io => "Do tasks wait for disks?",
+            Self::Cpu => "Is a CPU short of time?",
+            Self::Irq => "Are interrupts hot, or all on one CPU?",
+            Self::Nic => "Do the NIC's queues or offloads fall short?",
+            Self::Tcp => "Does TCP run out of buffer?",
+            Self::Trace => "Did packets stall while tracing?",
+        }
+    }
+}
+
+/// How a rule, or a step, is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Looked at, and nothing is wrong.
+    Ok,
+    /// It cannot be told.
+    Unknown,
+    /// Something was found.
+    Finding,
+}
+
+/// A number that a finding rests on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Number {
+    /// What it counts or measures.
+    pub what: String,
+    /// The number.
+    pub value: f64,
+    /// Its unit, such as `%` or `/s`.
+    pub unit: &'static str,
+    /// The threshold that it crossed; `None`: it says how things are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// The file or request that it comes from.
+    pub source: String,
+}
+
+/// Something that is wrong, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// Name of the rule.
+    pub rule: &'static str,
+    /// Step of the flow.
+    pub step: Step,
+    /// The disk, CPU, interface or namespace that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// How likely it is the reason for a long tail, 1 to 100.
+    pub weight: u8,
+    /// What was seen, as a sentence.
+    pub seen: String,
+    /// The numbers behind it.
+    pub numbers: Vec<Number>,
+    /// Why it matters for tail latency.
+    pub why: &'static str,
+    /// The next step, as a command.
+    pub next: String,
+    /// The command that undoes it; `None`: it changes nothing.
+    pub undo: Option<String>,
+    /// The command that shows whether it helped.
+    pub confirm: String,
+}
+
+/// One answer of one rule.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RuleAnswer {
+    /// Name of the rule.
+    pub rule: &'static str,
+    /// The answer.
+    pub outcome: Outcome,
+    /// The answer in words; why, when it is unknown.
+    pub said: String,
+}
+
+/// A step of the flow with its answers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepTaken {
+    /// The step.
+    pub step: Step,
+    /// Its question.
+    pub question: &'static str,
+    /// The answer to it: a finding, when any rule has one; unknown, when no rule could tell.
+    pub outcome: Outcome,
+    /// The answers of its rules.
+    pub rules: Vec<RuleAnswer>,
+}
+
+/// A judgement of a host.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Triage {
+    /// Release of the host's kernel; `None`: unknown.
+    pub kernel: Option<String>,
+    /// Time between the samples, seconds.
+    pub duration_s: f64,
+    /// Interfaces that were judged.
+    pub ifaces: Vec<String>,
+    /// The path taken.
+    pub path: Vec<StepTaken>,
+    /// Number of findings.
+    pub found: usize,
+    /// Number of answers that could not be given.
+    pub unknown: usize,
+    /// What it comes to.
+    pub verdict: String,
+    /// The findings, heaviest first.
+    #[serde(skip)]
+    pub findings: Vec<Finding>,
+}

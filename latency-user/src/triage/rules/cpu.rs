@@ -1,0 +1,195 @@
+//! What each CPU spends its time on, as `mpstat -P ALL` shows it, and ksoftirqd.
+
+use crate::{
+    host::stat::{Stat, Ticks},
+    triage::{
+        answer::{Answers, Found, all_ok, crossed, plain, trace},
+        host::{Change, Host, Unknown},
+    },
+};
+
+/// Softirqs and hard IRQs of one CPU, percent: no time is left for anything else.
+const SATURATED: f64 = 80.0;
+/// The same, when the other CPUs do little of it: the load is in the wrong place.
+const LOPSIDED: f64 = 40.0;
+/// Mean of the other CPUs up to which one CPU counts as alone with the load, percent.
+const OTHERS: f64 = 10.0;
+/// A CPU with less idle time has none to spare, percent.
+const IDLE: f64 = 5.0;
+/// Stolen time of one CPU, percent.
+const STEAL: f64 = 5.0;
+/// Time of a ksoftirqd thread, percent of a CPU.
+const KSOFTIRQD: f64 = 5.0;
+/// Clock ticks in a second as `/proc` counts them (`USER_HZ`), on every architecture with BPF.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What each CPU that was online the whole time did meanwhile.
+fn each_cpu(stat: &Change<Stat>) -> impl Iterator<Item = (u32, Ticks)> {
+    stat.second.cpus.iter().filter_map(|(cpu, later)| {
+        let (_, earlier) = stat.first.cpus.iter().find(|(one, _)| one == cpu)?;
+        Some((*cpu, later.since(earlier)))
+    })
+}
+
+/// The CPU with the largest share of `part`, and that share in percent.
+pub(super) fn worst(stat: &Change<Stat>, part: impl Fn(&Ticks) -> u64) -> Option<(u32, f64)> {
+    each_cpu(stat)
+        .map(|(cpu, ticks)| (cpu, ticks.percent(part(&ticks))))
+        .max_by(|(_, a), (_, b)| a.total_cmp(b))
+}
+
+fn ticked(host: &Host) -> Result<&Change<Stat>, Unknown> {
+    let stat = host.stat()?;
+    match each_cpu(stat).any(|(_, ticks)| ticks.total() > 0) {
+        true => Ok(stat),
+        false => Err(Unknown("no clock tick passed between the samples".into())),
+    }
+}
+
+/// The time of a CPU in the words of mpstat.
+fn describe(ticks: &Ticks) -> String {
+    let share = |part| ticks.percent(part);
+    format!(
+        "user {:.1}, system {:.1}, softirq {:.1}, hard IRQ {:.1}, steal {:.1}, I/O wait {:.1}, \
+         idle {:.1} %",
+        share(ticks.user),
+        share(ticks.system),
+        share(ticks.softirq),
+        share(ticks.irq),
+        share(ticks.steal),
+        share(ticks.iowait),
+        share(ticks.idle)
+    )
+}
+
+/// A CPU that softirqs fill.
+pub(super) fn softirq(host: &Host, _: &[String]) -> Answers {
+    let stat = ticked(host)?;
+    let part = |ticks: &Ticks| ticks.softirq.saturating_add(ticks.irq);
+    let Some((cpu, share)) = worst(stat, part) else {
+        return Err(Unknown("no CPU was online the whole time".into()));
+    };
+    let others: Vec<f64> = each_cpu(stat)
+        .filter(|(one, _)| *one != cpu)
+        .map(|(_, ticks)| ticks.percent(part(&ticks)))
+        .collect();
+    let mean = others.iter().sum::<f64>() / others.len().max(1) as f64;
+    let alone = !others.is_empty() && mean <= OTHERS;
+    let ticks = each_cpu(stat).find(|(one, _)| *one == cpu).map(|(_, ticks)| ticks);
+    let said = format!("CPU {cpu} has most: {}.", describe(&ticks.unwrap_or_default()));
+    let (weight, threshold) = match share {
+        _ if share >= SATURATED => (90, SATURATED),
+        _ if share >= LOPSIDED && alone => (70, LOPSIDED),
+        _ => return all_ok(said),
+    };
+    Ok(vec![
+        Found {
+            subject: Some(format!("CPU {cpu}")),
+            weight,
+            seen: format!("{said} The others spend {mean:.1} % in interrupts on average."),
+            numbers: vec![
+                crossed("softirq and hard IRQ time", share, "%", threshold, "/proc/stat"),
+                plain("mean of the other CPUs", mean, "%", "/proc/stat"),
+            ],
+            why: "Packets of this CPU wait for each other, and tasks on it wait for all of them.",
+            next: format!("mpstat -P {cpu} -I SCPU 5 1"),
+            undo: None,
+            confirm: trace(None),
+        }
+        .answer(),
+    ])
+}
+
+/// CPUs that tasks fill.
+pub(super) fn saturated(host: &Host, _: &[String]) -> Answers {
+    let stat = ticked(host)?;
+    let mut full = Vec::new();
+    for (cpu, ticks) in each_cpu(stat).filter(|(_, ticks)| ticks.total() > 0) {
+        let idle = ticks.percent(ticks.idle.saturating_add(ticks.iowait));
+        if idle < IDLE {
+            full.push((cpu, idle, ticks));
+        }
+    }
+    let Some((cpu, idle, ticks)) = full.first() else {
+        return all_ok(format!("Every CPU had at least {IDLE} % of its time to spare."));
+    };
+    Ok(vec![
+        Found {
+            subject: Some(format!("CPU {cpu}")),
+            weight: 45,
+            seen: format!(
+                "{} of {} CPUs had less than {IDLE} % of their time to spare; CPU {cpu}: {}.",
+                full.len(),
+                each_cpu(stat).count(),
+                describe(ticks)
+            ),
+            numbers: vec![crossed("idle time", *idle, "%", IDLE, "/proc/stat")],
+            why: "Where softirqs run, tasks wait, and a busy CPU leaves ksoftirqd to compete \
+                  with them for time.",
+            next: format!("mpstat -P {cpu} 5 1; pidstat -u 5 1"),
+            undo: None,
+            confirm: trace(None),
+        }
+        .answer(),
+    ])
+}
+
+/// Time that the hypervisor took.
+pub(super) fn steal(host: &Host, _: &[String]) -> Answers {
+    let stat = ticked(host)?;
+    let (cpu, share) = worst(stat, |ticks| ticks.steal).unwrap_or_default();
+    let said = format!("The hypervisor took {share:.1} % of CPU {cpu}'s time, the most of all.");
+    if share < STEAL {
+        return all_ok(said);
+    }
+    Ok(vec![
+        Found {
+            subject: Some(format!("CPU {cpu}")),
+            weight: 75,
+            seen: said,
+            numbers: vec![crossed("stolen time", share, "%", STEAL, "/proc/stat")],
+            why: "While the hypervisor runs another guest, nothing here runs, softirqs included: \
+                  each such gap is a stall that no setting of this host mends.",
+            next: "mpstat -P ALL 5 3".into(),
+            undo: None,
+            confirm: trace(None),
+        }
+        .answer(),
+    ])
+}
+
+/// The busiest ksoftirqd: CPU and percent of it.
+pub(super) fn busiest_ksoftirqd(host: &Host) -> Result<(u32, f64), Unknown> {
+    let processes = host.processes()?;
+    let earlier = &processes.first.ksoftirqd_ticks;
+    let later = &processes.second.ksoftirqd_ticks;
+    later
+        .iter()
+        .filter_map(|(cpu, ticks)| Some((*cpu, ticks.saturating_sub(*earlier.get(cpu)?))))
+        .map(|(cpu, ticks)| (cpu, ticks as f64 / TICKS_PER_SECOND / host.seconds() * 100.0))
+        .max_by(|(_, a), (_, b)| a.total_cmp(b))
+        .ok_or_else(|| Unknown("no ksoftirqd thread can be seen (a PID namespace?)".into()))
+}
+
+/// Softirqs that were handed to ksoftirqd.
+pub(super) fn ksoftirqd(host: &Host, _: &[String]) -> Answers {
+    let (cpu, share) = busiest_ksoftirqd(host)?;
+    let said = format!("ksoftirqd/{cpu} used {share:.1} % of its CPU, the most of all.");
+    if share < KSOFTIRQD {
+        return all_ok(said);
+    }
+    Ok(vec![
+        Found {
+            subject: Some(format!("CPU {cpu}")),
+            weight: 58,
+            seen: said,
+            numbers: vec![crossed("ksoftirqd", share, "%", KSOFTIRQD, "/proc/PID/stat")],
+            why: "Softirqs come faster than they are done, so a thread of ordinary priority does \
+                  them: packets then wait for the scheduler.",
+            next: "latency-user trace --stages rx_wait,net_rx,softirq --duration 30s".into(),
+            undo: None,
+            confirm: trace(None),
+        }
+        .answer(),
+    ])
+}

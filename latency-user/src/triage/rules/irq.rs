@@ -1,0 +1,214 @@
+//! Hard IRQs: how often they come, and where.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    host::interrupts::Interrupts,
+    triage::{
+        answer::{
+            Answer, Answers, Found, all_ok, crossed, each_interface, ok, plain, quoted, trace,
+        },
+        host::{Change, Host, Unknown},
+    },
+};
+
+/// Interrupts a second of one IRQ on one CPU. At 20,000 each has 50 us until the next.
+const HOT: f64 = 20_000.0;
+/// Interrupts a second from which an IRQ counts as carrying traffic.
+const ACTIVE: f64 = 10.0;
+/// Interrupts a second of an interface from which their place matters.
+const LOADED: f64 = 1000.0;
+
+const SOURCE: &str = "/proc/interrupts";
+
+/// One IRQ between the samples.
+#[derive(Clone, Debug, Default)]
+pub(super) struct IrqRate {
+    pub(super) name: String,
+    /// Interrupts a second on each CPU.
+    pub(super) by_cpu: BTreeMap<u32, f64>,
+}
+
+impl IrqRate {
+    pub(super) fn total(&self) -> f64 {
+        // An empty sum is -0.
+        self.by_cpu.values().sum::<f64>() + 0.0
+    }
+
+    /// The CPU that handles most of it.
+    pub(super) fn cpu(&self) -> Option<u32> {
+        let busiest = self.by_cpu.iter().max_by(|(_, a), (_, b)| a.total_cmp(b))?;
+        Some(*busiest.0)
+    }
+}
+
+/// Rates of the numbered IRQs that were there the whole time, on CPUs that were.
+pub(super) fn rates(host: &Host) -> Result<BTreeMap<u32, IrqRate>, Unknown> {
+    let Change { first, second } = host.interrupts()?;
+    let before: BTreeMap<u32, &_> =
+        first.lines.iter().filter_map(|line| Some((line.number?, line))).collect();
+    let column: BTreeMap<u32, usize> =
+        first.cpus.iter().enumerate().map(|(at, cpu)| (*cpu, at)).collect();
+    let mut rates = BTreeMap::new();
+    for line in &second.lines {
+        let Some((number, old)) = line.number.and_then(|n| Some((n, *before.get(&n)?))) else {
+            continue;
+        };
+        // Another device got the number meanwhile.
+        if old.name != line.name {
+            continue;
+        }
+        let by_cpu = by_cpu(second, &line.counts, &column, &old.counts, host.seconds());
+        rates.insert(number, IrqRate { name: line.name.clone(), by_cpu });
+    }
+    Ok(rates)
+}
+
+fn by_cpu(
+    second: &Interrupts,
+    counts: &[u64],
+    column: &BTreeMap<u32, usize>,
+    old: &[u64],
+    seconds: f64,
+) -> BTreeMap<u32, f64> {
+    second
+        .cpus
+        .iter()
+        .zip(counts)
+        .filter_map(|(cpu, count)| {
+            let old = old.get(*column.get(cpu)?)?;
+            // The kernel counts in 32 bits.
+            let came = (*count as u32).wrapping_sub(*old as u32);
+            (came > 0).then(|| (*cpu, f64::from(came) / seconds))
+        })
+        .collect()
+}
+
+/// The IRQs of an interface's device, with their rates.
+pub(super) fn of_interface(host: &Host, iface: &str) -> Result<BTreeMap<u32, IrqRate>, Unknown> {
+    let irqs = &host.interface(iface)?.msi_irqs;
+    if irqs.is_empty() {
+        return Err(Unknown("which IRQs are its own is not known".into()));
+    }
+    let mut rates = rates(host)?;
+    rates.retain(|number, _| irqs.contains(number));
+    Ok(rates)
+}
+
+/// IRQs that come too often for one CPU.
+pub(super) fn hot(host: &Host, ifaces: &[String]) -> Answers {
+    let rates = rates(host)?;
+    let mut answers = Vec::new();
+    let mut most = 0.0_f64;
+    for (number, irq) in &rates {
+        let Some((cpu, rate)) = irq.by_cpu.iter().max_by(|(_, a), (_, b)| a.total_cmp(b)) else {
+            continue;
+        };
+        most = most.max(*rate);
+        if *rate < HOT {
+            continue;
+        }
+        let owner = ifaces
+            .iter()
+            .find(|name| host.interface(name).is_ok_and(|one| one.msi_irqs.contains(number)));
+        let (next, undo) = match owner {
+            Some(iface) => (
+                format!("ethtool -C {} adaptive-rx on", quoted(iface)),
+                Some(format!("ethtool -C {} adaptive-rx off", quoted(iface))),
+            ),
+            None => (format!("grep . /proc/irq/{number}/smp_affinity_list"), None),
+        };
+        answers.push(
+            Found {
+                subject: Some(format!("IRQ {number}")),
+                weight: 52,
+                seen: format!(
+                    "IRQ {number} ({}) comes {rate:.0} times a second on CPU {cpu}.",
+                    irq.name
+                ),
+                numbers: vec![crossed(
+                    format!("IRQ {number} on CPU {cpu}"),
+                    *rate,
+                    "/s",
+                    HOT,
+                    SOURCE,
+                )],
+                why: "Each interrupt costs its CPU a few microseconds before any packet is \
+                      looked at; coalescing handles more packets for each.",
+                next,
+                undo,
+                confirm: trace(owner.map(String::as_str)),
+            }
+            .answer(),
+        );
+    }
+    match answers.is_empty() {
+        true => all_ok(format!("no IRQ comes more than {most:.0} times a second on one CPU")),
+        false => Ok(answers),
+    }
+}
+
+/// All queues of an interface interrupting the same CPU.
+pub(super) fn one_cpu(host: &Host, ifaces: &[String]) -> Answers {
+    each_interface(host, ifaces, |host, iface| {
+        if !host.interface(iface)?.has_device {
+            return Ok(ok("it has no device, and so no IRQs"));
+        }
+        let mut active = of_interface(host, iface)?;
+        active.retain(|_, irq| irq.total() >= ACTIVE);
+        let total = active.values().map(IrqRate::total).sum::<f64>() + 0.0;
+        let mut cpus: Vec<u32> =
+            active.values().flat_map(|irq| irq.by_cpu.keys().copied()).collect();
+        cpus.sort_unstable();
+        cpus.dedup();
+        let said = format!("{total:.0} interrupts/s of {} IRQs on CPUs {cpus:?}", active.len());
+        let online = host.online()?;
+        if active.len() < 2 || cpus.len() != 1 || total < LOADED || online.len() < 2 {
+            return Ok(ok(said));
+        }
+        let (next, undo) = spread(host, &active.keys().copied().collect::<Vec<_>>(), &online);
+        Ok(Found {
+            subject: Some(iface.to_owned()),
+            weight: 78,
+            seen: format!("{iface}: all of {said}, of {} that are online.", online.len()),
+            numbers: vec![
+                crossed("interrupts on one CPU", total, "/s", LOADED, SOURCE),
+                plain("IRQs with traffic", active.len() as f64, "", SOURCE),
+            ],
+            why: "Several queues share the work only when several CPUs serve them: here each \
+                  queue waits for the others.",
+            next,
+            undo,
+            confirm: trace(Some(iface)),
+        }
+        .answer())
+    })
+}
+
+/// Commands that give each IRQ a CPU of its own, and those that put back what was.
+fn spread(host: &Host, irqs: &[u32], online: &[u32]) -> (String, Option<String>) {
+    let set = |irq: u32, to: &str| format!("echo {to} > /proc/irq/{irq}/smp_affinity_list");
+    let next = irqs
+        .iter()
+        .zip(online.iter().cycle())
+        .map(|(irq, cpu)| set(*irq, &cpu.to_string()))
+        .collect::<Vec<_>>();
+    let undo: Result<Vec<String>, Unknown> = irqs
+        .iter()
+        .map(|irq| Ok(set(*irq, host.setting(&format!("proc/irq/{irq}/smp_affinity_list"))?)))
+        .collect();
+    match undo {
+        Ok(undo) => (next.join("; "), Some(undo.join("; "))),
+        // Without knowing what was, nothing may be changed.
+        Err(_) => {
+            let irqs: Vec<String> = irqs.iter().map(u32::to_string).collect();
+            (format!("grep . /proc/irq/{{{}}}/smp_affinity_list", irqs.join(",")), None)
+        }
+    }
+}
+
+/// Answers for `Answer`s of interfaces without a device.
+pub(super) fn without_device(host: &Host, iface: &str) -> Result<Option<Answer>, Unknown> {
+    let interface = host.interface(iface)?;
+    Ok((!interface.has_device).then(|| ok("it has no device")))
+}

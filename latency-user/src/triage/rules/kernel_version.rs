@@ -1,0 +1,72 @@
+//! Kernel versions with known changes that bear on stalls.
+
+use crate::triage::{
+    answer::{Answers, Found, all_ok, crossed, trace},
+    host::{Host, Unknown},
+};
+
+/// Share of a CPU that ksoftirqd used, percent, from which its hold on softirqs matters.
+const KSOFTIRQD: f64 = 1.0;
+
+/// Since 4.9, softirqs raised on a CPU whose ksoftirqd is running wait for that thread; 6.5 took
+/// it back (commit d15121be7485).
+const HELD_FROM: (u32, u32) = (4, 9);
+const HELD_BEFORE: (u32, u32) = (6, 5);
+
+/// The default maximum of `tcp_rmem` became 32 MiB.
+const LARGE_BUFFERS: (u32, u32) = (6, 16);
+
+pub(super) fn check(host: &Host, _: &[String]) -> Answers {
+    let release = host.setting("proc/sys/kernel/osrelease")?;
+    let version = version(release)
+        .ok_or_else(|| Unknown(format!("{release:?} does not begin with a version")))?;
+    if version >= LARGE_BUFFERS {
+        return all_ok(format!(
+            "{release}: since 6.16 the default maximum of tcp_rmem is 32 MiB, see tcp_buffers"
+        ));
+    }
+    if !(HELD_FROM..HELD_BEFORE).contains(&version) {
+        return all_ok(format!("{release}: no known change that bears on stalls"));
+    }
+    let (cpu, share) = super::cpu::busiest_ksoftirqd(host)?;
+    if share < KSOFTIRQD {
+        return all_ok(format!(
+            "{release}: before 6.5 softirqs wait for ksoftirqd while it runs; it hardly does"
+        ));
+    }
+    Ok(vec![
+        Found {
+            subject: Some(format!("CPU {cpu}")),
+            weight: 36,
+            seen: format!(
+                "Linux {release} lets softirqs wait for ksoftirqd while that runs, and \
+                 ksoftirqd/{cpu} used {share:.1} % of its CPU."
+            ),
+            numbers: vec![crossed("ksoftirqd", share, "%", KSOFTIRQD, "/proc/PID/stat")],
+            why: "Network and timer softirqs of that CPU then wait until the scheduler gives the \
+                  thread its turn. Linux 6.5 dropped this; your distribution may have too.",
+            next: "latency-user trace --stages rx_wait,net_rx,softirq --duration 30s".into(),
+            undo: None,
+            confirm: trace(None),
+        }
+        .answer(),
+    ])
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_of_distributions_begin_with_the_version() {
+        assert_eq!(version("6.12.43+deb12-cloud-amd64"), Some((6, 12)));
+        assert_eq!(version("5.10.0-30-amd64"), Some((5, 10)));
+        assert_eq!(version("6.18-rc1"), Some((6, 18)));
+        assert_eq!(version("linux"), None);
+    }
+}

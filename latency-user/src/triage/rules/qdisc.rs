@@ -1,0 +1,71 @@
+//! Queueing disciplines: drops, and one lock for many queues.
+
+use crate::triage::{
+    answer::{Answers, Found, crossed, each_interface, ok, plain, quoted, trace},
+    host::{Host, Unknown},
+};
+
+/// Roots that have a queue, and a lock, for each of the NIC's, or none at all.
+const ONE_EACH: [&str; 4] = ["mq", "mqprio", "noqueue", "taprio"];
+
+pub(super) fn check(host: &Host, ifaces: &[String]) -> Answers {
+    each_interface(host, ifaces, |host, iface| {
+        let nic = host.nic(iface)?;
+        let known = |qdiscs: &Result<Vec<_>, String>| qdiscs.clone().map_err(Unknown);
+        let (first, second) = (known(&nic.first.qdiscs)?, known(&nic.second.qdiscs)?);
+        let Some(root) = second.iter().find(|one| one.root) else {
+            return Err(Unknown("its root qdisc is not shown".into()));
+        };
+        let before: Option<u32> = first.iter().find(|one| one.root).map(|one| one.drops);
+        let drops = before.map_or(0, |before| root.drops.wrapping_sub(before));
+        let name = quoted(iface);
+        let source = format!("tc -s qdisc show dev {iface}");
+        if drops > 0 {
+            return Ok(Found {
+                subject: Some(iface.to_owned()),
+                weight: 57,
+                seen: format!("{iface}: the qdisc {} dropped {drops} packets.", root.kind),
+                numbers: vec![
+                    crossed("packets dropped", f64::from(drops), "", 1.0, &source),
+                    plain("waiting", f64::from(root.backlog), "bytes", &source),
+                ],
+                why: "Packets that are to be sent queue up faster than they leave; what is \
+                      dropped is sent again after a timeout at worst.",
+                next: format!("tc -s qdisc show dev {name}"),
+                undo: None,
+                confirm: trace(Some(iface)),
+            }
+            .answer());
+        }
+        let said = format!("root {}, {} bytes waiting", root.kind, root.backlog);
+        let interface = host.interface(iface)?;
+        // A software interface has no queues of its own to spread over.
+        if !interface.has_device {
+            return Ok(ok(said));
+        }
+        let queues = interface.tx_queues;
+        if queues < 2 || ONE_EACH.contains(&root.kind.as_str()) {
+            return Ok(ok(said));
+        }
+        Ok(Found {
+            subject: Some(iface.to_owned()),
+            weight: 33,
+            seen: format!(
+                "{iface} has {queues} TX queues, and the one qdisc {} in front of them.",
+                root.kind
+            ),
+            numbers: vec![crossed(
+                "TX queues",
+                f64::from(queues),
+                "",
+                2.0,
+                format!("/sys/class/net/{iface}/queues"),
+            )],
+            why: "All CPUs that send take turns at one lock, softirqs among them.",
+            next: format!("tc qdisc replace dev {name} root mq"),
+            undo: Some(format!("tc qdisc replace dev {name} root {}", quoted(&root.kind))),
+            confirm: trace(Some(iface)),
+        }
+        .answer())
+    })
+}

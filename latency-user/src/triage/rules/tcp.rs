@@ -1,0 +1,146 @@
+//! TCP and UDP counters of each network namespace: drops and retransmissions.
+
+use super::tcp_buffers::{called, each_namespace, inside};
+use crate::triage::{
+    answer::{Answers, Found, crossed, ok, plain, trace},
+    host::{Host, Namespace, Unknown},
+};
+
+/// Segments sent again, percent of all that were sent.
+const RETRANSMITTED: f64 = 2.0;
+/// Segments below which no share is taken.
+const FEWEST_SEGMENTS: u64 = 1000;
+
+/// A counter that should stand still.
+struct Still {
+    file: &'static str,
+    group: &'static str,
+    names: &'static [&'static str],
+    weight: u8,
+    why: &'static str,
+    next: &'static str,
+}
+
+fn stands_still(host: &Host, still: &Still) -> Answers {
+    each_namespace(host, |host, namespace| {
+        let counters = host.protocols(namespace, still.file)?;
+        let mut grown = Vec::new();
+        for name in still.names {
+            match counters.second.grown(&counters.first, still.group, name) {
+                Some(0) => {}
+                Some(count) => grown.push((*name, count)),
+                None => return Err(absent(name)),
+            }
+        }
+        let Some((name, count)) = grown.first() else {
+            return Ok(ok(format!("{} did not grow", still.names.join(", "))));
+        };
+        Ok(Found {
+            subject: Some(called(namespace)),
+            weight: still.weight,
+            seen: format!("In {} {name} grew by {count}.", called(namespace)),
+            numbers: grown
+                .iter()
+                .map(|(name, count)| {
+                    crossed(*name, *count as f64, "", 1.0, source(namespace, still.file))
+                })
+                .collect(),
+            why: still.why,
+            next: inside(namespace, still.next),
+            undo: None,
+            confirm: trace(None),
+        }
+        .answer())
+    })
+}
+
+fn absent(name: &str) -> Unknown {
+    Unknown(format!("the kernel does not count {name}"))
+}
+
+fn source(namespace: &Namespace, file: &str) -> String {
+    match &namespace.pid {
+        None => format!("/proc/net/{file}"),
+        Some(pid) => format!("/proc/{pid}/net/{file}"),
+    }
+}
+
+/// Packets for sockets that were busy, beyond what may wait.
+pub(super) fn backlog_drops(host: &Host, _: &[String]) -> Answers {
+    stands_still(
+        host,
+        &Still {
+            file: "netstat",
+            group: "TcpExt",
+            names: &["TCPBacklogDrop"],
+            weight: 55,
+            why: "While a thread holds a socket, its packets wait in the socket's backlog; those \
+                  beyond the receive buffer are dropped and come again after a timeout.",
+            next: "ss -tmi",
+        },
+    )
+}
+
+/// Connections that found the accept queue full.
+pub(super) fn listen_overflows(host: &Host, _: &[String]) -> Answers {
+    stands_still(
+        host,
+        &Still {
+            file: "netstat",
+            group: "TcpExt",
+            names: &["ListenOverflows", "ListenDrops"],
+            weight: 65,
+            why: "The server does not accept fast enough: clients try again after a second, then \
+                  two, then four.",
+            next: "ss -lnt",
+        },
+    )
+}
+
+/// Datagrams that found the socket's buffer full.
+pub(super) fn udp_buffer_errors(host: &Host, _: &[String]) -> Answers {
+    stands_still(
+        host,
+        &Still {
+            file: "snmp",
+            group: "Udp",
+            names: &["RcvbufErrors"],
+            weight: 35,
+            why: "The reader is too slow or its buffer too small for bursts: what is dropped, \
+                  DNS answers among it, is asked for again after seconds.",
+            next: "ss -unmp",
+        },
+    )
+}
+
+/// Segments sent again.
+pub(super) fn retransmits(host: &Host, _: &[String]) -> Answers {
+    each_namespace(host, |host, namespace| {
+        let counters = host.protocols(namespace, "snmp")?;
+        let grown = |name: &str| {
+            counters.second.grown(&counters.first, "Tcp", name).ok_or_else(|| absent(name))
+        };
+        let (sent, again) = (grown("OutSegs")?, grown("RetransSegs")?);
+        let share = again as f64 / sent.max(1) as f64 * 100.0;
+        let said = format!("{again} of {sent} segments were sent again");
+        if sent < FEWEST_SEGMENTS || share < RETRANSMITTED {
+            return Ok(ok(said));
+        }
+        let source = source(namespace, "snmp");
+        Ok(Found {
+            subject: Some(called(namespace)),
+            weight: 49,
+            seen: format!("In {} {said}, {share:.1} %.", called(namespace)),
+            numbers: vec![
+                crossed("segments sent again", share, "%", RETRANSMITTED, &source),
+                plain("segments sent", sent as f64, "", &source),
+            ],
+            why: "Each of them is a packet that was lost or late: the response waits for at \
+                  least one round trip more, and for 200 ms or more after a timeout.",
+            next: inside(namespace, "ss -ti"),
+            undo: None,
+            confirm: trace(None),
+        }
+        .answer())
+    })
+}

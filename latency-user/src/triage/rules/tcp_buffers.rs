@@ -1,0 +1,256 @@
+//! TCP receive buffers: pruning and collapsing.
+//!
+//! Counters and settings are of each network namespace by itself.
+
+use crate::triage::{
+    answer::{Answer, Answers, Found, crossed, experiment, ok, plain, sysctl, trace},
+    host::{Host, Namespace, Unknown},
+};
+
+/// What grows when a receive buffer runs full: names of `TcpExt`.
+const COUNTERS: [&str; 4] = ["PruneCalled", "RcvPruned", "OfoPruned", "TCPRcvCollapsed"];
+/// Bytes: a maximum up to which collapsing was harmless in the case study.
+const HARMLESS: u64 = 4 << 20;
+/// Bytes: the maximum of the case study, and the kernel's default since 6.16.
+const LARGE: u64 = 32 << 20;
+/// What mended the case.
+const MENDED: [u64; 3] = [4096, 1_048_576, 2_097_152];
+
+const KEY: &str = "net.ipv4.tcp_rmem";
+
+/// Asks `judge` about each namespace.
+pub(super) fn each_namespace(
+    host: &Host,
+    judge: impl Fn(&Host, &Namespace) -> Result<Answer, Unknown>,
+) -> Answers {
+    Ok(host
+        .namespaces()?
+        .iter()
+        .map(|namespace| match judge(host, namespace) {
+            Ok(Answer::Ok(said)) => ok(format!("{}: {said}", called(namespace))),
+            Ok(answer) => answer,
+            Err(Unknown(reason)) => Answer::Unknown(format!("{}: {reason}", called(namespace))),
+        })
+        .collect())
+}
+
+/// How a namespace is named in sentences.
+pub(super) fn called(namespace: &Namespace) -> String {
+    match &namespace.pid {
+        None => "this network namespace".into(),
+        Some(pid) => format!("network namespace {} (of process {pid})", namespace.inode),
+    }
+}
+
+/// A command, run in the namespace.
+pub(super) fn inside(namespace: &Namespace, command: &str) -> String {
+    match &namespace.pid {
+        None => command.to_owned(),
+        Some(pid) => format!("nsenter --net=/proc/{pid}/ns/net {command}"),
+    }
+}
+
+fn source(namespace: &Namespace, file: &str) -> String {
+    match &namespace.pid {
+        None => format!("/proc/net/{file}"),
+        Some(pid) => format!("/proc/{pid}/net/{file}"),
+    }
+}
+
+/// Minimum, default and maximum of a buffer setting.
+fn sizes(host: &Host, namespace: &Namespace, name: &str) -> Result<[u64; 3], Unknown> {
+    let path = format!("netns/{}/ipv4.{name}", namespace.inode);
+    let text = host.setting(&path)?;
+    let numbers: Option<Vec<u64>> =
+        text.split_ascii_whitespace().map(|word| word.parse().ok()).collect();
+    numbers
+        .and_then(|numbers| numbers.try_into().ok())
+        .ok_or_else(|| Unknown(format!("{path}: expected three sizes, found {text:?}")))
+}
+
+fn spaced(sizes: [u64; 3]) -> String {
+    sizes.map(|size| size.to_string()).join(" ")
+}
+
+/// Smaller sizes, as in the case study, and never larger than what was.
+fn smaller(now: [u64; 3]) -> [u64; 3] {
+    [now[0], now[1].min(MENDED[1]), now[2].min(MENDED[2])]
+}
+
+/// Receive queues that were pruned or collapsed meanwhile.
+pub(super) fn collapse(host: &Host, _: &[String]) -> Answers {
+    let mut answers = each_namespace(host, collapse_in)?;
+    // Said once for all rules on namespaces.
+    if let Ok(hidden) = host.setting("netns/hidden") {
+        answers.push(Answer::Unknown(format!(
+            "network namespaces of processes that do not show theirs ({hidden}) were not judged"
+        )));
+    }
+    Ok(answers)
+}
+
+fn collapse_in(host: &Host, namespace: &Namespace) -> Result<Answer, Unknown> {
+    let counters = host.protocols(namespace, "netstat")?;
+    let mut grown = Vec::new();
+    let mut missing = Vec::new();
+    for name in COUNTERS {
+        match counters.second.grown(&counters.first, "TcpExt", name) {
+            Some(0) => {}
+            Some(count) => grown.push((name, count)),
+            None => missing.push(name),
+        }
+    }
+    if grown.is_empty() {
+        return match missing[..] {
+            [] => Ok(ok("no receive queue was pruned or collapsed")),
+            _ => Err(Unknown(format!("the kernel does not count {}", missing.join(", ")))),
+        };
+    }
+    let list: Vec<String> = grown.iter().map(|(name, count)| format!("{name} +{count}")).collect();
+    let sizes = sizes(host, namespace, "tcp_rmem");
+    let mut numbers: Vec<_> = grown
+        .iter()
+        .map(|(name, n)| crossed(*name, *n as f64, "", 1.0, source(namespace, "netstat")))
+        .collect();
+    let (weight, about, next, undo, confirm) = match &sizes {
+        Ok(now) if now[2] > HARMLESS => {
+            let new = spaced(smaller(*now));
+            numbers.push(crossed(
+                "maximum of tcp_rmem",
+                now[2] as f64,
+                "bytes",
+                HARMLESS as f64,
+                "/proc/sys/net/ipv4/tcp_rmem",
+            ));
+            (
+                96,
+                format!("with buffers of up to {} MiB", now[2] >> 20),
+                inside(namespace, &sysctl(KEY, &new)),
+                Some(inside(namespace, &sysctl(KEY, &spaced(*now)))),
+                confirmed(namespace, &new),
+            )
+        }
+        Ok(now) => (
+            60,
+            format!("though buffers are at most {} KiB: the readers are too slow", now[2] >> 10),
+            inside(namespace, "ss -tmi"),
+            None,
+            trace(None),
+        ),
+        Err(Unknown(reason)) => (
+            60,
+            format!("and how large buffers may get is unknown: {reason}"),
+            inside(namespace, &format!("sysctl {KEY}")),
+            None,
+            trace(None),
+        ),
+    };
+    Ok(Found {
+        subject: Some(called(namespace)),
+        weight,
+        seen: format!(
+            "In {} TCP receive queues were pruned or collapsed: {}, {about}.",
+            called(namespace),
+            list.join(", ")
+        ),
+        numbers,
+        why: "The kernel walks and copies a whole receive queue within one softirq; with \
+                  buffers of many MiB that takes tens of milliseconds, in which no packet of \
+                  that CPU is processed.",
+        next,
+        undo,
+        confirm,
+    }
+    .answer())
+}
+
+/// `experiment` sets the own namespace only.
+fn confirmed(namespace: &Namespace, new: &str) -> String {
+    match namespace.pid {
+        None => experiment(KEY, new, None),
+        Some(_) => trace(None),
+    }
+}
+
+/// Buffers as large as in the case study, where collapsing has happened before.
+pub(super) fn settings(host: &Host, _: &[String]) -> Answers {
+    each_namespace(host, |host, namespace| {
+        let now = sizes(host, namespace, "tcp_rmem")?;
+        let sent = sizes(host, namespace, "tcp_wmem")?;
+        let said = format!(
+            "tcp_rmem at most {} KiB, tcp_wmem at most {} KiB",
+            now[2] >> 10,
+            sent[2] >> 10
+        );
+        // A socket may ask for as much as this by SO_RCVBUF. Namespaces but the first lack it.
+        let asked = match namespace.pid {
+            None => host.number("proc/sys/net/core/rmem_max")?,
+            Some(_) => 0,
+        };
+        let largest = now[2].max(u64::try_from(asked).unwrap_or(0));
+        if largest < LARGE {
+            return Ok(ok(said));
+        }
+        let counters = host.protocols(namespace, "netstat")?.second;
+        let since_start = |name| counters.get("TcpExt", name);
+        let (Some(pruned), Some(collapsed)) =
+            (since_start("PruneCalled"), since_start("TCPRcvCollapsed"))
+        else {
+            return Err(Unknown("the kernel does not count PruneCalled, TCPRcvCollapsed".into()));
+        };
+        if pruned == 0 && collapsed == 0 {
+            return Ok(ok(format!("{said}; large, but no queue was ever pruned")));
+        }
+        let (key, new, old) = match now[2] >= LARGE {
+            true => (KEY, spaced(smaller(now)), spaced(now)),
+            false => ("net.core.rmem_max", HARMLESS.to_string(), asked.to_string()),
+        };
+        Ok(Found {
+            subject: Some(called(namespace)),
+            weight: 41,
+            seen: format!(
+                "In {} {said}, rmem_max {} KiB; since its start {pruned} receive queues were \
+                 pruned and {collapsed} segments collapsed.",
+                called(namespace),
+                asked >> 10
+            ),
+            numbers: vec![
+                crossed(
+                    "largest receive buffer",
+                    largest as f64,
+                    "bytes",
+                    LARGE as f64,
+                    format!("/proc/sys/{}", key.replace('.', "/")),
+                ),
+                crossed("PruneCalled", pruned as f64, "", 1.0, source(namespace, "netstat")),
+                plain("TCPRcvCollapsed", collapsed as f64, "", source(namespace, "netstat")),
+            ],
+            why: "Whenever a reader falls behind again, the kernel will walk buffers of this \
+                  size within one softirq. 32 MiB is the kernel's default since 6.16.",
+            next: inside(namespace, &sysctl(key, &new)),
+            undo: Some(inside(namespace, &sysctl(key, &old))),
+            confirm: match namespace.pid {
+                None => experiment(key, &new, None),
+                Some(_) => trace(None),
+            },
+        }
+        .answer())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_is_the_case_studys_and_never_raises_anything() {
+        assert_eq!(spaced(smaller([4096, 5_242_880, 33_554_432])), "4096 1048576 2097152");
+        assert_eq!(spaced(smaller([4096, 131_072, 33_554_432])), "4096 131072 2097152");
+    }
+
+    #[test]
+    fn commands_for_another_namespace_enter_it() {
+        let other = Namespace { inode: "4026532000".into(), pid: Some("77".into()) };
+        assert_eq!(inside(&other, "ss"), "nsenter --net=/proc/77/ns/net ss");
+    }
+}

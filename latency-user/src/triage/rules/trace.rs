@@ -1,0 +1,70 @@
+//! Stalls that the short trace saw.
+
+use crate::triage::{
+    answer::{Answers, Found, all_ok, crossed, plain},
+    host::{Host, Unknown},
+    trace::THRESHOLD_NS,
+};
+
+/// Stalls of any stage.
+pub(super) fn stalls(host: &Host, ifaces: &[String]) -> Answers {
+    let traced = host.trace()?.map_err(|reason| Unknown(format!("no trace: {reason}")))?;
+    let stages = traced.stages;
+    if stages.iter().all(|stage| stage.count == 0) {
+        return Err(Unknown("nothing happened while tracing".into()));
+    }
+    let ms = |ns: u64| ns as f64 / 1e6;
+    let mut stalled: Vec<_> = stages.iter().filter(|stage| stage.stalls > 0).collect();
+    stalled.sort_by_key(|stage| std::cmp::Reverse(stage.max_ns));
+    let Some(longest) = stalled.first() else {
+        let max = stages.iter().map(|stage| stage.max_ns).max().unwrap_or_default();
+        return all_ok(format!("no stall of 1 ms or more; the longest took {:.3} ms", ms(max)));
+    };
+    let list: Vec<String> = stalled
+        .iter()
+        .map(|one| format!("{} {} of {}", one.stage, one.stalls, one.count))
+        .collect();
+    let source = "trace of this triage";
+    let mut numbers = vec![crossed(
+        format!("longest {}", longest.stage),
+        ms(longest.max_ns),
+        "ms",
+        ms(THRESHOLD_NS),
+        source,
+    )];
+    numbers.extend(
+        stalled
+            .iter()
+            .map(|one| plain(format!("stalls of {}", one.stage), one.stalls as f64, "", source)),
+    );
+    let culprits: Vec<String> =
+        traced.culprits.iter().take(3).map(|(name, share)| format!("{name} {share} %")).collect();
+    let culprits = match culprits.is_empty() {
+        true => String::new(),
+        false => format!(" Samples found the CPU in {}.", culprits.join(", ")),
+    };
+    let iface =
+        ifaces.first().map(|name| format!("--iface {} ", crate::triage::answer::quoted(name)));
+    let trace = format!("latency-user trace {}--duration 30s", iface.unwrap_or_default());
+    Ok(vec![
+        Found {
+            subject: Some(longest.place.clone()),
+            // From 1 ms on, ten times as long weighs as much again.
+            weight: (50.0 + 20.0 * ms(longest.max_ns).log10()).clamp(50.0, 92.0) as u8,
+            seen: format!(
+                "Stalls of 1 ms or more: {}; the longest, {} on {}, took {:.1} ms.{culprits}",
+                list.join(", "),
+                longest.stage,
+                longest.place,
+                ms(longest.max_ns)
+            ),
+            numbers,
+            why: "For that long no packet of the CPU or queue was processed: this is the tail \
+                  itself. What the other steps found is where to look for its cause.",
+            next: format!("{trace} --output before.hlog"),
+            undo: None,
+            confirm: trace,
+        }
+        .answer(),
+    ])
+}

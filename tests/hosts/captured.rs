@@ -1,0 +1,95 @@
+//! Hosts of `fixtures/hosts/RULE/NAME.host`: the files of a capture in one text.
+//!
+//! It begins with `#` and what is special about the host; a host in which the rule finds something
+//! then has `next: COMMAND` and `undo: COMMAND`, where `-` stands for none. Each file follows a
+//! line `-- PATH --`.
+
+use std::{fs, path::Path};
+
+use latency_user::{
+    model::finding::Triage,
+    triage::{self, Host},
+};
+use tempfile::TempDir;
+
+/// A host on disk.
+pub(crate) struct Captured {
+    /// The rule that it was made for.
+    pub(crate) rule: String,
+    /// What the rule must answer: the name of the file up to the first `-`.
+    pub(crate) expected: String,
+    /// The commands that a finding must name.
+    pub(crate) next: Option<String>,
+    pub(crate) undo: Option<String>,
+    /// Where it came from, for messages.
+    pub(crate) place: String,
+    folder: TempDir,
+}
+
+impl Captured {
+    /// Its files.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Loads it.
+    pub(crate) fn host(&self) -> Host {
+        triage::load(self.path()).unwrap_or_else(|error| panic!("{}: {error:#}", self.place))
+    }
+
+    /// Judges it as the command does.
+    pub(crate) fn judge(&self) -> Triage {
+        let host = self.host();
+        triage::judge(&host, &host.busy_interfaces())
+    }
+}
+
+/// All hosts, by rule and name.
+pub(crate) fn all() -> Vec<Captured> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/hosts");
+    let mut hosts = Vec::new();
+    for rule in names(&root) {
+        for name in names(&root.join(&rule)) {
+            let text = fs::read_to_string(root.join(&rule).join(&name)).unwrap();
+            hosts.push(unpack(&rule, &name, &text));
+        }
+    }
+    hosts
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn unpack(rule: &str, name: &str, text: &str) -> Captured {
+    let place = format!("{rule}/{name}");
+    let stem = name.strip_suffix(".host").unwrap_or_else(|| panic!("{place}: not a .host"));
+    let folder = tempfile::tempdir().unwrap();
+    let mut parts = text.split("\n-- ");
+    let header = parts.next().unwrap_or_default();
+    let field = |name: &str| {
+        let line = header.lines().find_map(|line| line.strip_prefix(name));
+        line.filter(|value| *value != "-").map(str::to_owned)
+    };
+    let captured = Captured {
+        rule: rule.to_owned(),
+        expected: stem.split('-').next().unwrap_or_default().to_owned(),
+        next: field("next: "),
+        undo: field("undo: "),
+        place,
+        folder,
+    };
+    for part in parts {
+        let (path, text) = part.split_once(" --\n").unwrap_or((part.trim_end_matches(" --"), ""));
+        let path = captured.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        // The line end in front of the next file's line was taken by it.
+        fs::write(path, format!("{}\n", text.trim_end_matches('\n'))).unwrap();
+    }
+    captured
+}

@@ -1,0 +1,383 @@
+//! `latency-user triage` and `capture` against troubles made for real.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{Seek, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    process::{Command, Output, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use latency_tests::{load, namespace, tool, veth};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::{
+    suite::{Where, trial},
+    tracing::latency_user,
+};
+
+/// Seconds between the samples of triage, and of the tools beside it.
+const SECONDS: &str = "5";
+/// How far two figures may lie apart, as a share of the larger.
+const TOLERANCE: f64 = 0.05;
+/// Windows of two tools never begin and end together, and on CPUs that others keep busy there is
+/// no I/O wait: what does not agree in one of these rounds does not agree.
+const ROUNDS: u32 = 12;
+/// Longest that a load may last when triage does not end.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// The trials of this file.
+pub(crate) fn trials() -> Vec<Trial> {
+    let disk = ["iostat", "mpstat"];
+    let queues = ["ip", "ethtool"];
+    let tcp = ["ip", "sysctl", "nsenter", "sleep"];
+    [
+        trial("triage::a_busy_disk_as_sysstat_sees_it", Where::Host, &disk, busy_disk),
+        trial("triage::all_traffic_on_one_cpu", Where::Everywhere, &["ip"], one_cpu),
+        trial("triage::queues_without_gro", Where::Everywhere, &queues, without_gro),
+        trial("triage::collapsing_receive_queues", Where::Host, &tcp, collapse),
+        trial("triage::another_namespace_is_judged", Where::Host, &tcp, other_namespace),
+        trial("triage::a_capture_is_judged_as_the_host", Where::Everywhere, &["tar"], capture),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// What triage said: its lines, of which the last is the whole.
+struct Judged {
+    status: Option<i32>,
+    lines: Vec<Value>,
+}
+
+impl Judged {
+    fn parse(output: &Output) -> Result<Self> {
+        let text = String::from_utf8_lossy(&output.stdout);
+        let lines = text
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("parse {line:?}")))
+            .collect::<Result<Vec<Value>>>()?;
+        let last = lines.last().context("triage printed nothing")?;
+        ensure!(last["kind"] == "triage" && last["schema_version"] == 1, "{last}");
+        Ok(Self { status: output.status.code(), lines })
+    }
+
+    fn finding(&self, rule: &str) -> Option<&Value> {
+        self.lines.iter().find(|line| line["kind"] == "finding" && line["rule"] == rule)
+    }
+
+    fn expect(&self, rule: &str) -> Result<&Value> {
+        ensure!(self.status == Some(4), "exit status {:?}", self.status);
+        self.finding(rule).with_context(|| {
+            let last = self.lines.last().map(|last| &last["verdict"]);
+            format!("no finding {rule}: {last:?}")
+        })
+    }
+
+    /// What a rule said of `subject`.
+    fn said(&self, rule: &str, subject: &str) -> Result<&str> {
+        let steps = self.lines.last().and_then(|last| last["path"].as_array());
+        steps
+            .into_iter()
+            .flatten()
+            .flat_map(|step| step["rules"].as_array().into_iter().flatten())
+            .filter(|answer| answer["rule"] == rule)
+            .filter_map(|answer| answer["said"].as_str())
+            .find(|said| said.starts_with(subject))
+            .with_context(|| format!("{rule} says nothing of {subject}"))
+    }
+}
+
+fn triage(arguments: &[&str]) -> Result<Command> {
+    let mut command = latency_user()?;
+    command.args(["triage", "--format", "json", "--no-trace"]).args(arguments);
+    Ok(command)
+}
+
+/// Judges the host while `load` runs; it is told to end by a flag.
+fn judge_under(
+    load: impl Fn(&AtomicBool) -> Result<()> + Send + Sync,
+    args: &[&str],
+) -> Result<Judged> {
+    let end = AtomicBool::new(false);
+    beside(|| load(&end), &end, || Judged::parse(&triage(args)?.output()?))
+}
+
+/// Runs `load` beside `body` in another thread, and tells it to end when `body` has.
+fn beside<T>(
+    load: impl FnOnce() -> Result<()> + Send,
+    end: &AtomicBool,
+    body: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    thread::scope(|scope| {
+        // A thread shares the namespace of the one that starts it.
+        let load = scope.spawn(load);
+        let result = body();
+        end.store(true, Ordering::Relaxed);
+        load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        result
+    })
+}
+
+fn busy_disk() -> Result<()> {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR")?;
+    let folder = tempfile::tempdir_in(Path::new(&manifest).join("../target"))?;
+    let disk = disk_of(folder.path())?;
+    let mut disagreements = Vec::new();
+    for _ in 0..ROUNDS {
+        match compare_with_sysstat(folder.path(), &disk)? {
+            None => return Ok(()),
+            Some(disagreement) => disagreements.push(disagreement),
+        }
+    }
+    anyhow::bail!("{}", disagreements.join("\n"))
+}
+
+/// Keeps the disk busy and compares; `Some` tells what lies too far apart.
+fn compare_with_sysstat(folder: &Path, disk: &str) -> Result<Option<String>> {
+    let end = AtomicBool::new(false);
+    let writers = || {
+        let end = &end;
+        thread::scope(|scope| {
+            let writers: Vec<_> =
+                (0..4).map(|n| scope.spawn(move || write_synced(folder, n, end))).collect();
+            writers.into_iter().try_for_each(|one| one.join().expect("a writer does not panic"))
+        })
+    };
+    beside(writers, &end, || {
+        let start = |program: &str, arguments: &[&str]| {
+            Command::new(program)
+                .args(arguments)
+                .env("S_TIME_FORMAT", "ISO")
+                .env("LC_ALL", "C")
+                .stdout(Stdio::piped())
+                .spawn()
+                .with_context(|| format!("start {program}"))
+        };
+        let iostat = start("iostat", &["-x", "-y", "-d", disk, SECONDS, "1"])?;
+        let mpstat = start("mpstat", &[SECONDS, "1"])?;
+        let duration = format!("{SECONDS}s");
+        let judged = Judged::parse(&triage(&["--duration", &duration])?.output()?)?;
+        let iostat = String::from_utf8(iostat.wait_with_output()?.stdout)?;
+        let mpstat = String::from_utf8(mpstat.wait_with_output()?.stdout)?;
+
+        let wait = column(&mpstat, "CPU", "all", "%iowait")?;
+        let Some(finding) = judged.finding("iowait") else {
+            // Below the threshold of the rule there is nothing to find.
+            ensure!(wait < 6.0, "not found, by mpstat {wait} %");
+            return Ok(Some(format!("no I/O wait: the CPUs were busy, {wait} % by mpstat")));
+        };
+        let said = judged.said("disk_busy", disk)?;
+        let ours = [
+            finding["numbers"][0]["value"].as_f64().context("no share of I/O wait")?,
+            after(said, "busy ")?,
+            after(said, "a write ")?,
+            after(said, "queue ")?,
+        ];
+        let theirs = [
+            wait,
+            column(&iostat, "Device", disk, "%util")?,
+            column(&iostat, "Device", disk, "w_await")?,
+            column(&iostat, "Device", disk, "aqu-sz")?,
+        ];
+        let apart = ours.iter().zip(theirs).any(|(ours, theirs)| {
+            // Two decimals are all that either prints.
+            (ours - theirs).abs() > f64::max(TOLERANCE * ours.max(theirs), 0.02)
+        });
+        Ok(apart.then(|| format!("{ours:?}, by sysstat {theirs:?}")))
+    })
+}
+
+/// Writes blocks that must reach the disk one by one.
+fn write_synced(folder: &Path, number: u32, end: &AtomicBool) -> Result<()> {
+    let path = folder.join(format!("file-{number}"));
+    let mut file =
+        OpenOptions::new().write(true).create(true).custom_flags(libc::O_DSYNC).open(path)?;
+    let began = std::time::Instant::now();
+    let block = vec![0x5A; 1 << 20];
+    while !end.load(Ordering::Relaxed) && began.elapsed() < LONGEST {
+        for _ in 0..64 {
+            file.write_all(&block)?;
+        }
+        file.rewind()?;
+    }
+    Ok(())
+}
+
+/// The name of the disk on which `path` lies, as `/proc/diskstats` has it.
+fn disk_of(path: &Path) -> Result<String> {
+    let source = tool::run(&format!("findmnt -n -o SOURCE --target {}", path.display()))?;
+    let device = fs::canonicalize(source.trim()).with_context(|| format!("find {source}"))?;
+    let name = device.file_name().context("no name")?.to_string_lossy().into_owned();
+    // A partition's folder lies in that of its disk.
+    let folder = fs::canonicalize(format!("/sys/class/block/{name}"))?;
+    match folder.join("partition").exists() {
+        true => {
+            let disk = folder.parent().and_then(Path::file_name).context("no disk")?;
+            Ok(disk.to_string_lossy().into_owned())
+        }
+        false => Ok(name),
+    }
+}
+
+/// The number behind `words` in a sentence.
+fn after(said: &str, words: &str) -> Result<f64> {
+    let (_, rest) = said.split_once(words).with_context(|| format!("{words:?} in {said:?}"))?;
+    let number = rest.split([' ', ',']).next().unwrap_or_default();
+    number.parse().with_context(|| format!("{words:?} in {said:?}"))
+}
+
+/// The column `name` of the line with `key`, in a table of sysstat whose heading has `heading`.
+fn column(table: &str, heading: &str, key: &str, name: &str) -> Result<f64> {
+    let words = |line: &str| line.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let mut lines = table.lines().map(words);
+    let headings =
+        lines.find(|line| line.iter().any(|w| w == heading)).with_context(|| table.to_owned())?;
+    let row = lines.find(|line| line.iter().any(|w| w == key)).with_context(|| table.to_owned())?;
+    // The time in front of a row may take more words than in front of the headings.
+    let from_end = headings.len() - headings.iter().position(|w| w == name).context("column")?;
+    let value = row.len().checked_sub(from_end).and_then(|at| row.get(at));
+    value.context("no such column")?.parse().with_context(|| table.to_owned())
+}
+
+fn one_cpu() -> Result<()> {
+    namespace::run(|| {
+        let send = |end: &AtomicBool| {
+            load::pin_to(0)?;
+            while !end.load(Ordering::Relaxed) {
+                load::udp(1009)?;
+            }
+            Ok(())
+        };
+        let judged = judge_under(send, &["--duration", "2s"])?;
+        let finding = judged.expect("net_rx_on_one_cpu")?;
+        ensure!(finding["subject"] == "CPU 0", "{finding}");
+        Ok(())
+    })
+}
+
+fn without_gro() -> Result<()> {
+    namespace::run(|| {
+        veth::make(4)?;
+        tool::run(&format!("ethtool -K {} gro off", veth::RECEIVER))?;
+        let args = ["--iface", veth::RECEIVER, "--duration", "2s"];
+        let send = |end: &AtomicBool| {
+            let mut sender = veth::sender()?;
+            while !end.load(Ordering::Relaxed) {
+                for source in 20_000..20_100 {
+                    sender.send(source, 9798)?;
+                }
+                // Some 5,000 packets a second: a load, not a test of the machine.
+                thread::sleep(Duration::from_millis(20));
+            }
+            Ok(())
+        };
+        let judged = judge_under(send, &args)?;
+        let finding = judged.expect("gro_off")?.clone();
+        ensure!(finding["subject"] == veth::RECEIVER, "{finding}");
+        shell(&finding, "next")?;
+        let judged = judge_under(send, &args)?;
+        ensure!(judged.finding("gro_off").is_none(), "still found: {:?}", judged.lines);
+        shell(&finding, "undo")?;
+        let features = tool::run(&format!("ethtool -k {}", veth::RECEIVER))?;
+        ensure!(features.contains("generic-receive-offload: off"), "{features}");
+        Ok(())
+    })
+}
+
+/// Runs the command that a finding names.
+fn shell(finding: &Value, part: &str) -> Result<()> {
+    let command = finding[part].as_str().with_context(|| format!("no {part} in {finding}"))?;
+    let status = Command::new("sh").args(["-c", command]).stdout(Stdio::null()).status()?;
+    ensure!(status.success(), "{command}: {status}");
+    Ok(())
+}
+
+const RMEM: &str = "/proc/sys/net/ipv4/tcp_rmem";
+
+fn rmem() -> Result<String> {
+    let text = fs::read_to_string(RMEM).with_context(|| format!("read {RMEM}"))?;
+    Ok(text.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn collapse() -> Result<()> {
+    namespace::run(|| {
+        let send = |end: &AtomicBool| {
+            load::tcp_collapse(load::LARGE_RMEM, LONGEST, || end.load(Ordering::Relaxed))?;
+            Ok(())
+        };
+        let judged = judge_under(send, &["--duration", &format!("{SECONDS}s")])?;
+        let finding = judged.expect("tcp_collapse")?;
+        let heaviest = &judged.lines[0];
+        ensure!(heaviest["rule"] == "tcp_collapse", "the heaviest is {heaviest}");
+        shell(finding, "next")?;
+        ensure!(rmem()? == load::SMALL_RMEM, "the remedy gave {}", rmem()?);
+        shell(finding, "undo")?;
+        ensure!(rmem()? == load::LARGE_RMEM, "its undo gave {}", rmem()?);
+        Ok(())
+    })
+}
+
+/// A container's collapses are found from outside, and its buffers mended there.
+fn other_namespace() -> Result<()> {
+    let end = AtomicBool::new(false);
+    let ready = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            let result = namespace::run(|| {
+                // Triage finds namespaces by processes; this one stays for as long as the load.
+                let mut process = Command::new("sleep").arg("300").spawn()?;
+                ready.store(true, Ordering::Relaxed);
+                let sent =
+                    load::tcp_collapse(load::LARGE_RMEM, LONGEST, || end.load(Ordering::Relaxed));
+                let rmem = rmem();
+                let _ = process.kill();
+                process.wait()?;
+                sent?;
+                rmem
+            });
+            ready.store(true, Ordering::Relaxed);
+            result
+        });
+        while !ready.load(Ordering::Relaxed) {
+            thread::yield_now();
+        }
+        let judged = triage(&["--duration", &format!("{SECONDS}s")])
+            .and_then(|mut command| Judged::parse(&command.output()?));
+        let mended = judged.and_then(|judged| {
+            let finding = judged.expect("tcp_collapse")?;
+            ensure!(
+                finding["subject"].as_str().is_some_and(|name| name.contains("of process")),
+                "{finding}"
+            );
+            shell(finding, "next")
+        });
+        end.store(true, Ordering::Relaxed);
+        let rmem = inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        mended?;
+        ensure!(rmem == load::SMALL_RMEM, "the remedy gave {rmem}");
+        Ok(())
+    })
+}
+
+fn capture() -> Result<()> {
+    namespace::run(|| {
+        veth::make(2)?;
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("host.tar.gz");
+        let file = file.to_string_lossy();
+        let live = triage(&["--duration", "1s", "--capture", &file])?.output()?;
+        tool::run(&format!("tar -xzf {file} -C {}", folder.path().display()))?;
+        let root = folder.path().to_string_lossy();
+        let captured = triage(&["--root", &root])?.output()?;
+        Judged::parse(&live)?;
+        ensure!(live.status.code() == captured.status.code(), "{captured:?}");
+        ensure!(live.stdout == captured.stdout, "{live:?}\n{captured:?}");
+        Ok(())
+    })
+}
