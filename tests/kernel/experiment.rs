@@ -272,8 +272,13 @@ fn tunings() -> Result<()> {
         files.iter().for_each(|(setting, _)| {
             command.args(["--set", setting]);
         });
+        let disk = free_loop_device()?;
+        let scheduler = || tool::run(&format!("cat /sys/block/{disk}/queue/scheduler"));
+        let scheduler_before = scheduler()?;
+        command.args(["--set", &format!("scheduler:{disk}=mq-deadline")]);
         let mut running = Running::start(&mut command)?;
         running.wait_for("window 2")?;
+        ensure!(scheduler()?.contains("[mq-deadline]"), "{}", scheduler()?);
         let numbers = |texts: Vec<String>| -> Result<Vec<u64>> {
             texts.iter().map(|text| Ok(u64::from_str_radix(&text.replace(',', ""), 16)?)).collect()
         };
@@ -283,9 +288,25 @@ fn tunings() -> Result<()> {
         ensure!(rmem.split_whitespace().eq(["4096", "131072", "4194304"]), "{rmem}");
         running.wait_for("put back")?;
         ensure!(read()? == before, "{:?}, {before:?} before", read()?);
+        ensure!(scheduler()? == scheduler_before, "{}", scheduler()?);
         running.child.wait()?;
         Ok(())
     })
+}
+
+/// A loop device that nobody uses: its scheduler has nothing to schedule.
+fn free_loop_device() -> Result<String> {
+    let disks = Path::new("/sys/block").read_dir()?.filter_map(Result::ok);
+    let mut names = disks.map(|disk| disk.file_name().to_string_lossy().into_owned());
+    let is_free = |name: &String| {
+        let folder = Path::new("/sys/block").join(name);
+        let scheduler = fs::read_to_string(folder.join("queue/scheduler")).unwrap_or_default();
+        name.starts_with("loop")
+            && !folder.join("loop").exists()
+            && scheduler.contains("mq-deadline")
+            && !scheduler.contains("[mq-deadline]")
+    };
+    names.find(is_free).context("no loop device is free")
 }
 
 fn bounds() -> Result<()> {
