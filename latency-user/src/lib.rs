@@ -9,6 +9,7 @@ pub mod cli;
 pub mod collect;
 pub mod commands;
 pub mod compare;
+pub mod experiment;
 pub mod host;
 pub mod kernel;
 pub mod model;

@@ -7,6 +7,7 @@
 mod bpftrace;
 mod command_line;
 mod counts;
+mod experiment;
 mod injector;
 mod kernels;
 mod queues;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         sockets::trials(),
         recording::trials(),
         traps::trials(),
+        experiment::trials(),
         triage::trials(),
         kernels::trials(),
     ];

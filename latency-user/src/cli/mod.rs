@@ -3,7 +3,9 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{Console, capture, compare, doctor, merge, report, trace, triage};
+use crate::commands::{
+    Console, capture, compare, doctor, experiment, merge, report, trace, triage,
+};
 
 /// Finds softirq stalls in the Linux network path: which CPU and which NIC queue stalled, for
 /// how long, and how often.
@@ -32,6 +34,11 @@ pub enum Command {
     Compare(compare::Arguments),
     /// Add any number of recordings up to one.
     Merge(merge::Arguments),
+    /// Change one thing, measure without it and with it in turn, and put it back.
+    Experiment(experiment::Arguments),
+    /// Put an experiment's setting back when its process dies.
+    #[command(name = experiment::WATCHDOG, hide = true)]
+    WatchExperiment(experiment::WatchArguments),
     /// Tell what this kernel, these privileges and these NICs allow, and why.
     Doctor(doctor::Arguments),
     /// Judge this host, or a captured one: from "latency spiked" to evidence and a next step.
@@ -46,12 +53,22 @@ impl Cli {
     /// # Errors
     ///
     /// What the command fails with; a [`crate::model::failure::Failure`] tells the exit status.
-    pub fn run(&self, console: Console) -> Result<u8> {
+    pub fn run(&self, mut console: Console) -> Result<u8> {
+        let clears_up = match &self.command {
+            Command::Experiment(arguments) => arguments.undo,
+            Command::WatchExperiment(_) => true,
+            _ => false,
+        };
+        if !clears_up {
+            experiment::mention(&mut console.err);
+        }
         match &self.command {
             Command::Trace(arguments) => trace::run(arguments, self.verbose > 0, console),
             Command::Report(arguments) => report::run(arguments, console),
             Command::Compare(arguments) => compare::run(arguments, console),
             Command::Merge(arguments) => merge::run(arguments, console),
+            Command::Experiment(arguments) => experiment::run(arguments, console),
+            Command::WatchExperiment(arguments) => experiment::watch(arguments, console),
             Command::Doctor(arguments) => doctor::run(arguments, console),
             Command::Triage(arguments) => triage::run(arguments, console),
             Command::Capture(arguments) => capture::run(arguments, console),

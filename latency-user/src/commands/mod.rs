@@ -5,6 +5,7 @@ pub mod capture;
 pub mod compare;
 pub mod doctor;
 pub mod ending;
+pub mod experiment;
 pub mod merge;
 pub mod output;
 pub mod report;

@@ -9,6 +9,7 @@ pub mod culprits;
 pub mod diagnosis;
 pub mod distribution;
 pub mod envelope;
+pub mod experiment;
 pub mod failure;
 pub mod filter;
 pub mod finding;

@@ -9,6 +9,7 @@ use crate::model::{
     diagnosis::Diagnosis,
     distribution::Distribution,
     envelope::Envelope,
+    experiment::Experiment,
     finding::Triage,
     interval::Interval,
     summary::{SeriesSummary, Summary},
@@ -97,6 +98,15 @@ struct Judged<'a> {
 pub fn comparison(comparison: &Comparison, out: &mut dyn io::Write) -> io::Result<()> {
     let judged = Judged { sentence: super::comparison::sentence(comparison), comparison };
     line(&Envelope::new("comparison", &judged), out)
+}
+
+/// Writes an experiment as one line: kind `experiment`.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn experiment(experiment: &Experiment, out: &mut dyn io::Write) -> io::Result<()> {
+    line(&Envelope::new("experiment", experiment), out)
 }
 
 /// Writes what `doctor` found as one line: kind `diagnosis`.

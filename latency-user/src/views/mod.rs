@@ -6,6 +6,7 @@
 pub mod comparison;
 pub mod csv;
 pub mod doctor;
+pub mod experiment;
 pub mod folded;
 pub mod format;
 pub mod hgrm;

@@ -1,21 +1,68 @@
 //! The load of the case study: single bytes to a TCP receiver that never reads.
 //!
-//! `tcp-collapse-load [SECONDS]`, in a network namespace of its own.
+//! `tcp-collapse-load [SECONDS]`, in a network namespace of its own; or `tcp-collapse-load beside
+//! COMMAND...`: with a steady load, as long as the command takes.
 
-use std::{env, time::Duration};
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    os::unix::process::CommandExt,
+    process::{Command, ExitCode},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
-use latency_tests::load;
+use latency_tests::{load, namespace, tool};
 
 /// More would fill memory without showing anything new.
 const LONGEST: u64 = 60;
 
-fn main() -> Result<()> {
-    let seconds = match env::args().nth(1) {
-        Some(seconds) => seconds.parse().with_context(|| format!("seconds: {seconds:?}"))?,
+fn main() -> Result<ExitCode> {
+    let mut arguments = env::args_os().skip(1);
+    let first = arguments.next();
+    if first.as_deref().is_some_and(|first| first == "beside") {
+        return beside(&arguments.collect::<Vec<_>>());
+    }
+    let seconds = match first {
+        Some(seconds) => seconds
+            .to_str()
+            .and_then(|seconds| seconds.parse().ok())
+            .with_context(|| format!("seconds: {seconds:?}"))?,
         None => 8,
     };
     ensure!((1..=LONGEST).contains(&seconds), "seconds: {seconds}, expected 1 to {LONGEST}");
     load::tcp_collapse(load::LARGE_RMEM, Duration::from_secs(seconds), || false)?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Loads the namespace while a command runs, and passes its status on.
+fn beside(command: &[OsString]) -> Result<ExitCode> {
+    ensure!(namespace::is_private()?, "this load runs only in a network namespace of its own");
+    let (program, arguments) = command.split_first().context("no command")?;
+    fs::write("/proc/sys/net/ipv4/tcp_rmem", load::LARGE_RMEM).context("set tcp_rmem")?;
+    tool::run("ip link set lo up")?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    // SAFETY: prctl touches no memory and may be called after fork.
+    unsafe {
+        command.pre_exec(|| {
+            // Who ends the load ends the experiment.
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().with_context(|| format!("run {program:?}"))?;
+    let over = AtomicBool::new(false);
+    let (loaded, status) = thread::scope(|scope| {
+        let loaded = scope.spawn(|| load::beside(&|| over.load(Ordering::Relaxed)));
+        let status = child.wait();
+        over.store(true, Ordering::Relaxed);
+        (loaded.join(), status)
+    });
+    loaded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let code = status?.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    Ok(ExitCode::from(code))
 }

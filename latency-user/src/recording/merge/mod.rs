@@ -291,7 +291,8 @@ fn micros(seconds: f64) -> u64 {
     (seconds * 1e6).round() as u64
 }
 
-fn add_ledger(sum: &mut Ledger, other: Ledger) {
+/// Adds the books of another run.
+pub fn add_ledger(sum: &mut Ledger, other: Ledger) {
     for books in other.stages {
         match sum.stages.iter_mut().find(|one| one.stage == books.stage) {
             Some(one) => add_books(one, &books),

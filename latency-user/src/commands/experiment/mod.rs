@@ -1,0 +1,222 @@
+//! `experiment`: changes one thing, measures it, and puts it back.
+
+mod arguments;
+mod undo;
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    time::SystemTime,
+};
+
+use anyhow::{Context, Result};
+
+pub use self::{
+    arguments::{Arguments, WatchArguments},
+    undo::{mention, watch},
+};
+use super::{
+    Console,
+    output::Output,
+    report::{self, ReportFormat},
+    values::Format,
+};
+pub use crate::experiment::watchdog::COMMAND as WATCHDOG;
+use crate::{
+    experiment::{
+        change::{Change, Saved},
+        guards,
+        journal::Folder,
+        netns,
+        rounds::{self, Plan, Progress},
+        tuning::{self, Scope},
+        window::Look,
+    },
+    kernel::{instance::Instance, privileges},
+    model::{
+        experiment::{Conclusion, Experiment},
+        failure::Failure,
+    },
+    views::{self, Style},
+};
+
+/// Set by a signal: the experiment is to end and put everything back.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Runs the command and returns the exit status: 4 when it became worse.
+///
+/// # Errors
+///
+/// What is wrong with the arguments, the privileges or the kernel is found before anything is
+/// changed.
+pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
+    let journals = Folder::new(&args.state);
+    if args.undo {
+        return undo::undo(&journals, console);
+    }
+    let netns = netns::resolve(args.netns.as_deref())?;
+    let scope = Scope { root: "/".into(), netns, ifaces: args.iface.clone() };
+    if args.list {
+        return list(&scope, console);
+    }
+    let mut wanted = Vec::new();
+    for setting in &args.set {
+        wanted.extend(tuning::plan(setting, &scope)?);
+    }
+    let change = Change::new(wanted)?;
+    let output = args.output.clone().unwrap_or_else(folder);
+    if args.dry_run {
+        return dry_run(args, &change, &output, console);
+    }
+    if let Some(iface) = guards::lost_link(netns, &args.iface)? {
+        return Err(Failure::new(format!("{iface} is not there, or has no link")).into());
+    }
+    privileges::check()?;
+    let _instance = Instance::claim()?;
+    fs::create_dir_all(&output).with_context(|| format!("make {}", output.display()))?;
+    let plan = Plan {
+        settings: args.set.clone(),
+        look: Look {
+            length: args.window,
+            netns,
+            ifaces: args.iface.clone(),
+            threshold_ns: args.threshold.as_nanos() as u64,
+            limit: args.abort_if,
+        },
+        settle: args.settle,
+        rounds: args.rounds,
+        keep: args.keep_if.is_some(),
+        output: output.clone(),
+        journals,
+    };
+    take_signals()?;
+    let found = rounds::run(&plan, &change, &STOP, &mut |progress| {
+        // Nobody may be left to read it; the experiment ends well all the same.
+        let _ = console.err.write_all(told(&progress).as_bytes());
+    })
+    .map_err(stopped)?;
+    let pages = report(&output)?;
+    let _ = writeln!(console.err, "recordings and report: {}", pages.display());
+    show(&found, args.format, console)
+}
+
+fn show(found: &Experiment, format: Format, console: Console) -> Result<u8> {
+    let mut text = Vec::new();
+    match format {
+        Format::Table => {
+            let style = Style { colour: console.colour, width: Style::MAX_WIDTH };
+            views::experiment::experiment(found, style, &mut text)?;
+        }
+        Format::Json => views::json::experiment(found, &mut text)?,
+    }
+    Output::new(console.out, 0).write(&text)?;
+    Ok(match found.conclusion {
+        Conclusion::Worse | Conclusion::ImprovedAtACost => 4,
+        _ => 0,
+    })
+}
+
+/// Writes the page of both sides and returns its path.
+fn report(output: &Path) -> Result<PathBuf> {
+    let page = output.join("report.html");
+    let arguments = report::Arguments {
+        files: vec![output.join("before.hlog"), output.join("after.hlog")],
+        format: ReportFormat::Html,
+        series: Vec::new(),
+        output: Some(page.clone()),
+    };
+    // What it has to say of the files was said by the comparison.
+    let quiet = Console {
+        out: Box::new(std::io::sink()),
+        err: Box::new(std::io::sink()),
+        rows: 0,
+        err_is_terminal: false,
+        colour: false,
+    };
+    report::run(&arguments, quiet)?;
+    Ok(page)
+}
+
+fn told(progress: &Progress<'_>) -> String {
+    match progress {
+        Progress::Window { at, of, changed, length } => {
+            views::experiment::begins(*at, *of, *changed, *length)
+        }
+        Progress::Measured(window) => views::experiment::measured(window),
+        Progress::Applied => "  changed\n".into(),
+        Progress::Reverted => "  put back\n".into(),
+        Progress::Aborted(reason) => format!("  ended early: {reason}\n"),
+        Progress::Confirming => "improved; changed once more, to confirm it\n".into(),
+    }
+}
+
+fn list(scope: &Scope, console: Console) -> Result<u8> {
+    let mut text = String::new();
+    for tuning in tuning::ALL {
+        text.push_str(&format!("{}:{}\n", tuning.name(), tuning.usage()));
+        text.push_str(&format!("  {}\n", tuning.describe()));
+        for listed in tuning::list(*tuning, scope)? {
+            let value = listed.value.unwrap_or_else(|error| format!("({error:#})"));
+            text.push_str(&format!("    {} = {value}\n", listed.key));
+        }
+    }
+    Output::new(console.out, 0).write(text.as_bytes())?;
+    Ok(0)
+}
+
+/// Says each read and write in its order.
+fn dry_run(args: &Arguments, change: &Change, output: &Path, console: Console) -> Result<u8> {
+    let mut text = String::new();
+    for saved in change.saved() {
+        text.push_str(&format!("read {}: {:?}\n", saved.knob.path.display(), saved.old));
+    }
+    text.push_str(&format!("write a journal below {}\n", args.state.display()));
+    let window = humantime::format_duration(args.window);
+    let mut step = |what: &str, value: fn(&Saved) -> &String| {
+        text.push_str(&format!("measure {window} into {}\n", output.display()));
+        for saved in change.saved().iter().filter(|_| !what.is_empty()) {
+            let path = saved.knob.path.display();
+            text.push_str(&format!("{what} {:?} to {path}, read it back\n", value(saved)));
+        }
+    };
+    for _ in 0..args.rounds {
+        step("write", |saved| &saved.new);
+        step("write", |saved| &saved.old);
+    }
+    step("", |saved| &saved.old);
+    text.push_str("remove the journal\n");
+    Output::new(console.out, 0).write(text.as_bytes())?;
+    Ok(0)
+}
+
+/// A folder for the recordings, named after the time.
+fn folder() -> PathBuf {
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    format!("experiment-{}", now.replace(['-', ':'], "")).into()
+}
+
+/// An end by a signal is no fault of the experiment.
+fn stopped(error: anyhow::Error) -> anyhow::Error {
+    if STOP.load(Ordering::Relaxed) {
+        error.context("ended by a signal; every setting was put back unless told otherwise")
+    } else {
+        error
+    }
+}
+
+fn take_signals() -> Result<()> {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler does nothing but store to an atomic.
+        let before = unsafe { libc::signal(signal, stop as *const () as libc::sighandler_t) };
+        if before == libc::SIG_ERR {
+            return Err(std::io::Error::last_os_error()).context("install a signal handler");
+        }
+    }
+    Ok(())
+}
+
+extern "C" fn stop(_: libc::c_int) {
+    STOP.store(true, Ordering::Relaxed);
+}

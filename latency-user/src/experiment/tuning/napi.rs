@@ -1,0 +1,97 @@
+//! `napi_defer_hard_irqs:`, `gro_flush_timeout:` and `threaded:`: how an interface polls.
+
+use anyhow::{Result, ensure};
+
+use super::{Scope, Tuning, Wanted, whole};
+use crate::experiment::knob::{Form, Knob};
+
+/// Polls without a hard IRQ.
+pub(super) const DEFER_HARD_IRQS: OfInterface = OfInterface {
+    name: "napi_defer_hard_irqs",
+    usage: "IF=N",
+    most: i32::MAX as u64,
+    describe: "So many empty polls keep the hard IRQ of a queue masked; needs gro_flush_timeout.",
+};
+
+/// The timer of such polls.
+pub(super) const GRO_FLUSH_TIMEOUT: OfInterface = OfInterface {
+    name: "gro_flush_timeout",
+    usage: "IF=NS",
+    // An hour: more is a slip. The kernel itself takes any 64-bit number.
+    most: 3_600_000_000_000,
+    describe: "Packets merged by GRO wait at most so many ns for more; also the time to the next \
+               poll while hard IRQs are masked.",
+};
+
+/// NAPI in threads.
+pub(super) const THREADED: OfInterface = OfInterface {
+    name: "threaded",
+    usage: "IF=0|1",
+    most: 1,
+    describe: "Whether queues are polled by kernel threads of their own instead of in softirqs.",
+};
+
+/// A number for an interface.
+pub(super) struct OfInterface {
+    name: &'static str,
+    usage: &'static str,
+    most: u64,
+    describe: &'static str,
+}
+
+impl Tuning for OfInterface {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn usage(&self) -> &'static str {
+        self.usage
+    }
+
+    fn describe(&self) -> &'static str {
+        self.describe
+    }
+
+    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Wanted>> {
+        scope.interface(target)?;
+        let knob = self.knob(target, scope);
+        ensure!(knob.path.exists(), "this kernel has no {}: {}", self.name, knob.path.display());
+        let value = whole(self.name, value, 0, self.most)?.to_string();
+        Ok(vec![Wanted { knob, value }])
+    }
+
+    fn targets(&self, scope: &Scope) -> Vec<(String, Knob)> {
+        let knobs = scope.interfaces().into_iter().map(|iface| {
+            let knob = self.knob(&iface, scope);
+            (iface, knob)
+        });
+        knobs.filter(|(_, knob)| knob.path.exists()).collect()
+    }
+}
+
+impl OfInterface {
+    fn knob(&self, iface: &str, scope: &Scope) -> Knob {
+        let path = scope.root.join("sys/class/net").join(iface).join(self.name);
+        Knob { path, netns: scope.netns(), form: Form::Words }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_and_bounds_are_checked() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("sys/class/net/eth0");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("threaded"), "0\n").unwrap();
+        let scope = Scope { root: root.path().into(), netns: 1, ifaces: Vec::new() };
+        assert_eq!(THREADED.plan("eth0", "1", &scope).unwrap()[0].value, "1");
+        assert_eq!(THREADED.targets(&scope).len(), 1);
+        for (iface, value) in [("eth0", "2"), ("eth0", "-1"), ("eth1", "1"), ("../eth0", "1")] {
+            assert!(THREADED.plan(iface, value, &scope).is_err(), "{iface} {value}");
+        }
+        assert!(GRO_FLUSH_TIMEOUT.plan("eth0", "1", &scope).is_err());
+    }
+}

@@ -1,0 +1,106 @@
+//! The watchdog: a process that waits for the experiment's end and puts the setting back when it
+//! came without a farewell.
+//!
+//! It is this program once more, in a session of its own and deaf to signals that a terminal or a
+//! service manager sends to all. The pipe between the two tells it of the other's death, however
+//! that came about.
+
+use std::{
+    env,
+    io::{Read, Write},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    change::Complaint,
+    journal::{Folder, Journal},
+};
+
+/// The hidden command that a watchdog is started with.
+pub const COMMAND: &str = "watch-experiment";
+
+/// A watchdog on duty.
+pub struct Watchdog {
+    child: Child,
+}
+
+impl Watchdog {
+    /// Starts one for `journal` and waits until it is on duty.
+    ///
+    /// # Errors
+    ///
+    /// When this program cannot be started once more.
+    pub fn start(folder: &Folder, journal: &Journal) -> Result<Self> {
+        let program = env::current_exe().context("find this program")?;
+        let mut command = Command::new(program);
+        command.arg(COMMAND).arg(folder.path()).arg(journal.name());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // SAFETY: setsid takes nothing, touches no memory and may be called after fork.
+        unsafe {
+            command.pre_exec(|| {
+                libc::setsid();
+                Ok(())
+            });
+        }
+        let mut child = command.spawn().context("start the watchdog")?;
+        let mut ready = [0];
+        let stdout = child.stdout.as_mut().context("the watchdog's output")?;
+        let read = stdout.read(&mut ready).context("wait for the watchdog")?;
+        ensure!(read == 1, "the watchdog ended at once");
+        Ok(Self { child })
+    }
+
+    /// Sends it home: the experiment has put everything right.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there any more.
+    pub fn dismiss(mut self) -> Result<()> {
+        let mut stdin = self.child.stdin.take().context("the watchdog's input")?;
+        stdin.write_all(b".").context("dismiss the watchdog")?;
+        drop(stdin);
+        self.child.wait().context("wait for the watchdog")?;
+        Ok(())
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        // Without a farewell it puts back what is not back yet.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// Is the watchdog: says through `ready` that it is on duty, then waits for the end of `alive`.
+/// Returns what could not be put back.
+///
+/// # Errors
+///
+/// When the journal cannot be removed.
+pub fn watch(
+    folder: &Path,
+    name: &str,
+    ready: &mut dyn Write,
+    alive: &mut dyn Read,
+) -> Result<Vec<Complaint>> {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE] {
+        // SAFETY: ignoring a signal touches no memory.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    ready.write_all(b".").and_then(|()| ready.flush()).context("report for duty")?;
+    let mut farewell = [0];
+    if alive.read(&mut farewell).unwrap_or(0) == 1 {
+        return Ok(Vec::new());
+    }
+    let Some(mut journal) = Folder::new(folder).take(name) else { return Ok(Vec::new()) };
+    let complaints = journal.entry().map(|entry| entry.restore()).unwrap_or_default();
+    if complaints.is_empty() {
+        journal.done()?;
+    }
+    Ok(complaints)
+}

@@ -1,0 +1,109 @@
+//! The outcome of an experiment.
+
+use serde::Serialize;
+
+use super::{comparison::Comparison, culprits::Culprit};
+
+/// What an experiment concludes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Conclusion {
+    /// Stalls are rarer, and nothing else suffered.
+    Improved,
+    /// Stalls are rarer, but more is dropped or sent again, or less gets through.
+    ImprovedAtACost,
+    /// Stalls are more frequent, a guard suffered, or a window had to end early.
+    Worse,
+    /// Nothing that chance alone would not show.
+    NoDifferenceShown,
+    /// The windows do not allow an answer.
+    NotComparable,
+}
+
+/// What happened in one second beside stalls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Rates {
+    /// Packets dropped by interfaces and backlogs.
+    pub drops: f64,
+    /// TCP segments sent again.
+    pub retransmits: f64,
+    /// Bytes received.
+    pub bytes: f64,
+}
+
+/// A guard without the change and with it, per second.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Guard {
+    /// What is counted.
+    pub name: &'static str,
+    /// Mean of the windows without the change.
+    pub before: f64,
+    /// Mean of the windows with it.
+    pub after: f64,
+    /// Whether it suffered.
+    pub worse: bool,
+}
+
+/// A window.
+#[derive(Clone, Debug, Serialize)]
+pub struct WindowSummary {
+    /// Whether the change was in place.
+    pub changed: bool,
+    /// Its recording.
+    pub recording: String,
+    /// How long it lasted, seconds.
+    pub duration_s: f64,
+    /// Runs of `net_rx_action`.
+    pub calls: u64,
+    /// Those at or above the threshold.
+    pub stalls: u64,
+    /// The longest, ns.
+    pub max_ns: u64,
+    /// The guards.
+    pub rates: Rates,
+}
+
+/// What became of the setting in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Setting {
+    /// It holds its original value.
+    Original,
+    /// It holds the new value, and a further window confirmed it.
+    Kept,
+    /// It was to be kept, but the further window did not confirm it: it is the original one.
+    NotConfirmed,
+}
+
+/// A setting and its two values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Changed {
+    /// The kernel's file.
+    pub knob: String,
+    /// What it held before.
+    pub old: String,
+    /// What was tried.
+    pub new: String,
+}
+
+/// Everything that an experiment found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Experiment {
+    /// The conclusion.
+    pub conclusion: Conclusion,
+    /// What became of the setting.
+    pub setting: Setting,
+    /// What was changed.
+    pub changed: Vec<Changed>,
+    /// Why a window ended early; absent when none did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aborted: Option<String>,
+    /// Drops, retransmits and throughput.
+    pub guards: Vec<Guard>,
+    /// The windows in their order.
+    pub windows: Vec<WindowSummary>,
+    /// The functions that stalls without the change were spent in, worst first.
+    pub culprits: Vec<Culprit>,
+    /// Without the change and with it.
+    pub comparison: Comparison,
+}

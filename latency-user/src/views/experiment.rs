@@ -1,0 +1,115 @@
+//! An experiment for people: what goes on, then the conclusion with its numbers.
+
+use std::{io, time::Duration};
+
+use super::{
+    Style, comparison,
+    format::{count, duration},
+    text::{paragraph, printable},
+};
+use crate::model::experiment::{Conclusion, Experiment, Guard, Setting, WindowSummary};
+
+/// So many culprits are named.
+const CULPRITS: usize = 4;
+
+/// Writes an experiment.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn experiment(
+    experiment: &Experiment,
+    style: Style,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    let mut text = String::new();
+    let paint = match experiment.conclusion {
+        Conclusion::Worse | Conclusion::ImprovedAtACost => Style::alarm,
+        _ => Style::bold,
+    };
+    paragraph(&mut text, &sentence(experiment), 2, style, paint);
+    for changed in &experiment.changed {
+        let line = format!("{}: {:?}, tried {:?}.", changed.knob, changed.old, changed.new);
+        paragraph(&mut text, &printable(&line), 2, style, Style::plain);
+    }
+    paragraph(&mut text, setting(experiment.setting), 2, style, Style::plain);
+    if !experiment.culprits.is_empty() {
+        let named = experiment.culprits.iter().take(CULPRITS).map(|culprit| {
+            format!("{} {:.0} %", printable(&culprit.function), culprit.share * 100.0)
+        });
+        let line = format!("Culprits before: {}.", named.collect::<Vec<_>>().join(", "));
+        paragraph(&mut text, &line, 2, style, Style::plain);
+    }
+    text.push_str(
+        "\nwindow               calls   stalls      max   drops/s  retrans/s       MB/s\n",
+    );
+    for (at, window) in experiment.windows.iter().enumerate() {
+        let kind = if window.changed { "changed" } else { "as it was" };
+        text.push_str(&format!(
+            "{:>2} {kind:<10} {:>12} {:>8} {:>8} {:>9.1} {:>10.1} {:>10.2}\n",
+            at + 1,
+            count(window.calls),
+            count(window.stalls),
+            duration(window.max_ns),
+            window.rates.drops,
+            window.rates.retransmits,
+            window.rates.bytes / 1e6,
+        ));
+    }
+    text.push('\n');
+    for guard in &experiment.guards {
+        let paint = if guard.worse { Style::alarm } else { Style::plain };
+        paragraph(&mut text, &self::guard(guard), 2, style, paint);
+    }
+    text.push('\n');
+    out.write_all(text.as_bytes())?;
+    comparison::comparison(&experiment.comparison, style, out)
+}
+
+/// The conclusion in a sentence.
+pub fn sentence(experiment: &Experiment) -> String {
+    let said = comparison::sentence(&experiment.comparison);
+    if let Some(reason) = &experiment.aborted {
+        return format!("Worse: a window with the change was ended early: {}.", printable(reason));
+    }
+    let suffered: Vec<&str> =
+        experiment.guards.iter().filter(|guard| guard.worse).map(|guard| guard.name).collect();
+    match experiment.conclusion {
+        Conclusion::ImprovedAtACost => format!("At a cost in {}: {said}", suffered.join(", ")),
+        Conclusion::Worse if !suffered.is_empty() => {
+            format!("Worse in {}: {said}", suffered.join(", "))
+        }
+        _ => said,
+    }
+}
+
+fn setting(setting: Setting) -> &'static str {
+    match setting {
+        Setting::Original => "The original value is in place.",
+        Setting::Kept => "Stability confirmed by a further window: the new value is in place.",
+        Setting::NotConfirmed => {
+            "A further window did not confirm it: the original value is in place."
+        }
+    }
+}
+
+fn guard(guard: &Guard) -> String {
+    let verdict = if guard.worse { "worse" } else { "no worse" };
+    format!("{}: {:.1}/s before, {:.1}/s after: {verdict}.", guard.name, guard.before, guard.after)
+}
+
+/// A line that says that a window begins.
+pub fn begins(at: u32, of: u32, changed: bool, length: Duration) -> String {
+    let kind = if changed { "B, with the change" } else { "A, as it was" };
+    format!("window {at} of {of}: {kind}, {}\n", humantime::format_duration(length))
+}
+
+/// A line that says what a window has shown.
+pub fn measured(window: &WindowSummary) -> String {
+    format!(
+        "  {} runs of net_rx_action, {} stalls, longest {}\n",
+        count(window.calls),
+        count(window.stalls),
+        duration(window.max_ns)
+    )
+}
