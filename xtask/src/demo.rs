@@ -1,5 +1,4 @@
-//! `cargo xtask demo`: the tcp_collapse case in a private network namespace, as an experiment:
-//! receive buffers of at most 32 MiB, then 2 MiB, in turn, beside a steady load.
+//! `cargo xtask demo`: the tcp_collapse case in a private network namespace, traced.
 //!
 //! Owns the order of its steps and that everything ends with it. The load sets up the namespace
 //! it finds itself in; the namespace has no name and vanishes with its last process.
@@ -21,9 +20,8 @@ use crate::{
 
 /// The program that brings about the collapse.
 pub(crate) const LOAD: &str = "tcp-collapse-load";
-const OUTPUT: &str = "demo";
-/// What mended the case.
-const SETTING: &str = "sysctl:net.ipv4.tcp_rmem=4096 1048576 2097152";
+const RECORDING: &str = "demo.hlog";
+const PAGE: &str = "demo.html";
 
 /// The child that signals are handed on to; 0 while there is none.
 static TRACER: AtomicI32 = AtomicI32::new(0);
@@ -35,22 +33,24 @@ pub(crate) fn main() -> Result<ExitCode> {
     let tracer = workspace::release_binary("latency-user", "latency-user")?;
     let load = workspace::release_binary(TESTS_PACKAGE, LOAD)?;
 
-    process::step("TCP receivers that never read, in a network namespace of their own");
-    let output = workspace::root().join("target").join(OUTPUT);
+    process::step("tracing a TCP receiver that never reads, in a network namespace of its own");
     let mut command = process::as_root("unshare")?;
-    command.args(["--net", "--"]).arg(load).arg("beside").arg(tracer);
-    command.args(["experiment", "--set", SETTING, "--window", "5s", "--settle", "3s"]);
-    // The load's own sender stalls for up to 2.6 ms with either setting: see `load::beside`.
-    command.args(["--threshold", "4ms", "--rounds", "3", "--output"]).arg(&output);
-    // Nothing of it outlives the namespace, so nothing goes where journals of the host lie.
-    command.arg("--state").arg(output.join("state")).current_dir(workspace::root());
-    // An older page would look like this run's if the experiment never came to write.
-    let page = output.join("report.html");
-    let _ = fs::remove_file(&page);
+    command.args(["--net", "--"]).arg(&tracer);
+    command.args(["trace", "--iface", "lo", "--output", RECORDING, "--"]).arg(load);
+    command.current_dir(workspace::root());
+    let recording = workspace::root().join(RECORDING);
+    // An older one would look like this run's if the tracer never came to write.
+    let _ = fs::remove_file(&recording);
     let status = wait_in_good_order(&mut command)?;
 
-    if page.exists() {
-        process::step(&format!("the report is {}", page.display()));
+    if let Ok(about) = fs::metadata(&recording) {
+        let kib = about.len().div_ceil(1024);
+        process::step(&format!("the recording is {} ({kib} KiB)", recording.display()));
+        let page = workspace::root().join(PAGE);
+        let mut report = Command::new(&tracer);
+        report.arg("report").arg(&recording).args(["--format", "html", "--output"]).arg(&page);
+        process::run(&mut report)?;
+        process::step(&format!("the page is {}", page.display()));
     }
     Ok(ExitCode::from(code(status)))
 }
