@@ -121,10 +121,12 @@ impl Change {
             }
         }
         let applied = Applied { change: self, in_place: true };
-        for Saved { knob, new, .. } in &self.saved {
+        for Saved { knob, old, new } in &self.saved {
             knob.write(new)?;
             let now = knob.read()?;
             if !knob.is_same(&now, new) {
+                // Not what was written, so it would be taken for someone else's and left.
+                knob.write(old)?;
                 bail!("{}: wrote {new:?}, the kernel made it {now:?}", knob.path.display());
             }
         }
@@ -197,6 +199,17 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "3 4");
         applied.revert().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "1 2");
+    }
+
+    /// The kernel cuts the name of a task, as a driver may round a setting.
+    #[test]
+    fn what_the_kernel_alters_is_put_back() {
+        let comm = Path::new("/proc/self/comm");
+        let before = fs::read_to_string(comm).unwrap();
+        let change = change(comm, "longer-than-a-name-can-be");
+        let error = format!("{:#}", change.apply().err().unwrap());
+        assert!(error.contains("the kernel made it \"longer-than-a-n\""), "{error}");
+        assert_eq!(fs::read_to_string(comm).unwrap(), before);
     }
 
     #[test]
