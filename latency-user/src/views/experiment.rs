@@ -12,6 +12,28 @@ use crate::model::experiment::{Conclusion, Experiment, Guard, Setting, WindowSum
 /// So many culprits are named.
 const CULPRITS: usize = 4;
 
+/// Writes what can be changed: a tuning's form, what it does, and keys with their present values.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn tuning(
+    form: &str,
+    description: &str,
+    values: &[(String, String)],
+    style: Style,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    let mut text = String::new();
+    paragraph(&mut text, form, 2, style, Style::bold);
+    paragraph(&mut text, &format!("  {description}"), 2, style, Style::plain);
+    for (key, value) in values {
+        let line = format!("    {} = {}", printable(key), printable(value));
+        paragraph(&mut text, &line, 6, style, Style::plain);
+    }
+    out.write_all(text.as_bytes())
+}
+
 /// Writes an experiment.
 ///
 /// # Errors

@@ -153,16 +153,17 @@ fn told(progress: &Progress<'_>) -> String {
 }
 
 fn list(scope: &Scope, console: Console) -> Result<u8> {
-    let mut text = String::new();
+    let style = Style { colour: console.colour, width: Style::MAX_WIDTH };
+    let mut text = Vec::new();
     for tuning in tuning::ALL {
-        text.push_str(&format!("{}:{}\n", tuning.name(), tuning.usage()));
-        text.push_str(&format!("  {}\n", tuning.describe()));
-        for listed in tuning::list(*tuning, scope)? {
-            let value = listed.value.unwrap_or_else(|error| format!("({error:#})"));
-            text.push_str(&format!("    {} = {value}\n", listed.key));
-        }
+        let title = format!("{}:{}", tuning.name(), tuning.usage());
+        let values: Vec<(String, String)> = tuning::list(*tuning, scope)?
+            .into_iter()
+            .map(|one| (one.key, one.value.unwrap_or_else(|error| format!("({error:#})"))))
+            .collect();
+        views::experiment::tuning(&title, tuning.describe(), &values, style, &mut text)?;
     }
-    Output::new(console.out, 0).write(text.as_bytes())?;
+    Output::new(console.out, 0).write(&text)?;
     Ok(0)
 }
 
