@@ -6,13 +6,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
     time::Duration,
 };
 
 use clap::Parser;
 use latency_common::stage::Stage;
-use latency_tests::{python, tool};
+use latency_tests::{axe, python, tool};
 use latency_user::{
     cli::Cli,
     commands::Console,
@@ -178,23 +178,69 @@ fn chromium_has_nothing_to_say_about_a_page() {
         eprintln!("skipped: chromium is not installed");
         return;
     }
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("page.html");
-    fs::write(&path, report(&[&python::script(VERSION_1[1])], "html")).unwrap();
-    let profile = directory.path().join("profile");
-    let output = Command::new("timeout")
-        .args(["60", "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"])
-        .args(["--no-first-run", "--disable-background-networking", "--disable-component-update"])
-        .args(["--disable-sync", "--enable-logging=stderr", "--dump-dom"])
-        .arg(format!("--user-data-dir={}", profile.display()))
-        .arg(format!("file://{}", path.display()))
-        .output()
-        .unwrap();
+    let output = browse(&report(&[&python::script(VERSION_1[1])], "html"), &[]);
     assert!(output.status.success(), "chromium ended with {}", output.status);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!said.contains("CONSOLE"), "{said}");
     let page = String::from_utf8_lossy(&output.stdout);
     assert!(page.contains("<polyline") && page.contains("</table>"), "{page}");
+}
+
+/// Opens a page in chromium, which prints what became of it.
+fn browse(page: &str, options: &[&str]) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("page.html");
+    fs::write(&path, page).unwrap();
+    let profile = directory.path().join("profile");
+    Command::new("timeout")
+        .args(["60", "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"])
+        .args(["--no-first-run", "--disable-background-networking", "--disable-component-update"])
+        .args(["--disable-sync", "--enable-logging=stderr", "--dump-dom"])
+        .args(options)
+        .arg(format!("--user-data-dir={}", profile.display()))
+        .arg(format!("file://{}", path.display()))
+        .output()
+        .unwrap()
+}
+
+/// Runs axe-core when the page is there, with everything unfolded, and leaves its result in the
+/// title.
+const RUN_AXE: &str = "document.querySelectorAll('details').forEach(one => one.open = true);
+    axe.run(document, {resultTypes: ['violations']}).then(found => {
+        const broken = found.violations.map(one => one.id + ': ' + one.nodes[0].html);
+        document.title = 'axe passed ' + found.passes.length + ' broken ' + broken.length +
+            ': ' + broken.join('; ') + ' end of axe';
+    });";
+
+#[test]
+fn axe_finds_no_fault_in_pages_light_and_dark() {
+    if !tool::exists("chromium") || !tool::exists("npm") {
+        eprintln!("skipped: chromium or npm is not installed");
+        return;
+    }
+    let axe = match axe::script() {
+        Ok(script) => script,
+        Err(error) => {
+            eprintln!("skipped: axe-core cannot be had: {error:#}");
+            return;
+        }
+    };
+    let file = python::script(VERSION_1[1]);
+    let file = file.as_path();
+    for files in [&[file][..], &[file, file]] {
+        let script = format!("<script>{axe}</script><script>{RUN_AXE}</script></body>");
+        let page = report(files, "html").replace("</body>", &script);
+        for scheme in ["0", "1"] {
+            let dark = format!("--blink-settings=preferredColorScheme={scheme}");
+            let output = browse(&page, &[&dark, "--virtual-time-budget=20000"]);
+            let shown = String::from_utf8_lossy(&output.stdout);
+            let result = shown
+                .split_once("<title>axe passed ")
+                .and_then(|(_, rest)| rest.split_once(" end of axe").map(|(result, _)| result));
+            let result = result.expect("axe-core ends within the time");
+            assert!(result.contains(" broken 0:"), "{result}");
+        }
+    }
 }
 
 #[test]

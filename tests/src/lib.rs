@@ -4,6 +4,7 @@
 //! Nothing here touches the host's network: every namespace is made by the thread that uses it,
 //! has no name, and vanishes with that thread, however it ends.
 
+pub mod axe;
 pub mod counters;
 pub mod frames;
 pub mod load;

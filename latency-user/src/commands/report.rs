@@ -182,6 +182,7 @@ fn html(args: &Arguments, file: Option<File>, mut console: Console) -> Result<u8
             stalls: &one.whole().stalls,
             collapses: &one.whole().collapses,
             stacks: &one.whole().stacks,
+            settings: one.whole().settings.as_ref(),
             remarks: one.remarks(),
         })
         .collect();
@@ -227,6 +228,9 @@ fn table(whole: &Whole, style: Style, text: &mut Vec<u8>) -> Result<()> {
 }
 
 fn json(whole: &Whole, text: &mut Vec<u8>) -> Result<()> {
+    if let Some(settings) = &whole.settings {
+        views::json::settings(settings, text)?;
+    }
     for (tag, distribution) in plain(whole) {
         views::json::plain(&tag, &distribution, text)?;
     }

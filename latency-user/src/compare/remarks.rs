@@ -3,7 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::Recorded;
-use crate::model::run::Run;
+use crate::model::{
+    run::Run,
+    settings::{Difference, Settings},
+};
+
+/// Settings that a remark names; more of them are counted.
+const NAMED: usize = 8;
 
 /// Sentences on what makes the recordings different.
 pub(super) fn remarks(before: &Recorded, after: &Recorded) -> Vec<String> {
@@ -22,6 +28,9 @@ pub(super) fn remarks(before: &Recorded, after: &Recorded) -> Vec<String> {
             ));
         }
         methods(a, b, &mut remarks);
+        if let (Some(a), Some(b)) = (&before.whole.settings, &after.whole.settings) {
+            remarks.extend(settings(a, b));
+        }
     } else {
         remarks.push("logs of another program: values are taken as ns".into());
     }
@@ -45,6 +54,20 @@ pub(super) fn remarks(before: &Recorded, after: &Recorded) -> Vec<String> {
     remarks
 }
 
+/// Which settings differ: as a rule, what was changed to see whether it helps.
+fn settings(before: &Settings, after: &Settings) -> Option<String> {
+    let differences = before.differences(after);
+    let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "absent".into());
+    let told = |one: &Difference| {
+        format!("{} is {} before, {} after", one.name, value(&one.before), value(&one.after))
+    };
+    let mut named: Vec<String> = differences.iter().take(NAMED).map(told).collect();
+    if differences.len() > NAMED {
+        named.push(format!("and {} more", differences.len() - NAMED));
+    }
+    (!named.is_empty()).then(|| format!("different settings: {}", named.join("; ")))
+}
+
 fn methods(before: &Run, after: &Run, remarks: &mut Vec<String>) {
     let of = |run: &Run| -> BTreeMap<&'static str, &'static str> {
         let used = run.probes.iter().filter_map(|p| Some((p.stage.name(), p.method?.name())));
@@ -62,5 +85,35 @@ fn methods(before: &Run, after: &Run, remarks: &mut Vec<String>) {
     }
     for stage in b.keys().filter(|stage| !a.contains_key(*stage)) {
         remarks.push(format!("{stage} was timed only after"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(values: &[(&str, &str)]) -> Settings {
+        let sysctls = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Settings { sysctls: sysctls.collect(), ..Settings::default() }
+    }
+
+    #[test]
+    fn what_was_changed_is_said_and_what_was_not_is_not() {
+        let before = set(&[("net.core.dev_weight", "64"), ("net.ipv4.tcp_rmem", "4096 1 2")]);
+        let after = set(&[("net.core.dev_weight", "64"), ("net.core.busy_poll", "50")]);
+        assert_eq!(settings(&before, &before), None);
+        assert_eq!(
+            settings(&before, &after).unwrap(),
+            "different settings: net.core.busy_poll is absent before, 50 after; \
+             net.ipv4.tcp_rmem is 4096 1 2 before, absent after"
+        );
+    }
+
+    #[test]
+    fn many_differences_are_counted() {
+        let names: Vec<String> = (0..NAMED + 3).map(|n| format!("s{n}")).collect();
+        let values: Vec<_> = names.iter().map(|name| (&**name, "1")).collect();
+        let said = settings(&set(&values), &set(&[])).unwrap();
+        assert!(said.ends_with("; and 3 more"), "{said}");
     }
 }

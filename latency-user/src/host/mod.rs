@@ -21,6 +21,7 @@ pub mod pressure;
 pub mod processes;
 pub mod protocol_counters;
 pub mod queue_irqs;
+pub mod settings;
 pub mod socket_owners;
 pub mod softirqs;
 pub mod softnet;

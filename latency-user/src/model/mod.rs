@@ -18,6 +18,7 @@ pub mod ledger;
 pub mod place;
 pub mod run;
 pub mod series;
+pub mod settings;
 pub mod source;
 pub mod stage_name;
 pub mod stall;

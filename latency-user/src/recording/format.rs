@@ -27,6 +27,10 @@ pub const MAX_VALUE_DIVISOR: f64 = 1e6;
 /// Kind of the run's header: the fields of [`Run`](crate::model::run::Run).
 pub const RUN: &str = "run";
 
+/// Kind of the object behind the header: the fields of
+/// [`Settings`](crate::model::settings::Settings).
+pub const SETTINGS: &str = "settings";
+
 /// Kind of a stall's object: the fields of [`Stall`](crate::model::stall::Stall).
 pub const STALL: &str = "stall";
 

@@ -19,6 +19,7 @@ use crate::model::{
     place::Place,
     run::Run,
     series::{Owner, Queue, Series},
+    settings::Settings,
     source::Source,
     stall::{Stack, Stall},
     stall_totals::StallTotals,
@@ -33,6 +34,8 @@ pub const WORST: usize = 64;
 pub struct Whole {
     /// The header; `None`: another program's log.
     pub run: Option<Run>,
+    /// What the machine was set to; `None`: it is not recorded.
+    pub settings: Option<Settings>,
     /// What was merged into it.
     pub merge: Option<Merge>,
     /// The end; `None`: the run was killed, or it is another program's log.
@@ -88,6 +91,7 @@ impl Whole {
     fn add(&mut self, entry: Entry) {
         match entry {
             Entry::Run(run) => self.run = Some(run),
+            Entry::Settings(settings) => self.settings = Some(settings),
             Entry::Merge(merge) => self.merge = Some(merge),
             Entry::Summary(end) => self.end = Some(*end),
             Entry::Interval(interval) => {

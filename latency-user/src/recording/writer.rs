@@ -19,13 +19,14 @@ use crate::model::{
     interval::Interval,
     run::Run,
     series::{Owner, Queue, Series},
+    settings::Settings,
     source::Source,
     summary::Summary,
 };
 
 use super::format::{
     COLLAPSE, COMMENT, INTERVAL, IntervalBooks, IntervalStacks, LEGEND, MAX_VALUE_DIVISOR, MERGE,
-    Merge, RUN, STACKS, STALL, SUMMARY, SeriesBooks, VERSION_LINE,
+    Merge, RUN, SETTINGS, STACKS, STALL, SUMMARY, SeriesBooks, VERSION_LINE,
 };
 use super::reader::RecordedInterval;
 
@@ -72,6 +73,17 @@ impl Writer {
         comment(&mut text, RUN, run)?;
         text.push_str(LEGEND);
         text.push('\n');
+        self.append(&text)
+    }
+
+    /// Writes what the machine was set to, right behind the header.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written; the error names it.
+    pub fn settings(&mut self, settings: &Settings) -> Result<()> {
+        let mut text = String::new();
+        comment(&mut text, SETTINGS, settings)?;
         self.append(&text)
     }
 

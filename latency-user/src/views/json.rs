@@ -12,6 +12,7 @@ use crate::model::{
     experiment::Experiment,
     finding::Triage,
     interval::Interval,
+    settings::Settings,
     summary::{SeriesSummary, Summary},
 };
 
@@ -61,6 +62,15 @@ pub fn stalls(interval: &Interval, out: &mut dyn io::Write) -> io::Result<()> {
 /// What `out` fails with.
 pub fn summary(summary: &Summary, out: &mut dyn io::Write) -> io::Result<()> {
     line(&Envelope::new("summary", summary), out)
+}
+
+/// Writes what the machine was set to as one line: kind `settings`.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn settings(settings: &Settings, out: &mut dyn io::Write) -> io::Result<()> {
+    line(&Envelope::new("settings", settings), out)
 }
 
 /// A series whose meaning is not known, in numbers.

@@ -21,7 +21,7 @@ use crate::{
         output::Output,
         values::Format,
     },
-    host::{kernel, tcp_pressure, usage},
+    host::{kernel, settings, tcp_pressure, usage},
     kernel::sampler,
     model::{
         distribution::Distribution,
@@ -63,7 +63,7 @@ impl Session {
         args: &Arguments,
         tracer: Tracer,
         mut recording: Option<Writer>,
-        console: Console,
+        mut console: Console,
     ) -> Result<Self> {
         let began_at = SystemTime::now();
         let began = Instant::now();
@@ -83,6 +83,12 @@ impl Session {
         };
         if let Some(recording) = &mut recording {
             recording.begin(&run)?;
+            match settings::read(root, &args.iface) {
+                Ok(settings) => recording.settings(&settings)?,
+                Err(error) => {
+                    writeln!(console.err, "warning: the recording has no settings: {error:#}")?;
+                }
+            }
         }
         let filter =
             Filter { ifaces: args.iface.clone(), irqs: tracer.naming().irqs_of(&args.iface) };

@@ -14,8 +14,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     format::{
-        COLLAPSE, COMMENT, INTERVAL, IntervalBooks, IntervalStacks, MERGE, Merge, RUN, STACKS,
-        STALL, SUMMARY, SeriesBooks,
+        COLLAPSE, COMMENT, INTERVAL, IntervalBooks, IntervalStacks, MERGE, Merge, RUN, SETTINGS,
+        STACKS, STALL, SUMMARY, SeriesBooks,
     },
     histogram,
     lines::{Line, Lines},
@@ -25,6 +25,7 @@ use crate::model::{
     distribution::Distribution,
     run::Run,
     series::{Owner, Queue, Series},
+    settings::Settings,
     source::Source,
     stall::{Stack, Stall},
     summary::{SCHEMA_VERSION, Summary},
@@ -41,6 +42,8 @@ const YEAR_S: f64 = 365.0 * 86_400.0;
 pub enum Entry {
     /// The header of the run.
     Run(Run),
+    /// What the machine was set to when the run began.
+    Settings(Settings),
     /// What was merged, in recordings that `merge` wrote.
     Merge(Merge),
     /// What happened in one interval.
@@ -204,6 +207,7 @@ impl Reader {
                 self.ours = true;
                 Ok(Some(Entry::Run(self.parse(line, object)?)))
             }
+            SETTINGS => Ok(Some(Entry::Settings(self.parse(line, object)?))),
             MERGE => Ok(Some(Entry::Merge(self.parse(line, object)?))),
             SUMMARY => Ok(Some(Entry::Summary(self.parse(line, object)?))),
             STALL => {

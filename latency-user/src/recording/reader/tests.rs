@@ -28,6 +28,11 @@ fn run() -> Run {
     }
 }
 
+fn settings() -> Settings {
+    let rmem = ("net.ipv4.tcp_rmem".to_owned(), "4096 131072 33554432".to_owned());
+    Settings { sysctls: [rmem].into(), ..Settings::default() }
+}
+
 fn of(values: impl IntoIterator<Item = u64>) -> Distribution {
     let mut distribution = Distribution::default();
     for value in values {
@@ -58,6 +63,7 @@ fn written(finish: bool) -> Vec<u8> {
     let path = directory.path().join("run.hlog");
     let mut writer = Writer::create(&path).unwrap();
     writer.begin(&run()).unwrap();
+    writer.settings(&settings()).unwrap();
     let mut began_at = humantime::parse_rfc3339(&run().started_at).unwrap();
     for series in series() {
         writer
@@ -107,12 +113,18 @@ fn error(text: &str) -> String {
 fn a_recording_reads_back_as_it_was_written() {
     let (entries, remarks) = read(&written(true)).unwrap();
     assert_eq!(remarks, [""; 0]);
-    let [Entry::Run(head), Entry::Interval(first), Entry::Interval(second), Entry::Summary(end)] =
-        &entries[..]
+    let [
+        Entry::Run(head),
+        Entry::Settings(set),
+        Entry::Interval(first),
+        Entry::Interval(second),
+        Entry::Summary(end),
+    ] = &entries[..]
     else {
         panic!("{entries:?}")
     };
     assert_eq!(head, &run());
+    assert_eq!(set, &settings());
     assert_eq!(end.run, run());
     for (interval, expected) in [first, second].into_iter().zip(series()) {
         let read: Vec<_> = interval.series.iter().map(|(s, d)| (s.clone(), d.clone())).collect();
@@ -128,7 +140,7 @@ fn a_recording_reads_back_as_it_was_written() {
 #[test]
 fn a_killed_run_has_no_summary_and_no_remark() {
     let (entries, remarks) = read(&written(false)).unwrap();
-    assert_eq!((entries.len(), remarks.len()), (3, 0));
+    assert_eq!((entries.len(), remarks.len()), (4, 0));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod curves;
 mod heat;
+mod settings;
 mod stalls;
 mod svg;
 
@@ -25,6 +26,7 @@ use crate::model::{
     culprits,
     distribution::Distribution,
     series::Series,
+    settings::Settings,
     stall::{Stack, Stall},
     summary::{SeriesSummary, Summary},
     timeline::Timeline,
@@ -32,6 +34,9 @@ use crate::model::{
 
 /// Series in tables; more are a matter for CSV.
 const MOST_SERIES: usize = 400;
+
+/// Culprits in the headline.
+const MOST_NAMED: usize = 4;
 
 /// One recording for the page.
 pub struct Recording<'a> {
@@ -49,6 +54,8 @@ pub struct Recording<'a> {
     pub collapses: &'a [Collapse],
     /// Samples by stack.
     pub stacks: &'a BTreeMap<Vec<String>, u64>,
+    /// What the machine was set to; `None`: it is not recorded.
+    pub settings: Option<&'a Settings>,
     /// What to know of the file.
     pub remarks: &'a [String],
 }
@@ -62,6 +69,7 @@ struct Page<'a> {
     compared: Vec<Vec<String>>,
     curves: Vec<Figure>,
     recordings: Vec<Shown>,
+    settings: Vec<settings::Shown>,
     legend: &'a [(&'a str, &'a str)],
     version: &'a str,
 }
@@ -82,6 +90,7 @@ struct Figure {
 struct Shown {
     name: String,
     verdict: String,
+    culprits_named: String,
     about: Vec<(String, String)>,
     probes: Vec<Vec<String>>,
     heat: Vec<Figure>,
@@ -90,6 +99,8 @@ struct Shown {
     stalls: Vec<stalls::Shown>,
     culprits: Vec<Vec<String>>,
     sockets: Vec<Vec<String>>,
+    collapses: Vec<Vec<String>>,
+    pressure: Vec<Vec<String>>,
     books: Vec<String>,
     remarks: Vec<String>,
 }
@@ -121,6 +132,7 @@ pub fn page(
         compared: compared.map(comparison::rows).unwrap_or_default(),
         curves: curves::figures(recordings),
         recordings: shown,
+        settings: settings::rows(recordings),
         legend: &heat::LEGEND,
         version: env!("CARGO_PKG_VERSION"),
     };
@@ -155,9 +167,10 @@ fn show(recording: &Recording<'_>) -> Shown {
         .iter()
         .map(|(frames, count)| Stack { frames: frames.clone(), count: *count })
         .collect();
-    let culprits = culprits::culprits(&stacks).into_iter().map(|one| {
-        vec![one.function, format!("{:.0}%", one.share * 100.0), one.samples.to_string()]
-    });
+    let found = culprits::culprits(&stacks);
+    let culprits = found
+        .iter()
+        .map(|one| vec![one.function.clone(), share(one.share), one.samples.to_string()]);
     let probes = run.probes.iter().map(|probe| {
         vec![
             probe.stage.name().to_owned(),
@@ -169,6 +182,10 @@ fn show(recording: &Recording<'_>) -> Shown {
     Shown {
         name: recording.name.clone(),
         verdict: table::verdict(summary, recording.timed),
+        culprits_named: match stalls::functions(&found, MOST_NAMED) {
+            named if named.is_empty() => named,
+            named => format!("Culprits: {named}."),
+        },
         about: about(summary),
         probes: probes.collect(),
         heat: [Stage::NetRx, Stage::NapiPoll, Stage::RxWait]
@@ -179,10 +196,17 @@ fn show(recording: &Recording<'_>) -> Shown {
         series,
         stalls: stalls::worst(recording.stalls),
         culprits: culprits.collect(),
-        sockets: stalls::sockets(recording.collapses),
+        sockets: stalls::sockets(&summary.stalls.sockets),
+        collapses: stalls::collapses(recording.collapses),
+        pressure: stalls::pressure(&summary.stalls.tcp),
         books: table::books_of(summary),
         remarks: recording.remarks.to_vec(),
     }
+}
+
+/// `87%`
+fn share(share: f64) -> String {
+    format!("{:.0}%", share * 100.0)
 }
 
 fn about(summary: &Summary) -> Vec<(String, String)> {

@@ -3,10 +3,20 @@
 use latency_common::stage::Stage;
 use serde::Serialize;
 
-use super::{Figure, Recording, svg};
+use super::{Figure, Recording, share, svg};
 use crate::{
-    model::{collapse::Collapse, place::Place, stall::Stall, timeline::Cell},
-    views::format::{bytes, count, duration},
+    model::{
+        collapse::{Collapse, SocketOwner, SocketTotal},
+        culprits::{Culprit, culprits},
+        place::Place,
+        stall::Stall,
+        tcp_pressure::TcpPressure,
+        timeline::Cell,
+    },
+    views::{
+        format::{bytes, count, counted, duration},
+        table::without_parts,
+    },
 };
 
 const WIDTH: u32 = 960;
@@ -17,6 +27,9 @@ const BOTTOM: f64 = 22.0;
 
 /// Stalls shown one by one.
 const MOST: usize = 20;
+
+/// Functions named of one stall.
+const FUNCTIONS: usize = 3;
 
 /// A stall for the template.
 #[derive(Serialize)]
@@ -82,7 +95,7 @@ pub(super) fn timeline(recording: &Recording<'_>) -> Option<Figure> {
 /// The longest stalls with what they were spent in.
 pub(super) fn worst(stalls: &[Stall]) -> Vec<Shown> {
     let show = |stall: &Stall| Shown {
-        at: stall.at.clone(),
+        at: moment(&stall.at),
         stage: stall.stage.name().to_owned(),
         place: place(&stall.place, stall.cpu),
         duration: duration(stall.duration_ns),
@@ -94,7 +107,12 @@ pub(super) fn worst(stalls: &[Stall]) -> Vec<Shown> {
             .map(|stack| (stack.count, stack.frames.join(" < ")))
             .collect(),
     };
-    stalls.iter().take(MOST).map(show).collect()
+    without_parts(stalls).take(MOST).map(show).collect()
+}
+
+/// `2026-01-02 03:04:05.912`: to the millisecond, and it does not fill the line.
+fn moment(at: &str) -> String {
+    at.get(..23).unwrap_or(at).replace('T', " ")
 }
 
 fn place(place: &Place, cpu: u32) -> String {
@@ -109,11 +127,16 @@ fn place(place: &Place, cpu: u32) -> String {
 
 fn spent(stall: &Stall) -> String {
     let mut parts = Vec::new();
+    let culprits = culprits(&stall.stacks);
+    if !culprits.is_empty() {
+        parts.push(format!("in {}", functions(&culprits, FUNCTIONS)));
+    }
     if let Some(net_rx) = &stall.net_rx {
         parts.extend(net_rx.wait_ns.map(|ns| format!("waited {} before", duration(ns))));
         for poll in net_rx.polls.iter().flatten() {
             let place = place(&poll.place, poll.place.cpu.unwrap_or(stall.cpu));
-            parts.push(format!("poll {place} {} for {} packets", duration(poll.ns), poll.work));
+            let packets = counted(poll.work.into(), "packet");
+            parts.push(format!("poll {place} {} for {packets}", duration(poll.ns)));
         }
         if net_rx.more_polls > 0 {
             let ns = duration(net_rx.more_polls_ns);
@@ -121,7 +144,7 @@ fn spent(stall: &Stall) -> String {
         }
         if let Some(collapse) = net_rx.collapse.filter(|collapse| collapse.calls > 0) {
             let ns = duration(collapse.ns);
-            parts.push(format!("tcp_collapse {ns} in {} calls", collapse.calls));
+            parts.push(format!("tcp_collapse {ns} in {}", counted(collapse.calls, "call")));
         }
         parts.push(format!("rest {}", duration(net_rx.rest_ns)));
     }
@@ -133,18 +156,56 @@ fn spent(stall: &Stall) -> String {
     parts.join("; ")
 }
 
-/// The slowest collapses by socket.
-pub(super) fn sockets(collapses: &[Collapse]) -> Vec<Vec<String>> {
+/// `tcp_collapse 87%, nft_do_chain 7%`
+pub(super) fn functions(culprits: &[Culprit], most: usize) -> String {
+    let named = culprits.iter().take(most);
+    let named = named.map(|one| format!("{} {}", one.function, share(one.share)));
+    named.collect::<Vec<_>>().join(", ")
+}
+
+/// The sockets whose collapses took the most time.
+pub(super) fn sockets(sockets: &[SocketTotal]) -> Vec<Vec<String>> {
+    let show = |one: &SocketTotal| {
+        vec![
+            format!("{} < {}", one.socket.local, one.socket.remote),
+            process(one.owner.as_ref()),
+            count(one.calls),
+            duration(one.sum_ns),
+            duration(one.max_ns),
+            format!("{} of {}", bytes(one.worst.rmem_alloc), bytes(one.worst.rcvbuf)),
+            share(one.worst.payload_ratio),
+        ]
+    };
+    sockets.iter().map(show).collect()
+}
+
+fn process(owner: Option<&SocketOwner>) -> String {
+    owner.map_or("-".into(), |owner| format!("{} ({})", owner.comm, owner.pid))
+}
+
+/// What TCP's counters of receive buffers grew by, by network namespace.
+pub(super) fn pressure(tcp: &[TcpPressure]) -> Vec<Vec<String>> {
+    let show = |one: &TcpPressure| {
+        vec![
+            one.netns.to_string(),
+            count(one.prune_called),
+            count(one.rcv_collapsed),
+            count(one.rcv_pruned + one.ofo_pruned),
+        ]
+    };
+    tcp.iter().map(show).collect()
+}
+
+/// The slowest collapses.
+pub(super) fn collapses(collapses: &[Collapse]) -> Vec<Vec<String>> {
     let show = |one: &Collapse| {
         vec![
             duration(one.duration_ns),
             format!("{} < {}", one.socket.local, one.socket.remote),
-            one.owner
-                .as_ref()
-                .map_or("-".into(), |owner| format!("{} ({})", owner.comm, owner.pid)),
+            process(one.owner.as_ref()),
             format!("{} of {}", bytes(one.before.rmem_alloc), bytes(one.before.rcvbuf)),
             one.before.queue_len.to_string(),
-            format!("{:.0}%", one.before.payload_ratio * 100.0),
+            share(one.before.payload_ratio),
             one.polled.as_ref().map(|polled| place(polled, one.cpu)).unwrap_or_default(),
         ]
     };

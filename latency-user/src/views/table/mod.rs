@@ -21,6 +21,7 @@ use crate::model::{
     summary::{SeriesSummary, Summary},
 };
 
+pub(super) use self::stalls::without_parts;
 use self::{
     block::{Block, Widths},
     rows::Fold,

@@ -81,7 +81,7 @@ pub(super) fn write(text: &mut String, summary: &Summary, style: Style) {
 }
 
 /// Without the polls and calls that lie inside another stall that is told.
-fn without_parts(stalls: &[Stall]) -> impl Iterator<Item = &Stall> {
+pub(in crate::views) fn without_parts(stalls: &[Stall]) -> impl Iterator<Item = &Stall> {
     stalls.iter().filter(|stall| {
         !stalls.iter().any(|other| {
             other.stage == Stage::NetRx

@@ -1,0 +1,36 @@
+//! Settings of the machine, of one recording or of two beside each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::Recording;
+
+/// A setting for the template.
+#[derive(Serialize)]
+pub(super) struct Shown {
+    name: String,
+    /// Its value in each recording.
+    values: Vec<String>,
+    differs: bool,
+}
+
+/// All settings by name; nothing when no recording has any. Only what both recorded can differ.
+pub(super) fn rows(recordings: &[Recording<'_>]) -> Vec<Shown> {
+    let sides: Vec<Option<BTreeMap<String, String>>> =
+        recordings.iter().map(|one| one.settings.map(|settings| settings.by_name())).collect();
+    let names: BTreeSet<&String> = sides.iter().flatten().flat_map(BTreeMap::keys).collect();
+    let all_known = sides.iter().all(Option::is_some);
+    let show = |name: &String| {
+        let values: Vec<String> = sides
+            .iter()
+            .map(|side| match side {
+                Some(side) => side.get(name).cloned().unwrap_or_else(|| "absent".into()),
+                None => "not recorded".into(),
+            })
+            .collect();
+        let differs = all_known && values.windows(2).any(|pair| pair[0] != pair[1]);
+        Shown { name: name.clone(), values, differs }
+    };
+    names.into_iter().map(show).collect()
+}

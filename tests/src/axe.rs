@@ -1,0 +1,29 @@
+//! axe-core, which checks pages for people who do not see them, or not well.
+
+use std::{env, fs, path::Path};
+
+use anyhow::{Context, Result};
+
+use crate::tool;
+
+/// The package, pinned: another version has other rules.
+const PACKAGE: &str = "axe-core@4.14.1";
+
+/// The text of its script; installed by the first call.
+///
+/// # Errors
+///
+/// When there is no `npm`, or the package cannot be installed.
+pub fn script() -> Result<String> {
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?;
+    let folder = Path::new(&manifest).join("../target/axe");
+    // Written last: an installation that was cut short is made anew.
+    let complete = folder.join("complete");
+    if !fs::read_to_string(&complete).is_ok_and(|package| package == PACKAGE) {
+        let folder = folder.display();
+        tool::run(&format!("npm install --no-audit --no-fund --prefix {folder} {PACKAGE}"))?;
+        fs::write(&complete, PACKAGE).with_context(|| format!("write {}", complete.display()))?;
+    }
+    let script = folder.join("node_modules/axe-core/axe.min.js");
+    fs::read_to_string(&script).with_context(|| format!("read {}", script.display()))
+}
