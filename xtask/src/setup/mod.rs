@@ -61,6 +61,9 @@ const TOOLS: &[Tool] = &[
     program(Level::Test, "nft", "nftables"),
     program(Level::Test, "iperf3", "iperf3"),
     program(Level::Test, "iostat", "sysstat"),
+    // The page of a report is opened in a browser and looked through by axe.
+    program(Level::Test, "chromium", "chromium"),
+    program(Level::Test, "npm", "npm"),
     // A second HdrHistogram implementation is installed into a virtual environment.
     Tool {
         level: Level::Test,
