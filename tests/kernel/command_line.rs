@@ -247,14 +247,9 @@ fn methods() -> Result<()> {
 
 fn warnings() -> Result<()> {
     for (verbose, expected) in [(&["--verbose"][..], true), (&[], false)] {
-        let output = namespace::run(|| {
-            let arguments = [verbose, &["trace", "--slots", "1", "--duration", "2s"]].concat();
-            let child = latency_user()?
-                .args(&arguments)
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()?;
+        let said = namespace::run(|| {
+            let arguments = [verbose, &["--slots", "1"]].concat();
+            let tracing = Tracing::start_heard(&arguments)?;
             // Three devices' queues, and room for one.
             for _ in 0..3 {
                 veth::make(1)?;
@@ -265,10 +260,8 @@ fn warnings() -> Result<()> {
                 }
                 tool::run(&format!("ip link del {}", veth::RECEIVER))?;
             }
-            Ok(child.wait_with_output()?)
+            tracing.heard()
         })?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{output:?}");
         ensure!(said.contains("no slot is left for NAPI instance") == expected, "{said}");
     }
     Ok(())

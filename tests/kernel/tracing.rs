@@ -35,11 +35,37 @@ impl Tracing {
     /// Starts `latency-user trace --format json` with more `arguments`, and waits until it
     /// traces: until its first interval.
     pub(crate) fn start(arguments: &[&str]) -> Result<Self> {
+        Self::spawn(arguments, Stdio::inherit())
+    }
+
+    /// As [`Self::start`], for one whose standard error is wanted: see [`Self::heard`].
+    pub(crate) fn start_heard(arguments: &[&str]) -> Result<Self> {
+        Self::spawn(arguments, Stdio::piped())
+    }
+
+    /// Ends it as a user would, and returns what it said on standard error.
+    pub(crate) fn heard(mut self) -> Result<String> {
+        self.signal(libc::SIGINT)?;
+        // Both pipes are read to their ends, so neither can fill up.
+        let mut stderr = self.child.stderr.take().context("its standard error")?;
+        let said = thread::spawn(move || {
+            let mut said = String::new();
+            stderr.read_to_string(&mut said).map(|_| said)
+        });
+        self.lines.read_to_string(&mut String::new())?;
+        let said = said.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "latency-user ended with {status}: {said}");
+        Ok(said)
+    }
+
+    fn spawn(arguments: &[&str], stderr: Stdio) -> Result<Self> {
         let mut child = latency_user()?
             .args(["trace", "--format", "json", "--interval", "100ms"])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .context("start latency-user")?;
         let stdout = child.stdout.take().context("its output")?;
