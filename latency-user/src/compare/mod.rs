@@ -152,6 +152,11 @@ pub fn compare(before: &Recorded, after: &Recorded) -> Comparison {
         look.row(&format!("stage={}", stage.name()), &of, &MULTIPLES)
     });
     let stages: Vec<Row> = stages.collect();
+    let vanished: Vec<&str> = Stage::ALL
+        .into_iter()
+        .filter(|stage| vanished(&sides.map(|side| side.blocks.of_stage(*stage))))
+        .map(Stage::name)
+        .collect();
     let series = before.blocks.tags().filter_map(|tag| {
         look.row(tag, &sides.map(|side| side.blocks.of_tag(tag)), &MULTIPLES[..1])
     });
@@ -165,8 +170,18 @@ pub fn compare(before: &Recorded, after: &Recorded) -> Comparison {
         stages,
         series: series.collect(),
     };
-    verdict::conclude(&mut comparison, &look.seconds.map(|s| s.iter().sum()));
+    verdict::conclude(&mut comparison, &look.seconds.map(|s| s.iter().sum()), &vanished);
     comparison
+}
+
+/// Whether a stage stalled on one side and was not recorded at all on the other.
+fn vanished(sides: &[Vec<Distribution>; 2]) -> bool {
+    let [before, after] = sides.each_ref().map(|parts| {
+        let calls: u64 = parts.iter().map(Distribution::count).sum();
+        let stalls: u64 = parts.iter().map(|part| part.over_threshold).sum();
+        (calls, stalls)
+    });
+    (before.0 == 0 && after.1 > 0) || (after.0 == 0 && before.1 > 0)
 }
 
 /// How rows are looked at.

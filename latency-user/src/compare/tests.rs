@@ -113,6 +113,18 @@ fn a_recording_does_not_differ_from_itself() {
 }
 
 #[test]
+fn a_stage_that_vanished_is_no_improvement() {
+    let stalled = table(BEFORE);
+    let silent = recorded("6.1", (0..30).map(|_| Distribution::default()));
+    for (before, after) in [(&stalled, &silent), (&silent, &stalled)] {
+        let comparison = compare(before, after);
+        assert_eq!(comparison.verdict, Verdict::NotComparable);
+        let said = comparison.remarks.join("\n");
+        assert!(said.contains("net_rx stalled in one recording and has no event"), "{said}");
+    }
+}
+
+#[test]
 fn what_differs_besides_is_said() {
     let second = |n: u64| {
         let mut distribution = Distribution::default();
@@ -227,7 +239,7 @@ fn equal_recordings_rarely_get_a_verdict() {
                 max_ns: [0, 0],
                 longer_ppm: [0.0, 0.0],
             });
-            verdict::conclude(&mut comparison, &[seconds as f64; 2]);
+            verdict::conclude(&mut comparison, &[seconds as f64; 2], &[]);
             wrong += u32::from(comparison.verdict != Verdict::NoDifferenceShown);
         }
         assert!(wrong <= 20, "{seconds} s, {rate} bursts/s: {wrong} of 400");

@@ -6,9 +6,18 @@ use crate::model::comparison::{Comparison, Exceedance, Row, Verdict};
 /// Loads that differ by a larger factor make a verdict weak: 20 % up, or down by as much.
 const LOAD: f64 = 1.2;
 
-/// Corrects all tests and concludes. `seconds` is the length of each side.
-pub(super) fn conclude(comparison: &mut Comparison, seconds: &[f64; 2]) {
+/// Corrects all tests and concludes. `seconds` is the length of each side; `vanished` are stages
+/// that stalled on one side and were not recorded on the other.
+pub(super) fn conclude(comparison: &mut Comparison, seconds: &[f64; 2], vanished: &[&str]) {
     comparison.tests = correct(comparison);
+    if !vanished.is_empty() {
+        comparison.remarks.push(format!(
+            "{} stalled in one recording and has no event in the other, which shows no difference \
+             but that something else was measured",
+            vanished.join(", ")
+        ));
+        return;
+    }
     let parts = [comparison.before.parts, comparison.after.parts];
     for (side, parts) in [("before", parts[0]), ("after", parts[1])] {
         if parts < LEAST_PARTS {
