@@ -7,8 +7,7 @@ use crate::{
 
 /// Counts of one stage on one CPU, from which the ledger is summed up.
 ///
-/// `begins` equals recorded + open + `begins_without_end` + `backwards` + `table_full`
-/// (for the stages that can fill a table, a full table still records, in a catch-all row).
+/// `begins` equals recorded + open + `begins_without_end` + `backwards`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageLedger {

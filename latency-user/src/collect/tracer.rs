@@ -279,6 +279,7 @@ impl Tracer {
         self.drain(|_| true);
         self.attached.detach(Turn::End);
         self.attached.stop_sampling();
+        let_programs_end();
         while self.drain_events() {}
         self.drain_records();
         self.read(true);
@@ -329,7 +330,8 @@ impl Tracer {
 
     /// Names are looked up again when there are new slots, and while packets may tell more.
     fn refresh_names(&mut self) -> Result<()> {
-        let handed_out = self.attached.slot_cursor.word(0, 0);
+        // The cursor also counts those that were asked for in vain.
+        let handed_out = self.attached.slot_cursor.word(0, 0).min(self.layout.slots.into());
         let watching = self.attached.watches_rx_queues();
         if handed_out == self.named_slots && !watching {
             return Ok(());
@@ -349,6 +351,17 @@ impl Tracer {
             self.attached.unwatch_rx_queues();
         }
         Ok(())
+    }
+}
+
+/// Waits until programs that were detached while they ran have come to their end: what they count
+/// last belongs to the books.
+fn let_programs_end() {
+    // SAFETY: the call touches no memory; it returns after an RCU grace period.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result != 0 {
+        // Not on kernels with nohz_full CPUs; a program runs for microseconds.
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

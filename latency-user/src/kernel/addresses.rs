@@ -13,6 +13,10 @@ const PATH: &str = "/proc/kallsyms";
 /// modules and eBPF programs come and go.
 const STALE: Duration = Duration::from_secs(10);
 
+/// No function is longer, bytes: what lies further behind a symbol belongs to one that the table
+/// does not have, such as a module's that was loaded later.
+const LONGEST_FUNCTION: u64 = 1 << 20;
+
 /// The kernel's functions by their addresses; read when the first name is asked for.
 #[derive(Default)]
 pub struct Addresses {
@@ -23,11 +27,20 @@ pub struct Addresses {
 }
 
 /// Whether the kernel hides addresses from this process (`kernel.kptr_restrict`), so that no
-/// function can be named. Looks at one symbol only: the whole table is large.
+/// function can be named. Looks at the first function only: the whole table is large, and begins
+/// with per-CPU symbols, some at 0, on kernels of x86 before 6.15.
 pub fn are_hidden() -> bool {
-    let mut first = String::new();
-    let read = File::open(PATH).and_then(|file| BufReader::new(file).read_line(&mut first));
-    read.is_err() || first.bytes().take_while(|byte| *byte != b' ').all(|digit| digit == b'0')
+    let Ok(file) = File::open(PATH) else { return true };
+    first_function(BufReader::new(file)).is_none_or(|address| address == 0)
+}
+
+/// The address of the first function of a table.
+fn first_function(table: impl BufRead) -> Option<u64> {
+    table.lines().map_while(Result::ok).find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let address = u64::from_str_radix(words.next()?, 16).ok()?;
+        matches!(words.next()?, "t" | "T").then_some(address)
+    })
 }
 
 impl Addresses {
@@ -39,7 +52,7 @@ impl Addresses {
         }
         let name = |(depth, address): (usize, &u64)| {
             // All but the deepest are return addresses, which may lie behind their function.
-            let address = address - u64::from(depth > 0);
+            let address = address.wrapping_sub(u64::from(depth > 0));
             self.name(address).map_or_else(|| format!("{address:#x}"), readable)
         };
         addresses.iter().enumerate().map(name).collect()
@@ -47,7 +60,10 @@ impl Addresses {
 
     fn name(&self, address: u64) -> Option<&str> {
         let at = self.functions.partition_point(|(start, ..)| *start <= address).checked_sub(1)?;
-        let (_, from, length) = self.functions[at];
+        let (start, from, length) = self.functions[at];
+        if address - start > LONGEST_FUNCTION {
+            return None;
+        }
         let from = from as usize;
         self.text.get(from..from + usize::from(length))
     }
@@ -125,6 +141,21 @@ mod tests {
         let expected =
             ["tcp_collapse", "nft_do_chain", "nft_do_chain", "bpf:stall_injector", "0xf"];
         assert_eq!(frames, expected);
+    }
+
+    #[test]
+    fn far_behind_a_symbol_is_another_function() {
+        let mut addresses = Addresses::parse(TEXT.into());
+        addresses.read_at = Some(Instant::now());
+        assert_eq!(addresses.frames(&[0xffff_ffff_c020_0000]), ["0xffffffffc0200000"]);
+    }
+
+    #[test]
+    fn symbols_before_the_first_function_tell_nothing() {
+        let percpu = format!("0000000000000000 A fixed_percpu_data\n{TEXT}");
+        assert_eq!(first_function(percpu.as_bytes()), Some(0xffff_ffff_8100_0000));
+        assert_eq!(first_function(&b"0000000000000000 T _stext\n"[..]), Some(0));
+        assert_eq!(first_function(&b""[..]), None);
     }
 
     #[test]

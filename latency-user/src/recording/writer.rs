@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -39,13 +39,18 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Creates the file, or empties it. Nothing can be measured in vain after that.
+    /// Creates the file, or opens one to be emptied. Nothing can be measured in vain after that.
     ///
     /// # Errors
     ///
     /// When the file cannot be created; the error names it.
     pub fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path)
+        // Emptied by the header: what is there stays if the run never begins.
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
             .with_context(|| format!("cannot create recording {}", path.display()))?;
         Ok(Self {
             file,
@@ -64,6 +69,12 @@ impl Writer {
     pub fn begin(&mut self, run: &Run) -> Result<()> {
         self.started_at = humantime::parse_rfc3339(&run.started_at)
             .with_context(|| format!("start of the run {:?} is not a time", run.started_at))?;
+        // Pipes and devices cannot be emptied, and need not be.
+        if self.file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            self.file
+                .set_len(0)
+                .with_context(|| format!("cannot empty recording {}", self.path.display()))?;
+        }
         let epoch = self.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut text = format!(
             "{VERSION_LINE}\n#[StartTime: {} (seconds since epoch), {}]\n",

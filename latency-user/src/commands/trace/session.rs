@@ -214,8 +214,10 @@ impl Session {
         let mut whole = self.tracer.total();
         whole.retain(|(series, _)| self.filter.keeps(series));
         let summary = self.summary(&whole, ledger);
-        if let Some(recording) = self.recording.take() {
-            recording.finish(&summary)?;
+        if let Some(Err(error)) = self.recording.take().map(|recording| recording.finish(&summary))
+        {
+            let _ = writeln!(self.err, "warning: the recording ends here: {error:#}");
+            self.recording_failed = true;
         }
         let mut text = Vec::new();
         match self.format {
