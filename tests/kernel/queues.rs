@@ -37,6 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("queues::stalls_are_in_their_queue_alone", Where::Everywhere, &tools, stalls),
         trial("queues::polls_as_bpftrace_counts_them", Where::Host, &with_bpftrace, polls),
         trial("queues::one_that_appears_is_picked_up", Where::Everywhere, &tools, appearing),
+        trial("queues::one_that_vanishes_keeps_its_name", Where::Everywhere, &tools, vanishing),
         trial("queues::other_interfaces_are_left_out", Where::Everywhere, &tools, left_out),
     ]
     .into_iter()
@@ -117,6 +118,33 @@ fn appearing() -> Result<()> {
         flow_of_each_queue(&mut sender, QUICK_PORT)?;
         let summary = tracing.summary()?;
         for queue in 0..QUEUES {
+            ensure!(number(queue_row(&summary, queue)?, "count")? > 0, "queue {queue}");
+        }
+        Ok(())
+    })
+}
+
+/// Fewer channels while tracing: what the queues counted before stays theirs.
+fn vanishing() -> Result<()> {
+    namespace::run(|| {
+        load::pin_to(CPU)?;
+        veth::make(QUEUES)?;
+        let mut sender = veth::sender()?;
+        let flows = flow_of_each_queue(&mut sender, QUICK_PORT)?;
+        let mut tracing = Tracing::start(&["--iface", veth::RECEIVER])?;
+        for flow in flows {
+            sender.send(flow, QUICK_PORT)?;
+        }
+        // They are named at the next snapshots.
+        for _ in 0..3 {
+            tracing.next_line()?;
+        }
+        tool::run(&format!("ethtool -L {} rx 1", veth::RECEIVER))?;
+        tool::run(&format!("ip link set {} down", veth::RECEIVER))?;
+        tool::run(&format!("ip link set {} up", veth::RECEIVER))?;
+        sender.send(20_000, QUICK_PORT)?;
+        let summary = tracing.summary()?;
+        for queue in 1..QUEUES {
             ensure!(number(queue_row(&summary, queue)?, "count")? > 0, "queue {queue}");
         }
         Ok(())

@@ -38,6 +38,9 @@ pub struct Naming {
     queue_irqs: BTreeMap<(u32, u32), u32>,
     slots: Vec<SlotInfo>,
     backlog_weight: Option<u32>,
+    /// The last name of each slot that said which RX queue it is. An instance that is gone (fewer
+    /// channels, interface down) keeps it: what it counted was that queue's.
+    known_queues: BTreeMap<usize, Queue>,
 }
 
 impl Naming {
@@ -60,6 +63,7 @@ impl Naming {
             instances: BTreeMap::new(),
             slots: Vec::new(),
             backlog_weight: kernel::backlog_weight(root),
+            known_queues: BTreeMap::new(),
         };
         naming.ask_netlink();
         Ok(naming)
@@ -77,6 +81,15 @@ impl Naming {
         self.ask_netlink();
         self.queue_irqs = queue_irqs::queue_irqs(&self.interfaces, &self.interrupts);
         self.slots = (0..handed_out.min(slots.len())).map(|slot| slots.copy(slot)).collect();
+        let named: Vec<(usize, Queue)> = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.kind == SlotKind::Napi as u32)
+            .map(|(at, slot)| (at, identity::name_queue(slot, &self.evidence())))
+            .filter(|(_, queue)| matches!(queue, Queue::Device { queue: Some(_), .. }))
+            .collect();
+        self.known_queues.extend(named);
         Ok(())
     }
 
@@ -127,7 +140,10 @@ impl Naming {
         let (stage, owner) = match self.layout.owner(index) {
             RowOwner::Vector { cpu, vector } => (Stage::Softirq, Owner::Vector { vector, cpu }),
             RowOwner::Cpu { cpu, row } => (row.stage(), self.cpu_owner(cpu, row)),
-            RowOwner::Slot(slot) => self.slot_owner(self.slots.get(slot as usize)?)?,
+            RowOwner::Slot(slot) => {
+                let slot = slot as usize;
+                self.slot_owner(slot, self.slots.get(slot)?)?
+            }
         };
         Some(Series { stage, owner })
     }
@@ -141,10 +157,15 @@ impl Naming {
         }
     }
 
-    fn slot_owner(&self, slot: &SlotInfo) -> Option<(Stage, Owner)> {
+    fn slot_owner(&self, at: usize, slot: &SlotInfo) -> Option<(Stage, Owner)> {
         match SlotKind::try_from(slot.kind).ok()? {
             SlotKind::Napi | SlotKind::NapiWithoutId => {
-                let queue = identity::name_queue(slot, &self.evidence());
+                let queue = match identity::name_queue(slot, &self.evidence()) {
+                    Queue::Device { queue: None, .. } if self.known_queues.contains_key(&at) => {
+                        self.known_queues[&at].clone()
+                    }
+                    queue => queue,
+                };
                 Some((Stage::NapiPoll, Owner::Queue(queue)))
             }
             SlotKind::Irq => {
