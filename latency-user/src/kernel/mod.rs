@@ -15,4 +15,5 @@ pub mod plan;
 pub mod privileges;
 pub mod records;
 pub mod sampler;
+pub mod statistics;
 pub mod symbols;

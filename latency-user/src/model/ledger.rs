@@ -65,6 +65,8 @@ pub struct ProgramBooks {
 /// What has been counted of a stage apart from the kernel side's own ledger.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counted {
+    /// Intervals that began.
+    pub begins: u64,
     /// Intervals in rows, or received as events when there are no rows.
     pub recorded: u64,
     /// Intervals under way.
@@ -120,7 +122,8 @@ impl StageBooks {
         counted: Counted,
         in_rows: bool,
     ) -> Self {
-        let Counted { recorded, open, events: received, records: records_received } = counted;
+        let Counted { begins, recorded, open, events: received, records: records_received } =
+            counted;
         let records = RecordBooks::new(records, records_received);
         let ended = recorded
             + open
@@ -129,7 +132,7 @@ impl StageBooks {
             + if in_rows { 0 } else { cpus.ring_dropped };
         Self {
             stage: stage.name().into(),
-            begins: cpus.begins,
+            begins,
             recorded,
             open,
             begins_without_end: cpus.begins_without_end,
@@ -140,9 +143,7 @@ impl StageBooks {
             ring_submitted: cpus.ring_submitted,
             ring_received: received,
             ring_dropped: cpus.ring_dropped,
-            balanced: cpus.begins == ended
-                && cpus.ring_submitted == received
-                && records.is_balanced(),
+            balanced: begins == ended && cpus.ring_submitted == received && records.is_balanced(),
             records,
         }
     }

@@ -8,13 +8,14 @@ use latency_common::{
 };
 
 use crate::model::{
+    cost::{KernelCost, SelfCost},
     distribution::Distribution,
     interval::Interval,
     ledger::{Counted, Ledger, StageBooks},
     run::{Method, ProbeUse, Run, Sampling, Transport},
     series::{Owner, Queue, Series},
     stall_totals::StallTotals,
-    summary::{SelfCost, SeriesSummary, Stalls, Summary},
+    summary::{SeriesSummary, Stalls, Summary},
 };
 
 /// The threshold of all samples, ns.
@@ -155,8 +156,8 @@ pub(super) fn summary(recorded: &Recorded) -> Summary {
     let series: Vec<_> = recorded.iter().map(|(s, d)| SeriesSummary::new(s, d)).collect();
     let books = |stage: Stage| {
         let count = series.iter().filter(|s| s.stage == stage.name()).map(|s| s.count).sum();
-        let cpus = StageLedger { begins: count + 1, ..StageLedger::default() };
-        let counted = Counted { recorded: count, open: 1, ..Counted::default() };
+        let cpus = StageLedger::default();
+        let counted = Counted { begins: count + 1, recorded: count, open: 1, ..Counted::default() };
         StageBooks::new(stage, &cpus, &RecordLedger::default(), counted, true)
     };
     let stages = [Stage::NetRx, Stage::NapiPoll].map(books).to_vec();
@@ -172,6 +173,7 @@ pub(super) fn summary(recorded: &Recorded) -> Summary {
             user_cpu_s: 0.0463,
             startup_cpu_s: 0.12,
             resident_bytes: 12_345_678,
+            kernel: KernelCost::default(),
         },
     }
 }

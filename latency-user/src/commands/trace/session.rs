@@ -24,6 +24,7 @@ use crate::{
     host::{kernel, settings, tcp_pressure, usage},
     kernel::sampler,
     model::{
+        cost::{KernelCost, SelfCost, Shed},
         distribution::Distribution,
         filter::Filter,
         interval::Interval,
@@ -31,11 +32,17 @@ use crate::{
         run::{Run, Sampling},
         series::Series,
         stall_totals::StallTotals,
-        summary::{SelfCost, SeriesSummary, Stalls, Summary},
+        summary::{SeriesSummary, Stalls, Summary},
     },
     recording::writer::Writer,
     views::{self, Style},
 };
+
+/// How often the programs' cost is measured, for how long each time, and when first. Measuring
+/// adds a reading of the clock to each run of a program.
+const WEIGH_EVERY: Duration = Duration::from_secs(2);
+const WEIGH_FOR: Duration = Duration::from_millis(200);
+const WEIGH_FIRST: Duration = Duration::from_millis(200);
 
 /// How often the ring buffer is looked at.
 const RING_POLL: Duration = Duration::from_millis(10);
@@ -56,6 +63,8 @@ pub(super) struct Session {
     interval_began: (Instant, SystemTime),
     totals: StallTotals,
     tcp_before: tcp_pressure::ByNamespace,
+    max_overhead: Option<f64>,
+    shed: Vec<Shed>,
 }
 
 impl Session {
@@ -107,6 +116,8 @@ impl Session {
             interval_began: (began, began_at),
             totals: StallTotals::default(),
             tcp_before: tcp_pressure::read(root),
+            max_overhead: args.max_overhead,
+            shed: Vec::new(),
         })
     }
 
@@ -121,6 +132,9 @@ impl Session {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut polls = time::interval(RING_POLL);
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut weighings = time::interval_at(time::Instant::now() + WEIGH_FIRST, WEIGH_EVERY);
+        weighings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut weighed_at = None;
         let end = args.duration.map(|duration| time::Instant::now() + duration);
         let records = self.tracer.attached().records_fd()?;
         // SAFETY: an `OwnedFd` stands for one and the same open descriptor as long as it lives.
@@ -141,6 +155,18 @@ impl Session {
                 }
                 _ = ticks.tick() => self.interval()?,
                 _ = polls.tick(), if has_events => self.drain(),
+                _ = weighings.tick() => {
+                    self.tracer.begin_to_weigh();
+                    weighed_at = Some(time::Instant::now() + WEIGH_FOR);
+                }
+                () = time::sleep_until(weighed_at.unwrap_or_else(time::Instant::now)),
+                    if weighed_at.is_some() =>
+                {
+                    weighed_at = None;
+                    if !self.weigh()? {
+                        return Ok(());
+                    }
+                }
                 ready = records.readable() => {
                     self.tracer.drain_records();
                     ready.context("wait for the ring buffer of stalls")?.clear_ready();
@@ -148,6 +174,27 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Looks at what the programs cost, and gives a stage up when it is too much. False: none is
+    /// left, and the run ends.
+    fn weigh(&mut self) -> Result<bool> {
+        let (Some(weighed), Some(allowed)) = (self.tracer.weigh(), self.max_overhead) else {
+            return Ok(true);
+        };
+        let share = weighed.busiest_share();
+        if share <= allowed {
+            return Ok(true);
+        }
+        let after_s = self.began.elapsed().as_secs_f64();
+        let reason = views::cost::given_up(after_s, share, allowed);
+        let Some(stage) = self.tracer.shed(&weighed, &reason)? else { return Ok(true) };
+        let _ = writeln!(self.err, "warning: {}: {reason}", stage.name());
+        self.shed.push(Shed { stage, after_s, share, allowed });
+        self.run.probes = self.tracer.uses().to_vec();
+        let run = self.run.clone();
+        self.record(|recording| recording.header(&run));
+        Ok(self.tracer.times_something())
     }
 
     fn drain(&mut self) {
@@ -160,7 +207,7 @@ impl Session {
     /// Reads what came since the last interval, records and shows it.
     fn interval(&mut self) -> Result<()> {
         let interval = self.take_interval()?;
-        self.record(&interval);
+        self.record(|recording| recording.interval(&interval));
         let shown = self.shown(interval);
         self.totals.add(&shown);
         let mut text = Vec::new();
@@ -193,9 +240,9 @@ impl Session {
 
     /// A recording that cannot be written any more (a full disk) must not end the measurement:
     /// it is said at once, and by the exit status.
-    fn record(&mut self, interval: &Interval) {
+    fn record(&mut self, what: impl FnOnce(&mut Writer) -> Result<()>) {
         let Some(recording) = &mut self.recording else { return };
-        if let Err(error) = recording.interval(interval) {
+        if let Err(error) = what(recording) {
             let _ = writeln!(self.err, "warning: the recording ends here: {error:#}");
             self.recording = None;
             self.recording_failed = true;
@@ -208,12 +255,12 @@ impl Session {
         self.run.duration_s = self.began.elapsed().as_secs_f64();
         self.drain();
         let last = self.take_interval()?;
-        self.record(&last);
+        self.record(|recording| recording.interval(&last));
         let last = self.shown(last);
         self.totals.add(&last);
         let mut whole = self.tracer.total();
         whole.retain(|(series, _)| self.filter.keeps(series));
-        let summary = self.summary(&whole, ledger);
+        let summary = self.summary(&whole, ledger)?;
         if let Some(Err(error)) = self.recording.take().map(|recording| recording.finish(&summary))
         {
             let _ = writeln!(self.err, "warning: the recording ends here: {error:#}");
@@ -234,13 +281,14 @@ impl Session {
         Ok(u8::from(self.recording_failed || !summary.ledger.balanced))
     }
 
-    fn summary(&self, whole: &[(Series, Distribution)], ledger: Ledger) -> Summary {
+    fn summary(&self, whole: &[(Series, Distribution)], ledger: Ledger) -> Result<Summary> {
         let series: Vec<SeriesSummary> = whole
             .iter()
             .map(|(series, distribution)| SeriesSummary::new(series, distribution))
             .collect();
         let usage = usage::of_this_process();
-        Summary {
+        let kernel = KernelCost { shed: self.shed.clone(), ..self.tracer.kernel_cost()? };
+        Ok(Summary {
             run: self.run.clone(),
             stalls: Stalls::new(
                 self.run.threshold_ns,
@@ -256,8 +304,9 @@ impl Session {
                 user_cpu_s: (usage.cpu - self.startup_cpu).as_secs_f64(),
                 startup_cpu_s: self.startup_cpu.as_secs_f64(),
                 resident_bytes: usage.resident_bytes,
+                kernel,
             },
-        }
+        })
     }
 }
 

@@ -1,14 +1,13 @@
-//! The books: whether everything that began is accounted for, what was lost, what it cost.
+//! The books: whether everything that began is accounted for, and what was lost.
 
 use latency_common::bucket::MAX_VALUE;
 
 use crate::{
     model::{
         ledger::{Ledger, ProgramBooks, StageBooks},
-        run::{Run, Transport},
-        summary::SelfCost,
+        run::Transport,
     },
-    views::format::{bytes, count, counted, duration},
+    views::format::{count, counted, duration},
 };
 
 /// Paragraphs that say whether the books balance: one when they do, else every stage's sums.
@@ -147,21 +146,4 @@ pub(super) fn losses(ledger: &Ledger, transport: Transport) -> Vec<String> {
         }
     }
     lines
-}
-
-/// What the measurement itself took, in one paragraph.
-pub(super) fn self_cost(cost: &SelfCost, run: &Run) -> String {
-    let share = if run.duration_s > 0.0 {
-        format!(" ({:.1}% of one CPU)", cost.user_cpu_s / run.duration_s * 100.0)
-    } else {
-        String::new()
-    };
-    // A negative or endless time would be cast to the nearest bound.
-    let cpu = duration((cost.user_cpu_s * 1e9) as u64);
-    format!(
-        "Own cost: {}, {} of rows in the kernel; this process {cpu} CPU time{share}, {} memory.",
-        counted(cost.programs as u64, "program"),
-        bytes(cost.row_bytes),
-        bytes(cost.resident_bytes),
-    )
 }
