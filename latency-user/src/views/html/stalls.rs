@@ -14,7 +14,7 @@ use crate::{
         timeline::Cell,
     },
     views::{
-        format::{bytes, count, counted, duration},
+        format::{bytes, count, counted, duration, lock_wait},
         table::without_parts,
     },
 };
@@ -159,7 +159,7 @@ fn spent(stall: &Stall) -> String {
 /// `tcp_collapse 87%, nft_do_chain 7%`
 pub(super) fn functions(culprits: &[Culprit], most: usize) -> String {
     let named = culprits.iter().take(most);
-    let named = named.map(|one| format!("{} {}", one.function, share(one.share)));
+    let named = named.map(|one| format!("{} {}{}", one.function, share(one.share), lock_wait(one)));
     named.collect::<Vec<_>>().join(", ")
 }
 

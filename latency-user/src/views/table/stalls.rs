@@ -14,7 +14,7 @@ use crate::{
     },
     views::{
         Style,
-        format::{bytes, count, counted, duration, short_duration},
+        format::{bytes, count, counted, duration, lock_wait, short_duration},
         text::{paragraph, printable},
     },
 };
@@ -235,11 +235,11 @@ fn place(place: &Place) -> String {
 
 /// `tcp_collapse 87 %, tcp_ack 7 %`
 fn shares(culprits: &[Culprit], most: usize) -> String {
-    let shares = culprits
-        .iter()
-        .take(most)
-        .map(|culprit| format!("{} {:.0} %", printable(&culprit.function), culprit.share * 100.0));
-    shares.collect::<Vec<_>>().join(", ")
+    let named = culprits.iter().take(most).map(|culprit| {
+        let function = printable(&culprit.function);
+        format!("{function} {:.0} %{}", culprit.share * 100.0, lock_wait(culprit))
+    });
+    named.collect::<Vec<_>>().join(", ")
 }
 
 /// What is said of records that were not sent.
