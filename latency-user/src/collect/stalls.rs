@@ -25,7 +25,7 @@ use crate::{
     },
     model::{
         collapse::{Collapse, CollapsedQueue, Socket, SocketOwner, SocketState},
-        culprits::add_stack,
+        culprits::{add_stack, culprits},
         place::Place,
         stall::{
             CollapsePart, Holders, IrqPart, NetRxParts, PollPart, Stack, Stall, Task, TaskShare,
@@ -36,6 +36,11 @@ use crate::{
 
 /// Different stacks of one stall that are told.
 const STACKS: usize = 8;
+
+/// Functions that run softirqs, by the names that kernels have for them. Where `__do_softirq` opens
+/// its section it has a second name, which the kernel lists first.
+const SOFTIRQ_FRAMES: [&str; 4] =
+    ["handle_softirqs", "__do_softirq", "__softirqentry_text_start", "net_rx_action"];
 
 /// Sockets whose owners are remembered.
 const OWNERS: usize = 8192;
@@ -129,21 +134,18 @@ impl StallCollector {
     ) -> Stall {
         let addresses = &mut self.addresses;
         let mut stacks = Vec::new();
-        let mut tasks: Vec<TaskShare> = Vec::new();
+        let mut found = Found::default();
         let samples = self.samples.between(record.cpu, record.begin_ns, record.end_ns, |sample| {
             add_stack(all_stacks, &addresses.frames(&sample.frames), 1);
         });
         for sample in &samples {
-            add_stack(&mut stacks, &addresses.frames(&sample.frames), 1);
-            let task = self::task(&sample.task);
-            match tasks.iter_mut().find(|share| share.task == task) {
-                Some(share) => share.samples += 1,
-                None => tasks.push(TaskShare { task, samples: 1 }),
-            }
+            let frames = addresses.frames(&sample.frames);
+            found.add(&frames, task(&sample.task));
+            add_stack(&mut stacks, &frames, 1);
         }
         stacks.sort_by_key(|stack| std::cmp::Reverse(stack.count));
+        let culprits = culprits(&stacks);
         stacks.truncate(STACKS);
-        tasks.sort_by_key(|share| std::cmp::Reverse(share.samples));
         Stall {
             at: clock.text(record.end_ns),
             begin_ns: record.begin_ns,
@@ -153,8 +155,9 @@ impl StallCollector {
             place: place(record.row, context),
             duration_ns: record.end_ns.saturating_sub(record.begin_ns),
             net_rx: (stage == Stage::NetRx).then(|| net_rx_parts(record, context)),
-            rx_wait: (stage == Stage::RxWait).then(|| holders(record, tasks, context)),
+            rx_wait: (stage == Stage::RxWait).then(|| holders(record, found, context)),
             samples: samples.len() as u64,
+            culprits,
             stacks,
         }
     }
@@ -266,7 +269,30 @@ fn polls(cycle: &Cycle, context: &Context) -> Vec<PollPart> {
     cycle.poll[..kept].iter().map(part).collect()
 }
 
-fn holders(record: &StallRecord, tasks: Vec<TaskShare>, context: &Context) -> Holders {
+/// Whom samples found on the CPU.
+#[derive(Default)]
+struct Found {
+    tasks: Vec<TaskShare>,
+    in_softirq: u64,
+}
+
+impl Found {
+    /// A task that a softirq interrupted does not hold the CPU: such a sample is the softirq's.
+    fn add(&mut self, frames: &[String], task: Task) {
+        if frames.iter().any(|frame| SOFTIRQ_FRAMES.contains(&frame.as_str())) {
+            self.in_softirq += 1;
+            return;
+        }
+        match self.tasks.iter_mut().find(|share| share.task == task) {
+            Some(share) => share.samples += 1,
+            None => self.tasks.push(TaskShare { task, samples: 1 }),
+        }
+    }
+}
+
+fn holders(record: &StallRecord, found: Found, context: &Context) -> Holders {
+    let Found { mut tasks, in_softirq } = found;
+    tasks.sort_by_key(|share| std::cmp::Reverse(share.samples));
     let of_this_wait = |held: &&latency_common::state::Held| held.wait == record.begin_ns;
     let mut vectors: Vec<VectorPart> = record
         .held
@@ -280,6 +306,7 @@ fn holders(record: &StallRecord, tasks: Vec<TaskShare>, context: &Context) -> Ho
     Holders {
         task: task(&record.task),
         tasks,
+        in_softirq,
         vectors,
         irqs: context.stages.contains(&Stage::Irq).then(|| {
             irqs.map_or_else(IrqPart::default, |held| IrqPart { runs: held.runs, ns: held.ns })
@@ -338,6 +365,20 @@ mod tests {
         assert_eq!(address(INET6, &Ipv6Addr::LOCALHOST.octets(), 443).to_string(), "[::1]:443");
         let mapped = Ipv4Addr::new(10, 1, 2, 3).to_ipv6_mapped().octets();
         assert_eq!(address(INET6, &mapped, 1).to_string(), "10.1.2.3:1");
+    }
+
+    #[test]
+    fn a_task_that_a_softirq_interrupted_holds_nothing() {
+        let task = |comm: &str| Task { pid: 7, comm: comm.into() };
+        let frames = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let mut found = Found::default();
+        for run in ["handle_softirqs", "__do_softirq", "__softirqentry_text_start"] {
+            found.add(&frames(&["tcp_collapse", run, "do_softirq", "ksys_write"]), task("writer"));
+        }
+        found.add(&frames(&["crc32", "ksys_write"]), task("holder"));
+        found.add(&frames(&["ksys_write"]), task("holder"));
+        assert_eq!(found.in_softirq, 3);
+        assert_eq!(found.tasks, [TaskShare { task: task("holder"), samples: 2 }]);
     }
 
     #[test]

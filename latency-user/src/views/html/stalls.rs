@@ -7,9 +7,9 @@ use super::{Figure, Recording, share, svg};
 use crate::{
     model::{
         collapse::{Collapse, SocketOwner, SocketTotal},
-        culprits::{Culprit, culprits},
+        culprits::Culprit,
         place::Place,
-        stall::Stall,
+        stall::{Holders, Stall, TaskShare},
         tcp_pressure::TcpPressure,
         timeline::Cell,
     },
@@ -127,9 +127,8 @@ fn place(place: &Place, cpu: u32) -> String {
 
 fn spent(stall: &Stall) -> String {
     let mut parts = Vec::new();
-    let culprits = culprits(&stall.stacks);
-    if !culprits.is_empty() {
-        parts.push(format!("in {}", functions(&culprits, FUNCTIONS)));
+    if !stall.culprits.is_empty() {
+        parts.push(format!("in {}", functions(&stall.culprits, FUNCTIONS)));
     }
     if let Some(net_rx) = &stall.net_rx {
         parts.extend(net_rx.wait_ns.map(|ns| format!("waited {} before", duration(ns))));
@@ -149,11 +148,26 @@ fn spent(stall: &Stall) -> String {
         parts.push(format!("rest {}", duration(net_rx.rest_ns)));
     }
     if let Some(holders) = &stall.rx_wait {
-        parts.push(format!("CPU held by {} ({})", holders.task.comm, holders.task.pid));
+        parts.extend(holders_of(holders));
         let vectors = holders.vectors.iter();
         parts.extend(vectors.map(|v| format!("softirq {} {}", v.vector, duration(v.ns))));
     }
     parts.join("; ")
+}
+
+/// Whom samples found on the CPU, else the task that ran when the wait ended.
+fn holders_of(holders: &Holders) -> Vec<String> {
+    let held = |share: &TaskShare| {
+        let samples = counted(share.samples, "sample");
+        format!("CPU held by {} ({}) in {samples}", share.task.comm, share.task.pid)
+    };
+    let mut parts: Vec<String> = holders.tasks.iter().take(2).map(held).collect();
+    if holders.in_softirq > 0 {
+        parts.push(format!("softirq in {}", counted(holders.in_softirq, "sample")));
+    } else if parts.is_empty() {
+        parts.push(format!("{} ({}) at its end", holders.task.comm, holders.task.pid));
+    }
+    parts
 }
 
 /// `tcp_collapse 87%, nft_do_chain 7%`

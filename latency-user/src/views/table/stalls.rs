@@ -5,7 +5,7 @@ use latency_common::stage::Stage;
 use crate::{
     model::{
         collapse::{SocketOwner, SocketTotal},
-        culprits::{Culprit, culprits},
+        culprits::Culprit,
         place::Place,
         run::{ProbeUse, Sampling},
         stall::{Holders, NetRxParts, Stall},
@@ -104,9 +104,9 @@ fn story(stall: &Stall, sampling: &Sampling) -> String {
     if let Some(rx_wait) = &stall.rx_wait {
         parts.extend(holders_story(rx_wait));
     }
-    parts.push(match culprits(&stall.stacks) {
-        found if !found.is_empty() => {
-            format!("in {} ({})", shares(&found, FUNCTIONS), counted(stall.samples, "sample"))
+    parts.push(match stall.culprits.as_slice() {
+        found @ [_, ..] => {
+            format!("in {} ({})", shares(found, FUNCTIONS), counted(stall.samples, "sample"))
         }
         _ if sampling.hz == 0 => "no stack: sampling was switched off".into(),
         _ if stall.stage == Stage::Irq => "no stack: interrupts were off".into(),
@@ -162,7 +162,9 @@ fn holders_story(holders: &Holders) -> Vec<String> {
         let task = format!("{} (pid {})", printable(&share.task.comm), share.task.pid);
         story.push(format!("{task} held the CPU in {}", counted(share.samples, "sample")));
     }
-    if holders.tasks.is_empty() {
+    if holders.in_softirq > 0 {
+        story.push(format!("a softirq ran in {}", counted(holders.in_softirq, "sample")));
+    } else if holders.tasks.is_empty() {
         let task = &holders.task;
         story.push(format!("{} (pid {}) at its end", printable(&task.comm), task.pid));
     }
