@@ -32,6 +32,7 @@ use crate::{
         series::Series,
         stall_totals::StallTotals,
         summary::{SelfCost, SeriesSummary, Stalls, Summary},
+        tcp_pressure::TcpPressure,
     },
     recording::writer::Writer,
     views::{self, Style},
@@ -55,7 +56,7 @@ pub(super) struct Session {
     startup_cpu: Duration,
     interval_began: (Instant, SystemTime),
     totals: StallTotals,
-    tcp_before: tcp_pressure::ByNamespace,
+    tcp: tcp_pressure::Watch,
 }
 
 impl Session {
@@ -106,7 +107,7 @@ impl Session {
             startup_cpu: usage::of_this_process().cpu,
             interval_began: (began, began_at),
             totals: StallTotals::default(),
-            tcp_before: tcp_pressure::read(root),
+            tcp: tcp_pressure::Watch::new(root),
         })
     }
 
@@ -160,6 +161,7 @@ impl Session {
     /// Reads what came since the last interval, records and shows it.
     fn interval(&mut self) -> Result<()> {
         let interval = self.take_interval()?;
+        self.tcp.look_in_time();
         self.record(&interval);
         let shown = self.shown(interval);
         self.totals.add(&shown);
@@ -213,7 +215,8 @@ impl Session {
         self.totals.add(&last);
         let mut whole = self.tracer.total();
         whole.retain(|(series, _)| self.filter.keeps(series));
-        let summary = self.summary(&whole, ledger);
+        let tcp = self.tcp.finish();
+        let summary = self.summary(&whole, ledger, tcp);
         if let Some(Err(error)) = self.recording.take().map(|recording| recording.finish(&summary))
         {
             let _ = writeln!(self.err, "warning: the recording ends here: {error:#}");
@@ -234,7 +237,12 @@ impl Session {
         Ok(u8::from(self.recording_failed || !summary.ledger.balanced))
     }
 
-    fn summary(&self, whole: &[(Series, Distribution)], ledger: Ledger) -> Summary {
+    fn summary(
+        &self,
+        whole: &[(Series, Distribution)],
+        ledger: Ledger,
+        tcp: Vec<TcpPressure>,
+    ) -> Summary {
         let series: Vec<SeriesSummary> = whole
             .iter()
             .map(|(series, distribution)| SeriesSummary::new(series, distribution))
@@ -246,7 +254,7 @@ impl Session {
                 self.run.threshold_ns,
                 &series,
                 &self.totals,
-                tcp_pressure::grown(&tcp_pressure::read(Path::new("/")), &self.tcp_before),
+                tcp,
             ),
             series,
             ledger,

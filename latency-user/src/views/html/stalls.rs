@@ -201,7 +201,7 @@ fn process(owner: Option<&SocketOwner>) -> String {
 pub(super) fn pressure(tcp: &[TcpPressure]) -> Vec<Vec<String>> {
     let show = |one: &TcpPressure| {
         vec![
-            one.netns.to_string(),
+            format!("{}{}", one.netns, if one.ended { " (ended)" } else { "" }),
             count(one.prune_called),
             count(one.rcv_collapsed),
             count(one.rcv_pruned + one.ofo_pruned),

@@ -210,8 +210,9 @@ fn owner(owner: &SocketOwner) -> String {
 }
 
 fn pressure_story(pressure: &TcpPressure) -> String {
+    let ended = if pressure.ended { " It ended: what came after the last look is missing." } else { "" };
     format!(
-        "Network namespace {}: {} of receive buffers, {} collapsed into others, {} dropped.",
+        "Network namespace {}: {} of receive buffers, {} collapsed into others, {} dropped.{ended}",
         pressure.netns,
         counted(pressure.prune_called, "prune"),
         counted(pressure.rcv_collapsed, "packet"),
