@@ -9,8 +9,8 @@ use std::{
 
 use latency_common::{
     record::{
-        COLLAPSE_BOOKS, CollapseRecord, HARD_IRQS, NO_ROW, RECORD_BOOKS, SAMPLE_BOOKS, StallRecord,
-        TaskRecord,
+        COLLAPSE_BOOKS, CollapseRecord, HARD_IRQS, NO_ROW, RECORD_BOOKS, SAMPLE_BOOKS, SocketBefore,
+        StallRecord, TaskRecord,
     },
     stage::{Stage, VECTOR_NAMES},
     state::{Cycle, POLLS},
@@ -196,9 +196,9 @@ impl StallCollector {
 
     fn collapse(&self, record: &CollapseRecord, context: &Context, clock: &WallClock) -> Collapse {
         let before = &record.before;
-        let payload_ratio = match before.rmem_alloc {
-            0 => 0.0,
-            memory => f64::from(before.payload_bytes) / f64::from(memory),
+        let queue = match record.out_of_order {
+            0 => CollapsedQueue::InOrder,
+            _ => CollapsedQueue::OutOfOrder,
         };
         let polled = (record.poll_row != NO_ROW).then(|| place(record.poll_row, context));
         Collapse {
@@ -213,10 +213,7 @@ impl StallCollector {
                 inode: record.inode,
             },
             owner: self.owners.get(&record.inode).cloned().flatten(),
-            queue: match record.out_of_order {
-                0 => CollapsedQueue::InOrder,
-                _ => CollapsedQueue::OutOfOrder,
-            },
+            queue,
             before: SocketState {
                 rmem_alloc: before.rmem_alloc.into(),
                 rcvbuf: before.rcvbuf.into(),
@@ -224,7 +221,7 @@ impl StallCollector {
                 window_clamp: before.window_clamp,
                 queue_len: before.queue_len,
                 payload_bytes: before.payload_bytes,
-                payload_ratio,
+                payload_ratio: payload_ratio(queue, before),
             },
             rmem_alloc_after: record.rmem_alloc_after.into(),
             polled,
@@ -314,6 +311,12 @@ fn holders(record: &StallRecord, found: Found, context: &Context) -> Holders {
     }
 }
 
+/// How much of a socket's memory is data, where it can be told.
+fn payload_ratio(queue: CollapsedQueue, before: &SocketBefore) -> Option<f64> {
+    let told = queue == CollapsedQueue::InOrder && before.rmem_alloc != 0;
+    told.then(|| f64::from(before.payload_bytes) / f64::from(before.rmem_alloc))
+}
+
 fn task(record: &TaskRecord) -> Task {
     Task { pid: record.pid, comm: records::comm(record) }
 }
@@ -379,6 +382,14 @@ mod tests {
         found.add(&frames(&["ksys_write"]), task("holder"));
         assert_eq!(found.in_softirq, 3);
         assert_eq!(found.tasks, [TaskShare { task: task("holder"), samples: 2 }]);
+    }
+
+    #[test]
+    fn data_behind_a_gap_has_no_ratio() {
+        let before = SocketBefore { rmem_alloc: 4096, payload_bytes: 1024, ..SocketBefore::default() };
+        assert_eq!(payload_ratio(CollapsedQueue::InOrder, &before), Some(0.25));
+        assert_eq!(payload_ratio(CollapsedQueue::OutOfOrder, &before), None);
+        assert_eq!(payload_ratio(CollapsedQueue::InOrder, &SocketBefore::default()), None);
     }
 
     #[test]

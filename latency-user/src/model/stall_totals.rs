@@ -77,6 +77,7 @@ impl StallTotals {
             calls: 0,
             sum_ns: 0,
             max_ns: 0,
+            worst_queue: collapse.queue,
             worst: collapse.before,
         });
         total.calls += 1;
@@ -86,6 +87,7 @@ impl StallTotals {
         }
         if collapse.duration_ns > total.max_ns {
             total.max_ns = collapse.duration_ns;
+            total.worst_queue = collapse.queue;
             total.worst = collapse.before;
         }
     }

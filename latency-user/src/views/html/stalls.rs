@@ -187,7 +187,8 @@ pub(super) fn sockets(sockets: &[SocketTotal]) -> Vec<Vec<String>> {
             duration(one.sum_ns),
             duration(one.max_ns),
             format!("{} of {}", bytes(one.worst.rmem_alloc), bytes(one.worst.rcvbuf)),
-            share(one.worst.payload_ratio),
+            one.worst_queue.name().to_owned(),
+            one.worst.payload_ratio.map_or("-".into(), share),
         ]
     };
     sockets.iter().map(show).collect()
@@ -219,7 +220,8 @@ pub(super) fn collapses(collapses: &[Collapse]) -> Vec<Vec<String>> {
             process(one.owner.as_ref()),
             format!("{} of {}", bytes(one.before.rmem_alloc), bytes(one.before.rcvbuf)),
             one.before.queue_len.to_string(),
-            share(one.before.payload_ratio),
+            one.queue.name().to_owned(),
+            one.before.payload_ratio.map_or("-".into(), share),
             one.polled.as_ref().map(|polled| place(polled, one.cpu)).unwrap_or_default(),
         ]
     };

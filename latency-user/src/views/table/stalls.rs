@@ -182,18 +182,23 @@ fn socket_story(total: &SocketTotal) -> String {
     let socket = &total.socket;
     let owner = total.owner.as_ref().map(owner).unwrap_or_else(|| "no process found".into());
     let state = &total.worst;
+    let data = match state.payload_ratio {
+        Some(ratio) => {
+            format!(" held {} of data ({:.1} %)", bytes(state.payload_bytes.into()), ratio * 100.0)
+        }
+        None => format!(", {} of data unread in sequence", bytes(state.payload_bytes.into())),
+    };
     format!(
-        "{} from {}, {owner}: {}, {}, longest {}; before that one {} of {} receive buffer held \
-         {} of data ({:.1} %).",
+        "{} from {}, {owner}: {}, {}, longest {}, of its {}; before that one {} of {} receive \
+         buffer{data}.",
         socket.local,
         socket.remote,
         counted(total.calls, "call"),
         duration(total.sum_ns),
         duration(total.max_ns),
+        total.worst_queue.name(),
         bytes(state.rmem_alloc),
         bytes(state.rcvbuf),
-        bytes(state.payload_bytes.into()),
-        state.payload_ratio * 100.0
     )
 }
 
