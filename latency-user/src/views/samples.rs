@@ -8,11 +8,14 @@ use latency_common::{
 };
 
 use crate::model::{
+    culprits::Culprit,
     distribution::Distribution,
     interval::Interval,
     ledger::{Counted, Ledger, StageBooks},
+    place::Place,
     run::{Method, ProbeUse, Run, Sampling, Transport},
     series::{Owner, Queue, Series},
+    stall::Stall,
     stall_totals::StallTotals,
     summary::{SelfCost, SeriesSummary, Stalls, Summary},
 };
@@ -92,6 +95,29 @@ pub(super) fn awkward() -> Recorded {
         }
     }
     recorded
+}
+
+/// A stall of which most was spent in one function.
+pub(super) fn stall() -> Stall {
+    Stall {
+        at: "2026-01-02T03:04:05.912345Z".into(),
+        begin_ns: 7,
+        end_ns: 21_400_007,
+        stage: Stage::NetRx,
+        cpu: 1,
+        place: Place::default(),
+        duration_ns: 21_400_000,
+        net_rx: None,
+        rx_wait: None,
+        samples: 23,
+        culprits: vec![Culprit {
+            function: "tcp_collapse".into(),
+            samples: 20,
+            waiting_for_lock: 0,
+            share: 20.0 / 23.0,
+        }],
+        stacks: Vec::new(),
+    }
 }
 
 pub(super) fn interval(series: Recorded) -> Interval {

@@ -110,9 +110,12 @@ pub(super) fn worst(stalls: &[Stall]) -> Vec<Shown> {
     without_parts(stalls).take(MOST).map(show).collect()
 }
 
-/// `2026-01-02 03:04:05.912`: to the millisecond, and it does not fill the line.
+/// `2026-01-02 03:04:05.912Z`: to the millisecond, and it does not fill the line.
 fn moment(at: &str) -> String {
-    at.get(..23).unwrap_or(at).replace('T', " ")
+    match at.get(..23) {
+        Some(at) => format!("{}Z", at.replace('T', " ")),
+        None => at.to_owned(),
+    }
 }
 
 fn place(place: &Place, cpu: u32) -> String {

@@ -93,10 +93,10 @@ pub(in crate::views) fn without_parts(stalls: &[Stall]) -> impl Iterator<Item = 
     })
 }
 
-/// `21.4ms net_rx on CPU 1 at 03:04:05.912: polled eth0 q2 21.3ms (1 of 64 packets), ...`
+/// `21.4ms net_rx on CPU 1, ended 03:04:05.912Z: polled eth0 q2 21.3ms (1 of 64 packets), ...`
 fn story(stall: &Stall, sampling: &Sampling) -> String {
     let time = stall.at.split_once('T').map_or(&*stall.at, |(_, time)| time);
-    let time = time.get(..12).unwrap_or(time);
+    let ended = time.get(..12).map_or_else(|| time.to_owned(), |time| format!("{time}Z"));
     let mut parts = Vec::new();
     if let Some(net_rx) = &stall.net_rx {
         parts.extend(net_rx_story(net_rx));
@@ -117,7 +117,7 @@ fn story(stall: &Stall, sampling: &Sampling) -> String {
         place => format!(" of {place}"),
     };
     format!(
-        "{} {}{place} on CPU {} at {time}: {}.",
+        "{} {}{place} on CPU {}, ended {ended}: {}.",
         duration(stall.duration_ns),
         stall.stage.name(),
         stall.cpu,

@@ -167,3 +167,12 @@ fn broken_books_show_their_sums() {
         assert!(words.contains(part), "{part}: {table}");
     }
 }
+
+#[test]
+fn a_stall_is_told_with_its_end() {
+    let table = final_table(&samples::stalled(), |summary| {
+        summary.stalls.worst = vec![samples::stall()];
+    });
+    assert_fits(&table);
+    assert!(table.contains("21.4ms net_rx on CPU 1, ended 03:04:05.912Z: in tcp_collapse 87 %"));
+}
