@@ -231,6 +231,18 @@ mod tests {
     }
 
     #[test]
+    fn what_no_method_sees_of_polls_is_said() {
+        for (method, words) in [
+            (Method::Fentry, "busy polls of processes"),
+            (Method::Kprobe, "busy polls of processes"),
+            (Method::Tracepoint, "threaded NAPI, busy polling"),
+        ] {
+            let note = in_use(Stage::NapiPoll, method, Choice::Auto, &[]).note.unwrap();
+            assert!(note.contains(words), "{method}: {note}");
+        }
+    }
+
+    #[test]
     fn a_forced_method_that_fails_is_an_error() {
         let Some(facts) = facts() else { return };
         let failures = Failures::from([((Stage::NetRx, Method::Fentry), "refused".to_owned())]);
