@@ -205,9 +205,14 @@ impl Tracer {
         self.attached.programs.len()
     }
 
+    /// Why the sampler does not run, although it was wanted.
+    pub fn sampling_failure(&self) -> Option<&str> {
+        self.attached.sampler_failure.as_deref()
+    }
+
     /// Why stalls have no stacks, or less than they could have; `None`: they have all.
     pub fn sampling_caveat(&self) -> Option<String> {
-        if let Some(failure) = &self.attached.sampler_failure {
+        if let Some(failure) = self.sampling_failure() {
             return Some(format!("no stacks: {failure}"));
         }
         addresses::are_hidden().then(|| {

@@ -271,10 +271,11 @@ impl Session {
 
 /// What is said of the stacks beforehand.
 fn sampling(hz: u64, tracer: &Tracer) -> Sampling {
-    let note = match tracer.sampling_caveat() {
-        _ if hz == 0 => "switched off".to_owned(),
-        Some(caveat) => caveat,
-        None => sampler::BLIND_SPOT.to_owned(),
+    let (hz, note) = match (tracer.sampling_failure(), tracer.sampling_caveat()) {
+        _ if hz == 0 => (0, "switched off".to_owned()),
+        (Some(failure), _) => (0, format!("no stacks: {failure}")),
+        (None, Some(caveat)) => (hz, caveat),
+        (None, None) => (hz, sampler::BLIND_SPOT.to_owned()),
     };
     Sampling { hz, note }
 }

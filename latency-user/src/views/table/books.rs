@@ -1,11 +1,11 @@
 //! The books: whether everything that began is accounted for, what was lost, what it cost.
 
-use latency_common::bucket::MAX_VALUE;
+use latency_common::{bucket::MAX_VALUE, stage::Stage};
 
 use crate::{
     model::{
         ledger::{Ledger, ProgramBooks, StageBooks},
-        run::{Run, Transport},
+        run::{Method, Run, Transport},
         summary::SelfCost,
     },
     views::format::{bytes, count, counted, duration},
@@ -124,7 +124,8 @@ pub(super) fn misses(ledger: &Ledger) -> Vec<String> {
 }
 
 /// One paragraph for each way in which something was lost or recorded with a proviso.
-pub(super) fn losses(ledger: &Ledger, transport: Transport) -> Vec<String> {
+pub(super) fn losses(ledger: &Ledger, run: &Run) -> Vec<String> {
+    let transport = run.transport;
     let full_ring = if transport.counts_in_rows() {
         "found the ring buffer full; the rows in the kernel counted them"
     } else {
@@ -134,19 +135,32 @@ pub(super) fn losses(ledger: &Ledger, transport: Transport) -> Vec<String> {
     let too_long = format!("longer than {longest}: in the last bucket, exact in sum and maximum");
     let mut lines = Vec::new();
     for books in &ledger.stages {
+        let without_begin = match by_napi_tracepoint(&books.stage, run) {
+            true => "outside of NET_RX (threaded NAPI, busy polls of processes): not timed",
+            false => "ended without a begin seen, as at start-up: not recorded",
+        };
         let told = [
             (books.ring_dropped, full_ring),
             (books.table_full, "in rows `other`: the table of queues or IRQs was full"),
             (books.clamped, &*too_long),
             (books.begins_without_end, "began and never met their end: not recorded"),
             (books.backwards, "ended before they began: not recorded"),
-            (books.ends_without_begin, "ended without a begin seen, as at start-up: not recorded"),
+            (books.ends_without_begin, without_begin),
         ];
         for (n, what) in told.into_iter().filter(|(n, _)| *n > 0) {
             lines.push(format!("  {}: {} {what}", books.stage, count(n)));
         }
     }
     lines
+}
+
+/// Whether the stage is NAPI polls by the tracepoint, which tells of a poll at its end alone.
+fn by_napi_tracepoint(stage: &str, run: &Run) -> bool {
+    run.probes.iter().any(|probe| {
+        probe.stage == Stage::NapiPoll
+            && probe.stage.name() == stage
+            && probe.method == Some(Method::Tracepoint)
+    })
 }
 
 /// What the measurement itself took, in one paragraph.

@@ -145,7 +145,7 @@ pub(super) fn numbers(numbers: &SeriesSummary) -> [String; 8] {
 pub(super) fn books_of(summary: &Summary) -> Vec<String> {
     let transport = summary.run.transport;
     let mut lines = books::balance(&summary.ledger, transport);
-    lines.extend(books::losses(&summary.ledger, transport));
+    lines.extend(books::losses(&summary.ledger, &summary.run));
     if summary.self_cost.programs > 0 {
         lines.push(books::self_cost(&summary.self_cost, &summary.run));
     }
@@ -234,7 +234,7 @@ fn conclusion(text: &mut String, summary: &Summary, style: Style) {
     for line in books::balance(&summary.ledger, transport) {
         paragraph(text, &line, 4, style, paint);
     }
-    for line in books::losses(&summary.ledger, transport) {
+    for line in books::losses(&summary.ledger, &summary.run) {
         paragraph(text, &line, 4, style, Style::plain);
     }
     if let Some(line) = stalls::limited(summary) {

@@ -6,6 +6,7 @@ use crate::{
     model::{
         collapse::{SocketOwner, SocketTotal},
         culprits::Culprit,
+        ledger::RecordBooks,
         place::Place,
         run::{ProbeUse, Sampling},
         stall::{Holders, NetRxParts, Stall},
@@ -14,7 +15,7 @@ use crate::{
     },
     views::{
         Style,
-        format::{bytes, count, counted, duration, lock_wait, short_duration},
+        format::{bytes, count, counted, duration, lock_wait},
         text::{paragraph, printable},
     },
 };
@@ -108,7 +109,7 @@ fn story(stall: &Stall, sampling: &Sampling) -> String {
         found @ [_, ..] => {
             format!("in {} ({})", shares(found, FUNCTIONS), counted(stall.samples, "sample"))
         }
-        _ if sampling.hz == 0 => "no stack: sampling was switched off".into(),
+        _ if sampling.hz == 0 => "no stack: none were taken".into(),
         _ if stall.stage == Stage::Irq => "no stack: interrupts were off".into(),
         _ => "no stack: no sample fell into it".into(),
     });
@@ -253,20 +254,30 @@ fn shares(culprits: &[Culprit], most: usize) -> String {
 /// What is said of records that were not sent.
 pub(super) fn limited(summary: &Summary) -> Option<String> {
     let ledger = &summary.ledger;
-    let books = || {
-        ledger.stages.iter().map(|books| &books.records).chain([&ledger.collapses, &ledger.samples])
-    };
-    let (limited, dropped): (u64, u64) =
-        (books().map(|one| one.limited).sum(), books().map(|one| one.dropped).sum());
-    if limited + dropped == 0 {
-        return None;
+    let books = || ledger.stages.iter().map(|books| &books.records);
+    let sum = |of: fn(&RecordBooks) -> u64| books().map(of).sum::<u64>();
+    let stalls = missing("stall", sum(|one| one.limited), sum(|one| one.dropped));
+    let calls = missing("slow tcp_collapse call", ledger.collapses.limited, ledger.collapses.dropped);
+    let mut sentences: Vec<String> = [stalls, calls]
+        .into_iter()
+        .flatten()
+        .map(|what| format!("{what}."))
+        .collect();
+    if ledger.samples.dropped > 0 {
+        let samples = counted(ledger.samples.dropped, "sample");
+        sentences.push(format!("{samples} of stacks found the ring buffer full: not in the shares."));
     }
-    let threshold = short_duration(summary.stalls.threshold_ns);
-    Some(format!(
-        "  {} above {threshold} were counted but not described: {} over --max-stalls, {} because \
-         the ring buffer was full.",
-        counted(limited + dropped, "report"),
-        count(limited),
-        count(dropped)
-    ))
+    (!sentences.is_empty()).then(|| format!("  {}", sentences.join(" ")))
+}
+
+/// `5 stalls were counted but not described: 2 over --max-stalls, 3 found the ring buffer full`
+fn missing(what: &str, limited: u64, dropped: u64) -> Option<String> {
+    (limited + dropped > 0).then(|| {
+        format!(
+            "{} counted but not described: {} over --max-stalls, {} found the ring buffer full",
+            counted(limited + dropped, what),
+            count(limited),
+            count(dropped)
+        )
+    })
 }

@@ -169,6 +169,26 @@ fn broken_books_show_their_sums() {
 }
 
 #[test]
+fn what_is_not_described_is_called_by_its_name() {
+    let table = final_table(&samples::stalled(), |summary| {
+        summary.ledger.stages[0].records.limited = 2;
+        summary.ledger.stages[1].records.dropped = 3;
+        summary.ledger.samples.dropped = 7;
+        summary.ledger.stages[1].ends_without_begin = 11;
+    });
+    assert_fits(&table);
+    let words = table.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in [
+        "5 stalls counted but not described: 2 over --max-stalls, 3 found the ring buffer full.",
+        "7 samples of stacks found the ring buffer full: not in the shares.",
+        "napi_poll: 11 outside of NET_RX (threaded NAPI, busy polls of processes): not timed",
+    ] {
+        assert!(words.contains(part), "{part}: {table}");
+    }
+    assert!(!words.contains("tcp_collapse call"), "{table}");
+}
+
+#[test]
 fn a_stall_is_told_with_its_end() {
     let table = final_table(&samples::stalled(), |summary| {
         summary.stalls.worst = vec![samples::stall()];
