@@ -99,10 +99,11 @@ pub fn close(
     let Received { events, stalls } = arrived;
     let sums = sum_cpus(&attached.cpus);
     let records = sum_records(&attached.cpus);
-    let mut recorded = [0; STAGES];
+    let (mut recorded, mut over_threshold) = ([0; STAGES], [0; STAGES]);
     for (index, row) in rows {
         if let Some(stage) = stage_of(*index, layout, &attached.slots) {
             recorded[stage as usize] += row.count();
+            over_threshold[stage as usize] += row.over_threshold;
         }
     }
     let mut received = [0; STAGES];
@@ -121,6 +122,7 @@ pub fn close(
             let at = stage as usize;
             let counted = Counted {
                 recorded: recorded[at],
+                over_threshold: over_threshold[at],
                 open: open(stage, method, attached),
                 events: received[at],
                 records: stalls.received[at],

@@ -67,6 +67,8 @@ pub struct ProgramBooks {
 pub struct Counted {
     /// Intervals in rows, or received as events when there are no rows.
     pub recorded: u64,
+    /// Those of them at or above the threshold.
+    pub over_threshold: u64,
     /// Intervals under way.
     pub open: u64,
     /// Events received.
@@ -84,6 +86,9 @@ pub struct StageBooks {
     pub begins: u64,
     /// Intervals that ended and are in a row or were received as events.
     pub recorded: u64,
+    /// Those of them at or above the threshold: each of these stalls is to be in `records`.
+    #[serde(default)]
+    pub over_threshold: u64,
     /// Intervals under way when the books were read.
     pub open: u64,
     /// Begins that never met their end.
@@ -106,8 +111,8 @@ pub struct StageBooks {
     #[serde(default)]
     pub records: RecordBooks,
     /// `begins` equals `recorded + open + begins_without_end + backwards` (plus `ring_dropped`
-    /// when only events are kept), `ring_submitted` equals `ring_received`, and records that were
-    /// submitted were received.
+    /// when only events are kept), `ring_submitted` equals `ring_received`, records that were
+    /// submitted were received, and every stall is in `records` ([`Self::tell_every_stall`]).
     pub balanced: bool,
 }
 
@@ -120,17 +125,19 @@ impl StageBooks {
         counted: Counted,
         in_rows: bool,
     ) -> Self {
-        let Counted { recorded, open, events: received, records: records_received } = counted;
-        let records = RecordBooks::new(records, records_received);
+        let Counted { recorded, over_threshold, open, events: received, .. } = counted;
+        let records = RecordBooks::new(records, counted.records);
+        let unknown = if in_rows { 0 } else { cpus.ring_dropped };
         let ended = recorded
             + open
             + cpus.begins_without_end
             + cpus.backwards
-            + if in_rows { 0 } else { cpus.ring_dropped };
-        Self {
+            + unknown;
+        let mut books = Self {
             stage: stage.name().into(),
             begins: cpus.begins,
             recorded,
+            over_threshold,
             open,
             begins_without_end: cpus.begins_without_end,
             backwards: cpus.backwards,
@@ -140,11 +147,22 @@ impl StageBooks {
             ring_submitted: cpus.ring_submitted,
             ring_received: received,
             ring_dropped: cpus.ring_dropped,
-            balanced: cpus.begins == ended
-                && cpus.ring_submitted == received
-                && records.is_balanced(),
             records,
-        }
+            balanced: false,
+        };
+        books.balanced = books.begins == ended
+            && books.ring_submitted == books.ring_received
+            && books.records.is_balanced()
+            && books.tell_every_stall(in_rows);
+        books
+    }
+
+    /// Whether every stall was submitted, dropped or above the limit. Softirqs send no records;
+    /// without rows, events that were dropped may have been stalls.
+    pub fn tell_every_stall(&self, in_rows: bool) -> bool {
+        let unknown = if in_rows { 0 } else { self.ring_dropped };
+        let stalls = self.over_threshold..=self.over_threshold + unknown;
+        self.stage == Stage::Softirq.name() || stalls.contains(&self.records.told())
     }
 }
 
@@ -152,6 +170,11 @@ impl RecordBooks {
     /// Puts both sides together.
     pub fn new(sent: &RecordLedger, received: u64) -> Self {
         Self { submitted: sent.submitted, received, dropped: sent.dropped, limited: sent.limited }
+    }
+
+    /// What came to the kernel side's notice: sent, or not and why.
+    pub fn told(&self) -> u64 {
+        self.submitted + self.dropped + self.limited
     }
 
     /// Whether all that were sent arrived.
@@ -171,5 +194,32 @@ impl Ledger {
             && self.samples.is_balanced()
             && self.stages.iter().all(|books| books.balanced);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn balanced(stage: Stage, over_threshold: u64, ring_dropped: u64, in_rows: bool) -> bool {
+        let recorded = 100;
+        let begins = recorded + if in_rows { 0 } else { ring_dropped };
+        let cpus = StageLedger { begins, ring_dropped, ..StageLedger::default() };
+        let records = RecordLedger { submitted: 3, dropped: 2, limited: 5, reserved: 0 };
+        let counted = Counted { recorded, over_threshold, records: 3, ..Counted::default() };
+        StageBooks::new(stage, &cpus, &records, counted, in_rows).balanced
+    }
+
+    #[test]
+    fn every_stall_has_its_record_or_a_reason() {
+        assert!(balanced(Stage::NetRx, 10, 0, true));
+        assert!(!balanced(Stage::NetRx, 9, 0, true));
+        assert!(!balanced(Stage::NetRx, 11, 0, true));
+        // It sends none.
+        assert!(balanced(Stage::Softirq, 99, 0, true));
+        // Events that were dropped may have been stalls.
+        assert!(balanced(Stage::NetRx, 7, 3, false));
+        assert!(!balanced(Stage::NetRx, 6, 3, false));
+        assert!(!balanced(Stage::NetRx, 7, 3, true));
     }
 }

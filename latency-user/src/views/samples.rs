@@ -182,8 +182,17 @@ pub(super) fn summary(recorded: &Recorded) -> Summary {
     let books = |stage: Stage| {
         let count = series.iter().filter(|s| s.stage == stage.name()).map(|s| s.count).sum();
         let cpus = StageLedger { begins: count + 1, ..StageLedger::default() };
-        let counted = Counted { recorded: count, open: 1, ..Counted::default() };
-        StageBooks::new(stage, &cpus, &RecordLedger::default(), counted, true)
+        let of_stage = series.iter().filter(|s| s.stage == stage.name());
+        let stalls = of_stage.map(|s| s.over_threshold).sum();
+        let counted = Counted {
+            recorded: count,
+            over_threshold: stalls,
+            open: 1,
+            records: stalls,
+            ..Counted::default()
+        };
+        let records = RecordLedger { submitted: stalls, ..RecordLedger::default() };
+        StageBooks::new(stage, &cpus, &records, counted, true)
     };
     let stages = [Stage::NetRx, Stage::NapiPoll].map(books).to_vec();
     let ledger = Ledger { stages, ..Ledger::default() }.closed();

@@ -335,6 +335,7 @@ fn add_records(sum: &mut RecordBooks, other: &RecordBooks) {
 fn add_books(sum: &mut StageBooks, other: &StageBooks) {
     sum.begins += other.begins;
     sum.recorded += other.recorded;
+    sum.over_threshold += other.over_threshold;
     sum.open += other.open;
     sum.begins_without_end += other.begins_without_end;
     sum.backwards += other.backwards;

@@ -39,6 +39,16 @@ pub(super) fn balance(ledger: &Ledger, transport: Transport) -> Vec<String> {
         vec!["THE BOOKS DO NOT BALANCE: the counts above are not to be trusted.".into()];
     for books in &ledger.stages {
         lines.push(equation(books, transport));
+        if !books.tell_every_stall(transport.counts_in_rows()) {
+            lines.push(format!(
+                "  {}: {} counted, {} submitted + {} dropped + {} over the limit",
+                books.stage,
+                counted(books.over_threshold, "stall"),
+                count(books.records.submitted),
+                count(books.records.dropped),
+                count(books.records.limited),
+            ));
+        }
         if books.ring_submitted != books.ring_received {
             lines.push(format!(
                 "  {}: {} sent through the ring buffer, {} received: {}",

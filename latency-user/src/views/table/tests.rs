@@ -140,7 +140,7 @@ fn broken_books_show_their_sums() {
             ..StageLedger::default()
         };
         let records = RecordLedger { submitted: 7, dropped: 3, limited: 2, ..Default::default() };
-        let counted = Counted { recorded: 990, open: 2, events: 39, records: 6 };
+        let counted = Counted { recorded: 990, over_threshold: 20, open: 2, events: 39, records: 6 };
         let broken = StageBooks::new(Stage::NetRx, &cpus, &records, counted, false);
         summary.run.transport = Transport::Ring;
         summary.ledger = Ledger {
@@ -158,6 +158,7 @@ fn broken_books_show_their_sums() {
         "THE BOOKS DO NOT BALANCE",
         "net_rx: 1000 begun != 990 recorded + 2 open + 5 without end + 0 backwards + 2 dropped: \
          1 missing",
+        "net_rx: 20 stalls counted, 7 submitted + 3 dropped + 2 over the limit",
         "40 events sent through the ring buffer, 39 received: 1 missing",
         "3 events from the ring buffer could not be understood",
         "4 rows with different counts by transport",
