@@ -26,6 +26,7 @@ use crate::{
     model::{
         collapse::{Collapse, CollapsedQueue, Socket, SocketOwner, SocketState},
         culprits::{add_stack, culprits},
+        filter::Filter,
         place::Place,
         stall::{
             CollapsePart, Holders, IrqPart, NetRxParts, PollPart, Stack, Stall, Task, TaskShare,
@@ -104,16 +105,23 @@ impl StallCollector {
         }
     }
 
-    /// Makes stalls of the records that came since the last call.
-    pub fn take(&mut self, context: &Context) -> Learned {
+    /// Makes stalls of the records that came since the last call, all of them, but with the stacks
+    /// of those alone that `filter` keeps; behind them, the stacks of the others.
+    pub fn take(&mut self, context: &Context, filter: &Filter) -> (Learned, Vec<Stack>) {
         let mut learned = Learned::default();
         let clock = WallClock::now();
         let mut records = std::mem::take(&mut self.stalls);
         // Before those around them: each CPU sends in the order of ends.
         records.sort_by_key(|record| record.end_ns);
+        let keeps = |record: &StallRecord| {
+            let stage = Stage::try_from(record.stage);
+            stage.is_ok_and(|stage| filter.keeps_place(stage, &place(record.row, context)))
+        };
+        let others;
+        (learned.stacks, others) = self.stacks(&records, keeps);
         for record in &records {
             let Ok(stage) = Stage::try_from(record.stage) else { continue };
-            learned.stalls.push(self.stall(stage, record, context, &clock, &mut learned.stacks));
+            learned.stalls.push(self.stall(stage, record, context, &clock));
         }
         self.samples.drop_old();
         let collapses = std::mem::take(&mut self.collapses);
@@ -121,7 +129,29 @@ impl StallCollector {
         for record in &collapses {
             learned.collapses.push(self.collapse(record, context, &clock));
         }
-        learned
+        (learned, others)
+    }
+
+    /// The stacks of the stalls that `keeps` wants, then those of the others. Each sample counts
+    /// once, although a poll's stall lies inside a run's.
+    fn stacks(
+        &mut self,
+        records: &[StallRecord],
+        keeps: impl Fn(&StallRecord) -> bool,
+    ) -> (Vec<Stack>, Vec<Stack>) {
+        let (kept, others): (Vec<&StallRecord>, Vec<&StallRecord>) =
+            records.iter().partition(|record| keeps(record));
+        let mut stacks_of = |records: Vec<&StallRecord>| {
+            let mut stacks = Vec::new();
+            for record in records {
+                let (begin, end) = (record.begin_ns, record.end_ns);
+                self.samples.between(record.cpu, begin, end, |sample| {
+                    add_stack(&mut stacks, &self.addresses.frames(&sample.frames), 1);
+                });
+            }
+            stacks
+        };
+        (stacks_of(kept), stacks_of(others))
     }
 
     fn stall(
@@ -130,14 +160,11 @@ impl StallCollector {
         record: &StallRecord,
         context: &Context,
         clock: &WallClock,
-        all_stacks: &mut Vec<Stack>,
     ) -> Stall {
         let addresses = &mut self.addresses;
         let mut stacks = Vec::new();
         let mut found = Found::default();
-        let samples = self.samples.between(record.cpu, record.begin_ns, record.end_ns, |sample| {
-            add_stack(all_stacks, &addresses.frames(&sample.frames), 1);
-        });
+        let samples = self.samples.between(record.cpu, record.begin_ns, record.end_ns, |_| ());
         for sample in &samples {
             let frames = addresses.frames(&sample.frames);
             found.add(&frames, task(&sample.task));
@@ -382,6 +409,36 @@ mod tests {
         found.add(&frames(&["ksys_write"]), task("holder"));
         assert_eq!(found.in_softirq, 3);
         assert_eq!(found.tasks, [TaskShare { task: task("holder"), samples: 2 }]);
+    }
+
+    #[test]
+    fn a_sample_of_a_stall_that_is_kept_is_not_one_of_the_others() {
+        let record = |row, begin_ns, end_ns| StallRecord {
+            kind: latency_common::record::RecordKind::Stall as u32,
+            stage: Stage::NetRx as u32,
+            cpu: 0,
+            row,
+            begin_ns,
+            end_ns,
+            task: TaskRecord::default(),
+            cycle: Cycle::default(),
+            held: Default::default(),
+        };
+        let mut collector = StallCollector::default();
+        for (at_ns, address) in [(300, 3), (700, 7), (800, 7)] {
+            let task = TaskRecord::default();
+            let sample =
+                records::Sample { cpu: 0, at_ns, since_ns: 100, task, frames: vec![address] };
+            collector.samples.add(sample);
+        }
+        // A poll inside a run that is kept, and one elsewhere.
+        let records = [record(2, 200, 400), record(1, 100, 500), record(2, 600, 900)];
+        let (kept, others) = collector.stacks(&records, |record| record.row == 1);
+        let told = |stacks: Vec<Stack>| -> Vec<(String, u64)> {
+            stacks.into_iter().map(|stack| (stack.frames.concat(), stack.count)).collect()
+        };
+        assert_eq!(told(kept), [("0x3".to_owned(), 1)]);
+        assert_eq!(told(others), [("0x7".to_owned(), 2)]);
     }
 
     #[test]

@@ -30,9 +30,11 @@ use crate::{
     },
     model::{
         distribution::Distribution,
+        filter::Filter,
         ledger::{Ledger, ProgramBooks},
         run::{ProbeUse, Transport},
         series::Series,
+        stall::Stack,
     },
 };
 
@@ -245,10 +247,16 @@ impl Tracer {
     /// What was learned of stalls since the last call. Comes after [`Self::interval`], which
     /// learns the names of new queues.
     pub fn learned(&mut self) -> Learned {
+        self.learned_of(&Filter::default()).0
+    }
+
+    /// As [`Self::learned`], but with the stacks of those stalls alone that `filter` keeps; behind
+    /// them, the stacks of the others.
+    pub fn learned_of(&mut self, filter: &Filter) -> (Learned, Vec<Stack>) {
         self.drain_records();
         let stages: Vec<Stage> =
             self.uses.iter().filter(|one| one.method.is_some()).map(|one| one.stage).collect();
-        self.stalls.take(&Context { naming: &self.naming, stages: &stages })
+        self.stalls.take(&Context { naming: &self.naming, stages: &stages }, filter)
     }
 
     /// What came since the last call, by series.

@@ -24,6 +24,7 @@ use crate::{
     host::{kernel, settings, tcp_pressure, usage},
     kernel::sampler,
     model::{
+        culprits::add_stack,
         distribution::Distribution,
         filter::Filter,
         interval::Interval,
@@ -158,12 +159,10 @@ impl Session {
         }
     }
 
-    /// Reads what came since the last interval, records and shows it.
+    /// Takes what came since the last interval, and shows it.
     fn interval(&mut self) -> Result<()> {
-        let interval = self.take_interval()?;
+        let shown = self.take_interval()?;
         self.tcp.look_in_time();
-        self.record(&interval);
-        let shown = self.shown(interval);
         self.totals.add(&shown);
         let mut text = Vec::new();
         match self.format {
@@ -178,19 +177,24 @@ impl Session {
         }
     }
 
+    /// Takes what came since the last interval, records it, and returns what is shown of it.
     fn take_interval(&mut self) -> Result<Interval> {
         let now = (Instant::now(), SystemTime::now());
         let (began, began_at) = std::mem::replace(&mut self.interval_began, now);
         let series = self.tracer.interval()?;
-        let Learned { stalls, collapses, stacks } = self.tracer.learned();
         self.filter.irqs.extend(self.tracer.naming().irqs_of(&self.filter.ifaces));
-        Ok(Interval { began_at, duration: now.0 - began, series, stalls, collapses, stacks })
-    }
-
-    fn shown(&self, mut interval: Interval) -> Interval {
-        interval.series.retain(|(series, _)| self.filter.keeps(series));
-        interval.stalls.retain(|stall| self.filter.keeps_place(stall.stage, &stall.place));
-        interval
+        let (learned, other_stacks) = self.tracer.learned_of(&self.filter);
+        let Learned { stalls, collapses, stacks } = learned;
+        let shown_stacks = stacks.clone();
+        let mut interval =
+            Interval { began_at, duration: now.0 - began, series, stalls, collapses, stacks };
+        for stack in other_stacks {
+            add_stack(&mut interval.stacks, &stack.frames, stack.count);
+        }
+        self.record(&interval);
+        interval.stacks = shown_stacks;
+        self.filter.apply(&mut interval);
+        Ok(interval)
     }
 
     /// A recording that cannot be written any more (a full disk) must not end the measurement:
@@ -210,8 +214,6 @@ impl Session {
         self.run.duration_s = self.began.elapsed().as_secs_f64();
         self.drain();
         let last = self.take_interval()?;
-        self.record(&last);
-        let last = self.shown(last);
         self.totals.add(&last);
         let mut whole = self.tracer.total();
         whole.retain(|(series, _)| self.filter.keeps(series));
