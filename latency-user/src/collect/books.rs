@@ -11,7 +11,7 @@ use super::{events::EventCounts, snapshot::Rows, stalls::StallCollector};
 use crate::{
     kernel::{attached::Attached, mapped::Mapped},
     model::{
-        ledger::{Counted, Ledger, ProgramBooks, RecordBooks, StageBooks},
+        ledger::{Counted, Ledger, ProgramBooks, RecordBooks, Slots, StageBooks},
         run::{Method, ProbeUse, Transport},
     },
 };
@@ -131,8 +131,11 @@ pub fn close(
         })
         .collect();
     let of_records = |at: usize| RecordBooks::new(&records[at], stalls.received[at]);
+    let room = u64::from(layout.slots);
     Ledger {
         stages,
+        // The cursor also counts those that were asked for in vain.
+        slots: Slots { room, taken: attached.slot_cursor.word(0, 0).min(room) },
         malformed_events: events.malformed,
         rows_that_differ: (transport == Transport::Both).then_some(differing),
         collapses: of_records(COLLAPSE_BOOKS),

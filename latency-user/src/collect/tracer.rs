@@ -16,11 +16,12 @@ use super::{
     books::{self, Received},
     events::EventCounts,
     naming::Naming,
+    slots,
     snapshot::{self, Rows},
     stalls::{Context, Learned, StallCollector},
 };
 use crate::{
-    host::{cpus, interfaces, interrupts::Interrupts},
+    host::cpus,
     kernel::{
         addresses,
         attached::Attached,
@@ -37,9 +38,6 @@ use crate::{
         stall::Stack,
     },
 };
-
-/// Slots beyond those that the machine's queues and IRQs can be seen to need.
-const SPARE_SLOTS: u32 = 64;
 
 /// Snapshots that the packet probe may stay attached for.
 const RX_QUEUE_WATCH: u32 = 10;
@@ -386,19 +384,14 @@ fn record_bytes_for(cpus: u32) -> u32 {
 /// Arranges the rows for this machine.
 fn layout(config: &Config) -> Result<RowLayout> {
     let root = Path::new("/");
+    let cpus = cpus::possible(root)?;
     let slots = match config.slots {
         Some(slots) => slots,
-        None => {
-            let queues: u32 = interfaces::list(root)?.iter().map(|one| one.rx_queues).sum();
-            let irqs =
-                Interrupts::read(root)?.lines.iter().filter(|one| one.number.is_some()).count();
-            // Queues and IRQs can appear while tracing (interface up, more channels).
-            2 * (queues + irqs as u32) + SPARE_SLOTS
-        }
+        None => slots::needed_here(root, cpus)?,
     };
     let rows_per_cpu = match config.stages.contains(&Stage::Softirq) {
         true => CPU_ROWS_WITH_VECTORS,
         false => CPU_ROWS,
     };
-    Ok(RowLayout { cpus: cpus::possible(root)?, rows_per_cpu, slots })
+    Ok(RowLayout { cpus, rows_per_cpu, slots })
 }

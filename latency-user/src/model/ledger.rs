@@ -18,6 +18,9 @@ pub struct Ledger {
     /// With both transports at once: rows whose counts differ between them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows_that_differ: Option<u64>,
+    /// Rows for queues and IRQs.
+    #[serde(default)]
+    pub slots: Slots,
     /// Records of slow calls of `tcp_collapse`.
     #[serde(default)]
     pub collapses: RecordBooks,
@@ -32,6 +35,15 @@ pub struct Ledger {
     pub programs: Vec<ProgramBooks>,
     /// Whether every stage's books balance, and those of records.
     pub balanced: bool,
+}
+
+/// Rows that are handed out when a queue or an IRQ is first seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slots {
+    /// How many there were; those that found none left are in `table_full` of their stages.
+    pub room: u64,
+    /// How many were handed out.
+    pub taken: u64,
 }
 
 /// The books of one kind of record, summed over all CPUs.

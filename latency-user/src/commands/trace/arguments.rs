@@ -64,7 +64,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = DEFAULT_RECORDS_PER_SECOND)]
     pub max_stalls: u64,
     /// Have room for so many queues and IRQs; the rest share a row on each CPU. Without it:
-    /// twice as many as the machine has.
+    /// twice as many as the machine has, in a 256th of its memory.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub slots: Option<u32>,
     /// Write a recording: an HdrHistogram interval log.

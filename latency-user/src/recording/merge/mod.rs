@@ -300,6 +300,8 @@ pub fn add_ledger(sum: &mut Ledger, other: Ledger) {
         }
     }
     sum.stages.sort_by(|a, b| a.stage.cmp(&b.stage));
+    sum.slots.room += other.slots.room;
+    sum.slots.taken += other.slots.taken;
     sum.malformed_events += other.malformed_events;
     sum.rows_that_differ = plus(sum.rows_that_differ, other.rows_that_differ);
     add_records(&mut sum.collapses, &other.collapses);

@@ -4,7 +4,7 @@ use latency_common::{bucket::MAX_VALUE, stage::Stage};
 
 use crate::{
     model::{
-        ledger::{Ledger, ProgramBooks, StageBooks},
+        ledger::{Ledger, ProgramBooks, Slots, StageBooks},
         run::{Method, Run, Transport},
         summary::SelfCost,
     },
@@ -174,7 +174,7 @@ fn by_napi_tracepoint(stage: &str, run: &Run) -> bool {
 }
 
 /// What the measurement itself took, in one paragraph.
-pub(super) fn self_cost(cost: &SelfCost, run: &Run) -> String {
+pub(super) fn self_cost(cost: &SelfCost, slots: Slots, run: &Run) -> String {
     let share = if run.duration_s > 0.0 {
         format!(" ({:.1}% of one CPU)", cost.user_cpu_s / run.duration_s * 100.0)
     } else {
@@ -183,9 +183,11 @@ pub(super) fn self_cost(cost: &SelfCost, run: &Run) -> String {
     // A negative or endless time would be cast to the nearest bound.
     let cpu = duration((cost.user_cpu_s * 1e9) as u64);
     format!(
-        "Own cost: {}, {} of rows in the kernel; this process {cpu} CPU time{share}, {} memory.",
+        "Own cost: {}, {} of rows in the kernel ({} of {} for queues and IRQs taken); this process {cpu} CPU time{share}, {} memory.",
         counted(cost.programs as u64, "program"),
         bytes(cost.row_bytes),
+        count(slots.taken),
+        count(slots.room),
         bytes(cost.resident_bytes),
     )
 }

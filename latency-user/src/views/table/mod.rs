@@ -147,7 +147,7 @@ pub(super) fn books_of(summary: &Summary) -> Vec<String> {
     let mut lines = books::balance(&summary.ledger, transport);
     lines.extend(books::losses(&summary.ledger, &summary.run));
     if summary.self_cost.programs > 0 {
-        lines.push(books::self_cost(&summary.self_cost, &summary.run));
+        lines.push(books::self_cost(&summary.self_cost, summary.ledger.slots, &summary.run));
     }
     lines
 }
@@ -245,7 +245,7 @@ fn conclusion(text: &mut String, summary: &Summary, style: Style) {
     }
     // A recording that was cut short does not tell it.
     if summary.self_cost.programs > 0 {
-        let cost = books::self_cost(&summary.self_cost, &summary.run);
+        let cost = books::self_cost(&summary.self_cost, summary.ledger.slots, &summary.run);
         paragraph(text, &cost, 2, style, Style::plain);
     }
 }
