@@ -42,6 +42,9 @@ use crate::{
 /// How often the ring buffer is looked at.
 const RING_POLL: Duration = Duration::from_millis(10);
 
+/// How often records of stalls are read at least.
+const RECORDS_POLL: Duration = Duration::from_secs(1);
+
 /// A run under way.
 pub(super) struct Session {
     tracer: Tracer,
@@ -123,6 +126,9 @@ impl Session {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut polls = time::interval(RING_POLL);
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Long intervals must not let records pile up until their ring is full.
+        let mut reads = time::interval(RECORDS_POLL.min(args.interval));
+        reads.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = args.duration.map(|duration| time::Instant::now() + duration);
         let records = self.tracer.attached().records_fd()?;
         // SAFETY: an `OwnedFd` stands for one and the same open descriptor as long as it lives.
@@ -143,6 +149,7 @@ impl Session {
                 }
                 _ = ticks.tick() => self.interval()?,
                 _ = polls.tick(), if has_events => self.drain(),
+                _ = reads.tick() => self.tracer.drain_records(),
                 ready = records.readable() => {
                     self.tracer.drain_records();
                     ready.context("wait for the ring buffer of stalls")?.clear_ready();
