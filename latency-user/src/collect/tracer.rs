@@ -23,9 +23,9 @@ use super::{
 use crate::{
     host::cpus,
     kernel::{
-        addresses,
         attached::Attached,
         hooks::Turn,
+        kallsyms,
         loader::{self, Settings},
         plan::{self, Choice, Failures, KernelFacts},
     },
@@ -215,7 +215,7 @@ impl Tracer {
         if let Some(failure) = self.sampling_failure() {
             return Some(format!("no stacks: {failure}"));
         }
-        addresses::are_hidden().then(|| {
+        kallsyms::are_hidden().then(|| {
             "stacks show addresses: the kernel hides its symbols (kernel.kptr_restrict)".into()
         })
     }

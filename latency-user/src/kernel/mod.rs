@@ -7,6 +7,7 @@ pub mod attached;
 pub mod btf;
 pub mod hooks;
 pub mod instance;
+pub mod kallsyms;
 pub mod loader;
 pub mod mapped;
 pub mod misses;
