@@ -33,7 +33,7 @@ use crate::{
         distribution::Distribution,
         filter::Filter,
         ledger::{Ledger, ProgramBooks},
-        run::{ProbeUse, Transport},
+        run::{DEFAULT_THRESHOLD_NS, ProbeUse, Transport},
         series::Series,
         stall::Stack,
     },
@@ -54,6 +54,17 @@ pub const DEFAULT_SAMPLE_HZ: u64 = 997;
 
 /// More stalls in a second are no single stalls any more.
 pub const DEFAULT_RECORDS_PER_SECOND: u64 = 1000;
+
+/// Slow calls of `tcp_collapse`: below a stall, because several of them may make one.
+pub const DEFAULT_COLLAPSE_THRESHOLD_NS: u64 = 500_000;
+
+/// Events that the ring buffer has room for.
+pub const DEFAULT_RING_EVENTS: u32 = 1 << 18;
+
+/// The stages that are timed unless others are asked for: all but the optional one.
+pub fn default_stages() -> Vec<Stage> {
+    Stage::ALL.into_iter().filter(|stage| *stage != Stage::Softirq).collect()
+}
 
 /// Room in the ring buffer of reports for each CPU, and the least that it has, bytes.
 const RECORD_BYTES_PER_CPU: u32 = 128 << 10;
@@ -92,16 +103,16 @@ impl Config {
     /// All stages but the optional one, by the best methods, with the command line's defaults.
     pub fn new() -> Self {
         Self {
-            stages: Stage::ALL.into_iter().filter(|stage| *stage != Stage::Softirq).collect(),
+            stages: default_stages(),
             by_name: false,
             choice: Choice::Auto,
-            threshold_ns: 1_000_000,
+            threshold_ns: DEFAULT_THRESHOLD_NS,
             transport: Transport::Maps,
-            ring_events: 1 << 18,
+            ring_events: DEFAULT_RING_EVENTS,
             slots: None,
             log: false,
             sample_hz: DEFAULT_SAMPLE_HZ,
-            collapse_threshold_ns: 500_000,
+            collapse_threshold_ns: DEFAULT_COLLAPSE_THRESHOLD_NS,
             records_per_second: DEFAULT_RECORDS_PER_SECOND,
             record_bytes: None,
         }

@@ -25,15 +25,12 @@ use crate::model::{
     failure::Failure,
     interval::Interval,
     ledger::{Ledger, ProgramBooks, RecordBooks, StageBooks},
-    run::{ProbeUse, Run, Sampling, Transport},
+    run::{DEFAULT_THRESHOLD_NS, ProbeUse, Run, Sampling, Transport},
     source::Source,
     stall::Stack,
     stall_totals::StallTotals,
     summary::{SelfCost, SeriesSummary, Stalls, Summary},
 };
-
-/// What runs have that say nothing of it, as other programs' logs: the default of `trace`.
-pub const DEFAULT_THRESHOLD_NS: u64 = 1_000_000;
 
 /// The sum of recordings.
 #[derive(Default)]
@@ -225,6 +222,7 @@ impl Merge {
             started_at: humantime::format_rfc3339_millis(began_at).to_string(),
             duration_s: self.traced_us as f64 / 1e6,
             ifaces: self.ifaces.iter().cloned().collect(),
+            // Logs of other programs alone do not tell.
             threshold_ns: self.threshold_ns.unwrap_or(DEFAULT_THRESHOLD_NS),
             transport: match (self.transports.len(), self.transports.first()) {
                 (1, Some(only)) => *only,
