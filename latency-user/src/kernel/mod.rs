@@ -5,6 +5,8 @@
 pub mod addresses;
 pub mod attached;
 pub mod btf;
+#[cfg(test)]
+mod btf_sample;
 pub mod hooks;
 pub mod instance;
 pub mod kallsyms;
