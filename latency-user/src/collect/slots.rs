@@ -95,8 +95,8 @@ mod tests {
         let still = needed(256, &[nic(64)], &interrupts(256, 1), 512 * GIB);
         let balanced = needed(256, &[nic(64)], &interrupts(256, 20), 512 * GIB);
         // 64 queues, each with its IRQ on as many CPUs.
-        assert!(still >= 64 + 64 && still < 1024, "{still}");
-        assert!(balanced >= 64 + 64 * 20 && balanced < MOST as u32, "{balanced}");
+        assert!((64 + 64..1024).contains(&still), "{still}");
+        assert!((64 + 64 * 20..MOST as u32).contains(&balanced), "{balanced}");
     }
 
     #[test]

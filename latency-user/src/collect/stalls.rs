@@ -9,8 +9,8 @@ use std::{
 
 use latency_common::{
     record::{
-        COLLAPSE_BOOKS, CollapseRecord, HARD_IRQS, NO_ROW, RECORD_BOOKS, SAMPLE_BOOKS, SocketBefore,
-        StallRecord, TaskRecord,
+        COLLAPSE_BOOKS, CollapseRecord, HARD_IRQS, NO_ROW, RECORD_BOOKS, SAMPLE_BOOKS,
+        SocketBefore, StallRecord, TaskRecord,
     },
     stage::{Stage, VECTOR_NAMES},
     state::{Cycle, POLLS},
@@ -400,7 +400,8 @@ mod tests {
     #[test]
     fn a_task_that_a_softirq_interrupted_holds_nothing() {
         let task = |comm: &str| Task { pid: 7, comm: comm.into() };
-        let frames = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let frames =
+            |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let mut found = Found::default();
         for run in ["handle_softirqs", "__do_softirq", "__softirqentry_text_start"] {
             found.add(&frames(&["tcp_collapse", run, "do_softirq", "ksys_write"]), task("writer"));
@@ -443,7 +444,8 @@ mod tests {
 
     #[test]
     fn data_behind_a_gap_has_no_ratio() {
-        let before = SocketBefore { rmem_alloc: 4096, payload_bytes: 1024, ..SocketBefore::default() };
+        let before =
+            SocketBefore { rmem_alloc: 4096, payload_bytes: 1024, ..SocketBefore::default() };
         assert_eq!(payload_ratio(CollapsedQueue::InOrder, &before), Some(0.25));
         assert_eq!(payload_ratio(CollapsedQueue::OutOfOrder, &before), None);
         assert_eq!(payload_ratio(CollapsedQueue::InOrder, &SocketBefore::default()), None);

@@ -118,8 +118,9 @@ pub struct SocketTotal {
     pub sum_ns: u64,
     /// The longest, ns.
     pub max_ns: u64,
-    /// Which queue the longest call collapsed.
-    pub worst_queue: CollapsedQueue,
+    /// Which queue the longest call collapsed; absent in recordings that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worst_queue: Option<CollapsedQueue>,
     /// The socket before the longest call.
     pub worst: SocketState,
 }

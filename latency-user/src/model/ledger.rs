@@ -140,11 +140,7 @@ impl StageBooks {
         let Counted { recorded, over_threshold, open, events: received, .. } = counted;
         let records = RecordBooks::new(records, counted.records);
         let unknown = if in_rows { 0 } else { cpus.ring_dropped };
-        let ended = recorded
-            + open
-            + cpus.begins_without_end
-            + cpus.backwards
-            + unknown;
+        let ended = recorded + open + cpus.begins_without_end + cpus.backwards + unknown;
         let mut books = Self {
             stage: stage.name().into(),
             begins: cpus.begins,

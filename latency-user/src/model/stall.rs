@@ -1,9 +1,15 @@
 //! Stalls: single intervals at or above the threshold, and what they were spent in.
 
+use std::borrow::Cow;
+
 use latency_common::stage::Stage;
 use serde::{Deserialize, Serialize};
 
-use super::{culprits::Culprit, place::Place, stage_name};
+use super::{
+    culprits::{Culprit, culprits},
+    place::Place,
+    stage_name,
+};
 
 /// One stall.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +44,17 @@ pub struct Stall {
     /// Where the samples were, most frequent first, as far as they are told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stacks: Vec<Stack>,
+}
+
+impl Stall {
+    /// The functions that it was spent in, worst first; of a recording that does not tell, by the
+    /// stacks that it has.
+    pub fn spent_in(&self) -> Cow<'_, [Culprit]> {
+        match self.culprits.as_slice() {
+            [] => culprits(&self.stacks).into(),
+            told => told.into(),
+        }
+    }
 }
 
 /// How one run of `net_rx_action` was spent. Polls, `more_polls_ns` and `rest_ns` add up to the

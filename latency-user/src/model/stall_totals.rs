@@ -86,7 +86,7 @@ impl StallTotals {
             calls: 0,
             sum_ns: 0,
             max_ns: 0,
-            worst_queue: collapse.queue,
+            worst_queue: Some(collapse.queue),
             worst: collapse.before,
         });
         total.calls += 1;
@@ -96,7 +96,7 @@ impl StallTotals {
         }
         if collapse.duration_ns > total.max_ns {
             total.max_ns = collapse.duration_ns;
-            total.worst_queue = collapse.queue;
+            total.worst_queue = Some(collapse.queue);
             total.worst = collapse.before;
         }
     }

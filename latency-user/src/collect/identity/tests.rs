@@ -51,11 +51,8 @@ impl Case {
             .zip(&self.netlink_queues)
             .map(|(queue, napi_id)| RxQueue { queue, napi_id: *napi_id })
             .collect();
-        let instances = self
-            .netlink_instances
-            .iter()
-            .map(|id| NapiInstance { id: *id, irq: None })
-            .collect();
+        let instances =
+            self.netlink_instances.iter().map(|id| NapiInstance { id: *id, irq: None }).collect();
         let evidence = Evidence {
             own_netns: OWN,
             interfaces: std::slice::from_ref(&self.interface),
@@ -70,8 +67,7 @@ impl Case {
         };
         let named: Vec<_> = self.slots.iter().map(number).collect();
         assert_eq!(named, self.expected, "{}", self.name);
-        let settled: Vec<_> =
-            self.slots.iter().map(|slot| is_settled(slot, &evidence)).collect();
+        let settled: Vec<_> = self.slots.iter().map(|slot| is_settled(slot, &evidence)).collect();
         assert_eq!(settled, self.settled, "{}: settled", self.name);
     }
 }
@@ -198,8 +194,7 @@ fn order_names_the_queue() {
     let claims = vec![slot(8, Some(2)), slot(9, Some(2))];
     virtio("two claim one queue, so order is in doubt too", 2, claims).check();
     let mixed = vec![conflicting(slot(8, Some(2))), slot(9, Some(0))];
-    Case { expected: vec![Some(0), Some(1)], ..virtio("packets say nothing", 2, mixed) }
-        .check();
+    Case { expected: vec![Some(0), Some(1)], ..virtio("packets say nothing", 2, mixed) }.check();
 }
 
 #[test]
@@ -216,10 +211,8 @@ fn packets_are_watched_while_they_can_tell() {
 /// Everything known of a virtio interface with two queues and their IRQs.
 fn name(slot: &SlotInfo) -> Queue {
     let queues = [8, 9].into_iter().zip(0..);
-    let queues =
-        queues.map(|(id, queue)| RxQueue { queue, napi_id: Some(id) }).collect::<Vec<_>>();
-    let instances =
-        vec![NapiInstance { id: 8, irq: Some(38) }, NapiInstance { id: 9, irq: None }];
+    let queues = queues.map(|(id, queue)| RxQueue { queue, napi_id: Some(id) }).collect::<Vec<_>>();
+    let instances = vec![NapiInstance { id: 8, irq: Some(38) }, NapiInstance { id: 9, irq: None }];
     let evidence = Evidence {
         own_netns: OWN,
         interfaces: &[interface("eth0", 2, true)],

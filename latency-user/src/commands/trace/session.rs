@@ -259,12 +259,7 @@ impl Session {
         let usage = usage::of_this_process();
         Summary {
             run: self.run.clone(),
-            stalls: Stalls::new(
-                self.run.threshold_ns,
-                &series,
-                &self.totals,
-                tcp,
-            ),
+            stalls: Stalls::new(self.run.threshold_ns, &series, &self.totals, tcp),
             series,
             ledger,
             self_cost: SelfCost {

@@ -48,13 +48,8 @@ fn of(values: impl IntoIterator<Item = u64>) -> Distribution {
 }
 
 fn queue(napi_id: u32) -> Series {
-    let queue = Queue::Device {
-        iface: "a,b c".into(),
-        netns: None,
-        queue: Some(2),
-        napi_id,
-        irq: None,
-    };
+    let queue =
+        Queue::Device { iface: "a,b c".into(), netns: None, queue: Some(2), napi_id, irq: None };
     Series { stage: Stage::NapiPoll, owner: Owner::Queue(queue) }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Figure, Recording, share, svg};
 use crate::{
     model::{
-        collapse::{Collapse, SocketOwner, SocketTotal},
+        collapse::{Collapse, CollapsedQueue, SocketOwner, SocketTotal},
         culprits::Culprit,
         place::Place,
         stall::{Holders, Stall, TaskShare},
@@ -130,8 +130,9 @@ fn place(place: &Place, cpu: u32) -> String {
 
 fn spent(stall: &Stall) -> String {
     let mut parts = Vec::new();
-    if !stall.culprits.is_empty() {
-        parts.push(format!("in {}", functions(&stall.culprits, FUNCTIONS)));
+    let culprits = stall.spent_in();
+    if !culprits.is_empty() {
+        parts.push(format!("in {}", functions(&culprits, FUNCTIONS)));
     }
     if let Some(net_rx) = &stall.net_rx {
         parts.extend(net_rx.wait_ns.map(|ns| format!("waited {} before", duration(ns))));
@@ -190,7 +191,7 @@ pub(super) fn sockets(sockets: &[SocketTotal]) -> Vec<Vec<String>> {
             duration(one.sum_ns),
             duration(one.max_ns),
             format!("{} of {}", bytes(one.worst.rmem_alloc), bytes(one.worst.rcvbuf)),
-            one.worst_queue.name().to_owned(),
+            one.worst_queue.map_or("-", CollapsedQueue::name).to_owned(),
             one.worst.payload_ratio.map_or("-".into(), share),
         ]
     };

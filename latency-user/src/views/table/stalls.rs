@@ -105,9 +105,9 @@ fn story(stall: &Stall, sampling: &Sampling) -> String {
     if let Some(rx_wait) = &stall.rx_wait {
         parts.extend(holders_story(rx_wait));
     }
-    parts.push(match stall.culprits.as_slice() {
-        found @ [_, ..] => {
-            format!("in {} ({})", shares(found, FUNCTIONS), counted(stall.samples, "sample"))
+    parts.push(match stall.spent_in() {
+        found if !found.is_empty() => {
+            format!("in {} ({})", shares(&found, FUNCTIONS), counted(stall.samples, "sample"))
         }
         _ if sampling.hz == 0 => "no stack: none were taken".into(),
         _ if stall.stage == Stage::Irq => "no stack: interrupts were off".into(),
@@ -183,6 +183,8 @@ fn socket_story(total: &SocketTotal) -> String {
     let socket = &total.socket;
     let owner = total.owner.as_ref().map(owner).unwrap_or_else(|| "no process found".into());
     let state = &total.worst;
+    let queue = total.worst_queue.map(|queue| format!(", of its {}", queue.name()));
+    let queue = queue.unwrap_or_default();
     let data = match state.payload_ratio {
         Some(ratio) => {
             format!(" held {} of data ({:.1} %)", bytes(state.payload_bytes.into()), ratio * 100.0)
@@ -190,14 +192,13 @@ fn socket_story(total: &SocketTotal) -> String {
         None => format!(", {} of data unread in sequence", bytes(state.payload_bytes.into())),
     };
     format!(
-        "{} from {}, {owner}: {}, {}, longest {}, of its {}; before that one {} of {} receive \
+        "{} from {}, {owner}: {}, {}, longest {}{queue}; before that one {} of {} receive \
          buffer{data}.",
         socket.local,
         socket.remote,
         counted(total.calls, "call"),
         duration(total.sum_ns),
         duration(total.max_ns),
-        total.worst_queue.name(),
         bytes(state.rmem_alloc),
         bytes(state.rcvbuf),
     )
@@ -216,7 +217,8 @@ fn owner(owner: &SocketOwner) -> String {
 }
 
 fn pressure_story(pressure: &TcpPressure) -> String {
-    let ended = if pressure.ended { " It ended: what came after the last look is missing." } else { "" };
+    let ended =
+        if pressure.ended { " It ended: what came after the last look is missing." } else { "" };
     format!(
         "Network namespace {}: {} of receive buffers, {} collapsed into others, {} dropped.{ended}",
         pressure.netns,
@@ -257,15 +259,14 @@ pub(super) fn limited(summary: &Summary) -> Option<String> {
     let books = || ledger.stages.iter().map(|books| &books.records);
     let sum = |of: fn(&RecordBooks) -> u64| books().map(of).sum::<u64>();
     let stalls = missing("stall", sum(|one| one.limited), sum(|one| one.dropped));
-    let calls = missing("slow tcp_collapse call", ledger.collapses.limited, ledger.collapses.dropped);
-    let mut sentences: Vec<String> = [stalls, calls]
-        .into_iter()
-        .flatten()
-        .map(|what| format!("{what}."))
-        .collect();
+    let calls =
+        missing("slow tcp_collapse call", ledger.collapses.limited, ledger.collapses.dropped);
+    let mut sentences: Vec<String> =
+        [stalls, calls].into_iter().flatten().map(|what| format!("{what}.")).collect();
     if ledger.samples.dropped > 0 {
         let samples = counted(ledger.samples.dropped, "sample");
-        sentences.push(format!("{samples} of stacks found the ring buffer full: not in the shares."));
+        sentences
+            .push(format!("{samples} of stacks found the ring buffer full: not in the shares."));
     }
     (!sentences.is_empty()).then(|| format!("  {}", sentences.join(" ")))
 }

@@ -140,7 +140,8 @@ fn broken_books_show_their_sums() {
             ..StageLedger::default()
         };
         let records = RecordLedger { submitted: 7, dropped: 3, limited: 2, ..Default::default() };
-        let counted = Counted { recorded: 990, over_threshold: 20, open: 2, events: 39, records: 6 };
+        let counted =
+            Counted { recorded: 990, over_threshold: 20, open: 2, events: 39, records: 6 };
         let broken = StageBooks::new(Stage::NetRx, &cpus, &records, counted, false);
         summary.run.transport = Transport::Ring;
         summary.ledger = Ledger {
