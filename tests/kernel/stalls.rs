@@ -50,7 +50,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Emulated, everything takes longer, and what is to be long must be longer.
-fn stretched(ms: u64) -> Duration {
+pub(crate) fn stretched(ms: u64) -> Duration {
     Duration::from_millis(if in_vm() { 5 * ms } else { ms })
 }
 
