@@ -63,7 +63,7 @@ const HELPER_PREFIXES: [&str; 42] = [
 ];
 
 /// Helpers by their whole names, where others that begin alike are answers.
-const HELPERS: [&str; 73] = [
+const HELPERS: [&str; 82] = [
     "memcmp",
     "copy_page",
     "copy_page_to_iter",
@@ -134,6 +134,15 @@ const HELPERS: [&str; 73] = [
     "native_irq_return_iret",
     "pv_native_save_fl",
     "read_tsc",
+    "read_hpet",
+    "acpi_pm_read",
+    "kvm_clock_get_cycles",
+    "kvm_clock_read",
+    "pvclock_clocksource_read",
+    "pvclock_clocksource_read_nowd",
+    "xen_clocksource_get_cycles",
+    "read_hv_clock_tsc_cs",
+    "arch_counter_get_cntvct",
     "sched_clock",
     "sched_clock_cpu",
     "local_clock",
@@ -314,6 +323,9 @@ mod tests {
     fn time_in_helpers_goes_to_their_caller() {
         let frames = stack(&["memcpy_orig", "skb_copy_bits", "tcp_collapse", "tcp_data_queue"], 1);
         assert_eq!(culprit(&frames.frames), Some("tcp_collapse"));
+        // Where the time-stamp counter cannot be used, the clock is something slower.
+        let frames = stack(&["read_hpet", "bpf_ktime_get_ns", "bpf:stall_injector"], 1);
+        assert_eq!(culprit(&frames.frames), Some("bpf:stall_injector"));
         let frames = stack(&["read_tsc", "ktime_get"], 1);
         assert_eq!(culprit(&frames.frames), Some("read_tsc"));
         assert_eq!(culprit(&[]), None);
