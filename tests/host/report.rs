@@ -1,7 +1,8 @@
 //! Reports of recordings: those of version 1 read back, pages need nothing else, and a second
 //! implementation of HdrHistogram agrees.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+#![allow(clippy::print_stderr, reason = "a skip says why, before the harness counts it")]
 
 use std::{
     fs,
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::{Error, Result, ensure};
 use clap::Parser;
 use latency_common::stage::Stage;
 use latency_tests::{axe, python, tool};
@@ -24,10 +26,60 @@ use latency_user::{
     },
     recording::writer::Writer,
 };
+use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
 
 /// Recordings that the first version wrote. They stay as they are.
 const VERSION_1: [&str; 2] = ["idle-v1.hlog", "collapse-v1.hlog"];
+
+fn main() {
+    let arguments = Arguments::from_args();
+    // Nothing is installed to list the tests.
+    let skips = |needs: fn() -> Result<()>| match arguments.list {
+        true => None,
+        false => needs().err(),
+    };
+    let trials = [
+        trial("version_1_reads_back_as_its_run_said_it_was", None, version_1),
+        trial("pages_need_nothing_else", None, pages_need_nothing_else),
+        trial("an_hour_of_64_cpus_and_64_queues_fits_into_500_kb", None, hour_fits),
+        trial("chromium_has_nothing_to_say_about_a_page", skips(chromium), chromium_is_silent),
+        trial("axe_finds_no_fault_in_pages_light_and_dark", skips(axe_core), axe_finds_no_fault),
+        trial(
+            "a_second_implementation_writes_what_is_read_and_agrees_on_percentiles",
+            skips(hdrhistogram),
+            second_implementation,
+        ),
+    ];
+    libtest_mimic::run(&arguments, trials.into()).exit();
+}
+
+/// A test that is skipped, and says why, when `lacks` tells what is missing for it.
+fn trial(name: &str, lacks: Option<Error>, body: fn()) -> Trial {
+    if let Some(lacks) = &lacks {
+        eprintln!("skipped: {name}: {lacks:#}");
+    }
+    let ignored = lacks.is_some();
+    Trial::test(name, move || {
+        body();
+        Ok(())
+    })
+    .with_ignored_flag(ignored)
+}
+
+fn chromium() -> Result<()> {
+    ensure!(tool::exists("chromium"), "chromium is not installed");
+    Ok(())
+}
+
+fn axe_core() -> Result<()> {
+    chromium()?;
+    axe::script().map(drop)
+}
+
+fn hdrhistogram() -> Result<()> {
+    python::with_hdrhistogram().map(drop)
+}
 
 /// Runs `latency-user report` and gives what it wrote.
 fn report(files: &[&Path], format: &str) -> String {
@@ -69,8 +121,7 @@ fn assert_contains(new: &Value, old: &Value, at: &str) {
     }
 }
 
-#[test]
-fn version_1_reads_back_as_its_run_said_it_was() {
+fn version_1() {
     for name in VERSION_1 {
         let path = python::script(name);
         let text = fs::read_to_string(&path).unwrap();
@@ -87,7 +138,6 @@ fn assert_needs_nothing(page: &str) {
     }
 }
 
-#[test]
 fn pages_need_nothing_else() {
     let files = VERSION_1.map(python::script);
     let both: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
@@ -162,8 +212,7 @@ fn hour(path: &Path) {
     }
 }
 
-#[test]
-fn an_hour_of_64_cpus_and_64_queues_fits_into_500_kb() {
+fn hour_fits() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("hour.hlog");
     hour(&path);
@@ -172,12 +221,7 @@ fn an_hour_of_64_cpus_and_64_queues_fits_into_500_kb() {
     assert!(page.len() < 500_000, "{} bytes", page.len());
 }
 
-#[test]
-fn chromium_has_nothing_to_say_about_a_page() {
-    if !tool::exists("chromium") {
-        eprintln!("skipped: chromium is not installed");
-        return;
-    }
+fn chromium_is_silent() {
     let output = browse(&report(&[&python::script(VERSION_1[1])], "html"), &[]);
     assert!(output.status.success(), "chromium ended with {}", output.status);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -212,19 +256,8 @@ const RUN_AXE: &str = "document.querySelectorAll('details').forEach(one => one.o
             ': ' + broken.join('; ') + ' end of axe';
     });";
 
-#[test]
-fn axe_finds_no_fault_in_pages_light_and_dark() {
-    if !tool::exists("chromium") || !tool::exists("npm") {
-        eprintln!("skipped: chromium or npm is not installed");
-        return;
-    }
-    let axe = match axe::script() {
-        Ok(script) => script,
-        Err(error) => {
-            eprintln!("skipped: axe-core cannot be had: {error:#}");
-            return;
-        }
-    };
+fn axe_finds_no_fault() {
+    let axe = axe::script().unwrap();
     let file = python::script(VERSION_1[1]);
     let file = file.as_path();
     for files in [&[file][..], &[file, file]] {
@@ -243,15 +276,8 @@ fn axe_finds_no_fault_in_pages_light_and_dark() {
     }
 }
 
-#[test]
-fn a_second_implementation_writes_what_is_read_and_agrees_on_percentiles() {
-    let python = match python::with_hdrhistogram() {
-        Ok(python) => python,
-        Err(error) => {
-            eprintln!("skipped: Python's HdrHistogram cannot be had: {error:#}");
-            return;
-        }
-    };
+fn second_implementation() {
+    let python = python::with_hdrhistogram().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let (log, theirs) = (directory.path().join("log.hlog"), directory.path().join("log.hgrm"));
     let output = Command::new(python)

@@ -60,7 +60,8 @@ fn tracer(stages: &[Stage], method: Method) -> Result<Tracer> {
 
 const STALL: Duration = Duration::from_millis(20);
 
-/// The programs of each method of each stage load, attach, and balance their books.
+/// The programs of each method of each stage load, attach, and balance their books; so do the
+/// sampler and the packet probe beside them.
 fn every_method() -> Result<()> {
     namespace::run(|| {
         for stage in Stage::ALL {
@@ -72,6 +73,9 @@ fn every_method() -> Result<()> {
                     continue;
                 }
                 let mut tracer = tracer(&[stage], method).with_context(what)?;
+                ensure!(tracer.sampling_failure().is_none(), "{:?}", tracer.sampling_failure());
+                tracer.attached().watch_rx_queues().context("the packet probe")?;
+                ensure!(tracer.attached().watches_rx_queues(), "no packet probe");
                 load::udp(101)?;
                 let ledger = tracer.finish();
                 ensure!(ledger.balanced, "{}: {ledger:?}", what());

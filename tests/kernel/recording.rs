@@ -1,6 +1,6 @@
 //! Recordings of real runs: read by a second implementation of HdrHistogram, and after a kill.
 
-use std::{collections::BTreeMap, process::Command, time::SystemTime};
+use std::{collections::BTreeMap, path::Path, process::Command, time::SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
@@ -28,6 +28,7 @@ use crate::{
 pub(crate) fn trials() -> Vec<Trial> {
     [
         trial("recording::python_reads_the_same_buckets", Where::Host, &["python3"], buckets),
+        trial("recording::python_reads_what_trace_wrote", Where::Host, &["python3"], traced),
         trial(
             "recording::a_killed_tracer_leaves_it_readable",
             Where::Everywhere,
@@ -75,14 +76,7 @@ fn buckets() -> Result<()> {
         }
         Ok(tags)
     })?;
-    let output = Command::new(python)
-        .arg(python::script("read_recording.py"))
-        .arg(&path)
-        .output()
-        .context("run Python")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let read: BTreeMap<String, Value> = serde_json::from_slice(&output.stdout)?;
-    let theirs: Tags = read
+    let theirs: Tags = read_with(&python, &path)?
         .into_iter()
         .map(|(tag, histogram)| Ok((tag, serde_json::from_value(histogram["buckets"].clone())?)))
         .collect::<Result<_>>()?;
@@ -90,6 +84,48 @@ fn buckets() -> Result<()> {
     let stalls =
         ours.get("stage=napi_poll;q=backlog;cpu=0").or(ours.get("stage=napi_poll;q=backlog;cpu=1"));
     ensure!(stalls.is_some_and(|row| row.values().sum::<u64>() > 1000), "too little: {ours:?}");
+    Ok(())
+}
+
+/// What Python's HdrHistogram reads in a recording: by tag, `count` and `buckets`.
+fn read_with(python: &Path, recording: &Path) -> Result<BTreeMap<String, Value>> {
+    let output = Command::new(python)
+        .arg(python::script("read_recording.py"))
+        .arg(recording)
+        .output()
+        .context("run Python")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// The whole file of a real run, comments and all: Python counts what the run's summary says.
+fn traced() -> Result<()> {
+    let python = python::with_hdrhistogram()?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("run.hlog");
+    let text = path.to_string_lossy().into_owned();
+    let summary = namespace::run(|| {
+        // Every interval above 1 ns is a stall: the file has many of their comments.
+        let tracing = Tracing::start(&["--output", &text, "--threshold", "1ns"])?;
+        for packets in [5003, 4001, 3001] {
+            load::udp(packets)?;
+        }
+        tracing.summary()
+    })?;
+    let stalls = std::fs::read_to_string(&path)?.matches("\"kind\":\"stall\"").count();
+    ensure!(stalls > 100, "{stalls} stalls are told");
+    let read = read_with(&python, &path)?;
+    let runs = series(&summary, |one| one["stage"] == "net_rx");
+    ensure!(!runs.is_empty(), "{summary}");
+    let mut whole = 0;
+    for run in runs {
+        let theirs = &read[&format!("stage=net_rx;cpu={}", run["cpu"])];
+        ensure!(theirs["count"] == run["count"], "{run}: {}", theirs["count"]);
+        whole += run["count"].as_u64().context("no count")?;
+    }
+    ensure!(whole >= 5003 + 4001 + 3001, "{whole} runs");
+    let ours = summary["series"].as_array().map_or(0, Vec::len);
+    ensure!(read.len() == ours, "{} series, read {:?}", ours, read.keys());
     Ok(())
 }
 

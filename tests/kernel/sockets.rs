@@ -128,7 +128,7 @@ fn named(loopback: IpAddr) -> Result<()> {
     let fullest = told.iter().max_by_key(|told| told.rmem_alloc).context("never asked")?;
     let nearest = records
         .iter()
-        .map(|record| record.before.payload_ratio / fullest.ratio())
+        .filter_map(|record| Some(record.before.payload_ratio? / fullest.ratio()))
         .min_by(|a, b| (a - 1.0).abs().total_cmp(&(b - 1.0).abs()))
         .context("no ratio")?;
     ensure!((0.9..1.1).contains(&nearest), "{nearest} of {}: {records:?}", fullest.ratio());

@@ -60,8 +60,11 @@ impl Tracing {
     }
 
     fn spawn(arguments: &[&str], stderr: Stdio) -> Result<Self> {
+        let interval: &[&str] =
+            if arguments.contains(&"--interval") { &[] } else { &["--interval", "100ms"] };
         let mut child = latency_user()?
-            .args(["trace", "--format", "json", "--interval", "100ms"])
+            .args(["trace", "--format", "json"])
+            .args(interval)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

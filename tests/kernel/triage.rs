@@ -17,6 +17,9 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
+    injector::{Injector, MARKED_PORT},
+    queues::flow_of_each_queue,
+    stalls::stretched,
     suite::{Where, trial},
     tracing::latency_user,
 };
@@ -42,6 +45,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("triage::queues_without_gro", Where::Everywhere, &queues, without_gro),
         trial("triage::collapsing_receive_queues", Where::Host, &tcp, collapse),
         trial("triage::another_namespace_is_judged", Where::Host, &tcp, other_namespace),
+        trial("triage::stalls_are_traced_meanwhile", Where::Everywhere, &queues, traced),
         trial("triage::a_capture_is_judged_as_the_host", Where::Everywhere, &["tar"], capture),
     ]
     .into_iter()
@@ -286,6 +290,44 @@ fn without_gro() -> Result<()> {
         shell(&finding, "undo")?;
         let features = tool::run(&format!("ethtool -k {}", veth::RECEIVER))?;
         ensure!(features.contains("generic-receive-offload: off"), "{features}");
+        Ok(())
+    })
+}
+
+/// Stalls of a known length are in the short trace that triage takes, with the function.
+fn traced() -> Result<()> {
+    let spin = stretched(7);
+    namespace::run(|| {
+        load::pin_to(0)?;
+        veth::make(4)?;
+        let mut sender = veth::sender()?;
+        let flow = flow_of_each_queue(&mut sender, MARKED_PORT)?[0];
+        let mut injector = Injector::attach(spin)?;
+        let end = AtomicBool::new(false);
+        let stall = || {
+            load::pin_to(0)?;
+            while !end.load(Ordering::Relaxed) {
+                injector.stall(&mut sender, flow, 1)?;
+                thread::sleep(Duration::from_millis(20));
+            }
+            Ok(())
+        };
+        let judge = || {
+            let args = ["triage", "--format", "json", "--duration", "3s"];
+            Judged::parse(&latency_user()?.args(args).output()?)
+        };
+        let judged = beside(stall, &end, judge)?;
+        let finding = judged.expect("trace_stalls")?;
+        let number = |name: &str| {
+            let numbers = finding["numbers"].as_array().into_iter().flatten();
+            let mut named = numbers.filter(|one| one["what"].as_str() == Some(name));
+            named.next().and_then(|one| one["value"].as_f64())
+        };
+        let longest = finding["numbers"][0]["value"].as_f64().context("no number")?;
+        ensure!(longest >= spin.as_secs_f64() * 1e3, "{longest} ms: {finding}");
+        ensure!(number("stalls of net_rx") >= Some(5.0), "{finding}");
+        let seen = finding["seen"].as_str().unwrap_or_default();
+        ensure!(seen.contains("bpf:stall_injector"), "{finding}");
         Ok(())
     })
 }

@@ -9,12 +9,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{layers, process, setup, test, workspace};
+use crate::{layers, licences, process, setup, test, workspace};
 
 #[derive(clap::Args)]
 #[group(id = "ci")]
 pub(crate) struct Args {
-    /// Leave out the tests: formatting, lints, import directions and the eBPF build alone
+    /// Leave out the tests: formatting, lints, import directions, licences and the eBPF build alone
     #[arg(long)]
     lint: bool,
     #[command(flatten)]
@@ -28,6 +28,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     let mut steps: Vec<Step<'_>> = vec![
         ("formatting", &|| process::run(workspace::cargo().args(["fmt", "--all", "--check"]))),
         ("import directions", &|| succeeded(layers::main()?)),
+        ("licences", &|| succeeded(licences::main()?)),
         // Clippy compiles latency-user, whose build script needs the BPF toolchain.
         ("set-up", &|| setup::ensure(setup::Level::Build)),
         ("eBPF programs", &|| workspace::build_ebpf().map(drop)),

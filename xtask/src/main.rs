@@ -16,6 +16,7 @@ mod build_ebpf;
 mod ci;
 mod demo;
 mod layers;
+mod licences;
 mod process;
 mod run;
 mod setup;
@@ -46,6 +47,8 @@ enum Command {
     Vm(vm::Args),
     /// Check that imports in latency-user go one way only
     Layers,
+    /// Check that every dependency has a licence that deny.toml allows
+    Licences,
     /// Everything that must hold before a change goes in
     Ci(ci::Args),
 }
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::main(&args),
         Command::Vm(args) => vm::main(args),
         Command::Layers => layers::main(),
+        Command::Licences => licences::main(),
         Command::Ci(args) => ci::main(&args),
     };
     outcome.unwrap_or_else(|error| {

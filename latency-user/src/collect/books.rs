@@ -11,7 +11,7 @@ use super::{events::EventCounts, snapshot::Rows, stalls::StallCollector};
 use crate::{
     kernel::{attached::Attached, mapped::Mapped},
     model::{
-        ledger::{Counted, Ledger, ProgramBooks, RecordBooks, StageBooks},
+        ledger::{Counted, Ledger, ProgramBooks, RecordBooks, Slots, StageBooks},
         run::{Method, ProbeUse, Transport},
     },
 };
@@ -110,10 +110,11 @@ pub fn close(
     let begins = sum_begins(&attached.cpus);
     let sums = sum_cpus(&attached.cpus);
     let records = sum_records(&attached.cpus);
-    let mut recorded = [0; STAGES];
+    let (mut recorded, mut over_threshold) = ([0; STAGES], [0; STAGES]);
     for (index, row) in rows {
         if let Some(stage) = stage_of(*index, layout, &attached.slots) {
             recorded[stage as usize] += row.count();
+            over_threshold[stage as usize] += row.over_threshold;
         }
     }
     let mut received = [0; STAGES];
@@ -133,6 +134,7 @@ pub fn close(
             let counted = Counted {
                 begins: begins[at],
                 recorded: recorded[at],
+                over_threshold: over_threshold[at],
                 open: open(stage, method, attached),
                 events: received[at],
                 records: stalls.received[at],
@@ -141,8 +143,11 @@ pub fn close(
         })
         .collect();
     let of_records = |at: usize| RecordBooks::new(&records[at], stalls.received[at]);
+    let room = u64::from(layout.slots);
     Ledger {
         stages,
+        // The cursor also counts those that were asked for in vain.
+        slots: Slots { room, taken: attached.slot_cursor.word(0, 0).min(room) },
         malformed_events: events.malformed,
         rows_that_differ: (transport == Transport::Both).then_some(differing),
         collapses: of_records(COLLAPSE_BOOKS),

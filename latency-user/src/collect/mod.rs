@@ -9,6 +9,7 @@ pub mod events;
 pub mod identity;
 pub mod naming;
 pub mod samples;
+pub mod slots;
 pub mod snapshot;
 pub mod stalls;
 pub mod tracer;

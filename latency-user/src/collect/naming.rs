@@ -38,9 +38,8 @@ pub struct Naming {
     queue_irqs: BTreeMap<(u32, u32), u32>,
     slots: Vec<SlotInfo>,
     backlog_weight: Option<u32>,
-    /// The last name of each slot that said which RX queue it is. An instance that is gone (fewer
-    /// channels, interface down) keeps it: what it counted was that queue's.
-    known_queues: BTreeMap<usize, Queue>,
+    /// Whom each slot belongs to; made when the machine is looked at, not for each row.
+    owners: Vec<Option<(Stage, Owner)>>,
 }
 
 impl Naming {
@@ -63,7 +62,7 @@ impl Naming {
             instances: BTreeMap::new(),
             slots: Vec::new(),
             backlog_weight: kernel::backlog_weight(root),
-            known_queues: BTreeMap::new(),
+            owners: Vec::new(),
         };
         naming.ask_netlink();
         Ok(naming)
@@ -81,15 +80,12 @@ impl Naming {
         self.ask_netlink();
         self.queue_irqs = queue_irqs::queue_irqs(&self.interfaces, &self.interrupts);
         self.slots = (0..handed_out.min(slots.len())).map(|slot| slots.copy(slot)).collect();
-        let named: Vec<(usize, Queue)> = self
+        let mut known = std::mem::take(&mut self.owners).into_iter();
+        self.owners = self
             .slots
             .iter()
-            .enumerate()
-            .filter(|(_, slot)| slot.kind == SlotKind::Napi as u32)
-            .map(|(at, slot)| (at, identity::name_queue(slot, &self.evidence())))
-            .filter(|(_, queue)| matches!(queue, Queue::Device { queue: Some(_), .. }))
+            .map(|slot| keep_queue(known.next().flatten(), self.slot_owner(slot)))
             .collect();
-        self.known_queues.extend(named);
         Ok(())
     }
 
@@ -145,10 +141,7 @@ impl Naming {
         let (stage, owner) = match self.layout.owner(index) {
             RowOwner::Vector { cpu, vector } => (Stage::Softirq, Owner::Vector { vector, cpu }),
             RowOwner::Cpu { cpu, row } => (row.stage(), self.cpu_owner(cpu, row)),
-            RowOwner::Slot(slot) => {
-                let slot = slot as usize;
-                self.slot_owner(slot, self.slots.get(slot)?)?
-            }
+            RowOwner::Slot(slot) => self.owners.get(slot as usize)?.clone()?,
         };
         Some(Series { stage, owner })
     }
@@ -162,15 +155,10 @@ impl Naming {
         }
     }
 
-    fn slot_owner(&self, at: usize, slot: &SlotInfo) -> Option<(Stage, Owner)> {
+    fn slot_owner(&self, slot: &SlotInfo) -> Option<(Stage, Owner)> {
         match SlotKind::try_from(slot.kind).ok()? {
             SlotKind::Napi | SlotKind::NapiWithoutId => {
-                let queue = match identity::name_queue(slot, &self.evidence()) {
-                    Queue::Device { queue: None, .. } if self.known_queues.contains_key(&at) => {
-                        self.known_queues[&at].clone()
-                    }
-                    queue => queue,
-                };
+                let queue = identity::name_queue(slot, &self.evidence());
                 Some((Stage::NapiPoll, Owner::Queue(queue)))
             }
             SlotKind::Irq => {
@@ -205,5 +193,36 @@ impl Naming {
                 self.instances.insert(interface.index, instances);
             }
         }
+    }
+}
+
+/// The owner of today, unless only the one before said which RX queue it is. An instance that is
+/// gone (fewer channels, interface down) keeps its queue: what it counted was that queue's.
+fn keep_queue(
+    before: Option<(Stage, Owner)>,
+    now: Option<(Stage, Owner)>,
+) -> Option<(Stage, Owner)> {
+    let lost = matches!(now, Some((_, Owner::Queue(Queue::Device { queue: None, .. }))));
+    match before {
+        Some((_, Owner::Queue(Queue::Device { queue: Some(_), .. }))) if lost => before,
+        _ => now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(name: &str, queue: Option<u32>) -> Option<(Stage, Owner)> {
+        let queue = Queue::Device { iface: name.into(), netns: None, queue, napi_id: 7, irq: None };
+        Some((Stage::NapiPoll, Owner::Queue(queue)))
+    }
+
+    #[test]
+    fn a_queue_that_was_known_stays_known() {
+        assert_eq!(keep_queue(device("a", Some(1)), device("b", None)), device("a", Some(1)));
+        assert_eq!(keep_queue(device("a", Some(1)), device("b", Some(2))), device("b", Some(2)));
+        assert_eq!(keep_queue(device("a", None), device("b", None)), device("b", None));
+        assert_eq!(keep_queue(None, device("a", None)), device("a", None));
     }
 }

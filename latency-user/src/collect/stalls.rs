@@ -9,8 +9,8 @@ use std::{
 
 use latency_common::{
     record::{
-        COLLAPSE_BOOKS, CollapseRecord, HARD_IRQS, NO_ROW, RECORD_BOOKS, SAMPLE_BOOKS, StallRecord,
-        TaskRecord,
+        COLLAPSE_BOOKS, CollapseRecord, HARD_IRQS, NO_ROW, RECORD_BOOKS, SAMPLE_BOOKS,
+        SocketBefore, StallRecord, TaskRecord,
     },
     stage::{Stage, VECTOR_NAMES},
     state::{Cycle, POLLS},
@@ -25,7 +25,8 @@ use crate::{
     },
     model::{
         collapse::{Collapse, CollapsedQueue, Socket, SocketOwner, SocketState},
-        culprits::add_stack,
+        culprits::{add_stack, culprits},
+        filter::Filter,
         place::Place,
         stall::{
             CollapsePart, Holders, IrqPart, NetRxParts, PollPart, Stack, Stall, Task, TaskShare,
@@ -36,6 +37,11 @@ use crate::{
 
 /// Different stacks of one stall that are told.
 const STACKS: usize = 8;
+
+/// Functions that run softirqs, by the names that kernels have for them. Where `__do_softirq` opens
+/// its section it has a second name, which the kernel lists first.
+const SOFTIRQ_FRAMES: [&str; 4] =
+    ["handle_softirqs", "__do_softirq", "__softirqentry_text_start", "net_rx_action"];
 
 /// Sockets whose owners are remembered.
 const OWNERS: usize = 8192;
@@ -99,16 +105,23 @@ impl StallCollector {
         }
     }
 
-    /// Makes stalls of the records that came since the last call.
-    pub fn take(&mut self, context: &Context) -> Learned {
+    /// Makes stalls of the records that came since the last call, all of them, but with the stacks
+    /// of those alone that `filter` keeps; behind them, the stacks of the others.
+    pub fn take(&mut self, context: &Context, filter: &Filter) -> (Learned, Vec<Stack>) {
         let mut learned = Learned::default();
         let clock = WallClock::now();
         let mut records = std::mem::take(&mut self.stalls);
         // Before those around them: each CPU sends in the order of ends.
         records.sort_by_key(|record| record.end_ns);
+        let keeps = |record: &StallRecord| {
+            let stage = Stage::try_from(record.stage);
+            stage.is_ok_and(|stage| filter.keeps_place(stage, &place(record.row, context)))
+        };
+        let others;
+        (learned.stacks, others) = self.stacks(&records, keeps);
         for record in &records {
             let Ok(stage) = Stage::try_from(record.stage) else { continue };
-            learned.stalls.push(self.stall(stage, record, context, &clock, &mut learned.stacks));
+            learned.stalls.push(self.stall(stage, record, context, &clock));
         }
         self.samples.drop_old();
         let collapses = std::mem::take(&mut self.collapses);
@@ -116,7 +129,29 @@ impl StallCollector {
         for record in &collapses {
             learned.collapses.push(self.collapse(record, context, &clock));
         }
-        learned
+        (learned, others)
+    }
+
+    /// The stacks of the stalls that `keeps` wants, then those of the others. Each sample counts
+    /// once, although a poll's stall lies inside a run's.
+    fn stacks(
+        &mut self,
+        records: &[StallRecord],
+        keeps: impl Fn(&StallRecord) -> bool,
+    ) -> (Vec<Stack>, Vec<Stack>) {
+        let (kept, others): (Vec<&StallRecord>, Vec<&StallRecord>) =
+            records.iter().partition(|record| keeps(record));
+        let mut stacks_of = |records: Vec<&StallRecord>| {
+            let mut stacks = Vec::new();
+            for record in records {
+                let (begin, end) = (record.begin_ns, record.end_ns);
+                self.samples.between(record.cpu, begin, end, |sample| {
+                    add_stack(&mut stacks, &self.addresses.frames(&sample.frames), 1);
+                });
+            }
+            stacks
+        };
+        (stacks_of(kept), stacks_of(others))
     }
 
     fn stall(
@@ -125,25 +160,19 @@ impl StallCollector {
         record: &StallRecord,
         context: &Context,
         clock: &WallClock,
-        all_stacks: &mut Vec<Stack>,
     ) -> Stall {
         let addresses = &mut self.addresses;
         let mut stacks = Vec::new();
-        let mut tasks: Vec<TaskShare> = Vec::new();
-        let samples = self.samples.between(record.cpu, record.begin_ns, record.end_ns, |sample| {
-            add_stack(all_stacks, &addresses.frames(&sample.frames), 1);
-        });
+        let mut found = Found::default();
+        let samples = self.samples.between(record.cpu, record.begin_ns, record.end_ns, |_| ());
         for sample in &samples {
-            add_stack(&mut stacks, &addresses.frames(&sample.frames), 1);
-            let task = self::task(&sample.task);
-            match tasks.iter_mut().find(|share| share.task == task) {
-                Some(share) => share.samples += 1,
-                None => tasks.push(TaskShare { task, samples: 1 }),
-            }
+            let frames = addresses.frames(&sample.frames);
+            found.add(&frames, task(&sample.task));
+            add_stack(&mut stacks, &frames, 1);
         }
         stacks.sort_by_key(|stack| std::cmp::Reverse(stack.count));
+        let culprits = culprits(&stacks);
         stacks.truncate(STACKS);
-        tasks.sort_by_key(|share| std::cmp::Reverse(share.samples));
         Stall {
             at: clock.text(record.end_ns),
             begin_ns: record.begin_ns,
@@ -153,8 +182,9 @@ impl StallCollector {
             place: place(record.row, context),
             duration_ns: record.end_ns.saturating_sub(record.begin_ns),
             net_rx: (stage == Stage::NetRx).then(|| net_rx_parts(record, context)),
-            rx_wait: (stage == Stage::RxWait).then(|| holders(record, tasks, context)),
+            rx_wait: (stage == Stage::RxWait).then(|| holders(record, found, context)),
             samples: samples.len() as u64,
+            culprits,
             stacks,
         }
     }
@@ -193,9 +223,9 @@ impl StallCollector {
 
     fn collapse(&self, record: &CollapseRecord, context: &Context, clock: &WallClock) -> Collapse {
         let before = &record.before;
-        let payload_ratio = match before.rmem_alloc {
-            0 => 0.0,
-            memory => f64::from(before.payload_bytes) / f64::from(memory),
+        let queue = match record.out_of_order {
+            0 => CollapsedQueue::InOrder,
+            _ => CollapsedQueue::OutOfOrder,
         };
         let polled = (record.poll_row != NO_ROW).then(|| place(record.poll_row, context));
         Collapse {
@@ -210,10 +240,7 @@ impl StallCollector {
                 inode: record.inode,
             },
             owner: self.owners.get(&record.inode).cloned().flatten(),
-            queue: match record.out_of_order {
-                0 => CollapsedQueue::InOrder,
-                _ => CollapsedQueue::OutOfOrder,
-            },
+            queue,
             before: SocketState {
                 rmem_alloc: before.rmem_alloc.into(),
                 rcvbuf: before.rcvbuf.into(),
@@ -221,7 +248,7 @@ impl StallCollector {
                 window_clamp: before.window_clamp,
                 queue_len: before.queue_len,
                 payload_bytes: before.payload_bytes,
-                payload_ratio,
+                payload_ratio: payload_ratio(queue, before),
             },
             rmem_alloc_after: record.rmem_alloc_after.into(),
             polled,
@@ -266,7 +293,30 @@ fn polls(cycle: &Cycle, context: &Context) -> Vec<PollPart> {
     cycle.poll[..kept].iter().map(part).collect()
 }
 
-fn holders(record: &StallRecord, tasks: Vec<TaskShare>, context: &Context) -> Holders {
+/// Whom samples found on the CPU.
+#[derive(Default)]
+struct Found {
+    tasks: Vec<TaskShare>,
+    in_softirq: u64,
+}
+
+impl Found {
+    /// A task that a softirq interrupted does not hold the CPU: such a sample is the softirq's.
+    fn add(&mut self, frames: &[String], task: Task) {
+        if frames.iter().any(|frame| SOFTIRQ_FRAMES.contains(&frame.as_str())) {
+            self.in_softirq += 1;
+            return;
+        }
+        match self.tasks.iter_mut().find(|share| share.task == task) {
+            Some(share) => share.samples += 1,
+            None => self.tasks.push(TaskShare { task, samples: 1 }),
+        }
+    }
+}
+
+fn holders(record: &StallRecord, found: Found, context: &Context) -> Holders {
+    let Found { mut tasks, in_softirq } = found;
+    tasks.sort_by_key(|share| std::cmp::Reverse(share.samples));
     let of_this_wait = |held: &&latency_common::state::Held| held.wait == record.begin_ns;
     let mut vectors: Vec<VectorPart> = record
         .held
@@ -280,11 +330,18 @@ fn holders(record: &StallRecord, tasks: Vec<TaskShare>, context: &Context) -> Ho
     Holders {
         task: task(&record.task),
         tasks,
+        in_softirq,
         vectors,
         irqs: context.stages.contains(&Stage::Irq).then(|| {
             irqs.map_or_else(IrqPart::default, |held| IrqPart { runs: held.runs, ns: held.ns })
         }),
     }
+}
+
+/// How much of a socket's memory is data, where it can be told.
+fn payload_ratio(queue: CollapsedQueue, before: &SocketBefore) -> Option<f64> {
+    let told = queue == CollapsedQueue::InOrder && before.rmem_alloc != 0;
+    told.then(|| f64::from(before.payload_bytes) / f64::from(before.rmem_alloc))
 }
 
 fn task(record: &TaskRecord) -> Task {
@@ -338,6 +395,60 @@ mod tests {
         assert_eq!(address(INET6, &Ipv6Addr::LOCALHOST.octets(), 443).to_string(), "[::1]:443");
         let mapped = Ipv4Addr::new(10, 1, 2, 3).to_ipv6_mapped().octets();
         assert_eq!(address(INET6, &mapped, 1).to_string(), "10.1.2.3:1");
+    }
+
+    #[test]
+    fn a_task_that_a_softirq_interrupted_holds_nothing() {
+        let task = |comm: &str| Task { pid: 7, comm: comm.into() };
+        let frames =
+            |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let mut found = Found::default();
+        for run in ["handle_softirqs", "__do_softirq", "__softirqentry_text_start"] {
+            found.add(&frames(&["tcp_collapse", run, "do_softirq", "ksys_write"]), task("writer"));
+        }
+        found.add(&frames(&["crc32", "ksys_write"]), task("holder"));
+        found.add(&frames(&["ksys_write"]), task("holder"));
+        assert_eq!(found.in_softirq, 3);
+        assert_eq!(found.tasks, [TaskShare { task: task("holder"), samples: 2 }]);
+    }
+
+    #[test]
+    fn a_sample_of_a_stall_that_is_kept_is_not_one_of_the_others() {
+        let record = |row, begin_ns, end_ns| StallRecord {
+            kind: latency_common::record::RecordKind::Stall as u32,
+            stage: Stage::NetRx as u32,
+            cpu: 0,
+            row,
+            begin_ns,
+            end_ns,
+            task: TaskRecord::default(),
+            cycle: Cycle::default(),
+            held: Default::default(),
+        };
+        let mut collector = StallCollector::default();
+        for (at_ns, address) in [(300, 3), (700, 7), (800, 7)] {
+            let task = TaskRecord::default();
+            let sample =
+                records::Sample { cpu: 0, at_ns, since_ns: 100, task, frames: vec![address] };
+            collector.samples.add(sample);
+        }
+        // A poll inside a run that is kept, and one elsewhere.
+        let records = [record(2, 200, 400), record(1, 100, 500), record(2, 600, 900)];
+        let (kept, others) = collector.stacks(&records, |record| record.row == 1);
+        let told = |stacks: Vec<Stack>| -> Vec<(String, u64)> {
+            stacks.into_iter().map(|stack| (stack.frames.concat(), stack.count)).collect()
+        };
+        assert_eq!(told(kept), [("0x3".to_owned(), 1)]);
+        assert_eq!(told(others), [("0x7".to_owned(), 2)]);
+    }
+
+    #[test]
+    fn data_behind_a_gap_has_no_ratio() {
+        let before =
+            SocketBefore { rmem_alloc: 4096, payload_bytes: 1024, ..SocketBefore::default() };
+        assert_eq!(payload_ratio(CollapsedQueue::InOrder, &before), Some(0.25));
+        assert_eq!(payload_ratio(CollapsedQueue::OutOfOrder, &before), None);
+        assert_eq!(payload_ratio(CollapsedQueue::InOrder, &SocketBefore::default()), None);
     }
 
     #[test]

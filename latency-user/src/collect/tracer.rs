@@ -17,29 +17,29 @@ use super::{
     cost::{self, CostMeter, Weighed},
     events::EventCounts,
     naming::Naming,
+    slots,
     snapshot::{self, Rows},
     stalls::{Context, Learned, StallCollector},
 };
 use crate::{
-    host::{cpus, interfaces, interrupts::Interrupts},
+    host::cpus,
     kernel::{
-        addresses,
         attached::Attached,
         hooks::{self, Turn},
+        kallsyms,
         loader::{self, Settings},
         plan::{self, Choice, Failures, KernelFacts},
     },
     model::{
         cost::KernelCost,
         distribution::Distribution,
+        filter::Filter,
         ledger::{Ledger, ProgramBooks},
-        run::{Method, ProbeUse, Transport},
+        run::{DEFAULT_THRESHOLD_NS, Method, ProbeUse, Transport},
         series::Series,
+        stall::Stack,
     },
 };
-
-/// Slots beyond those that the machine's queues and IRQs can be seen to need.
-const SPARE_SLOTS: u32 = 64;
 
 /// Snapshots that the packet probe may stay attached for.
 const RX_QUEUE_WATCH: u32 = 10;
@@ -56,6 +56,17 @@ pub const DEFAULT_SAMPLE_HZ: u64 = 997;
 
 /// More stalls in a second are no single stalls any more.
 pub const DEFAULT_RECORDS_PER_SECOND: u64 = 1000;
+
+/// Slow calls of `tcp_collapse`: below a stall, because several of them may make one.
+pub const DEFAULT_COLLAPSE_THRESHOLD_NS: u64 = 500_000;
+
+/// Events that the ring buffer has room for.
+pub const DEFAULT_RING_EVENTS: u32 = 1 << 18;
+
+/// The stages that are timed unless others are asked for: all but the optional one.
+pub fn default_stages() -> Vec<Stage> {
+    Stage::ALL.into_iter().filter(|stage| *stage != Stage::Softirq).collect()
+}
 
 /// Room in the ring buffer of reports for each CPU, and the least that it has, bytes.
 const RECORD_BYTES_PER_CPU: u32 = 128 << 10;
@@ -94,16 +105,16 @@ impl Config {
     /// All stages but the optional one, by the best methods, with the command line's defaults.
     pub fn new() -> Self {
         Self {
-            stages: Stage::ALL.into_iter().filter(|stage| *stage != Stage::Softirq).collect(),
+            stages: default_stages(),
             by_name: false,
             choice: Choice::Auto,
-            threshold_ns: 1_000_000,
+            threshold_ns: DEFAULT_THRESHOLD_NS,
             transport: Transport::Maps,
-            ring_events: 1 << 18,
+            ring_events: DEFAULT_RING_EVENTS,
             slots: None,
             log: false,
             sample_hz: DEFAULT_SAMPLE_HZ,
-            collapse_threshold_ns: 500_000,
+            collapse_threshold_ns: DEFAULT_COLLAPSE_THRESHOLD_NS,
             records_per_second: DEFAULT_RECORDS_PER_SECOND,
             record_bytes: None,
         }
@@ -268,12 +279,17 @@ impl Tracer {
         self.uses.iter().any(|one| one.method.is_some() && !self.shed.contains(&one.stage))
     }
 
+    /// Why the sampler does not run, although it was wanted.
+    pub fn sampling_failure(&self) -> Option<&str> {
+        self.attached.sampler_failure.as_deref()
+    }
+
     /// Why stalls have no stacks, or less than they could have; `None`: they have all.
     pub fn sampling_caveat(&self) -> Option<String> {
-        if let Some(failure) = &self.attached.sampler_failure {
+        if let Some(failure) = self.sampling_failure() {
             return Some(format!("no stacks: {failure}"));
         }
-        addresses::are_hidden().then(|| {
+        kallsyms::are_hidden().then(|| {
             "stacks show addresses: the kernel hides its symbols (kernel.kptr_restrict)".into()
         })
     }
@@ -303,10 +319,16 @@ impl Tracer {
     /// What was learned of stalls since the last call. Comes after [`Self::interval`], which
     /// learns the names of new queues.
     pub fn learned(&mut self) -> Learned {
+        self.learned_of(&Filter::default()).0
+    }
+
+    /// As [`Self::learned`], but with the stacks of those stalls alone that `filter` keeps; behind
+    /// them, the stacks of the others.
+    pub fn learned_of(&mut self, filter: &Filter) -> (Learned, Vec<Stack>) {
         self.drain_records();
         let stages: Vec<Stage> =
             self.uses.iter().filter(|one| one.method.is_some()).map(|one| one.stage).collect();
-        self.stalls.take(&Context { naming: &self.naming, stages: &stages })
+        self.stalls.take(&Context { naming: &self.naming, stages: &stages }, filter)
     }
 
     /// What came since the last call, by series.
@@ -451,19 +473,14 @@ fn record_bytes_for(cpus: u32) -> u32 {
 /// Arranges the rows for this machine.
 fn layout(config: &Config) -> Result<RowLayout> {
     let root = Path::new("/");
+    let cpus = cpus::possible(root)?;
     let slots = match config.slots {
         Some(slots) => slots,
-        None => {
-            let queues: u32 = interfaces::list(root)?.iter().map(|one| one.rx_queues).sum();
-            let irqs =
-                Interrupts::read(root)?.lines.iter().filter(|one| one.number.is_some()).count();
-            // Queues and IRQs can appear while tracing (interface up, more channels).
-            2 * (queues + irqs as u32) + SPARE_SLOTS
-        }
+        None => slots::needed_here(root, cpus)?,
     };
     let rows_per_cpu = match config.stages.contains(&Stage::Softirq) {
         true => CPU_ROWS_WITH_VECTORS,
         false => CPU_ROWS,
     };
-    Ok(RowLayout { cpus: cpus::possible(root)?, rows_per_cpu, slots })
+    Ok(RowLayout { cpus, rows_per_cpu, slots })
 }

@@ -97,11 +97,12 @@ fn examine(stage: Stage, facts: &KernelFacts, cpus: u32, tried: bool) -> StageDi
         .map(|&method| {
             let at = hooks::attach_points(stage, method);
             let obstacle = facts.obstacle(stage, method);
+            let caveat = hooks::caveat(stage, method).map(str::to_owned);
             let (works, note) = match (obstacle, tried) {
                 (Some(obstacle), _) => (Some(false), Some(obstacle)),
-                (None, false) => (None, None),
+                (None, false) => (None, caveat),
                 (None, true) => match try_out(stage, method, facts, cpus) {
-                    Ok(()) => (Some(true), hooks::caveat(stage, method).map(str::to_owned)),
+                    Ok(()) => (Some(true), caveat),
                     Err(reason) => (Some(false), Some(reason)),
                 },
             };

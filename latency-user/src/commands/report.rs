@@ -14,8 +14,11 @@ use latency_common::stage::Stage;
 use super::{Console, output::Output};
 use crate::{
     compare::{Recorded, compare},
-    model::{distribution::Distribution, failure::Failure, source::Source, timeline::Timeline},
-    recording::{merge::DEFAULT_THRESHOLD_NS, whole::Whole},
+    model::{
+        distribution::Distribution, failure::Failure, run::DEFAULT_THRESHOLD_NS, source::Source,
+        timeline::Timeline,
+    },
+    recording::whole::Whole,
     views::{self, Style},
 };
 

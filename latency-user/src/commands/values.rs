@@ -1,18 +1,34 @@
 //! Values on the command line: durations, stages, probe methods, formats.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::LazyLock, time::Duration};
 
 use clap::ValueEnum;
 use clap_complete::CompletionCandidate;
 use latency_common::{bucket::MAX_VALUE, stage::Stage};
 
-use crate::{host::interfaces, kernel::plan::Choice, model::run::Transport};
+use crate::{
+    collect::tracer::DEFAULT_COLLAPSE_THRESHOLD_NS,
+    host::interfaces,
+    kernel::plan::Choice,
+    model::run::{DEFAULT_THRESHOLD_NS, Transport},
+};
 
 /// Longest stretch of time that makes sense for a run: more is taken for a slip.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Shortest time between two snapshots.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The threshold unless another is given.
+pub(crate) static THRESHOLD: LazyLock<String> = LazyLock::new(|| text(DEFAULT_THRESHOLD_NS));
+
+/// The threshold of slow collapses unless another is given.
+pub(crate) static COLLAPSE_THRESHOLD: LazyLock<String> =
+    LazyLock::new(|| text(DEFAULT_COLLAPSE_THRESHOLD_NS));
+
+fn text(ns: u64) -> String {
+    humantime::format_duration(Duration::from_nanos(ns)).to_string()
+}
 
 /// How results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -118,6 +134,12 @@ mod tests {
         }
         assert!(interval("1ms").is_err() && interval("10ms").is_ok());
         assert!(threshold("69s").is_err() && threshold("68s").is_ok());
+    }
+
+    #[test]
+    fn defaults_are_written_as_people_write_them() {
+        assert_eq!((THRESHOLD.as_str(), COLLAPSE_THRESHOLD.as_str()), ("1ms", "500us"));
+        assert_eq!(threshold(&THRESHOLD), Ok(Duration::from_millis(1)));
     }
 
     #[test]

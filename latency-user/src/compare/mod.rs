@@ -63,8 +63,9 @@ use crate::{
     model::{
         comparison::{Approach, Change, Comparison, Exceedance, Quantile, Row, Side, Verdict},
         distribution::Distribution,
+        run::DEFAULT_THRESHOLD_NS,
     },
-    recording::{merge::DEFAULT_THRESHOLD_NS, reader::RecordedInterval, whole::Whole},
+    recording::{reader::RecordedInterval, whole::Whole},
 };
 
 /// Thresholds that are looked at, as multiples of the recordings' own.

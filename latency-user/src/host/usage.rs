@@ -13,19 +13,10 @@ pub struct Usage {
 
 /// Asks the kernel (`getrusage`).
 pub fn of_this_process() -> Usage {
-    of(libc::RUSAGE_SELF)
-}
-
-/// CPU time of the calling thread.
-pub fn of_this_thread() -> Duration {
-    of(libc::RUSAGE_THREAD).cpu
-}
-
-fn of(who: libc::c_int) -> Usage {
     let mut usage = MaybeUninit::<libc::rusage>::uninit();
-    // SAFETY: `usage` has room for the struct; the call fails only for an invalid `who`.
+    // SAFETY: `usage` has room for the struct; the call fails only for an unknown first argument.
     let usage = unsafe {
-        if libc::getrusage(who, usage.as_mut_ptr()) != 0 {
+        if libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) != 0 {
             return Usage::default();
         }
         usage.assume_init()

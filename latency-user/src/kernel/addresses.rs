@@ -1,63 +1,105 @@
-//! Names for addresses in the kernel: `/proc/kallsyms`, eBPF programs included.
+//! Names for addresses in the kernel, those of modules and eBPF programs included.
 
 use std::{
-    fs::{self, File},
-    io::{BufRead, BufReader},
+    fs,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
-/// Where the kernel lists its symbols.
-const PATH: &str = "/proc/kallsyms";
+use super::kallsyms;
 
-/// How old a table must be before an address that it does not have is a reason to read it again:
-/// modules and eBPF programs come and go.
+/// How old a table must be before it is read again, because an address has no name in it or
+/// because modules came or went.
 const STALE: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether modules came or went. Where one is loaded right behind another,
+/// its functions would be taken for the last one of that.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// No function is longer, bytes: what lies further behind a symbol belongs to one that the table
-/// does not have, such as a module's that was loaded later.
+/// does not have, such as an eBPF program's that was loaded later.
 const LONGEST_FUNCTION: u64 = 1 << 20;
 
 /// The kernel's functions by their addresses; read when the first name is asked for.
-#[derive(Default)]
 pub struct Addresses {
-    /// Rising addresses, with where the name stands in `text`.
-    functions: Vec<(u64, u32, u16)>,
-    text: String,
+    root: PathBuf,
+    table: Table,
+    /// `/proc/modules` when the table was read: names and places of modules.
+    modules: String,
     read_at: Option<Instant>,
+    looked_at: Option<Instant>,
 }
 
-/// Whether the kernel hides addresses from this process (`kernel.kptr_restrict`), so that no
-/// function can be named. Looks at the first function only: the whole table is large, and begins
-/// with per-CPU symbols, some at 0, on kernels of x86 before 6.15.
-pub fn are_hidden() -> bool {
-    let Ok(file) = File::open(PATH) else { return true };
-    first_function(BufReader::new(file)).is_none_or(|address| address == 0)
-}
-
-/// The address of the first function of a table.
-fn first_function(table: impl BufRead) -> Option<u64> {
-    table.lines().map_while(Result::ok).find_map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        let address = u64::from_str_radix(words.next()?, 16).ok()?;
-        matches!(words.next()?, "t" | "T").then_some(address)
-    })
+impl Default for Addresses {
+    fn default() -> Self {
+        Self::of(PathBuf::from("/"))
+    }
 }
 
 impl Addresses {
+    /// Those of the kernel whose `/proc` lies below `root`.
+    fn of(root: PathBuf) -> Self {
+        let (table, modules) = (Table::default(), String::new());
+        Self { root, table, modules, read_at: None, looked_at: None }
+    }
+
     /// Names of the functions of a stack, deepest first. An address without one stays a number.
     pub fn frames(&mut self, addresses: &[u64]) -> Vec<String> {
-        let is_old = self.read_at.is_none_or(|at| at.elapsed() >= STALE);
-        if is_old && addresses.iter().any(|address| self.name(*address).is_none()) {
-            self.read();
+        self.frames_at(Instant::now(), addresses)
+    }
+
+    fn frames_at(&mut self, now: Instant, addresses: &[u64]) -> Vec<String> {
+        let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
+        if since(self.read_at).is_none_or(|age| age >= STALE) {
+            let unnamed = addresses.iter().any(|address| self.table.name(*address).is_none());
+            let look = since(self.looked_at).is_none_or(|ago| ago >= LOOK);
+            let modules = look.then(|| self.modules());
+            if look {
+                self.looked_at = Some(now);
+            }
+            if unnamed || modules.is_some_and(|modules| modules != self.modules) {
+                self.read(now);
+            }
         }
         let name = |(depth, address): (usize, &u64)| {
             // All but the deepest are return addresses, which may lie behind their function.
             let address = address.wrapping_sub(u64::from(depth > 0));
-            self.name(address).map_or_else(|| format!("{address:#x}"), readable)
+            self.table.name(address).map_or_else(|| format!("{address:#x}"), readable)
         };
         addresses.iter().enumerate().map(name).collect()
     }
 
+    fn read(&mut self, now: Instant) {
+        self.read_at = Some(now);
+        self.modules = self.modules();
+        // Without the file addresses stay numbers, which `kallsyms::are_hidden` tells of.
+        if let Ok(text) = kallsyms::read(&self.root) {
+            self.table = Table::parse(text);
+        }
+    }
+
+    /// Names and addresses of all modules; without counts of their users, which change often.
+    /// Empty where the kernel has none.
+    fn modules(&self) -> String {
+        let list = fs::read_to_string(self.root.join("proc/modules")).unwrap_or_default();
+        list.lines()
+            .map(|line| {
+                let mut words = line.split(' ');
+                let (name, place) = (words.next(), words.nth(4));
+                format!("{} {}\n", name.unwrap_or_default(), place.unwrap_or_default())
+            })
+            .collect()
+    }
+}
+
+/// Functions by rising addresses, with where each name stands in `text`.
+#[derive(Default)]
+struct Table {
+    functions: Vec<(u64, u32, u16)>,
+    text: String,
+}
+
+impl Table {
     fn name(&self, address: u64) -> Option<&str> {
         let at = self.functions.partition_point(|(start, ..)| *start <= address).checked_sub(1)?;
         let (start, from, length) = self.functions[at];
@@ -68,31 +110,15 @@ impl Addresses {
         self.text.get(from..from + usize::from(length))
     }
 
-    fn read(&mut self) {
-        self.read_at = Some(Instant::now());
-        // Without the file addresses stay numbers, which `are_hidden` tells of.
-        if let Ok(text) = fs::read_to_string(PATH) {
-            *self = Self { read_at: self.read_at, ..Self::parse(text) };
-        }
-    }
-
-    /// Lines such as `ffffffff81000000 T _stext [module]`; data and hidden addresses are left out.
+    /// Hidden addresses are left out.
     fn parse(text: String) -> Self {
         let mut functions = Vec::new();
         let base = text.as_ptr() as usize;
-        for line in text.lines() {
-            let mut words = line.split_ascii_whitespace();
-            let (Some(address), Some(kind), Some(name)) =
-                (words.next(), words.next(), words.next())
-            else {
-                continue;
-            };
-            let Ok(address) = u64::from_str_radix(address, 16) else { continue };
-            if address == 0 || !matches!(kind, "t" | "T" | "w" | "W") {
-                continue;
-            }
+        for kallsyms::Function { address, name } in kallsyms::functions(&text) {
             let from = name.as_ptr() as usize - base;
-            if let (Ok(from), Ok(length)) = (u32::try_from(from), u16::try_from(name.len())) {
+            if let (1.., Ok(from), Ok(length)) =
+                (address, u32::try_from(from), u16::try_from(name.len()))
+            {
                 functions.push((address, from, length));
             }
         }
@@ -100,7 +126,7 @@ impl Addresses {
         functions.sort_by_key(|(address, ..)| *address);
         functions.dedup_by_key(|(address, ..)| *address);
         functions.shrink_to_fit();
-        Self { functions, text, read_at: None }
+        Self { functions, text }
     }
 }
 
@@ -126,17 +152,24 @@ mod tests {
         ffffffffc0001000 t bpf_prog_6deef7357e7b4530_stall_injector\t[bpf]\n\
         nonsense\n";
 
+    fn told(text: &str, addresses: &[u64]) -> Vec<String> {
+        let mut all = Addresses::of("/nonexistent".into());
+        all.table = Table::parse(text.into());
+        all.frames(addresses)
+    }
+
     #[test]
     fn frames_have_the_name_of_the_function_around_them() {
-        let mut addresses = Addresses::parse(TEXT.into());
-        addresses.read_at = Some(Instant::now());
-        let frames = addresses.frames(&[
-            0xffff_ffff_8100_0100,
-            0xffff_ffff_c000_0010,
-            0xffff_ffff_c000_1000,
-            0xffff_ffff_c000_1008,
-            0x10,
-        ]);
+        let frames = told(
+            TEXT,
+            &[
+                0xffff_ffff_8100_0100,
+                0xffff_ffff_c000_0010,
+                0xffff_ffff_c000_1000,
+                0xffff_ffff_c000_1008,
+                0x10,
+            ],
+        );
         // A call at the end of a function returns to the begin of the next.
         let expected =
             ["tcp_collapse", "nft_do_chain", "nft_do_chain", "bpf:stall_injector", "0xf"];
@@ -145,24 +178,38 @@ mod tests {
 
     #[test]
     fn far_behind_a_symbol_is_another_function() {
-        let mut addresses = Addresses::parse(TEXT.into());
-        addresses.read_at = Some(Instant::now());
-        assert_eq!(addresses.frames(&[0xffff_ffff_c020_0000]), ["0xffffffffc0200000"]);
-    }
-
-    #[test]
-    fn symbols_before_the_first_function_tell_nothing() {
-        let percpu = format!("0000000000000000 A fixed_percpu_data\n{TEXT}");
-        assert_eq!(first_function(percpu.as_bytes()), Some(0xffff_ffff_8100_0000));
-        assert_eq!(first_function(&b"0000000000000000 T _stext\n"[..]), Some(0));
-        assert_eq!(first_function(&b""[..]), None);
+        assert_eq!(told(TEXT, &[0xffff_ffff_c020_0000]), ["0xffffffffc0200000"]);
     }
 
     #[test]
     fn hidden_addresses_are_no_names() {
         let hidden = "0000000000000000 T _stext\n0000000000000000 t tcp_collapse\n";
-        let mut addresses = Addresses::parse(hidden.into());
-        addresses.read_at = Some(Instant::now());
-        assert_eq!(addresses.frames(&[7]), ["0x7"]);
+        assert_eq!(told(hidden, &[7]), ["0x7"]);
+    }
+
+    #[test]
+    fn a_module_that_is_loaded_later_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let proc = folder.path().join("proc");
+        fs::create_dir(&proc).unwrap();
+        let write = |symbols: &str, modules: &str| {
+            fs::write(proc.join("kallsyms"), symbols).unwrap();
+            fs::write(proc.join("modules"), modules).unwrap();
+        };
+        let first = "nf_tables 300 1 - Live 0xffffffffc0000000\n";
+        write(TEXT, first);
+        let mut addresses = Addresses::of(folder.path().to_owned());
+        // Behind the last function of the first module, and inside the second one.
+        let address = [0xffff_ffff_c000_2010];
+        let begin = Instant::now();
+        assert_eq!(addresses.frames_at(begin, &address), ["bpf:stall_injector"]);
+
+        let text = format!("{TEXT}ffffffffc0002000 t virtnet_poll\t[virtio_net]\n");
+        // More users of a module are no other module.
+        write(&text, &first.replace(" 1 ", " 2 "));
+        assert_eq!(addresses.frames_at(begin + STALE, &address), ["bpf:stall_injector"]);
+        write(&text, &format!("virtio_net 200 0 - Live 0xffffffffc0002000\n{first}"));
+        assert_eq!(addresses.frames_at(begin + STALE, &address), ["bpf:stall_injector"]);
+        assert_eq!(addresses.frames_at(begin + STALE + LOOK, &address), ["virtnet_poll"]);
     }
 }

@@ -135,6 +135,11 @@ pub const fn caveat(stage: Stage, method: Method) -> Option<&'static str> {
             "approximate: from the end of the poll before it (or the softirq's entry) to its own \
              end; polls outside NET_RX (threaded NAPI, busy polling) cannot be timed",
         ),
+        // `napi_busy_loop` calls the driver's poll function itself.
+        (Stage::NapiPoll, Method::Fentry | Method::Kprobe) => Some(
+            "busy polls of processes (SO_BUSY_POLL, epoll) do not go through __napi_poll: they \
+             are not seen",
+        ),
         _ => None,
     }
 }

@@ -5,8 +5,11 @@
 pub mod addresses;
 pub mod attached;
 pub mod btf;
+#[cfg(test)]
+mod btf_sample;
 pub mod hooks;
 pub mod instance;
+pub mod kallsyms;
 pub mod loader;
 pub mod mapped;
 pub mod misses;

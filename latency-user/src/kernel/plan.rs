@@ -211,15 +211,21 @@ fn in_use(stage: Stage, method: Method, choice: Choice, passed_over: &[String]) 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::btf_sample, *};
 
-    fn facts() -> Option<KernelFacts> {
-        KernelFacts::gather().ok()
+    /// Of a kernel that has everything but hard IRQs and the function behind them.
+    fn facts() -> KernelFacts {
+        KernelFacts {
+            btf: btf_sample::btf(),
+            symbols: OnceCell::from(None),
+            has_kprobes: true,
+            for_aya: OnceCell::new(),
+        }
     }
 
     #[test]
     fn a_failed_method_is_passed_over_and_said() {
-        let Some(facts) = facts() else { return };
+        let facts = facts();
         let mut failures = Failures::new();
         for method in [Method::Fentry, Method::Kprobe] {
             failures.insert((Stage::NapiPoll, method), "refused".into());
@@ -231,8 +237,32 @@ mod tests {
     }
 
     #[test]
+    fn what_no_method_sees_of_polls_is_said() {
+        for (method, words) in [
+            (Method::Fentry, "busy polls of processes"),
+            (Method::Kprobe, "busy polls of processes"),
+            (Method::Tracepoint, "threaded NAPI, busy polling"),
+        ] {
+            let note = in_use(Stage::NapiPoll, method, Choice::Auto, &[]).note.unwrap();
+            assert!(note.contains(words), "{method}: {note}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_is_said_before_it_is_tried() {
+        let facts = facts();
+        assert_eq!(facts.obstacle(Stage::NetRx, Method::Tracepoint), None);
+        assert_eq!(facts.obstacle(Stage::NapiPoll, Method::Fentry), None);
+        let told = facts.obstacle(Stage::Irq, Method::Tracepoint).unwrap();
+        assert!(told.contains("no tracepoint irq:irq_handler_entry"), "{told}");
+        let without = KernelFacts { has_kprobes: false, ..self::facts() };
+        let told = without.obstacle(Stage::NetRx, Method::Kprobe).unwrap();
+        assert!(told.contains("no kprobes"), "{told}");
+    }
+
+    #[test]
     fn a_forced_method_that_fails_is_an_error() {
-        let Some(facts) = facts() else { return };
+        let facts = facts();
         let failures = Failures::from([((Stage::NetRx, Method::Fentry), "refused".to_owned())]);
         let choice = Choice::Forced(Method::Fentry);
         let error = plan(&[Stage::NetRx], false, choice, &facts, &failures).unwrap_err();
@@ -242,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_stage_without_the_forced_method_stays_on_tracepoints_or_off() {
-        let Some(facts) = facts() else { return };
+        let facts = facts();
         let choice = Choice::Forced(Method::Tracepoint);
         let stages = [Stage::RxWait, Stage::TcpCollapse];
         let uses = plan(&stages, false, choice, &facts, &Failures::new()).unwrap();

@@ -1,8 +1,10 @@
-//! Names of kernel functions in `/proc/kallsyms`: the compiler may have added a suffix.
+//! Names under which the kernel has the functions to probe: the compiler may have added a suffix.
 
-use std::{collections::HashMap, fs::File, io::BufRead, io::BufReader};
+use std::{collections::HashMap, path::Path};
 
 use anyhow::{Context, Result};
+
+use super::kallsyms;
 
 /// The functions that were asked for, with the names under which the kernel has them.
 pub struct Symbols(HashMap<String, Vec<String>>);
@@ -14,18 +16,19 @@ impl Symbols {
     ///
     /// When `/proc/kallsyms` cannot be read.
     pub fn find(functions: &[&str]) -> Result<Self> {
-        let path = "/proc/kallsyms";
-        let file = File::open(path).with_context(|| format!("open {path}"))?;
+        let list = kallsyms::read(Path::new("/")).context("read /proc/kallsyms")?;
+        Ok(Self::in_list(&list, functions))
+    }
+
+    fn in_list(list: &str, functions: &[&str]) -> Self {
         let mut found: HashMap<String, Vec<String>> = HashMap::new();
-        for line in BufReader::new(file).lines() {
-            let line = line.with_context(|| format!("read {path}"))?;
-            let Some(name) = line.split_ascii_whitespace().nth(2) else { continue };
+        for kallsyms::Function { name, .. } in kallsyms::functions(list) {
             let base = name.split('.').next().unwrap_or(name);
             if functions.contains(&base) {
                 found.entry(base.to_owned()).or_default().push(name.to_owned());
             }
         }
-        Ok(Self(found))
+        Self(found)
     }
 
     /// The name to probe `function` by: its own, else its only copy with a suffix (whose
@@ -39,5 +42,22 @@ impl Symbols {
             [only] => Some(only),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_goes_by_its_own_name_or_its_only_copys() {
+        let list = "1 t tcp_collapse.isra.0\n2 T net_rx_action\n3 t net_rx_action.cold\n\
+                    4 t __napi_poll.part.0\n5 t __napi_poll.constprop.0\n6 d tcp_collapse\n";
+        let wanted = ["tcp_collapse", "net_rx_action", "__napi_poll", "process_backlog"];
+        let symbols = Symbols::in_list(list, &wanted);
+        assert_eq!(symbols.probe_name("tcp_collapse"), Some("tcp_collapse.isra.0"));
+        assert_eq!(symbols.probe_name("net_rx_action"), Some("net_rx_action"));
+        assert_eq!(symbols.probe_name("__napi_poll"), None);
+        assert_eq!(symbols.probe_name("process_backlog"), None);
     }
 }

@@ -73,6 +73,16 @@ pub enum CollapsedQueue {
     OutOfOrder,
 }
 
+impl CollapsedQueue {
+    /// What people call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InOrder => "receive queue",
+            Self::OutOfOrder => "out-of-order queue",
+        }
+    }
+}
+
 /// What TCP knows of a socket's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SocketState {
@@ -88,8 +98,10 @@ pub struct SocketState {
     pub queue_len: u32,
     /// Bytes received in sequence that the process has not read: `rcv_nxt - copied_seq`.
     pub payload_bytes: u32,
-    /// `payload_bytes / rmem_alloc`: how much of the memory is data.
-    pub payload_ratio: f64,
+    /// `payload_bytes / rmem_alloc`: how much of the memory is data. Absent when the out-of-order
+    /// queue was collapsed: its data takes memory, but is not in `payload_bytes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_ratio: Option<f64>,
 }
 
 /// The calls of one socket, summed up.
@@ -106,6 +118,9 @@ pub struct SocketTotal {
     pub sum_ns: u64,
     /// The longest, ns.
     pub max_ns: u64,
+    /// Which queue the longest call collapsed; absent in recordings that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worst_queue: Option<CollapsedQueue>,
     /// The socket before the longest call.
     pub worst: SocketState,
 }

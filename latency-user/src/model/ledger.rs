@@ -18,6 +18,9 @@ pub struct Ledger {
     /// With both transports at once: rows whose counts differ between them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows_that_differ: Option<u64>,
+    /// Rows for queues and IRQs.
+    #[serde(default)]
+    pub slots: Slots,
     /// Records of slow calls of `tcp_collapse`.
     #[serde(default)]
     pub collapses: RecordBooks,
@@ -32,6 +35,15 @@ pub struct Ledger {
     pub programs: Vec<ProgramBooks>,
     /// Whether every stage's books balance, and those of records.
     pub balanced: bool,
+}
+
+/// Rows that are handed out when a queue or an IRQ is first seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slots {
+    /// How many there were; those that found none left are in `table_full` of their stages.
+    pub room: u64,
+    /// How many were handed out.
+    pub taken: u64,
 }
 
 /// The books of one kind of record, summed over all CPUs.
@@ -69,6 +81,8 @@ pub struct Counted {
     pub begins: u64,
     /// Intervals in rows, or received as events when there are no rows.
     pub recorded: u64,
+    /// Those of them at or above the threshold.
+    pub over_threshold: u64,
     /// Intervals under way.
     pub open: u64,
     /// Events received.
@@ -86,6 +100,9 @@ pub struct StageBooks {
     pub begins: u64,
     /// Intervals that ended and are in a row or were received as events.
     pub recorded: u64,
+    /// Those of them at or above the threshold: each of these stalls is to be in `records`.
+    #[serde(default)]
+    pub over_threshold: u64,
     /// Intervals under way when the books were read.
     pub open: u64,
     /// Begins that never met their end.
@@ -108,8 +125,8 @@ pub struct StageBooks {
     #[serde(default)]
     pub records: RecordBooks,
     /// `begins` equals `recorded + open + begins_without_end + backwards` (plus `ring_dropped`
-    /// when only events are kept), `ring_submitted` equals `ring_received`, and records that were
-    /// submitted were received.
+    /// when only events are kept), `ring_submitted` equals `ring_received`, records that were
+    /// submitted were received, and every stall is in `records` ([`Self::tell_every_stall`]).
     pub balanced: bool,
 }
 
@@ -122,18 +139,15 @@ impl StageBooks {
         counted: Counted,
         in_rows: bool,
     ) -> Self {
-        let Counted { begins, recorded, open, events: received, records: records_received } =
-            counted;
-        let records = RecordBooks::new(records, records_received);
-        let ended = recorded
-            + open
-            + cpus.begins_without_end
-            + cpus.backwards
-            + if in_rows { 0 } else { cpus.ring_dropped };
-        Self {
+        let Counted { begins, recorded, over_threshold, open, events: received, .. } = counted;
+        let records = RecordBooks::new(records, counted.records);
+        let unknown = if in_rows { 0 } else { cpus.ring_dropped };
+        let ended = recorded + open + cpus.begins_without_end + cpus.backwards + unknown;
+        let mut books = Self {
             stage: stage.name().into(),
             begins,
             recorded,
+            over_threshold,
             open,
             begins_without_end: cpus.begins_without_end,
             backwards: cpus.backwards,
@@ -143,9 +157,22 @@ impl StageBooks {
             ring_submitted: cpus.ring_submitted,
             ring_received: received,
             ring_dropped: cpus.ring_dropped,
-            balanced: begins == ended && cpus.ring_submitted == received && records.is_balanced(),
             records,
-        }
+            balanced: false,
+        };
+        books.balanced = books.begins == ended
+            && books.ring_submitted == books.ring_received
+            && books.records.is_balanced()
+            && books.tell_every_stall(in_rows);
+        books
+    }
+
+    /// Whether every stall was submitted, dropped or above the limit. Softirqs send no records;
+    /// without rows, events that were dropped may have been stalls.
+    pub fn tell_every_stall(&self, in_rows: bool) -> bool {
+        let unknown = if in_rows { 0 } else { self.ring_dropped };
+        let stalls = self.over_threshold..=self.over_threshold + unknown;
+        self.stage == Stage::Softirq.name() || stalls.contains(&self.records.told())
     }
 }
 
@@ -153,6 +180,11 @@ impl RecordBooks {
     /// Puts both sides together.
     pub fn new(sent: &RecordLedger, received: u64) -> Self {
         Self { submitted: sent.submitted, received, dropped: sent.dropped, limited: sent.limited }
+    }
+
+    /// What came to the kernel side's notice: sent, or not and why.
+    pub fn told(&self) -> u64 {
+        self.submitted + self.dropped + self.limited
     }
 
     /// Whether all that were sent arrived.
@@ -172,5 +204,33 @@ impl Ledger {
             && self.samples.is_balanced()
             && self.stages.iter().all(|books| books.balanced);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn balanced(stage: Stage, over_threshold: u64, ring_dropped: u64, in_rows: bool) -> bool {
+        let recorded = 100;
+        let begins = recorded + if in_rows { 0 } else { ring_dropped };
+        let cpus = StageLedger { ring_dropped, ..StageLedger::default() };
+        let records = RecordLedger { submitted: 3, dropped: 2, limited: 5, reserved: 0 };
+        let counted =
+            Counted { begins, recorded, over_threshold, records: 3, ..Counted::default() };
+        StageBooks::new(stage, &cpus, &records, counted, in_rows).balanced
+    }
+
+    #[test]
+    fn every_stall_has_its_record_or_a_reason() {
+        assert!(balanced(Stage::NetRx, 10, 0, true));
+        assert!(!balanced(Stage::NetRx, 9, 0, true));
+        assert!(!balanced(Stage::NetRx, 11, 0, true));
+        // It sends none.
+        assert!(balanced(Stage::Softirq, 99, 0, true));
+        // Events that were dropped may have been stalls.
+        assert!(balanced(Stage::NetRx, 7, 3, false));
+        assert!(!balanced(Stage::NetRx, 6, 3, false));
+        assert!(!balanced(Stage::NetRx, 7, 3, true));
     }
 }

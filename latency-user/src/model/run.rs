@@ -7,6 +7,9 @@ use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 
 use super::stage_name;
 
+/// From which duration on an interval is a stall, unless something else is asked for, ns.
+pub const DEFAULT_THRESHOLD_NS: u64 = 1_000_000;
+
 /// How a stage is probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,9 +1,15 @@
 //! Stalls: single intervals at or above the threshold, and what they were spent in.
 
+use std::borrow::Cow;
+
 use latency_common::stage::Stage;
 use serde::{Deserialize, Serialize};
 
-use super::{place::Place, stage_name};
+use super::{
+    culprits::{Culprit, culprits},
+    place::Place,
+    stage_name,
+};
 
 /// One stall.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,9 +38,23 @@ pub struct Stall {
     pub rx_wait: Option<Holders>,
     /// Samples taken while it was under way.
     pub samples: u64,
-    /// Where the samples were, most frequent first.
+    /// The functions that it was spent in, worst first, by all of its samples.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub culprits: Vec<Culprit>,
+    /// Where the samples were, most frequent first, as far as they are told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stacks: Vec<Stack>,
+}
+
+impl Stall {
+    /// The functions that it was spent in, worst first; of a recording that does not tell, by the
+    /// stacks that it has.
+    pub fn spent_in(&self) -> Cow<'_, [Culprit]> {
+        match self.culprits.as_slice() {
+            [] => culprits(&self.stacks).into(),
+            told => told.into(),
+        }
+    }
 }
 
 /// How one run of `net_rx_action` was spent. Polls, `more_polls_ns` and `rest_ns` add up to the
@@ -88,9 +108,12 @@ pub struct CollapsePart {
 pub struct Holders {
     /// The task that ran when NET_RX was entered at last.
     pub task: Task,
-    /// The tasks that samples found running, most frequent first.
+    /// The tasks that samples found running, outside of softirqs, most frequent first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<TaskShare>,
+    /// Samples that found a softirq running; the task that it had interrupted held nothing.
+    #[serde(default)]
+    pub in_softirq: u64,
     /// Softirq vectors that ran meanwhile, longest first; NET_RX is the run before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vectors: Vec<VectorPart>,

@@ -40,10 +40,7 @@ impl StallTotals {
         for stall in &interval.stalls {
             *self.records.entry(stall.stage.name()).or_default() += 1;
         }
-        self.worst.extend_from_slice(&interval.stalls);
-        // Stable: of equals, the earlier stays.
-        self.worst.sort_by_key(|stall| std::cmp::Reverse(stall.duration_ns));
-        self.worst.truncate(WORST);
+        self.keep_worst(&interval.stalls);
         for stack in &interval.stacks {
             self.add_stack(stack);
         }
@@ -55,6 +52,18 @@ impl StallTotals {
             sums.sort_unstable();
             let median = sums[sums.len() / 2];
             self.sockets.retain(|_, total| total.sum_ns > median);
+        }
+    }
+
+    /// A storm has thousands of stalls with their stacks: only those that stay are copied.
+    fn keep_worst(&mut self, stalls: &[Stall]) {
+        for stall in stalls {
+            // Of equals, the earlier stays.
+            let at = self.worst.partition_point(|one| one.duration_ns >= stall.duration_ns);
+            if at < WORST {
+                self.worst.truncate(WORST - 1);
+                self.worst.insert(at, stall.clone());
+            }
         }
     }
 
@@ -77,6 +86,7 @@ impl StallTotals {
             calls: 0,
             sum_ns: 0,
             max_ns: 0,
+            worst_queue: Some(collapse.queue),
             worst: collapse.before,
         });
         total.calls += 1;
@@ -86,6 +96,7 @@ impl StallTotals {
         }
         if collapse.duration_ns > total.max_ns {
             total.max_ns = collapse.duration_ns;
+            total.worst_queue = Some(collapse.queue);
             total.worst = collapse.before;
         }
     }
@@ -130,6 +141,39 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+
+    fn stall(cpu: u32, duration_ns: u64) -> Stall {
+        Stall {
+            at: String::new(),
+            begin_ns: 0,
+            end_ns: duration_ns,
+            stage: latency_common::stage::Stage::NetRx,
+            cpu,
+            place: crate::model::place::Place::default(),
+            duration_ns,
+            net_rx: None,
+            rx_wait: None,
+            samples: 0,
+            culprits: Vec::new(),
+            stacks: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_longest_stalls_stay_and_of_equals_the_earlier() {
+        let mut totals = StallTotals::default();
+        // Each length twice, the second time on another CPU; 7919 is prime to 101.
+        let stalls: Vec<Stall> =
+            (0..202_u32).map(|n| stall(n / 101, u64::from(n) * 7919 % 101)).collect();
+        for part in stalls.chunks(37) {
+            totals.add(&Interval { stalls: part.to_vec(), ..interval(Vec::new()) });
+        }
+        let told: Vec<(u64, u32)> =
+            totals.worst().iter().map(|stall| (stall.duration_ns, stall.cpu)).collect();
+        let expected: Vec<(u64, u32)> =
+            (0..WORST as u64).map(|n| (100 - n / 2, (n % 2) as u32)).collect();
+        assert_eq!(told, expected);
+    }
 
     fn interval(stacks: Vec<Stack>) -> Interval {
         Interval {

@@ -15,6 +15,9 @@ pub struct TcpPressure {
     pub rcv_pruned: u64,
     /// `TcpExt OfoPruned`: out-of-order packets that were dropped.
     pub ofo_pruned: u64,
+    /// Whether the namespace ended during the run: what came after the last look at it is missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
 }
 
 impl TcpPressure {
@@ -27,11 +30,33 @@ impl TcpPressure {
             rcv_collapsed: self.rcv_collapsed.saturating_sub(earlier.rcv_collapsed),
             rcv_pruned: self.rcv_pruned.saturating_sub(earlier.rcv_pruned),
             ofo_pruned: self.ofo_pruned.saturating_sub(earlier.ofo_pruned),
+            ended: self.ended,
         }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            netns: self.netns,
+            prune_called: self.prune_called.saturating_add(other.prune_called),
+            rcv_collapsed: self.rcv_collapsed.saturating_add(other.rcv_collapsed),
+            rcv_pruned: self.rcv_pruned.saturating_add(other.rcv_pruned),
+            ofo_pruned: self.ofo_pruned.saturating_add(other.ofo_pruned),
+            ended: self.ended,
+        }
+    }
+
+    /// Whether some counter is smaller: counters of one namespace only grow.
+    pub fn is_below(&self, other: &Self) -> bool {
+        self.prune_called < other.prune_called
+            || self.rcv_collapsed < other.rcv_collapsed
+            || self.rcv_pruned < other.rcv_pruned
+            || self.ofo_pruned < other.ofo_pruned
     }
 
     /// Whether nothing happened.
     pub fn is_none(&self) -> bool {
-        Self { netns: 0, ..*self } == Self::default()
+        Self { netns: 0, ended: false, ..*self } == Self::default()
     }
 }

@@ -13,9 +13,6 @@ use crate::{
     },
 };
 
-/// Durations at or above it are stalls, ns.
-pub(super) const THRESHOLD_NS: u64 = 1_000_000;
-
 /// A short trace, or why there was none.
 pub(super) type TraceResult = Result<Traced, String>;
 
@@ -59,7 +56,7 @@ impl ShortTrace {
         let text = |error: anyhow::Error| format!("{error:#}");
         privileges::check().map_err(|failure| failure.message)?;
         let instance = Instance::claim().map_err(|failure| failure.message)?;
-        let config = Config { threshold_ns: THRESHOLD_NS, ..Config::new() };
+        let config = Config::new();
         let tracer = Tracer::start(&config).map_err(text)?;
         Ok(Self { tracer, _instance: instance })
     }
@@ -125,13 +122,14 @@ mod tests {
     use latency_common::stage::Stage;
 
     use super::*;
+    use crate::model::run::DEFAULT_THRESHOLD_NS;
 
     #[test]
     fn stages_sum_up_and_name_the_place_of_the_longest() {
         let of = |values: &[u64]| {
             let mut distribution = Distribution::default();
             for value in values {
-                distribution.record(*value, THRESHOLD_NS, 0);
+                distribution.record(*value, DEFAULT_THRESHOLD_NS, 0);
             }
             distribution
         };

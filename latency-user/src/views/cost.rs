@@ -2,9 +2,9 @@
 
 use super::format::{bytes, count, counted, duration};
 use crate::model::{
-    cost::{KernelCost, SelfCost},
+    cost::KernelCost,
     ledger::{Ledger, ProgramBooks},
-    run::Run,
+    summary::Summary,
 };
 
 /// Why a stage is not timed any more.
@@ -18,16 +18,20 @@ pub fn given_up(after_s: f64, share: f64, allowed: f64) -> String {
 }
 
 /// What the measurement itself took, in one paragraph each for this process and for the kernel.
-pub(super) fn sentences(cost: &SelfCost, run: &Run) -> Vec<String> {
+pub(super) fn sentences(summary: &Summary) -> Vec<String> {
+    let (cost, run, slots) = (&summary.self_cost, &summary.run, summary.ledger.slots);
     let share = if run.duration_s > 0.0 {
         format!(" ({} of one CPU)", percent(cost.user_cpu_s / run.duration_s))
     } else {
         String::new()
     };
     let mut sentences = vec![format!(
-        "Own cost: {}, {} of rows in the kernel; this process {} CPU time{share}, {} memory.",
+        "Own cost: {}, {} of rows in the kernel ({} of {} for queues and IRQs taken); this \
+         process {} CPU time{share}, {} memory.",
         counted(cost.programs as u64, "program"),
         bytes(cost.row_bytes),
+        count(slots.taken),
+        count(slots.room),
         duration(ns(cost.user_cpu_s)),
         bytes(cost.resident_bytes),
     )];
@@ -162,12 +166,11 @@ mod tests {
     #[test]
     fn shares_and_what_was_given_up_are_told() {
         let shed = vec![Shed { stage: Stage::Irq, after_s: 2.4, share: 0.031, allowed: 0.01 }];
-        let summary = samples::summary(&samples::stalled());
-        let cost =
-            SelfCost { kernel: KernelCost { shed, ..measured() }, ..summary.self_cost.clone() };
-        let text = sentences(&cost, &summary.run).join("\n");
+        let mut summary = samples::summary(&samples::stalled());
+        summary.self_cost.kernel = KernelCost { shed, ..measured() };
+        let text = sentences(&summary).join("\n");
         assert!(text.contains("1.7% of CPU 3, the busiest, and 0.98% of all CPUs"), "{text}");
-        assert!(missing(&cost.kernel).unwrap().contains("irq after 2.40s"));
+        assert!(missing(&summary.self_cost.kernel).unwrap().contains("irq after 2.40s"));
         assert_eq!(missing(&measured()), None);
         let reason = given_up(2.4, 0.031, 0.01);
         assert!(reason.ends_with("took 3.1% of the busiest CPU, and 1.0% is allowed"), "{reason}");

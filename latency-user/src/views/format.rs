@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::model::culprits::Culprit;
+
 const NS_PER_S: u64 = 1_000_000_000;
 
 /// A duration with three significant digits: `840ns`, `1.23us`, `12.3ms`, `1.05s`, `1234s`.
@@ -111,6 +113,12 @@ fn decimal(digits: u64, whole: u32, unit: &str) -> String {
         1 => format!("{}.{}{unit}", digits / 10, digits % 10),
         _ => format!("{digits}{unit}"),
     }
+}
+
+/// ` (of it 61 % waiting for a lock)`, with its part of the same whole; empty when it hardly waited.
+pub(super) fn lock_wait(culprit: &Culprit) -> String {
+    let wait = |share: f64| format!(" (of it {:.0} % waiting for a lock)", share * 100.0);
+    culprit.lock_share().map(wait).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -9,11 +9,14 @@ use latency_common::{
 
 use crate::model::{
     cost::{KernelCost, SelfCost},
+    culprits::Culprit,
     distribution::Distribution,
     interval::Interval,
     ledger::{Counted, Ledger, StageBooks},
+    place::Place,
     run::{Method, ProbeUse, Run, Sampling, Transport},
     series::{Owner, Queue, Series},
+    stall::Stall,
     stall_totals::StallTotals,
     summary::{SeriesSummary, Stalls, Summary},
 };
@@ -95,6 +98,29 @@ pub(super) fn awkward() -> Recorded {
     recorded
 }
 
+/// A stall of which most was spent in one function.
+pub(super) fn stall() -> Stall {
+    Stall {
+        at: "2026-01-02T03:04:05.912345Z".into(),
+        begin_ns: 7,
+        end_ns: 21_400_007,
+        stage: Stage::NetRx,
+        cpu: 1,
+        place: Place::default(),
+        duration_ns: 21_400_000,
+        net_rx: None,
+        rx_wait: None,
+        samples: 23,
+        culprits: vec![Culprit {
+            function: "tcp_collapse".into(),
+            samples: 20,
+            waiting_for_lock: 0,
+            share: 20.0 / 23.0,
+        }],
+        stacks: Vec::new(),
+    }
+}
+
 pub(super) fn interval(series: Recorded) -> Interval {
     Interval {
         began_at: start(),
@@ -156,9 +182,18 @@ pub(super) fn summary(recorded: &Recorded) -> Summary {
     let series: Vec<_> = recorded.iter().map(|(s, d)| SeriesSummary::new(s, d)).collect();
     let books = |stage: Stage| {
         let count = series.iter().filter(|s| s.stage == stage.name()).map(|s| s.count).sum();
-        let cpus = StageLedger::default();
-        let counted = Counted { begins: count + 1, recorded: count, open: 1, ..Counted::default() };
-        StageBooks::new(stage, &cpus, &RecordLedger::default(), counted, true)
+        let of_stage = series.iter().filter(|s| s.stage == stage.name());
+        let stalls = of_stage.map(|s| s.over_threshold).sum();
+        let counted = Counted {
+            begins: count + 1,
+            recorded: count,
+            over_threshold: stalls,
+            open: 1,
+            records: stalls,
+            ..Counted::default()
+        };
+        let records = RecordLedger { submitted: stalls, ..RecordLedger::default() };
+        StageBooks::new(stage, &StageLedger::default(), &records, counted, true)
     };
     let stages = [Stage::NetRx, Stage::NapiPoll].map(books).to_vec();
     let ledger = Ledger { stages, ..Ledger::default() }.closed();

@@ -7,7 +7,9 @@ use clap_complete::ArgValueCandidates;
 use latency_common::stage::Stage;
 
 use crate::{
-    collect::tracer::{DEFAULT_RECORDS_PER_SECOND, DEFAULT_SAMPLE_HZ},
+    collect::tracer::{
+        DEFAULT_RECORDS_PER_SECOND, DEFAULT_RING_EVENTS, DEFAULT_SAMPLE_HZ, default_stages,
+    },
     commands::values::{self, Format, TransportArg},
     kernel::plan::Choice,
 };
@@ -38,7 +40,7 @@ pub struct Arguments {
     #[arg(long, value_parser = values::interval, default_value = "1s")]
     pub interval: Duration,
     /// Count intervals at or above it as stalls.
-    #[arg(short, long, value_parser = values::threshold, default_value = "1ms")]
+    #[arg(short, long, value_parser = values::threshold, default_value = values::THRESHOLD.as_str())]
     pub threshold: Duration,
     /// Time only these stages: irq, rx_wait, net_rx, napi_poll, tcp_collapse, softirq.
     /// Without it: all but softirq, as far as the kernel can.
@@ -51,7 +53,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value = "maps")]
     pub transport: TransportArg,
     /// Events that the ring buffer has room for, with --transport ring or both.
-    #[arg(long, value_name = "N", default_value_t = 1 << 18,
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_RING_EVENTS,
           value_parser = clap::value_parser!(u32).range(128..=1 << 24))]
     pub ring_events: u32,
     /// Take stacks of stalls under way this often in a second, on each CPU; 0: never.
@@ -60,7 +62,7 @@ pub struct Arguments {
     pub sample_hz: u64,
     /// Report the sockets of tcp_collapse calls at or above it.
     #[arg(long, value_name = "DURATION", value_parser = values::threshold,
-          default_value = "500us")]
+          default_value = values::COLLAPSE_THRESHOLD.as_str())]
     pub collapse_threshold: Duration,
     /// Report at most so many stalls in a second on each CPU; the rest is counted.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_RECORDS_PER_SECOND)]
@@ -70,7 +72,7 @@ pub struct Arguments {
     #[arg(long, value_name = "SHARE", value_parser = values::share)]
     pub max_overhead: Option<f64>,
     /// Have room for so many queues and IRQs; the rest share a row on each CPU. Without it:
-    /// twice as many as the machine has.
+    /// twice as many as the machine has, in a 256th of its memory.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub slots: Option<u32>,
     /// Write a recording: an HdrHistogram interval log.
@@ -88,7 +90,7 @@ impl Arguments {
     /// The stages to time: those asked for, or all but the optional one.
     pub fn stages(&self) -> Vec<Stage> {
         if self.stages.is_empty() {
-            return Stage::ALL.into_iter().filter(|stage| *stage != Stage::Softirq).collect();
+            return default_stages();
         }
         Stage::ALL.into_iter().filter(|stage| self.stages.contains(stage)).collect()
     }

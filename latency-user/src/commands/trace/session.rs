@@ -25,6 +25,7 @@ use crate::{
     kernel::sampler,
     model::{
         cost::{KernelCost, SelfCost, Shed},
+        culprits::add_stack,
         distribution::Distribution,
         filter::Filter,
         interval::Interval,
@@ -33,6 +34,7 @@ use crate::{
         series::Series,
         stall_totals::StallTotals,
         summary::{SeriesSummary, Stalls, Summary},
+        tcp_pressure::TcpPressure,
     },
     recording::writer::Writer,
     views::{self, Style},
@@ -46,6 +48,9 @@ const WEIGH_FIRST: Duration = Duration::from_millis(200);
 
 /// How often the ring buffer is looked at.
 const RING_POLL: Duration = Duration::from_millis(10);
+
+/// How often records of stalls are read at least.
+const RECORDS_POLL: Duration = Duration::from_secs(1);
 
 /// A run under way.
 pub(super) struct Session {
@@ -62,7 +67,7 @@ pub(super) struct Session {
     startup_cpu: Duration,
     interval_began: (Instant, SystemTime),
     totals: StallTotals,
-    tcp_before: tcp_pressure::ByNamespace,
+    tcp: tcp_pressure::Watch,
     max_overhead: Option<f64>,
     shed: Vec<Shed>,
 }
@@ -115,7 +120,7 @@ impl Session {
             startup_cpu: usage::of_this_process().cpu,
             interval_began: (began, began_at),
             totals: StallTotals::default(),
-            tcp_before: tcp_pressure::read(root),
+            tcp: tcp_pressure::Watch::new(root),
             max_overhead: args.max_overhead,
             shed: Vec::new(),
         })
@@ -135,6 +140,9 @@ impl Session {
         let mut weighings = time::interval_at(time::Instant::now() + WEIGH_FIRST, WEIGH_EVERY);
         weighings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut weighed_at = None;
+        // Long intervals must not let records pile up until their ring is full.
+        let mut reads = time::interval(RECORDS_POLL.min(args.interval));
+        reads.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = args.duration.map(|duration| time::Instant::now() + duration);
         let records = self.tracer.attached().records_fd()?;
         // SAFETY: an `OwnedFd` stands for one and the same open descriptor as long as it lives.
@@ -167,6 +175,7 @@ impl Session {
                         return Ok(());
                     }
                 }
+                _ = reads.tick() => self.tracer.drain_records(),
                 ready = records.readable() => {
                     self.tracer.drain_records();
                     ready.context("wait for the ring buffer of stalls")?.clear_ready();
@@ -204,11 +213,10 @@ impl Session {
         }
     }
 
-    /// Reads what came since the last interval, records and shows it.
+    /// Takes what came since the last interval, and shows it.
     fn interval(&mut self) -> Result<()> {
-        let interval = self.take_interval()?;
-        self.record(|recording| recording.interval(&interval));
-        let shown = self.shown(interval);
+        let shown = self.take_interval()?;
+        self.tcp.look_in_time();
         self.totals.add(&shown);
         let mut text = Vec::new();
         match self.format {
@@ -223,19 +231,24 @@ impl Session {
         }
     }
 
+    /// Takes what came since the last interval, records it, and returns what is shown of it.
     fn take_interval(&mut self) -> Result<Interval> {
         let now = (Instant::now(), SystemTime::now());
         let (began, began_at) = std::mem::replace(&mut self.interval_began, now);
         let series = self.tracer.interval()?;
-        let Learned { stalls, collapses, stacks } = self.tracer.learned();
         self.filter.irqs.extend(self.tracer.naming().irqs_of(&self.filter.ifaces));
-        Ok(Interval { began_at, duration: now.0 - began, series, stalls, collapses, stacks })
-    }
-
-    fn shown(&self, mut interval: Interval) -> Interval {
-        interval.series.retain(|(series, _)| self.filter.keeps(series));
-        interval.stalls.retain(|stall| self.filter.keeps_place(stall.stage, &stall.place));
-        interval
+        let (learned, other_stacks) = self.tracer.learned_of(&self.filter);
+        let Learned { stalls, collapses, stacks } = learned;
+        let shown_stacks = stacks.clone();
+        let mut interval =
+            Interval { began_at, duration: now.0 - began, series, stalls, collapses, stacks };
+        for stack in other_stacks {
+            add_stack(&mut interval.stacks, &stack.frames, stack.count);
+        }
+        self.record(|recording| recording.interval(&interval));
+        interval.stacks = shown_stacks;
+        self.filter.apply(&mut interval);
+        Ok(interval)
     }
 
     /// A recording that cannot be written any more (a full disk) must not end the measurement:
@@ -255,12 +268,11 @@ impl Session {
         self.run.duration_s = self.began.elapsed().as_secs_f64();
         self.drain();
         let last = self.take_interval()?;
-        self.record(|recording| recording.interval(&last));
-        let last = self.shown(last);
         self.totals.add(&last);
         let mut whole = self.tracer.total();
         whole.retain(|(series, _)| self.filter.keeps(series));
-        let summary = self.summary(&whole, ledger)?;
+        let tcp = self.tcp.finish();
+        let summary = self.summary(&whole, ledger, tcp)?;
         if let Some(Err(error)) = self.recording.take().map(|recording| recording.finish(&summary))
         {
             let _ = writeln!(self.err, "warning: the recording ends here: {error:#}");
@@ -281,7 +293,12 @@ impl Session {
         Ok(u8::from(self.recording_failed || !summary.ledger.balanced))
     }
 
-    fn summary(&self, whole: &[(Series, Distribution)], ledger: Ledger) -> Result<Summary> {
+    fn summary(
+        &self,
+        whole: &[(Series, Distribution)],
+        ledger: Ledger,
+        tcp: Vec<TcpPressure>,
+    ) -> Result<Summary> {
         let series: Vec<SeriesSummary> = whole
             .iter()
             .map(|(series, distribution)| SeriesSummary::new(series, distribution))
@@ -290,12 +307,7 @@ impl Session {
         let kernel = KernelCost { shed: self.shed.clone(), ..self.tracer.kernel_cost()? };
         Ok(Summary {
             run: self.run.clone(),
-            stalls: Stalls::new(
-                self.run.threshold_ns,
-                &series,
-                &self.totals,
-                tcp_pressure::grown(&tcp_pressure::read(Path::new("/")), &self.tcp_before),
-            ),
+            stalls: Stalls::new(self.run.threshold_ns, &series, &self.totals, tcp),
             series,
             ledger,
             self_cost: SelfCost {
@@ -312,10 +324,11 @@ impl Session {
 
 /// What is said of the stacks beforehand.
 fn sampling(hz: u64, tracer: &Tracer) -> Sampling {
-    let note = match tracer.sampling_caveat() {
-        _ if hz == 0 => "switched off".to_owned(),
-        Some(caveat) => caveat,
-        None => sampler::BLIND_SPOT.to_owned(),
+    let (hz, note) = match (tracer.sampling_failure(), tracer.sampling_caveat()) {
+        _ if hz == 0 => (0, "switched off".to_owned()),
+        (Some(failure), _) => (0, format!("no stacks: {failure}")),
+        (None, Some(caveat)) => (hz, caveat),
+        (None, None) => (hz, sampler::BLIND_SPOT.to_owned()),
     };
     Sampling { hz, note }
 }

@@ -26,15 +26,12 @@ use crate::model::{
     failure::Failure,
     interval::Interval,
     ledger::{Ledger, ProgramBooks, RecordBooks, StageBooks},
-    run::{ProbeUse, Run, Sampling, Transport},
+    run::{DEFAULT_THRESHOLD_NS, ProbeUse, Run, Sampling, Transport},
     source::Source,
     stall::Stack,
     stall_totals::StallTotals,
     summary::{SeriesSummary, Stalls, Summary},
 };
-
-/// What runs have that say nothing of it, as other programs' logs: the default of `trace`.
-pub const DEFAULT_THRESHOLD_NS: u64 = 1_000_000;
 
 /// The sum of recordings.
 #[derive(Default)]
@@ -226,6 +223,7 @@ impl Merge {
             started_at: humantime::format_rfc3339_millis(began_at).to_string(),
             duration_s: self.traced_us as f64 / 1e6,
             ifaces: self.ifaces.iter().cloned().collect(),
+            // Logs of other programs alone do not tell.
             threshold_ns: self.threshold_ns.unwrap_or(DEFAULT_THRESHOLD_NS),
             transport: match (self.transports.len(), self.transports.first()) {
                 (1, Some(only)) => *only,
@@ -303,6 +301,8 @@ pub fn add_ledger(sum: &mut Ledger, other: Ledger) {
         }
     }
     sum.stages.sort_by(|a, b| a.stage.cmp(&b.stage));
+    sum.slots.room += other.slots.room;
+    sum.slots.taken += other.slots.taken;
     sum.malformed_events += other.malformed_events;
     sum.rows_that_differ = plus(sum.rows_that_differ, other.rows_that_differ);
     add_records(&mut sum.collapses, &other.collapses);
@@ -338,6 +338,7 @@ fn add_records(sum: &mut RecordBooks, other: &RecordBooks) {
 fn add_books(sum: &mut StageBooks, other: &StageBooks) {
     sum.begins += other.begins;
     sum.recorded += other.recorded;
+    sum.over_threshold += other.over_threshold;
     sum.open += other.open;
     sum.begins_without_end += other.begins_without_end;
     sum.backwards += other.backwards;

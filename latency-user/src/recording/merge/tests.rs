@@ -63,6 +63,7 @@ fn stall(cpu: u32, ns: u64) -> Stall {
         net_rx: None,
         rx_wait: None,
         samples: 0,
+        culprits: Vec::new(),
         stacks: Vec::new(),
     }
 }

@@ -8,8 +8,9 @@ use crate::triage::{
 /// Share of a CPU that ksoftirqd used, percent, from which its hold on softirqs matters.
 const KSOFTIRQD: f64 = 1.0;
 
-/// Since 4.9, softirqs raised on a CPU whose ksoftirqd is running wait for that thread; 6.5 took
-/// it back (commit d15121be7485).
+/// Since 4.9 (commit 4cd13c21b207, "softirq: Let ksoftirqd do its job"), softirqs raised on a CPU
+/// whose ksoftirqd is running wait for that thread. Commit d15121be7485 of May 2023 reverts it:
+/// 6.5 is the first release that has it, and branches of older ones took it over.
 const HELD_FROM: (u32, u32) = (4, 9);
 const HELD_BEFORE: (u32, u32) = (6, 5);
 
@@ -31,7 +32,7 @@ pub(super) fn check(host: &Host, _: &[String]) -> Answers {
     let (cpu, share) = super::cpu::busiest_ksoftirqd(host)?;
     if share < KSOFTIRQD {
         return all_ok(format!(
-            "{release}: before 6.5 softirqs wait for ksoftirqd while it runs; it hardly does"
+            "{release}: before 6.5 softirqs may wait for ksoftirqd while it runs; it hardly does"
         ));
     }
     Ok(vec![
@@ -39,12 +40,12 @@ pub(super) fn check(host: &Host, _: &[String]) -> Answers {
             subject: Some(format!("CPU {cpu}")),
             weight: 36,
             seen: format!(
-                "Linux {release} lets softirqs wait for ksoftirqd while that runs, and \
-                 ksoftirqd/{cpu} used {share:.1} % of its CPU."
+                "Linux {release} is older than 6.5: softirqs may wait for ksoftirqd while it runs, \
+                 and ksoftirqd/{cpu} used {share:.1} % of its CPU."
             ),
             numbers: vec![crossed("ksoftirqd", share, "%", KSOFTIRQD, "/proc/PID/stat")],
             why: "Network and timer softirqs of that CPU then wait until the scheduler gives the \
-                  thread its turn. Linux 6.5 dropped this; your distribution may have too.",
+                  thread its turn. Linux 6.5 ended this, and so may a distribution's kernel.",
             next: "latency-user trace --stages rx_wait,net_rx,softirq --duration 30s".into(),
             undo: None,
             confirm: trace(None),

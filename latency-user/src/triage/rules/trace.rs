@@ -1,9 +1,11 @@
 //! Stalls that the short trace saw.
 
-use crate::triage::{
-    answer::{Answers, Found, all_ok, crossed, plain},
-    host::{Host, Unknown},
-    trace::THRESHOLD_NS,
+use crate::{
+    model::run::DEFAULT_THRESHOLD_NS,
+    triage::{
+        answer::{Answers, Found, all_ok, crossed, plain},
+        host::{Host, Unknown},
+    },
 };
 
 /// Stalls of any stage.
@@ -29,7 +31,7 @@ pub(super) fn stalls(host: &Host, ifaces: &[String]) -> Answers {
         format!("longest {}", longest.stage),
         ms(longest.max_ns),
         "ms",
-        ms(THRESHOLD_NS),
+        ms(DEFAULT_THRESHOLD_NS),
         source,
     )];
     numbers.extend(

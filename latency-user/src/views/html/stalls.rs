@@ -6,15 +6,15 @@ use serde::Serialize;
 use super::{Figure, Recording, share, svg};
 use crate::{
     model::{
-        collapse::{Collapse, SocketOwner, SocketTotal},
-        culprits::{Culprit, culprits},
+        collapse::{Collapse, CollapsedQueue, SocketOwner, SocketTotal},
+        culprits::Culprit,
         place::Place,
-        stall::Stall,
+        stall::{Holders, Stall, TaskShare},
         tcp_pressure::TcpPressure,
         timeline::Cell,
     },
     views::{
-        format::{bytes, count, counted, duration},
+        format::{bytes, count, counted, duration, lock_wait},
         table::without_parts,
     },
 };
@@ -110,9 +110,12 @@ pub(super) fn worst(stalls: &[Stall]) -> Vec<Shown> {
     without_parts(stalls).take(MOST).map(show).collect()
 }
 
-/// `2026-01-02 03:04:05.912`: to the millisecond, and it does not fill the line.
+/// `2026-01-02 03:04:05.912Z`: to the millisecond, and it does not fill the line.
 fn moment(at: &str) -> String {
-    at.get(..23).unwrap_or(at).replace('T', " ")
+    match at.get(..23) {
+        Some(at) => format!("{}Z", at.replace('T', " ")),
+        None => at.to_owned(),
+    }
 }
 
 fn place(place: &Place, cpu: u32) -> String {
@@ -127,7 +130,7 @@ fn place(place: &Place, cpu: u32) -> String {
 
 fn spent(stall: &Stall) -> String {
     let mut parts = Vec::new();
-    let culprits = culprits(&stall.stacks);
+    let culprits = stall.spent_in();
     if !culprits.is_empty() {
         parts.push(format!("in {}", functions(&culprits, FUNCTIONS)));
     }
@@ -149,17 +152,32 @@ fn spent(stall: &Stall) -> String {
         parts.push(format!("rest {}", duration(net_rx.rest_ns)));
     }
     if let Some(holders) = &stall.rx_wait {
-        parts.push(format!("CPU held by {} ({})", holders.task.comm, holders.task.pid));
+        parts.extend(holders_of(holders));
         let vectors = holders.vectors.iter();
         parts.extend(vectors.map(|v| format!("softirq {} {}", v.vector, duration(v.ns))));
     }
     parts.join("; ")
 }
 
+/// Whom samples found on the CPU, else the task that ran when the wait ended.
+fn holders_of(holders: &Holders) -> Vec<String> {
+    let held = |share: &TaskShare| {
+        let samples = counted(share.samples, "sample");
+        format!("CPU held by {} ({}) in {samples}", share.task.comm, share.task.pid)
+    };
+    let mut parts: Vec<String> = holders.tasks.iter().take(2).map(held).collect();
+    if holders.in_softirq > 0 {
+        parts.push(format!("softirq in {}", counted(holders.in_softirq, "sample")));
+    } else if parts.is_empty() {
+        parts.push(format!("{} ({}) at its end", holders.task.comm, holders.task.pid));
+    }
+    parts
+}
+
 /// `tcp_collapse 87%, nft_do_chain 7%`
 pub(super) fn functions(culprits: &[Culprit], most: usize) -> String {
     let named = culprits.iter().take(most);
-    let named = named.map(|one| format!("{} {}", one.function, share(one.share)));
+    let named = named.map(|one| format!("{} {}{}", one.function, share(one.share), lock_wait(one)));
     named.collect::<Vec<_>>().join(", ")
 }
 
@@ -173,7 +191,8 @@ pub(super) fn sockets(sockets: &[SocketTotal]) -> Vec<Vec<String>> {
             duration(one.sum_ns),
             duration(one.max_ns),
             format!("{} of {}", bytes(one.worst.rmem_alloc), bytes(one.worst.rcvbuf)),
-            share(one.worst.payload_ratio),
+            one.worst_queue.map_or("-", CollapsedQueue::name).to_owned(),
+            one.worst.payload_ratio.map_or("-".into(), share),
         ]
     };
     sockets.iter().map(show).collect()
@@ -187,7 +206,7 @@ fn process(owner: Option<&SocketOwner>) -> String {
 pub(super) fn pressure(tcp: &[TcpPressure]) -> Vec<Vec<String>> {
     let show = |one: &TcpPressure| {
         vec![
-            one.netns.to_string(),
+            format!("{}{}", one.netns, if one.ended { " (ended)" } else { "" }),
             count(one.prune_called),
             count(one.rcv_collapsed),
             count(one.rcv_pruned + one.ofo_pruned),
@@ -205,7 +224,8 @@ pub(super) fn collapses(collapses: &[Collapse]) -> Vec<Vec<String>> {
             process(one.owner.as_ref()),
             format!("{} of {}", bytes(one.before.rmem_alloc), bytes(one.before.rcvbuf)),
             one.before.queue_len.to_string(),
-            share(one.before.payload_ratio),
+            one.queue.name().to_owned(),
+            one.before.payload_ratio.map_or("-".into(), share),
             one.polled.as_ref().map(|polled| place(polled, one.cpu)).unwrap_or_default(),
         ]
     };

@@ -1,11 +1,11 @@
 //! The books: whether everything that began is accounted for, and what was lost.
 
-use latency_common::bucket::MAX_VALUE;
+use latency_common::{bucket::MAX_VALUE, stage::Stage};
 
 use crate::{
     model::{
         ledger::{Ledger, ProgramBooks, StageBooks},
-        run::Transport,
+        run::{Method, Run, Transport},
     },
     views::format::{count, counted, duration},
 };
@@ -38,6 +38,16 @@ pub(super) fn balance(ledger: &Ledger, transport: Transport) -> Vec<String> {
         vec!["THE BOOKS DO NOT BALANCE: the counts above are not to be trusted.".into()];
     for books in &ledger.stages {
         lines.push(equation(books, transport));
+        if !books.tell_every_stall(transport.counts_in_rows()) {
+            lines.push(format!(
+                "  {}: {} counted, {} submitted + {} dropped + {} over the limit",
+                books.stage,
+                counted(books.over_threshold, "stall"),
+                count(books.records.submitted),
+                count(books.records.dropped),
+                count(books.records.limited),
+            ));
+        }
         if books.ring_submitted != books.ring_received {
             lines.push(format!(
                 "  {}: {} sent through the ring buffer, {} received: {}",
@@ -123,7 +133,8 @@ pub(super) fn misses(ledger: &Ledger) -> Vec<String> {
 }
 
 /// One paragraph for each way in which something was lost or recorded with a proviso.
-pub(super) fn losses(ledger: &Ledger, transport: Transport) -> Vec<String> {
+pub(super) fn losses(ledger: &Ledger, run: &Run) -> Vec<String> {
+    let transport = run.transport;
     let full_ring = if transport.counts_in_rows() {
         "found the ring buffer full; the rows in the kernel counted them"
     } else {
@@ -133,17 +144,30 @@ pub(super) fn losses(ledger: &Ledger, transport: Transport) -> Vec<String> {
     let too_long = format!("longer than {longest}: in the last bucket, exact in sum and maximum");
     let mut lines = Vec::new();
     for books in &ledger.stages {
+        let without_begin = match by_napi_tracepoint(&books.stage, run) {
+            true => "outside of NET_RX (threaded NAPI, busy polls of processes): not timed",
+            false => "ended without a begin seen, as at start-up: not recorded",
+        };
         let told = [
             (books.ring_dropped, full_ring),
             (books.table_full, "in rows `other`: the table of queues or IRQs was full"),
             (books.clamped, &*too_long),
             (books.begins_without_end, "began and never met their end: not recorded"),
             (books.backwards, "ended before they began: not recorded"),
-            (books.ends_without_begin, "ended without a begin seen, as at start-up: not recorded"),
+            (books.ends_without_begin, without_begin),
         ];
         for (n, what) in told.into_iter().filter(|(n, _)| *n > 0) {
             lines.push(format!("  {}: {} {what}", books.stage, count(n)));
         }
     }
     lines
+}
+
+/// Whether the stage is NAPI polls by the tracepoint, which tells of a poll at its end alone.
+fn by_napi_tracepoint(stage: &str, run: &Run) -> bool {
+    run.probes.iter().any(|probe| {
+        probe.stage == Stage::NapiPoll
+            && probe.stage.name() == stage
+            && probe.method == Some(Method::Tracepoint)
+    })
 }

@@ -150,9 +150,9 @@ pub(super) fn numbers(numbers: &SeriesSummary) -> [String; 8] {
 pub(super) fn books_of(summary: &Summary) -> Vec<String> {
     let transport = summary.run.transport;
     let mut lines = books::balance(&summary.ledger, transport);
-    lines.extend(books::losses(&summary.ledger, transport));
+    lines.extend(books::losses(&summary.ledger, &summary.run));
     if summary.self_cost.programs > 0 {
-        lines.extend(cost::sentences(&summary.self_cost, &summary.run));
+        lines.extend(cost::sentences(summary));
     }
     lines
 }
@@ -239,7 +239,7 @@ fn conclusion(text: &mut String, summary: &Summary, style: Style) {
     for line in books::balance(&summary.ledger, transport) {
         paragraph(text, &line, 4, style, paint);
     }
-    for line in books::losses(&summary.ledger, transport) {
+    for line in books::losses(&summary.ledger, &summary.run) {
         paragraph(text, &line, 4, style, Style::plain);
     }
     if let Some(line) = stalls::limited(summary) {
@@ -250,7 +250,7 @@ fn conclusion(text: &mut String, summary: &Summary, style: Style) {
     }
     // A recording that was cut short does not tell it.
     if summary.self_cost.programs > 0 {
-        for line in cost::sentences(&summary.self_cost, &summary.run) {
+        for line in cost::sentences(summary) {
             paragraph(text, &line, 2, style, Style::plain);
         }
         for line in cost::programs(&summary.self_cost.kernel, &summary.ledger) {

@@ -5,7 +5,8 @@ use latency_common::stage::Stage;
 use crate::{
     model::{
         collapse::{SocketOwner, SocketTotal},
-        culprits::{Culprit, culprits},
+        culprits::Culprit,
+        ledger::RecordBooks,
         place::Place,
         run::{ProbeUse, Sampling},
         stall::{Holders, NetRxParts, Stall},
@@ -14,7 +15,7 @@ use crate::{
     },
     views::{
         Style,
-        format::{bytes, count, counted, duration, short_duration},
+        format::{bytes, count, counted, duration, lock_wait},
         text::{paragraph, printable},
     },
 };
@@ -93,10 +94,10 @@ pub(in crate::views) fn without_parts(stalls: &[Stall]) -> impl Iterator<Item = 
     })
 }
 
-/// `21.4ms net_rx on CPU 1 at 03:04:05.912: polled eth0 q2 21.3ms (1 of 64 packets), ...`
+/// `21.4ms net_rx on CPU 1, ended 03:04:05.912Z: polled eth0 q2 21.3ms (1 of 64 packets), ...`
 fn story(stall: &Stall, sampling: &Sampling) -> String {
     let time = stall.at.split_once('T').map_or(&*stall.at, |(_, time)| time);
-    let time = time.get(..12).unwrap_or(time);
+    let ended = time.get(..12).map_or_else(|| time.to_owned(), |time| format!("{time}Z"));
     let mut parts = Vec::new();
     if let Some(net_rx) = &stall.net_rx {
         parts.extend(net_rx_story(net_rx));
@@ -104,11 +105,11 @@ fn story(stall: &Stall, sampling: &Sampling) -> String {
     if let Some(rx_wait) = &stall.rx_wait {
         parts.extend(holders_story(rx_wait));
     }
-    parts.push(match culprits(&stall.stacks) {
+    parts.push(match stall.spent_in() {
         found if !found.is_empty() => {
             format!("in {} ({})", shares(&found, FUNCTIONS), counted(stall.samples, "sample"))
         }
-        _ if sampling.hz == 0 => "no stack: sampling was switched off".into(),
+        _ if sampling.hz == 0 => "no stack: none were taken".into(),
         _ if stall.stage == Stage::Irq => "no stack: interrupts were off".into(),
         _ => "no stack: no sample fell into it".into(),
     });
@@ -117,7 +118,7 @@ fn story(stall: &Stall, sampling: &Sampling) -> String {
         place => format!(" of {place}"),
     };
     format!(
-        "{} {}{place} on CPU {} at {time}: {}.",
+        "{} {}{place} on CPU {}, ended {ended}: {}.",
         duration(stall.duration_ns),
         stall.stage.name(),
         stall.cpu,
@@ -162,7 +163,9 @@ fn holders_story(holders: &Holders) -> Vec<String> {
         let task = format!("{} (pid {})", printable(&share.task.comm), share.task.pid);
         story.push(format!("{task} held the CPU in {}", counted(share.samples, "sample")));
     }
-    if holders.tasks.is_empty() {
+    if holders.in_softirq > 0 {
+        story.push(format!("a softirq ran in {}", counted(holders.in_softirq, "sample")));
+    } else if holders.tasks.is_empty() {
         let task = &holders.task;
         story.push(format!("{} (pid {}) at its end", printable(&task.comm), task.pid));
     }
@@ -180,9 +183,17 @@ fn socket_story(total: &SocketTotal) -> String {
     let socket = &total.socket;
     let owner = total.owner.as_ref().map(owner).unwrap_or_else(|| "no process found".into());
     let state = &total.worst;
+    let queue = total.worst_queue.map(|queue| format!(", of its {}", queue.name()));
+    let queue = queue.unwrap_or_default();
+    let data = match state.payload_ratio {
+        Some(ratio) => {
+            format!(" held {} of data ({:.1} %)", bytes(state.payload_bytes.into()), ratio * 100.0)
+        }
+        None => format!(", {} of data unread in sequence", bytes(state.payload_bytes.into())),
+    };
     format!(
-        "{} from {}, {owner}: {}, {}, longest {}; before that one {} of {} receive buffer held \
-         {} of data ({:.1} %).",
+        "{} from {}, {owner}: {}, {}, longest {}{queue}; before that one {} of {} receive \
+         buffer{data}.",
         socket.local,
         socket.remote,
         counted(total.calls, "call"),
@@ -190,8 +201,6 @@ fn socket_story(total: &SocketTotal) -> String {
         duration(total.max_ns),
         bytes(state.rmem_alloc),
         bytes(state.rcvbuf),
-        bytes(state.payload_bytes.into()),
-        state.payload_ratio * 100.0
     )
 }
 
@@ -208,8 +217,10 @@ fn owner(owner: &SocketOwner) -> String {
 }
 
 fn pressure_story(pressure: &TcpPressure) -> String {
+    let ended =
+        if pressure.ended { " It ended: what came after the last look is missing." } else { "" };
     format!(
-        "Network namespace {}: {} of receive buffers, {} collapsed into others, {} dropped.",
+        "Network namespace {}: {} of receive buffers, {} collapsed into others, {} dropped.{ended}",
         pressure.netns,
         counted(pressure.prune_called, "prune"),
         counted(pressure.rcv_collapsed, "packet"),
@@ -235,30 +246,39 @@ fn place(place: &Place) -> String {
 
 /// `tcp_collapse 87 %, tcp_ack 7 %`
 fn shares(culprits: &[Culprit], most: usize) -> String {
-    let shares = culprits
-        .iter()
-        .take(most)
-        .map(|culprit| format!("{} {:.0} %", printable(&culprit.function), culprit.share * 100.0));
-    shares.collect::<Vec<_>>().join(", ")
+    let named = culprits.iter().take(most).map(|culprit| {
+        let function = printable(&culprit.function);
+        format!("{function} {:.0} %{}", culprit.share * 100.0, lock_wait(culprit))
+    });
+    named.collect::<Vec<_>>().join(", ")
 }
 
 /// What is said of records that were not sent.
 pub(super) fn limited(summary: &Summary) -> Option<String> {
     let ledger = &summary.ledger;
-    let books = || {
-        ledger.stages.iter().map(|books| &books.records).chain([&ledger.collapses, &ledger.samples])
-    };
-    let (limited, dropped): (u64, u64) =
-        (books().map(|one| one.limited).sum(), books().map(|one| one.dropped).sum());
-    if limited + dropped == 0 {
-        return None;
+    let books = || ledger.stages.iter().map(|books| &books.records);
+    let sum = |of: fn(&RecordBooks) -> u64| books().map(of).sum::<u64>();
+    let stalls = missing("stall", sum(|one| one.limited), sum(|one| one.dropped));
+    let calls =
+        missing("slow tcp_collapse call", ledger.collapses.limited, ledger.collapses.dropped);
+    let mut sentences: Vec<String> =
+        [stalls, calls].into_iter().flatten().map(|what| format!("{what}.")).collect();
+    if ledger.samples.dropped > 0 {
+        let samples = counted(ledger.samples.dropped, "sample");
+        sentences
+            .push(format!("{samples} of stacks found the ring buffer full: not in the shares."));
     }
-    let threshold = short_duration(summary.stalls.threshold_ns);
-    Some(format!(
-        "  {} above {threshold} were counted but not described: {} over --max-stalls, {} because \
-         the ring buffer was full.",
-        counted(limited + dropped, "report"),
-        count(limited),
-        count(dropped)
-    ))
+    (!sentences.is_empty()).then(|| format!("  {}", sentences.join(" ")))
+}
+
+/// `5 stalls were counted but not described: 2 over --max-stalls, 3 found the ring buffer full`
+fn missing(what: &str, limited: u64, dropped: u64) -> Option<String> {
+    (limited + dropped > 0).then(|| {
+        format!(
+            "{} counted but not described: {} over --max-stalls, {} found the ring buffer full",
+            counted(limited + dropped, what),
+            count(limited),
+            count(dropped)
+        )
+    })
 }

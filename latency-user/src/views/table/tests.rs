@@ -139,7 +139,14 @@ fn broken_books_show_their_sums() {
             ..StageLedger::default()
         };
         let records = RecordLedger { submitted: 7, dropped: 3, limited: 2, ..Default::default() };
-        let counted = Counted { begins: 1000, recorded: 990, open: 2, events: 39, records: 6 };
+        let counted = Counted {
+            begins: 1000,
+            recorded: 990,
+            over_threshold: 20,
+            open: 2,
+            events: 39,
+            records: 6,
+        };
         let broken = StageBooks::new(Stage::NetRx, &cpus, &records, counted, false);
         summary.run.transport = Transport::Ring;
         summary.ledger = Ledger {
@@ -157,6 +164,7 @@ fn broken_books_show_their_sums() {
         "THE BOOKS DO NOT BALANCE",
         "net_rx: 1000 begun != 990 recorded + 2 open + 5 without end + 0 backwards + 2 dropped: \
          1 missing",
+        "net_rx: 20 stalls counted, 7 submitted + 3 dropped + 2 over the limit",
         "40 events sent through the ring buffer, 39 received: 1 missing",
         "3 events from the ring buffer could not be understood",
         "4 rows with different counts by transport",
@@ -165,4 +173,33 @@ fn broken_books_show_their_sums() {
     ] {
         assert!(words.contains(part), "{part}: {table}");
     }
+}
+
+#[test]
+fn what_is_not_described_is_called_by_its_name() {
+    let table = final_table(&samples::stalled(), |summary| {
+        summary.ledger.stages[0].records.limited = 2;
+        summary.ledger.stages[1].records.dropped = 3;
+        summary.ledger.samples.dropped = 7;
+        summary.ledger.stages[1].ends_without_begin = 11;
+    });
+    assert_fits(&table);
+    let words = table.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in [
+        "5 stalls counted but not described: 2 over --max-stalls, 3 found the ring buffer full.",
+        "7 samples of stacks found the ring buffer full: not in the shares.",
+        "napi_poll: 11 outside of NET_RX (threaded NAPI, busy polls of processes): not timed",
+    ] {
+        assert!(words.contains(part), "{part}: {table}");
+    }
+    assert!(!words.contains("tcp_collapse call"), "{table}");
+}
+
+#[test]
+fn a_stall_is_told_with_its_end() {
+    let table = final_table(&samples::stalled(), |summary| {
+        summary.stalls.worst = vec![samples::stall()];
+    });
+    assert_fits(&table);
+    assert!(table.contains("21.4ms net_rx on CPU 1, ended 03:04:05.912Z: in tcp_collapse 87 %"));
 }

@@ -1,0 +1,271 @@
+//! Tests of names: hosts of every kind, and the queue numbers that their instances must get.
+
+use latency_common::slot::IFNAMSIZ;
+
+use super::*;
+
+const OWN: u32 = 4_026_531_840;
+const FOREIGN: u32 = 4_026_532_211;
+/// Index of the interface under test, in our namespace and in the foreign one.
+const INDEX: u32 = 3;
+
+fn interface(name: &str, rx_queues: u32, has_device: bool) -> Interface {
+    Interface { name: name.into(), index: INDEX, rx_queues, has_device, ..Interface::default() }
+}
+
+/// A slot of our namespace whose packets carried `queue_mapping`.
+fn slot(id: u32, queue_mapping: Option<u32>) -> SlotInfo {
+    let mut name = [0; IFNAMSIZ];
+    name[..4].copy_from_slice(b"old0");
+    SlotInfo {
+        kind: SlotKind::Napi as u32,
+        id,
+        netns: OWN,
+        ifindex: INDEX,
+        rx_queue_seen: queue_mapping.map_or(0, |mapping| mapping + 1),
+        name,
+        ..SlotInfo::default()
+    }
+}
+
+fn conflicting(slot: SlotInfo) -> SlotInfo {
+    SlotInfo { rx_queue_conflicts: 1, ..slot }
+}
+
+/// One host and the queue numbers that its slots must get.
+struct Case {
+    name: &'static str,
+    interface: Interface,
+    /// `queue-get`: the NAPI id of each RX queue; empty: not asked.
+    netlink_queues: Vec<Option<u32>>,
+    /// `napi-get`; empty: not asked.
+    netlink_instances: Vec<u32>,
+    slots: Vec<SlotInfo>,
+    expected: Vec<Option<u32>>,
+    settled: Vec<bool>,
+}
+
+impl Case {
+    fn check(&self) {
+        let queues = (0..)
+            .zip(&self.netlink_queues)
+            .map(|(queue, napi_id)| RxQueue { queue, napi_id: *napi_id })
+            .collect();
+        let instances =
+            self.netlink_instances.iter().map(|id| NapiInstance { id: *id, irq: None }).collect();
+        let evidence = Evidence {
+            own_netns: OWN,
+            interfaces: std::slice::from_ref(&self.interface),
+            queues: &BTreeMap::from([(INDEX, queues)]),
+            instances: &BTreeMap::from([(INDEX, instances)]),
+            queue_irqs: &BTreeMap::new(),
+            slots: &self.slots,
+        };
+        let number = |slot: &SlotInfo| match name_queue(slot, &evidence) {
+            Queue::Device { queue, .. } => queue,
+            other => panic!("{}: {other:?}", self.name),
+        };
+        let named: Vec<_> = self.slots.iter().map(number).collect();
+        assert_eq!(named, self.expected, "{}", self.name);
+        let settled: Vec<_> = self.slots.iter().map(|slot| is_settled(slot, &evidence)).collect();
+        assert_eq!(settled, self.settled, "{}: settled", self.name);
+    }
+}
+
+fn virtio(name: &'static str, rx_queues: u32, slots: Vec<SlotInfo>) -> Case {
+    Case {
+        name,
+        interface: interface("eth0", rx_queues, true),
+        netlink_queues: Vec::new(),
+        netlink_instances: Vec::new(),
+        expected: vec![None; slots.len()],
+        settled: vec![true; slots.len()],
+        slots,
+    }
+}
+
+fn veth(name: &'static str, rx_queues: u32, slots: Vec<SlotInfo>) -> Case {
+    Case { interface: interface("va", rx_queues, false), ..virtio(name, rx_queues, slots) }
+}
+
+#[test]
+fn netlink_names_the_queue() {
+    let plain = vec![slot(9, None), slot(8, None)];
+    Case {
+        netlink_queues: vec![Some(8), Some(9)],
+        netlink_instances: vec![9, 8],
+        expected: vec![Some(1), Some(0)],
+        ..virtio("virtio with queue-get", 2, plain)
+    }
+    .check();
+    Case {
+        netlink_queues: vec![Some(8), Some(9)],
+        expected: vec![Some(1)],
+        ..virtio("netlink is believed before packets", 2, vec![slot(9, Some(1))])
+    }
+    .check();
+    Case {
+        netlink_queues: vec![Some(8), Some(8)],
+        netlink_instances: vec![8, 9],
+        ..virtio("an instance of several queues has no number", 2, vec![slot(8, None)])
+    }
+    .check();
+    Case {
+        netlink_queues: vec![Some(8), Some(9)],
+        ..virtio("others poll all RX queues", 2, vec![slot(10, None), slot(11, Some(1))])
+    }
+    .check();
+    Case {
+        netlink_queues: vec![None, Some(9)],
+        expected: vec![Some(0)],
+        ..virtio("netlink knows a part", 2, vec![slot(10, Some(1))])
+    }
+    .check();
+}
+
+#[test]
+fn packets_name_the_queue() {
+    Case { expected: vec![Some(1)], ..virtio("only queue 1 seen", 4, vec![slot(8, Some(2))]) }
+        .check();
+    Case {
+        expected: vec![Some(3), Some(0)],
+        ..virtio("ids out of order", 4, vec![slot(8, Some(4)), slot(9, Some(1))])
+    }
+    .check();
+    Case {
+        expected: vec![None, Some(2)],
+        settled: vec![false, true],
+        ..virtio("one not seen yet", 4, vec![slot(8, None), slot(9, Some(3))])
+    }
+    .check();
+    virtio("queue_mapping 0: not recorded", 4, vec![slot(8, Some(0))]).check();
+    virtio("beyond the last RX queue", 4, vec![slot(8, Some(5))]).check();
+    virtio("packets of several queues", 4, vec![conflicting(slot(8, Some(2)))]).check();
+    virtio("two claim one queue", 4, vec![slot(8, Some(2)), slot(9, Some(2))]).check();
+    Case {
+        netlink_queues: vec![None, Some(7), None, None],
+        ..virtio("netlink gives the queue to another", 4, vec![slot(8, Some(2))])
+    }
+    .check();
+    veth("veth: the sender's TX queue", 4, vec![slot(8, Some(2))]).check();
+}
+
+#[test]
+fn order_names_the_queue() {
+    let four = vec![slot(258, Some(3)), slot(259, None), slot(260, Some(0)), slot(261, None)];
+    let numbers = vec![Some(0), Some(1), Some(2), Some(3)];
+    Case {
+        netlink_queues: vec![None; 4],
+        netlink_instances: vec![261, 260, 259, 258],
+        expected: numbers.clone(),
+        ..veth("veth lists its instances in falling order", 4, four.clone())
+    }
+    .check();
+    Case {
+        netlink_instances: vec![261, 260, 259, 258],
+        expected: vec![Some(2)],
+        ..veth("one slot seen, all instances listed", 4, vec![slot(260, None)])
+    }
+    .check();
+    Case { expected: numbers, ..veth("no netlink, all slots seen", 4, four.clone()) }.check();
+    veth("no netlink, a slot short", 4, four[..3].to_vec()).check();
+    veth("no netlink, a slot too many", 3, four.clone()).check();
+    Case {
+        netlink_instances: vec![258, 259, 260, 261, 262],
+        ..veth("netlink lists one that is no queue's", 4, four.clone())
+    }
+    .check();
+    Case {
+        netlink_instances: vec![358, 359, 360, 361],
+        ..veth("instances of before, since replaced", 4, four)
+    }
+    .check();
+    Case {
+        expected: vec![Some(0), Some(1)],
+        ..virtio("packets agree with order", 2, vec![slot(8, None), slot(9, Some(2))])
+    }
+    .check();
+    Case {
+        expected: vec![None, Some(0)],
+        settled: vec![false, true],
+        ..virtio("packets contradict order", 2, vec![slot(8, None), slot(9, Some(1))])
+    }
+    .check();
+    let claims = vec![slot(8, Some(2)), slot(9, Some(2))];
+    virtio("two claim one queue, so order is in doubt too", 2, claims).check();
+    let mixed = vec![conflicting(slot(8, Some(2))), slot(9, Some(0))];
+    Case { expected: vec![Some(0), Some(1)], ..virtio("packets say nothing", 2, mixed) }.check();
+}
+
+#[test]
+fn packets_are_watched_while_they_can_tell() {
+    let waiting = vec![slot(8, None)];
+    Case { settled: vec![false], ..virtio("a device", 2, waiting.clone()) }.check();
+    veth("no device", 2, waiting.clone()).check();
+    let foreign = SlotInfo { netns: FOREIGN, ..waiting[0] };
+    virtio("another namespace", 2, vec![foreign]).check();
+    let gone = SlotInfo { ifindex: 99, ..waiting[0] };
+    virtio("an interface that is gone", 2, vec![gone]).check();
+}
+
+/// Everything known of a virtio interface with two queues and their IRQs.
+fn name(slot: &SlotInfo) -> Queue {
+    let queues = [8, 9].into_iter().zip(0..);
+    let queues = queues.map(|(id, queue)| RxQueue { queue, napi_id: Some(id) }).collect::<Vec<_>>();
+    let instances = vec![NapiInstance { id: 8, irq: Some(38) }, NapiInstance { id: 9, irq: None }];
+    let evidence = Evidence {
+        own_netns: OWN,
+        interfaces: &[interface("eth0", 2, true)],
+        queues: &BTreeMap::from([(INDEX, queues)]),
+        instances: &BTreeMap::from([(INDEX, instances)]),
+        queue_irqs: &BTreeMap::from([((INDEX, 0), 70), ((INDEX, 1), 71)]),
+        slots: &[*slot],
+    };
+    name_queue(slot, &evidence)
+}
+
+fn device(iface: &str, netns: Option<u32>, queue: Option<u32>, id: u32) -> Queue {
+    Queue::Device { iface: iface.into(), netns, queue, napi_id: id, irq: None }
+}
+
+#[test]
+fn irq_comes_from_netlink_or_else_from_its_name() {
+    for (id, expected) in [(8, Some(38)), (9, Some(71)), (10, None)] {
+        match name(&slot(id, None)) {
+            Queue::Device { irq, .. } => assert_eq!(irq, expected, "NAPI {id}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn evidence_of_this_namespace_says_nothing_of_another() {
+    let foreign = SlotInfo { netns: FOREIGN, ..slot(8, Some(1)) };
+    assert_eq!(name(&foreign), device("old0", Some(FOREIGN), None, 8));
+    // Slots of another namespace do not complete an order either.
+    let slots = vec![slot(8, None), SlotInfo { netns: FOREIGN, ..slot(9, None) }];
+    veth("order within a namespace", 2, slots).check();
+}
+
+#[test]
+fn interface_name_is_of_today_when_it_can_be() {
+    let unknown_netns = SlotInfo { netns: 0, ..slot(10, None) };
+    assert_eq!(name(&unknown_netns), device("eth0", None, None, 10));
+    let gone = SlotInfo { ifindex: 99, ..slot(10, None) };
+    assert_eq!(name(&gone), device("old0", None, None, 10));
+    let full = SlotInfo { name: *b"abcdefghijklmnop", ..gone };
+    assert_eq!(name(&full), device("abcdefghijklmnop", None, None, 10));
+    let nameless = SlotInfo { name: [0; IFNAMSIZ], ..gone };
+    assert_eq!(name(&nameless), device("ifindex-99", None, None, 10));
+}
+
+#[test]
+fn instances_without_an_id_keep_their_cpu() {
+    let kind = SlotKind::NapiWithoutId as u32;
+    let own = SlotInfo { kind, id: INDEX, cpu: 5, ..slot(0, None) };
+    let expected = Queue::WithoutId { iface: "eth0".into(), netns: None, cpu: 5 };
+    assert_eq!(name(&own), expected);
+    let foreign = SlotInfo { netns: FOREIGN, ..own };
+    let expected = Queue::WithoutId { iface: "old0".into(), netns: Some(FOREIGN), cpu: 5 };
+    assert_eq!(name(&foreign), expected);
+}

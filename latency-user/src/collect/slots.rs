@@ -1,0 +1,116 @@
+//! How many slots a run has: rows for the queues and IRQs that the machine can be seen to need.
+
+use std::path::Path;
+
+use anyhow::Result;
+use latency_common::row::HistogramRow;
+
+use crate::host::{
+    interfaces::{self, Interface},
+    interrupts::Interrupts,
+};
+
+/// Slots for what nothing tells of beforehand, on any machine.
+const SPARE: u64 = 64;
+
+/// The least that a machine with little memory gets.
+const LEAST: u64 = 256;
+
+/// The most: 240 MiB.
+const MOST: u64 = 8192;
+
+/// Part of the memory that slots may take.
+const MEMORY_PART: u64 = 256;
+
+/// Slots for this machine.
+///
+/// # Errors
+///
+/// When the interfaces or IRQs of the machine cannot be read.
+pub fn needed_here(root: &Path, cpus: u32) -> Result<u32> {
+    Ok(needed(cpus, &interfaces::list(root)?, &Interrupts::read(root)?, memory()))
+}
+
+/// Slots for a machine with these possible CPUs, interfaces, IRQs and bytes of memory.
+///
+/// Twice of what is there: queues and IRQs can appear while tracing (interface up, more
+/// channels). An IRQ takes a slot on each CPU that handles it, and wanders where `irqbalance` or
+/// somebody moves it: its past tells how far. What still finds no slot goes into catch-all rows.
+fn needed(cpus: u32, interfaces: &[Interface], interrupts: &Interrupts, memory: u64) -> u32 {
+    let cpus = u64::from(cpus);
+    let queues: u64 = interfaces.iter().map(|one| u64::from(one.rx_queues)).sum();
+    // Instances that only send have no id, and a slot on each CPU that polls one.
+    let devices = interfaces.iter().filter(|one| one.has_device);
+    let without_id: u64 = devices.map(|one| u64::from(one.tx_queues).min(cpus)).sum();
+    let irqs = interrupts.lines.iter().filter(|one| one.number.is_some());
+    let irq_places: u64 = irqs
+        .map(|irq| {
+            let handled = irq.counts.iter().filter(|count| **count != 0).count() as u64;
+            (2 * handled.max(1)).min(cpus.max(2))
+        })
+        .sum();
+    let wanted = 2 * queues + without_id + irq_places + SPARE;
+    let affordable = memory / MEMORY_PART / size_of::<HistogramRow>() as u64;
+    wanted.min(affordable.clamp(LEAST, MOST)) as u32
+}
+
+/// Memory of the machine, bytes; 0 when the kernel does not tell.
+fn memory() -> u64 {
+    // SAFETY: the calls take no pointers.
+    let (pages, size) =
+        unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    u64::try_from(pages).unwrap_or(0).saturating_mul(u64::try_from(size).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn nic(queues: u32) -> Interface {
+        Interface {
+            name: "eth0".into(),
+            rx_queues: queues,
+            tx_queues: queues,
+            has_device: true,
+            ..Interface::default()
+        }
+    }
+
+    /// A table with an IRQ for each of 64 queues, each handled by the first `handled` of `cpus`.
+    fn interrupts(cpus: usize, handled: usize) -> Interrupts {
+        let mut text = (0..cpus).map(|cpu| format!(" CPU{cpu}")).collect::<String>();
+        for queue in 0..64 {
+            let counts: String =
+                (0..cpus).map(|cpu| if cpu < handled { " 17" } else { " 0" }).collect();
+            text.push_str(&format!("\n{}:{counts} PCI-MSI {queue}-edge eth0-{queue}", 100 + queue));
+        }
+        text.push_str(&format!("\nLOC:{} Local timer interrupts\n", " 9".repeat(cpus)));
+        Interrupts::parse(Path::new("interrupts"), &text).unwrap()
+    }
+
+    #[test]
+    fn irqs_that_wander_get_a_slot_on_each_cpu() {
+        let still = needed(256, &[nic(64)], &interrupts(256, 1), 512 * GIB);
+        let balanced = needed(256, &[nic(64)], &interrupts(256, 20), 512 * GIB);
+        // 64 queues, each with its IRQ on as many CPUs.
+        assert!((64 + 64..1024).contains(&still), "{still}");
+        assert!((64 + 64 * 20..MOST as u32).contains(&balanced), "{balanced}");
+    }
+
+    #[test]
+    fn memory_bounds_them() {
+        let everywhere = interrupts(256, 256);
+        assert_eq!(needed(256, &[nic(64)], &everywhere, 512 * GIB), MOST as u32);
+        let small = needed(256, &[nic(64)], &everywhere, 8 * GIB);
+        assert!(u64::from(small) * size_of::<HistogramRow>() as u64 <= 8 * GIB / MEMORY_PART);
+        assert_eq!(needed(256, &[nic(64)], &everywhere, 0), LEAST as u32);
+    }
+
+    #[test]
+    fn a_small_machine_takes_little() {
+        let few = needed(2, &[nic(2)], &interrupts(2, 2), 2 * GIB);
+        assert!((2 + 2 * 64..=LEAST as u32).contains(&few), "{few}");
+    }
+}
