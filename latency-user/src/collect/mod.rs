@@ -5,6 +5,7 @@
 
 pub mod books;
 pub mod events;
+pub mod holders;
 pub mod identity;
 pub mod naming;
 pub mod samples;
