@@ -49,13 +49,16 @@ const _: () = assert!(size_of::<SlotKey>() == 16);
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotKind {
-    /// A NAPI instance with an id. It is polled on one CPU at a time.
+    /// A NAPI instance with an id. It is polled on one CPU at a time, but released before the
+    /// end of a poll is seen, so two CPUs may write its row at once.
     Napi = 1,
     /// The NAPI instances without an id of one device on one CPU: transmit-only instances and
     /// those of tunnels.
     NapiWithoutId = 2,
     /// A hard IRQ on one CPU.
     Irq = 3,
+    /// Nothing: two CPUs asked for a slot for the same at once, and the other one's is used.
+    Nothing = 4,
 }
 
 impl TryFrom<u32> for SlotKind {
@@ -67,6 +70,7 @@ impl TryFrom<u32> for SlotKind {
             1 => Ok(Self::Napi),
             2 => Ok(Self::NapiWithoutId),
             3 => Ok(Self::Irq),
+            4 => Ok(Self::Nothing),
             other => Err(other),
         }
     }
@@ -80,7 +84,7 @@ pub const IFNAMSIZ: usize = 16;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlotInfo {
-    /// A [`SlotKind`]; 0: the slot is free.
+    /// A [`SlotKind`]; 0: the slot is free, or being handed out.
     pub kind: u32,
     /// As in [`SlotKey::id`].
     pub id: u32,

@@ -1,20 +1,20 @@
 //! What the programs keep per CPU: stamps of intervals under way, caches, and the ledger.
 
+use core::mem::offset_of;
+
 use crate::{
     record::{RECORD_BOOKS, SocketBefore},
     stage::{STAGES, VECTORS},
 };
 
-/// Counts of one stage on one CPU, from which the ledger is summed up.
+/// What happened to intervals of one stage on one CPU besides being recorded. All of it is rare.
 ///
-/// `begins` equals recorded + open + `begins_without_end` + `backwards`.
+/// [`CpuState::begins`] equals recorded + open + `begins_without_end` + `backwards`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageLedger {
-    /// Intervals that began.
-    pub begins: u64,
     /// Ends that had no begin: the interval began before the probes were attached, or the probe
-    /// at its begin was skipped. Not part of `begins`.
+    /// at its begin was skipped. Not part of the begins.
     pub ends_without_begin: u64,
     /// Begins whose end never came: the probe at the end was skipped by the kernel.
     pub begins_without_end: u64,
@@ -29,8 +29,6 @@ pub struct StageLedger {
     /// Events that found the ring buffer full.
     pub ring_dropped: u64,
 }
-
-const _: () = assert!(size_of::<StageLedger>() == 64);
 
 /// Counts of records that were to travel through the ring buffer of stalls.
 #[repr(C)]
@@ -97,6 +95,8 @@ pub struct Held {
 }
 
 /// State of one CPU. Only programs on this CPU write it. A stamp of 0 means: none under way.
+///
+/// What each packet touches lies in the first two cache lines and in the first of the cycle.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CpuState {
@@ -106,8 +106,10 @@ pub struct CpuState {
     pub net_rx_begin_ns: u64,
     /// Begin of the running NAPI poll, ns.
     pub poll_begin_ns: u64,
-    /// The `napi_struct` whose poll is running.
-    pub poll_napi: u64,
+    /// End of the NAPI poll that ended last, ns.
+    pub poll_end_ns: u64,
+    /// The kernel's count of timer ticks at that end.
+    pub poll_end_jiffies: u64,
     /// The `napi_struct` polled last, its id, and its row.
     pub cached_napi: u64,
     /// Id of `cached_napi`: the address alone may have been freed and used again.
@@ -116,6 +118,8 @@ pub struct CpuState {
     pub cached_napi_row: u32,
     /// This CPU's backlog `napi_struct`, once seen. It is never freed.
     pub backlog_napi: u64,
+    /// Intervals that began, per stage, indexed by [`crate::stage::Stage`].
+    pub begins: [u64; STAGES],
     /// Begin of the running hard-IRQ handler, ns.
     pub irq_begin_ns: u64,
     /// Number of the running hard IRQ.
@@ -128,27 +132,37 @@ pub struct CpuState {
     pub vector_plus_one: u32,
     /// Begin of the running softirq vector other than NET_RX, ns.
     pub vector_begin_ns: u64,
+    /// The `napi_struct` whose poll is running, where polls are known at their begin.
+    pub poll_napi: u64,
     /// Begin of the second in which `records_in_second` were sent, ns.
     pub second_begin_ns: u64,
     /// Records of stalls and slow collapses sent in that second.
     pub records_in_second: u64,
-    /// Keeps the cycle, the ledger of each stage, and each CPU, in cache lines of their own.
+    /// Keeps the cycle in cache lines of its own.
     pub reserved: [u64; 3],
     /// The run of `net_rx_action` under way, or the last one.
     pub cycle: Cycle,
-    /// Explicit padding.
-    pub reserved_behind_cycle: [u64; 4],
-    /// Counts per stage, indexed by [`crate::stage::Stage`].
+    /// What became of intervals that are not recorded as they should be, per stage.
     pub ledger: [StageLedger; STAGES],
     /// Counts of records: stalls by stage, then as [`crate::record`] says.
     pub records: [RecordLedger; RECORD_BOOKS],
     /// Who held the CPU while NET_RX waited: each vector, then the hard IRQs.
     pub held: [Held; HOLDERS],
-    /// Explicit padding.
-    pub reserved_behind_held: [u64; 7],
+    /// Keeps each CPU in cache lines of its own.
+    pub reserved_behind_held: [u64; PADDING],
 }
 
-const _: () = assert!(size_of::<CpuState>() == 128 + 192 + 64 * STAGES + 32 * RECORD_BOOKS + 320);
+/// Words behind the last field of [`CpuState`] up to the next cache line.
+const PADDING: usize = {
+    let used = 8 * (8 + 8 + 8)
+        + size_of::<Cycle>()
+        + STAGES * size_of::<StageLedger>()
+        + RECORD_BOOKS * size_of::<RecordLedger>()
+        + HOLDERS * size_of::<Held>();
+    (used.next_multiple_of(64) - used) / 8
+};
+
+const _: () = assert!(offset_of!(CpuState, begins) == 64 && offset_of!(CpuState, cycle) == 192);
 const _: () = assert!(size_of::<CpuState>().is_multiple_of(64));
 
 /// One call of `tcp_collapse` under way.

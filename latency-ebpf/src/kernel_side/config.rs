@@ -1,6 +1,8 @@
 //! Settings of a run. The loader writes them before the programs are loaded and the kernel
 //! freezes them, so the verifier knows their values and removes the branches they switch off.
 
+use core::cell::UnsafeCell;
+
 use aya_ebpf::Global;
 use latency_common::stage::Stage;
 
@@ -98,6 +100,25 @@ settings! {
     TCP_RCV_NXT: u32 = ABSENT;
     /// Offset of `tcp_sock.copied_seq`.
     TCP_COPIED_SEQ: u32 = ABSENT;
+}
+
+/// Stages that were given up during the run, because they cost too much: [`Stage::bit`]s. The
+/// one setting that the loader changes while programs run.
+#[unsafe(no_mangle)]
+static SHED: Shed = Shed(UnsafeCell::new(0));
+
+#[repr(transparent)]
+struct Shed(UnsafeCell<u32>);
+
+// SAFETY: written by user space only, and read in one piece.
+unsafe impl Sync for Shed {}
+
+/// Whether `stage` was given up. Programs of its own are detached then; asked for where others
+/// share them, off the path of packets.
+#[inline(always)]
+pub(super) fn is_shed(stage: Stage) -> bool {
+    // SAFETY: the static is valid; volatile, for user space changes it.
+    unsafe { SHED.0.get().read_volatile() & stage.bit() != 0 }
 }
 
 /// Whether `stage` is timed at all.

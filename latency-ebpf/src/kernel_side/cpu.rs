@@ -23,11 +23,18 @@ impl Cpu {
         let id = unsafe { bpf_get_smp_processor_id() } as u32;
         let state = CPUS.get_ptr_mut(id)?;
         // SAFETY: the pointer comes from a map look-up, and only programs on this CPU write
-        // the element; those that interrupt this one write other fields.
+        // the element; those that interrupt this one write other fields, or the same ones
+        // atomically (counts of records and of `tcp_collapse`).
         Some(Self { id, state: unsafe { &mut *state } })
     }
 
-    /// The ledger of `stage` on this CPU.
+    /// Number of intervals of `stage` that began on this CPU.
+    #[inline(always)]
+    pub(super) fn begins(&mut self, stage: Stage) -> &mut u64 {
+        &mut self.state.begins[stage as usize]
+    }
+
+    /// What became of other intervals of `stage` on this CPU.
     #[inline(always)]
     pub(super) fn ledger(&mut self, stage: Stage) -> &mut StageLedger {
         &mut self.state.ledger[stage as usize]

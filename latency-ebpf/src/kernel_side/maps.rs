@@ -1,7 +1,8 @@
-//! The maps. Sizes marked with 1 are set by the loader to what the machine has.
+//! The maps. Sizes marked with 1, and those of ring buffers, are set by the loader to what the
+//! machine has.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     macros::map,
     maps::{Array, HashMap, RingBuf},
 };
@@ -42,3 +43,11 @@ pub(super) static RECORDS: RingBuf = RingBuf::with_byte_size(4096, 0);
 /// Every event of the run, when they are sent one by one.
 #[map]
 pub(super) static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// How an entry of `ring` is submitted. Its reader looks at intervals, since a wake-up for each
+/// entry would cost more than the entry; it is woken when more than `bytes` are unread.
+#[inline(always)]
+pub(super) fn wake_up(ring: &RingBuf, bytes: u64) -> u64 {
+    let crowded = ring.query(u64::from(BPF_RB_AVAIL_DATA)) > bytes;
+    u64::from(if crowded { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP })
+}

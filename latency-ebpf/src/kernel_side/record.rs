@@ -11,16 +11,9 @@ use super::{
     atomic::{add, raise_to},
     config,
     cpu::Cpu,
-    maps::{EVENTS, ROWS},
+    maps::{EVENTS, ROWS, wake_up},
     stalls::send_stall,
 };
-
-/// `BPF_RB_NO_WAKEUP`: the reader polls, a wake-up for each event would cost more than the event.
-const NO_WAKEUP: u64 = 1;
-/// `BPF_RB_FORCE_WAKEUP`: the ring fills up faster than the reader polls.
-const FORCE_WAKEUP: u64 = 2;
-/// `BPF_RB_AVAIL_DATA`: asks for the number of unread bytes.
-const AVAILABLE: u64 = 0;
 
 /// One finished interval.
 pub(super) struct Interval {
@@ -34,31 +27,30 @@ pub(super) struct Interval {
 }
 
 /// Counts `interval` in its row, and sends it where events are sent.
-///
-/// Plain additions suffice for every stage but `tcp_collapse`: a CPU writes only rows of its
-/// own, a NAPI instance is polled on one CPU at a time, and a stage does not interrupt itself.
 #[inline(always)]
 pub(super) fn record(cpu: &mut Cpu, interval: Interval) {
+    let many = has_many_writers(&interval);
+    let ledger = cpu.ledger(interval.stage);
     if interval.end_ns < interval.begin_ns {
-        cpu.ledger(interval.stage).backwards += 1;
+        increase(&mut ledger.backwards, 1, many);
         return;
     }
     let ns = interval.end_ns - interval.begin_ns;
     if ns > bucket::MAX_VALUE {
-        cpu.ledger(interval.stage).clamped += 1;
+        increase(&mut ledger.clamped, 1, many);
     }
     if config::COUNT_IN_ROWS.load() != 0 {
         if let Some((row, bucket)) = find(interval.row, ns) {
-            row.buckets[bucket] += 1;
-            row.sum_ns += ns;
+            increase(&mut row.buckets[bucket], 1, many);
+            increase(&mut row.sum_ns, ns, many);
             if ns > row.max_ns {
-                row.max_ns = ns;
+                raise(&mut row.max_ns, ns, many);
             }
             if is_stall(ns) {
-                row.over_threshold += 1;
+                increase(&mut row.over_threshold, 1, many);
             }
             if interval.work != 0 {
-                row.work += u64::from(interval.work);
+                increase(&mut row.work, u64::from(interval.work), many);
             }
         }
     }
@@ -70,35 +62,37 @@ pub(super) fn record(cpu: &mut Cpu, interval: Interval) {
     }
 }
 
-/// Like [`record`], for intervals that may interrupt their own kind on one CPU.
+/// Whether someone else may write the row of `interval` at the same moment.
 ///
-/// `tcp_collapse` also runs in processes, where a softirq or another task may come in between.
+/// A CPU writes only rows of its own, and a stage does not interrupt itself, but for two:
+/// `tcp_collapse` also runs in processes, where a softirq or another task may come in between;
+/// and a NAPI instance is free for another CPU before its poll has returned to our probe.
 #[inline(always)]
-pub(super) fn record_atomically(cpu: &mut Cpu, interval: Interval) {
-    let ledger = cpu.ledger(interval.stage);
-    if interval.end_ns < interval.begin_ns {
-        add(&mut ledger.backwards, 1);
-        return;
+fn has_many_writers(interval: &Interval) -> bool {
+    match interval.stage {
+        Stage::TcpCollapse => true,
+        Stage::NapiPoll => interval.row >= config::SLOT_BASE.load(),
+        _ => false,
     }
-    let ns = interval.end_ns - interval.begin_ns;
-    if ns > bucket::MAX_VALUE {
-        add(&mut ledger.clamped, 1);
+}
+
+/// Adds `amount`, atomically if there are `many` writers.
+#[inline(always)]
+fn increase(counter: &mut u64, amount: u64, many: bool) {
+    if many {
+        add(counter, amount);
+    } else {
+        *counter += amount;
     }
-    if config::COUNT_IN_ROWS.load() != 0 {
-        if let Some((row, bucket)) = find(interval.row, ns) {
-            add(&mut row.buckets[bucket], 1);
-            add(&mut row.sum_ns, ns);
-            raise_to(&mut row.max_ns, ns);
-            if is_stall(ns) {
-                add(&mut row.over_threshold, 1);
-            }
-        }
-    }
-    if is_stall(ns) && interval.stage as u32 != Stage::Softirq as u32 {
-        send_stall(cpu, &interval);
-    }
-    if config::SEND_EVENTS.load() != 0 {
-        send(cpu, &interval, ns);
+}
+
+/// Raises `maximum` to `value`, as above.
+#[inline(always)]
+fn raise(maximum: &mut u64, value: u64, many: bool) {
+    if many {
+        raise_to(maximum, value);
+    } else {
+        *maximum = value;
     }
 }
 
@@ -116,7 +110,7 @@ fn find(row: u32, ns: u64) -> Option<(&'static mut HistogramRow, usize)> {
     if bucket >= BUCKETS {
         return None;
     }
-    // SAFETY: the pointer comes from a map look-up; see `record` on who writes it.
+    // SAFETY: the pointer comes from a map look-up; see `has_many_writers`.
     Some((unsafe { &mut *row }, bucket))
 }
 
@@ -135,7 +129,6 @@ fn send(cpu: &mut Cpu, interval: &Interval, ns: u64) {
         return;
     };
     entry.write(event);
-    let crowded = EVENTS.query(AVAILABLE) > config::WAKE_AT_BYTES.load();
-    entry.submit(if crowded { FORCE_WAKEUP } else { NO_WAKEUP });
+    entry.submit(wake_up(&EVENTS, config::WAKE_AT_BYTES.load()));
     add(&mut ledger.ring_submitted, 1);
 }

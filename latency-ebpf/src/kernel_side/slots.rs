@@ -1,5 +1,6 @@
 //! Finds the row of a NAPI instance or hard IRQ, and hands out a slot at first sight.
 
+use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_log_ebpf::warn;
 use latency_common::{
     slot::{CpuRow, IFNAMSIZ, SlotInfo, SlotKey, SlotKind},
@@ -103,22 +104,33 @@ fn count_full(cpu: &mut Cpu, stage: Stage) -> bool {
 /// The row of a key that has a slot.
 #[inline(always)]
 fn look_up(key: &SlotKey) -> Option<u32> {
-    // SAFETY: elements are never removed, so the value cannot be replaced while it is copied.
+    // SAFETY: elements are never removed or replaced.
     unsafe { SLOT_OF.get(key) }.map(|slot| config::SLOT_BASE.load() + *slot)
 }
 
 /// Gives `key` a slot and returns its row; `None` when none is left.
+///
+/// Two CPUs may see an instance for the first time at once: the first one's slot is taken, and
+/// the other's counts nothing.
 #[inline(always)]
 fn hand_out(key: &SlotKey, info: &SlotInfo) -> Option<u32> {
-    let cursor = SLOT_CURSOR.get_ptr_mut(0)?;
     // SAFETY: the pointer comes from a map look-up; all CPUs count on it, atomically.
-    let slot = fetch_add(unsafe { &mut *cursor }, 1);
-    if slot >= u64::from(config::SLOTS.load()) {
+    let cursor = unsafe { &mut *SLOT_CURSOR.get_ptr_mut(0)? };
+    let slots = u64::from(config::SLOTS.load());
+    if *cursor >= slots {
+        return None; // Looked at first: a full table must not cost a contended cache line.
+    }
+    let slot = fetch_add(cursor, 1);
+    if slot >= slots {
         return None;
     }
     let slot = slot as u32;
     SLOT_INFO.set(slot, info, 0).ok()?;
-    SLOT_OF.insert(key, &slot, 0).ok()?;
+    if SLOT_OF.insert(key, &slot, u64::from(BPF_NOEXIST)).is_err() {
+        // SAFETY: the pointer comes from a map look-up, and the slot is ours.
+        unsafe { (*SLOT_INFO.get_ptr_mut(slot)?).kind = SlotKind::Nothing as u32 };
+        return look_up(key);
+    }
     Some(config::SLOT_BASE.load() + slot)
 }
 
@@ -154,7 +166,8 @@ pub(super) fn note_rx_queue(napi_id: u32, queue_mapping: u16) {
     let Some(info) = SLOT_INFO.get_ptr_mut(*slot) else {
         return;
     };
-    // SAFETY: the pointer comes from a map look-up; a NAPI instance runs on one CPU at a time.
+    // SAFETY: the pointer comes from a map look-up. Two CPUs that write at once may lose a
+    // conflict, and the next packet tells it again.
     let info = unsafe { &mut *info };
     let seen = u32::from(queue_mapping) + 1;
     if info.rx_queue_seen == 0 {

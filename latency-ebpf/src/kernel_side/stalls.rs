@@ -6,14 +6,13 @@ use latency_common::{
     state::{Cycle, HOLDERS, Held},
 };
 
-use super::{atomic::add, config, cpu::Cpu, maps::RECORDS, record::Interval};
-
-/// `BPF_RB_NO_WAKEUP`: what is found at the next snapshot is early enough.
-const NO_WAKEUP: u64 = 1;
-/// `BPF_RB_FORCE_WAKEUP`: the ring fills up faster than snapshots are taken.
-const FORCE_WAKEUP: u64 = 2;
-/// `BPF_RB_AVAIL_DATA`: asks for the number of unread bytes.
-const AVAILABLE: u64 = 0;
+use super::{
+    atomic::{add, fetch_add},
+    config,
+    cpu::Cpu,
+    maps::{self, RECORDS},
+    record::Interval,
+};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -74,25 +73,25 @@ pub(super) fn reserve_sample() -> Option<aya_ebpf::maps::ring_buf::RingBufEntry<
     RECORDS.reserve::<SampleRecord>(0)
 }
 
-/// How a record is submitted: its reader is woken when unread ones pile up.
+/// How a record is submitted.
 #[inline(always)]
 pub(super) fn wake() -> u64 {
-    let crowded = RECORDS.query(AVAILABLE) > config::RECORDS_WAKE_AT_BYTES.load();
-    if crowded { FORCE_WAKEUP } else { NO_WAKEUP }
+    maps::wake_up(&RECORDS, config::RECORDS_WAKE_AT_BYTES.load())
 }
 
 /// Whether one more record of stalls may be sent in this second; if not, it is counted.
+///
+/// A hard IRQ's stall may come in between: then the second may begin twice, and none is lost.
 #[inline(always)]
 fn admit(cpu: &mut Cpu, books: usize, now: u64) -> bool {
-    if now.wrapping_sub(cpu.state.second_begin_ns) >= SECOND_NS {
+    if now.saturating_sub(cpu.state.second_begin_ns) >= SECOND_NS {
         cpu.state.second_begin_ns = now;
         cpu.state.records_in_second = 0;
     }
-    if cpu.state.records_in_second >= config::RECORDS_PER_SECOND.load() {
+    if fetch_add(&mut cpu.state.records_in_second, 1) >= config::RECORDS_PER_SECOND.load() {
         add(&mut cpu.state.records[books].limited, 1);
         return false;
     }
-    cpu.state.records_in_second += 1;
     true
 }
 

@@ -24,17 +24,27 @@ pub fn stage_of(index: u32, layout: &RowLayout, slots: &Mapped<SlotInfo>) -> Opt
         RowOwner::Slot(slot) => match SlotKind::try_from(slots.copy(slot as usize).kind) {
             Ok(SlotKind::Napi | SlotKind::NapiWithoutId) => Some(Stage::NapiPoll),
             Ok(SlotKind::Irq) => Some(Stage::Irq),
-            Err(_) => None,
+            Ok(SlotKind::Nothing) | Err(_) => None,
         },
     }
 }
 
-/// Counts of every stage, summed over all CPUs, indexed by [`Stage`].
+/// Intervals of every stage that began, summed over all CPUs, indexed by [`Stage`].
+pub fn sum_begins(cpus: &Mapped<CpuState>) -> [u64; STAGES] {
+    let mut sums = [0; STAGES];
+    for cpu in 0..cpus.len() {
+        for (sum, begins) in sums.iter_mut().zip(cpus.copy(cpu).begins) {
+            *sum += begins;
+        }
+    }
+    sums
+}
+
+/// What became of other intervals of every stage, summed over all CPUs, indexed by [`Stage`].
 pub fn sum_cpus(cpus: &Mapped<CpuState>) -> [StageLedger; STAGES] {
     let mut sums = [StageLedger::default(); STAGES];
     for cpu in 0..cpus.len() {
         for (sum, stage) in sums.iter_mut().zip(cpus.copy(cpu).ledger) {
-            sum.begins += stage.begins;
             sum.ends_without_begin += stage.ends_without_begin;
             sum.begins_without_end += stage.begins_without_end;
             sum.backwards += stage.backwards;
@@ -97,6 +107,7 @@ pub fn close(
     programs: Vec<ProgramBooks>,
 ) -> Ledger {
     let Received { events, stalls } = arrived;
+    let begins = sum_begins(&attached.cpus);
     let sums = sum_cpus(&attached.cpus);
     let records = sum_records(&attached.cpus);
     let (mut recorded, mut over_threshold) = ([0; STAGES], [0; STAGES]);
@@ -121,6 +132,7 @@ pub fn close(
         .map(|(stage, method)| {
             let at = stage as usize;
             let counted = Counted {
+                begins: begins[at],
                 recorded: recorded[at],
                 over_threshold: over_threshold[at],
                 open: open(stage, method, attached),

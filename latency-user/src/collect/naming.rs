@@ -89,6 +89,11 @@ impl Naming {
         Ok(())
     }
 
+    /// Slots that are known: those before the first that was being handed out.
+    pub fn known_slots(&self) -> usize {
+        self.slots.iter().position(|slot| slot.kind == 0).unwrap_or(self.slots.len())
+    }
+
     /// Whether the packets of some queue could still tell which it is.
     pub fn is_unsettled(&self) -> bool {
         let evidence = self.evidence();
@@ -160,6 +165,7 @@ impl Naming {
                 let name = self.interrupts.name(slot.id).map(str::to_owned);
                 Some((Stage::Irq, Owner::Irq { number: Some(slot.id), name, cpu: slot.cpu }))
             }
+            SlotKind::Nothing => None,
         }
     }
 

@@ -14,6 +14,7 @@ use latency_common::{
 
 use super::{
     books::{self, Received},
+    cost::{self, CostMeter, Weighed},
     events::EventCounts,
     naming::Naming,
     slots,
@@ -24,16 +25,17 @@ use crate::{
     host::cpus,
     kernel::{
         attached::Attached,
-        hooks::Turn,
+        hooks::{self, Turn},
         kallsyms,
         loader::{self, Settings},
         plan::{self, Choice, Failures, KernelFacts},
     },
     model::{
+        cost::KernelCost,
         distribution::Distribution,
         filter::Filter,
         ledger::{Ledger, ProgramBooks},
-        run::{DEFAULT_THRESHOLD_NS, ProbeUse, Transport},
+        run::{DEFAULT_THRESHOLD_NS, Method, ProbeUse, Transport},
         series::Series,
         stall::Stack,
     },
@@ -138,6 +140,9 @@ pub struct Tracer {
     events: EventCounts,
     stalls: StallCollector,
     misses: Vec<ProgramBooks>,
+    meter: CostMeter,
+    shed: Vec<Stage>,
+    programs: usize,
     rows: Rows,
     reported: Rows,
 }
@@ -174,7 +179,11 @@ impl Tracer {
                 Err(error) => error.note(&mut failures)?,
             }
         };
+        let programs = attached.programs.len();
+        drop(facts);
+        give_memory_back();
         Ok(Self {
+            programs,
             uses,
             attached,
             layout,
@@ -186,6 +195,8 @@ impl Tracer {
             events: EventCounts::default(),
             stalls: StallCollector::default(),
             misses: Vec::new(),
+            meter: CostMeter::default(),
+            shed: Vec::new(),
             rows: Rows::new(),
             reported: Rows::new(),
         })
@@ -213,7 +224,59 @@ impl Tracer {
 
     /// Programs that were attached.
     pub fn programs(&self) -> usize {
-        self.attached.programs.len()
+        self.programs
+    }
+
+    /// Begins to measure what the programs cost. Costs something itself until [`Self::weigh`].
+    pub fn begin_to_weigh(&mut self) {
+        self.meter.begin(&self.attached);
+    }
+
+    /// Ends the measurement and tells what it has shown; `None`: it could not begin.
+    pub fn weigh(&mut self) -> Option<Weighed> {
+        self.meter.end(&self.attached)
+    }
+
+    /// What the programs have cost as far as it was measured.
+    ///
+    /// # Errors
+    ///
+    /// When the online CPUs cannot be read.
+    pub fn kernel_cost(&self) -> Result<KernelCost> {
+        Ok(self.meter.sum(cpus::online(Path::new("/"))?.len()))
+    }
+
+    /// Gives up the stage that saves most; `None`: there is none left. `reason` comes into its
+    /// [`ProbeUse`].
+    ///
+    /// # Errors
+    ///
+    /// When the programs refuse to be told.
+    pub fn shed(&mut self, weighed: &Weighed, reason: &str) -> Result<Option<Stage>> {
+        let mut stages: Vec<(Stage, Method)> = self
+            .uses
+            .iter()
+            .filter(|one| !self.shed.contains(&one.stage))
+            .filter_map(|one| one.method.map(|method| (one.stage, method)))
+            .collect();
+        let Some(stage) = weighed.dearest(&stages) else { return Ok(None) };
+        stages.retain(|(other, _)| *other != stage);
+        let needed = |name: &str| stages.iter().any(|&(of, by)| cost::needs(of, by, name));
+        let own: Vec<&str> =
+            self.uses.iter().filter(|one| one.stage == stage).flat_map(programs_of).collect();
+        let unneeded: Vec<&str> = own.into_iter().filter(|name| !needed(name)).collect();
+        self.misses.extend(self.attached.shed(stage, &unneeded)?);
+        self.shed.push(stage);
+        for one in self.uses.iter_mut().filter(|one| one.stage == stage) {
+            let before = one.note.take().map(|note| format!("; {note}")).unwrap_or_default();
+            one.note = Some(format!("{reason}{before}"));
+        }
+        Ok(Some(stage))
+    }
+
+    /// Whether a stage is still timed.
+    pub fn times_something(&self) -> bool {
+        self.uses.iter().any(|one| one.method.is_some() && !self.shed.contains(&one.stage))
     }
 
     /// Why the sampler does not run, although it was wanted.
@@ -293,7 +356,7 @@ impl Tracer {
     /// Detaches all programs so that what is under way still finds its end, reads what is left,
     /// and closes the books.
     pub fn finish(&mut self) -> Ledger {
-        self.misses = self.attached.misses();
+        self.misses.extend(self.attached.misses());
         self.attached.unwatch_rx_queues();
         self.attached.detach(Turn::Begin);
         self.drain(|stage| stage == Stage::RxWait);
@@ -326,7 +389,7 @@ impl Tracer {
             let open: u64 = self
                 .uses
                 .iter()
-                .filter(|one| of(one.stage))
+                .filter(|one| of(one.stage) && !self.shed.contains(&one.stage))
                 .filter_map(|one| one.method.map(|method| (one.stage, method)))
                 .map(|(stage, method)| books::open(stage, method, &self.attached))
                 .sum();
@@ -362,7 +425,7 @@ impl Tracer {
             self.watched = 0;
         }
         self.naming.refresh(&self.attached.slots, handed_out as usize)?;
-        self.named_slots = handed_out;
+        self.named_slots = self.naming.known_slots() as u64;
         if self.naming.is_unsettled() && self.watched < RX_QUEUE_WATCH {
             self.watched += 1;
             if let Err(error) = self.attached.watch_rx_queues() {
@@ -374,6 +437,21 @@ impl Tracer {
         }
         Ok(())
     }
+}
+
+/// Gives what the kernel's types took while they were read back to the machine.
+fn give_memory_back() {
+    // SAFETY: the call touches free memory of the allocator only.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// The programs that time a stage.
+fn programs_of(one: &ProbeUse) -> impl Iterator<Item = &'static str> + use<> {
+    let hooks = one.method.map_or(&[][..], |method| hooks::hooks(one.stage, method));
+    hooks.iter().map(|hook| hook.program)
 }
 
 /// Waits until programs that were detached while they ran have come to their end: what they count

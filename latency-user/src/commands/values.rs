@@ -82,6 +82,15 @@ pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
+/// Reads a share such as `1%` or `0.5%`.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let percent = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    match percent {
+        Some(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent / 100.0),
+        _ => Err("not a share above 0% and up to 100%; write it like 1% or 0.5%".into()),
+    }
+}
+
 /// Reads a threshold: at most what the last bucket still tells apart.
 pub(crate) fn threshold(text: &str) -> Result<Duration, String> {
     let threshold = duration(text)?;

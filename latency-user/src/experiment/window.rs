@@ -23,6 +23,7 @@ use crate::{
     host::{kernel, tcp_pressure, usage},
     kernel::sampler,
     model::{
+        cost::{KernelCost, SelfCost},
         distribution::Distribution,
         experiment::{Rates, WindowSummary},
         interval::Interval,
@@ -30,7 +31,7 @@ use crate::{
         run::{Run, Sampling, Transport},
         series::Series,
         stall_totals::StallTotals,
-        summary::{SelfCost, SeriesSummary, Stalls, Summary},
+        summary::{SeriesSummary, Stalls, Summary},
         tcp_pressure::TcpPressure,
     },
     recording::{merge::add_ledger, writer::Writer},
@@ -150,6 +151,7 @@ impl Look {
         sums.ledger = Some(ledger);
         let cpu = usage::of_this_process();
         sums.cost = SelfCost {
+            kernel: KernelCost::default(),
             programs: tracer.programs(),
             row_bytes: tracer.row_bytes(),
             user_cpu_s: (cpu.cpu - loaded_cpu).as_secs_f64(),

@@ -2,19 +2,21 @@
 
 use std::{
     any::Any,
+    collections::BTreeMap,
     os::fd::{AsFd, OwnedFd},
 };
 
 use anyhow::{Context, Result};
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, MapData, RingBuf},
+    maps::{Array, HashMap, MapData, RingBuf},
     programs::{Program, RawTracePoint},
 };
 use aya_log::EbpfLogger;
 use latency_common::{
     row::HistogramRow,
     slot::SlotInfo,
+    stage::Stage,
     state::{CollapseStack, CpuState},
 };
 use log::Log;
@@ -23,13 +25,15 @@ use super::{
     hooks::{self, Turn},
     mapped::Mapped,
     misses,
+    statistics::RunTime,
 };
 use crate::model::ledger::ProgramBooks;
 
 /// Programs at work. Everything is detached and freed when this is dropped, or the process ends.
 pub struct Attached {
     pub(super) ebpf: Ebpf,
-    pub(super) links: Vec<(Turn, Link)>,
+    pub(super) links: Vec<Placed>,
+    pub(super) shed: Array<MapData, u32>,
     pub(super) sampler: Vec<Link>,
     pub(super) rx_queue_links: Vec<Link>,
     pub(super) kprobe_misses_are_told: bool,
@@ -65,10 +69,49 @@ unsafe impl Pod for Collapsing {}
 /// A link that detaches its program when it is dropped.
 pub(super) type Link = Box<dyn Any>;
 
+/// A program in its place.
+pub(super) struct Placed {
+    pub(super) turn: Turn,
+    pub(super) program: &'static str,
+    /// Kept, not read: see [`Link`].
+    pub(super) _link: Link,
+}
+
 impl Attached {
     /// Detaches the programs of `turn`.
     pub fn detach(&mut self, turn: Turn) {
-        self.links.retain(|(of, _)| *of != turn);
+        self.links.retain(|one| one.turn != turn);
+    }
+
+    /// Gives a stage up, together with `programs`, which no other needs, and tells what the
+    /// kernel skipped of them.
+    ///
+    /// # Errors
+    ///
+    /// When the programs that stay cannot be told.
+    pub fn shed(&mut self, stage: Stage, programs: &[&str]) -> Result<Vec<ProgramBooks>> {
+        let shed = self.shed.get(&0, 0).context("read what was given up")?;
+        self.shed.set(0, shed | stage.bit(), 0).context("give a stage up")?;
+        let mut books = self.misses();
+        books.retain(|one| programs.contains(&one.program.as_str()));
+        for turn in [Turn::Begin, Turn::Both, Turn::End] {
+            self.links.retain(|one| one.turn != turn || !programs.contains(&one.program));
+        }
+        self.programs.retain(|name| !programs.contains(name));
+        Ok(books)
+    }
+
+    /// Runs and time of each program since it was loaded, as far as statistics were on.
+    pub fn run_times(&self) -> BTreeMap<&'static str, RunTime> {
+        let packet_probe = self.watches_rx_queues().then_some(hooks::RX_QUEUE_PROGRAM);
+        let names = self.programs.iter().copied().chain(packet_probe);
+        names
+            .filter_map(|name| {
+                let info = self.ebpf.program(name)?.info().ok()?;
+                let ns = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
+                Some((name, RunTime { runs: info.run_count(), ns }))
+            })
+            .collect()
     }
 
     /// A descriptor that is readable when records of stalls pile up.

@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, path::Path};
 use anyhow::{Context, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, Map, RingBuf},
+    maps::{Array, HashMap, Map, RingBuf},
     programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
 };
 use aya_log::EbpfLogger;
 use latency_common::{event::IntervalEvent, slot::RowLayout, stage::Stage};
 
 use super::{
-    attached::{Attached, Link},
+    attached::{Attached, Link, Placed},
     hooks::{self, Hook, Target},
     mapped::Mapped,
     offsets,
@@ -119,7 +119,7 @@ pub fn attach(
     for (hook, stage, method) in &wanted {
         let link = attach_program(&mut ebpf, hook, facts)
             .map_err(|error| refused(*stage, *method, &error))?;
-        links.push((hook.turn, link));
+        links.push(Placed { turn: hook.turn, program: hook.program, _link: link });
     }
     let layout = settings.layout;
     let mut take = |name: &str| -> Result<Map> {
@@ -130,6 +130,8 @@ pub fn attach(
     let slots = Mapped::new(take("SLOT_INFO")?, layout.slots).context("slots")?;
     let slot_cursor = Mapped::new(take("SLOT_CURSOR")?, 1).context("slot cursor")?;
     let collapsing = HashMap::try_from(take("COLLAPSING")?).context("calls under way")?;
+    // The eBPF object's only variable that is not frozen lies alone in its section.
+    let shed = Array::try_from(take(".bss")?).context("what is given up")?;
     let records = RingBuf::try_from(take("RECORDS")?).context("ring buffer of stalls")?;
     let events = match settings.transport.sends_events() {
         true => Some(RingBuf::try_from(take("EVENTS")?).context("ring buffer")?),
@@ -151,6 +153,7 @@ pub fn attach(
     Ok(Attached {
         ebpf,
         links,
+        shed,
         sampler,
         rx_queue_links: Vec::new(),
         kprobe_misses_are_told: facts.btf.offset("bpf_link_info", misses_field).is_some(),

@@ -9,11 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Map, MapData};
-use latency_common::{
-    row::HistogramRow,
-    slot::SlotInfo,
-    state::{CpuState, StageLedger},
-};
+use latency_common::{row::HistogramRow, slot::SlotInfo, state::CpuState};
 use memmap2::{Mmap, MmapOptions};
 
 /// Marks values that are made of integers only: any bytes are a value, and none is padding.
@@ -28,8 +24,7 @@ pub unsafe trait Words: Copy {}
 unsafe impl Words for HistogramRow {}
 // SAFETY: `repr(C)`, u64 and paired u32, no padding (their sizes are asserted).
 unsafe impl Words for CpuState {}
-// SAFETY: `repr(C)` struct of u64.
-unsafe impl Words for StageLedger {}
+
 // SAFETY: `repr(C)`, eight u32 and 16 bytes, no padding (its size is asserted).
 unsafe impl Words for SlotInfo {}
 // SAFETY: an integer.

@@ -18,4 +18,5 @@ pub mod plan;
 pub mod privileges;
 pub mod records;
 pub mod sampler;
+pub mod statistics;
 pub mod symbols;

@@ -77,6 +77,8 @@ pub struct ProgramBooks {
 /// What has been counted of a stage apart from the kernel side's own ledger.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counted {
+    /// Intervals that began.
+    pub begins: u64,
     /// Intervals in rows, or received as events when there are no rows.
     pub recorded: u64,
     /// Those of them at or above the threshold.
@@ -137,13 +139,13 @@ impl StageBooks {
         counted: Counted,
         in_rows: bool,
     ) -> Self {
-        let Counted { recorded, over_threshold, open, events: received, .. } = counted;
+        let Counted { begins, recorded, over_threshold, open, events: received, .. } = counted;
         let records = RecordBooks::new(records, counted.records);
         let unknown = if in_rows { 0 } else { cpus.ring_dropped };
         let ended = recorded + open + cpus.begins_without_end + cpus.backwards + unknown;
         let mut books = Self {
             stage: stage.name().into(),
-            begins: cpus.begins,
+            begins,
             recorded,
             over_threshold,
             open,
@@ -212,9 +214,10 @@ mod tests {
     fn balanced(stage: Stage, over_threshold: u64, ring_dropped: u64, in_rows: bool) -> bool {
         let recorded = 100;
         let begins = recorded + if in_rows { 0 } else { ring_dropped };
-        let cpus = StageLedger { begins, ring_dropped, ..StageLedger::default() };
+        let cpus = StageLedger { ring_dropped, ..StageLedger::default() };
         let records = RecordLedger { submitted: 3, dropped: 2, limited: 5, reserved: 0 };
-        let counted = Counted { recorded, over_threshold, records: 3, ..Counted::default() };
+        let counted =
+            Counted { begins, recorded, over_threshold, records: 3, ..Counted::default() };
         StageBooks::new(stage, &cpus, &records, counted, in_rows).balanced
     }
 

@@ -5,6 +5,7 @@
 
 pub mod collapse;
 pub mod comparison;
+pub mod cost;
 pub mod culprits;
 pub mod diagnosis;
 pub mod distribution;

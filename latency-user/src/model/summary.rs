@@ -6,9 +6,9 @@ use latency_common::stage::Stage;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    collapse::SocketTotal, culprits::Culprit, distribution::Distribution, ledger::Ledger,
-    place::Place, run::Run, series::Series, stall::Stall, stall_totals::StallTotals,
-    tcp_pressure::TcpPressure,
+    collapse::SocketTotal, cost::SelfCost, culprits::Culprit, distribution::Distribution,
+    ledger::Ledger, place::Place, run::Run, series::Series, stall::Stall,
+    stall_totals::StallTotals, tcp_pressure::TcpPressure,
 };
 
 /// Version of the JSON that is made from these structures.
@@ -144,22 +144,6 @@ impl Stalls {
             tcp,
         }
     }
-}
-
-/// What the measurement took.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct SelfCost {
-    /// Programs attached.
-    pub programs: usize,
-    /// Memory of the rows in the kernel, bytes.
-    pub row_bytes: u64,
-    /// CPU time of this process while it traced, seconds.
-    pub user_cpu_s: f64,
-    /// CPU time of this process before: reading the kernel's types, loading, attaching; seconds.
-    pub startup_cpu_s: f64,
-    /// Largest resident memory of this process, bytes.
-    pub resident_bytes: u64,
 }
 
 /// `part` of `whole` in parts per million; 0 of nothing.

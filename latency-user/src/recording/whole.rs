@@ -13,6 +13,7 @@ use super::{
 };
 use crate::model::{
     collapse::Collapse,
+    cost::SelfCost,
     distribution::Distribution,
     interval::Interval,
     ledger::Ledger,
@@ -23,7 +24,7 @@ use crate::model::{
     source::Source,
     stall::{Stack, Stall},
     stall_totals::StallTotals,
-    summary::{SelfCost, SeriesSummary, Stalls, Summary},
+    summary::{SeriesSummary, Stalls, Summary},
 };
 
 /// So many of the longest stalls, and of the slowest collapses, are kept.

@@ -4,6 +4,7 @@
 //! reads no map and no file, and does not know whether it writes to a terminal.
 
 pub mod comparison;
+pub mod cost;
 pub mod csv;
 pub mod doctor;
 pub mod experiment;

@@ -8,6 +8,7 @@ use latency_common::{
 };
 
 use crate::model::{
+    cost::{KernelCost, SelfCost},
     culprits::Culprit,
     distribution::Distribution,
     interval::Interval,
@@ -17,7 +18,7 @@ use crate::model::{
     series::{Owner, Queue, Series},
     stall::Stall,
     stall_totals::StallTotals,
-    summary::{SelfCost, SeriesSummary, Stalls, Summary},
+    summary::{SeriesSummary, Stalls, Summary},
 };
 
 /// The threshold of all samples, ns.
@@ -181,10 +182,11 @@ pub(super) fn summary(recorded: &Recorded) -> Summary {
     let series: Vec<_> = recorded.iter().map(|(s, d)| SeriesSummary::new(s, d)).collect();
     let books = |stage: Stage| {
         let count = series.iter().filter(|s| s.stage == stage.name()).map(|s| s.count).sum();
-        let cpus = StageLedger { begins: count + 1, ..StageLedger::default() };
+        let cpus = StageLedger::default();
         let of_stage = series.iter().filter(|s| s.stage == stage.name());
         let stalls = of_stage.map(|s| s.over_threshold).sum();
         let counted = Counted {
+            begins: count + 1,
             recorded: count,
             over_threshold: stalls,
             open: 1,
@@ -207,6 +209,7 @@ pub(super) fn summary(recorded: &Recorded) -> Summary {
             user_cpu_s: 0.0463,
             startup_cpu_s: 0.12,
             resident_bytes: 12_345_678,
+            kernel: KernelCost::default(),
         },
     }
 }

@@ -63,10 +63,9 @@ fn irq_begins(irq: u32) -> Option<()> {
     let open = cpu.state.irq_begin_ns != 0;
     cpu.state.irq = irq;
     cpu.state.irq_begin_ns = now_ns();
-    let ledger = cpu.ledger(Stage::Irq);
-    ledger.begins += 1;
+    *cpu.begins(Stage::Irq) += 1;
     if open {
-        ledger.begins_without_end += 1;
+        cpu.ledger(Stage::Irq).begins_without_end += 1;
     }
     Some(())
 }

@@ -11,7 +11,7 @@ use latency_common::{
 };
 
 use super::super::{
-    clock::now_ns,
+    clock::{jiffies, now_ns},
     config::{self, read_field},
     cpu::Cpu,
     record::{Interval, record},
@@ -41,7 +41,7 @@ fn try_napi_poll(ctx: &RawTracePointContext) -> Option<()> {
     }
     let end_ns = now_ns();
     cpu.state.poll_begin_ns = end_ns;
-    cpu.ledger(Stage::NapiPoll).begins += 1;
+    *cpu.begins(Stage::NapiPoll) += 1;
     record_poll(ctx, &mut cpu, ctx.arg(0), begin_ns, end_ns, ctx.arg(1));
     Some(())
 }
@@ -85,10 +85,9 @@ fn poll_begins(napi: u64) -> Option<()> {
     let open = cpu.state.poll_begin_ns != 0;
     cpu.state.poll_napi = napi;
     cpu.state.poll_begin_ns = now_ns();
-    let ledger = cpu.ledger(Stage::NapiPoll);
-    ledger.begins += 1;
+    *cpu.begins(Stage::NapiPoll) += 1;
     if open {
-        ledger.begins_without_end += 1;
+        cpu.ledger(Stage::NapiPoll).begins_without_end += 1;
     }
     Some(())
 }
@@ -117,6 +116,8 @@ fn record_poll(
     end_ns: u64,
     work: u32,
 ) {
+    cpu.state.poll_end_ns = end_ns;
+    cpu.state.poll_end_jiffies = jiffies();
     let row = napi_row(ctx, cpu, napi);
     note_poll(cpu, row, end_ns.saturating_sub(begin_ns), work);
     record(cpu, Interval { stage: Stage::NapiPoll, row, begin_ns, end_ns, work });

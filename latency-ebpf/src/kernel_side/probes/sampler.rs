@@ -3,12 +3,15 @@
 use aya_ebpf::{
     EbpfContext, helpers::generated::bpf_get_stack, macros::perf_event, programs::PerfEventContext,
 };
-use latency_common::record::{FRAMES, RecordKind, SAMPLE_BOOKS};
+use latency_common::{
+    record::{FRAMES, RecordKind, SAMPLE_BOOKS},
+    stage::Stage,
+};
 
 use super::super::{
     atomic::add,
     clock::now_ns,
-    config,
+    config::{self, is_shed},
     cpu::Cpu,
     stalls::{reserve_sample, wake, write_task},
 };
@@ -56,8 +59,12 @@ fn try_sample_stall(ctx: &PerfEventContext) -> Option<()> {
 fn under_way_since(cpu: &Cpu) -> Option<u64> {
     let state = &cpu.state;
     let mut oldest = u64::MAX;
-    for begin in [state.raised_ns, state.net_rx_begin_ns, state.poll_begin_ns] {
-        if begin != 0 && begin < oldest {
+    for (stage, begin) in [
+        (Stage::RxWait, state.raised_ns),
+        (Stage::NetRx, state.net_rx_begin_ns),
+        (Stage::NapiPoll, state.poll_begin_ns),
+    ] {
+        if !is_shed(stage) && begin != 0 && begin < oldest {
             oldest = begin;
         }
     }

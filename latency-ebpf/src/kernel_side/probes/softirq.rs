@@ -10,8 +10,8 @@ use latency_common::{
 };
 
 use super::super::{
-    clock::now_ns,
-    config::{self, by_tracepoint, is_on},
+    clock::{jiffies, now_ns},
+    config::{self, by_tracepoint, is_on, is_shed},
     cpu::Cpu,
     holders::note_holder,
     record::{Interval, record},
@@ -35,7 +35,7 @@ fn try_softirq_raise(ctx: &RawTracePointContext) -> Option<()> {
     if cpu.state.raised_ns == 0 {
         // Not raised since its last entry. Later raises change nothing: the first one waits.
         cpu.state.raised_ns = now_ns();
-        cpu.ledger(Stage::RxWait).begins += 1;
+        *cpu.begins(Stage::RxWait) += 1;
     }
     Some(())
 }
@@ -56,16 +56,19 @@ fn try_softirq_entry(ctx: &RawTracePointContext) -> Option<()> {
         return vector_begins(vector);
     }
     let mut cpu = Cpu::current()?;
+    // Before the clock is read: an IRQ that raises NET_RX from here on begins the next wait.
+    let raised = cpu.state.raised_ns;
+    cpu.state.raised_ns = 0;
     let now = now_ns(); // One stamp: the wait ends where the run begins.
     cpu.state.cycle.wait_ns = 0;
     if is_on(Stage::RxWait) {
-        let raised = cpu.state.raised_ns;
         if raised == 0 {
             // Raised before the probes were attached, or between the kernel's clearing of the
             // pending bit and here, when it counts as part of the previous wait.
-            cpu.ledger(Stage::RxWait).ends_without_begin += 1;
+            if !is_shed(Stage::RxWait) {
+                cpu.ledger(Stage::RxWait).ends_without_begin += 1;
+            }
         } else {
-            cpu.state.raised_ns = 0;
             cpu.state.cycle.wait_ns = now.saturating_sub(raised);
             let row = cpu.row(CpuRow::RxWait);
             record(
@@ -103,9 +106,21 @@ fn try_softirq_exit(ctx: &RawTracePointContext) -> Option<()> {
         cpu.state.poll_begin_ns = 0;
     }
     if by_tracepoint(Stage::NetRx) {
-        net_rx_ends(&mut cpu, now_ns());
+        let now = run_end(&cpu);
+        net_rx_ends(&mut cpu, now);
     }
     Some(())
+}
+
+/// When the run of NET_RX that exits now ended: with its last poll, by the same reading of the
+/// clock. What comes behind the last poll is short; if the timer ticked in it, the clock is read.
+#[inline(always)]
+fn run_end(cpu: &Cpu) -> u64 {
+    let state = &cpu.state;
+    if !is_on(Stage::NapiPoll) || state.cycle.polls == 0 || state.poll_end_jiffies != jiffies() {
+        return now_ns();
+    }
+    state.poll_end_ns
 }
 
 /// `static void net_rx_action(void)`, until 6.9 `(struct softirq_action *h)`
@@ -159,10 +174,9 @@ fn net_rx_begins(cpu: &mut Cpu, now: u64) {
     cycle.more_polls_ns = 0;
     cycle.collapse_calls = 0;
     cycle.collapse_ns = 0;
-    let ledger = cpu.ledger(Stage::NetRx);
-    ledger.begins += 1;
+    *cpu.begins(Stage::NetRx) += 1;
     if open {
-        ledger.begins_without_end += 1;
+        cpu.ledger(Stage::NetRx).begins_without_end += 1;
     }
 }
 
@@ -186,15 +200,14 @@ fn net_rx_ends(cpu: &mut Cpu, now: u64) {
 #[inline(always)]
 fn vector_begins(vector: u32) -> Option<()> {
     let mut cpu = Cpu::current()?;
-    let timed = is_on(Stage::Softirq);
+    let timed = is_on(Stage::Softirq) && !is_shed(Stage::Softirq);
     cpu.state.vector_begin_ns = if timed || cpu.state.raised_ns != 0 { now_ns() } else { 0 };
     if timed {
         let open = cpu.state.vector_plus_one != 0;
         cpu.state.vector_plus_one = vector + 1;
-        let ledger = cpu.ledger(Stage::Softirq);
-        ledger.begins += 1;
+        *cpu.begins(Stage::Softirq) += 1;
         if open {
-            ledger.begins_without_end += 1;
+            cpu.ledger(Stage::Softirq).begins_without_end += 1;
         }
     }
     Some(())
@@ -203,7 +216,7 @@ fn vector_begins(vector: u32) -> Option<()> {
 #[inline(always)]
 fn vector_ends(vector: u32) -> Option<()> {
     let mut cpu = Cpu::current()?;
-    let timed = is_on(Stage::Softirq);
+    let timed = is_on(Stage::Softirq) && !is_shed(Stage::Softirq);
     if !timed && cpu.state.raised_ns == 0 {
         return None; // Normal: nobody asks how long it ran.
     }

@@ -23,7 +23,7 @@ use super::super::{
     config,
     cpu::Cpu,
     maps::COLLAPSING,
-    record::{Interval, record_atomically},
+    record::{Interval, record},
     sockets,
     stalls::send_collapse,
 };
@@ -72,8 +72,8 @@ fn current_task() -> u64 {
 #[inline(always)]
 fn collapse_begins(ctx: &impl EbpfContext, sock: u64, list: u64) -> Option<()> {
     let mut cpu = Cpu::current()?;
+    add(cpu.begins(Stage::TcpCollapse), 1);
     let ledger = cpu.ledger(Stage::TcpCollapse);
-    add(&mut ledger.begins, 1);
     let task = current_task();
     let before = sockets::state(sock);
     let out_of_order = u32::from(list == 0);
@@ -81,16 +81,11 @@ fn collapse_begins(ctx: &impl EbpfContext, sock: u64, list: u64) -> Option<()> {
     if let Some(stack) = COLLAPSING.get_ptr_mut(task) {
         // SAFETY: the pointer comes from a map look-up, and only this task's contexts use it.
         let stack = unsafe { &mut *stack };
-        if stack.depth == 0 {
-            stack.calls[0] = call;
-            stack.depth = 1;
-        } else {
-            if stack.depth == 2 {
-                add(&mut ledger.begins_without_end, 1);
-            }
-            stack.calls[1] = call;
-            stack.depth = 2;
+        if stack.depth == 2 {
+            add(&mut ledger.begins_without_end, 1);
         }
+        stack.calls[1] = call;
+        stack.depth = 2;
         return Some(());
     }
     let stack = CollapseStack { depth: 1, calls: [call, CollapseCall::NONE] };
@@ -135,9 +130,6 @@ fn collapse_ends(ctx: &impl EbpfContext) -> Option<()> {
         });
     }
     let row = cpu.row(CpuRow::TcpCollapse);
-    record_atomically(
-        &mut cpu,
-        Interval { stage: Stage::TcpCollapse, row, begin_ns, end_ns, work: 0 },
-    );
+    record(&mut cpu, Interval { stage: Stage::TcpCollapse, row, begin_ns, end_ns, work: 0 });
     Some(())
 }

@@ -25,6 +25,8 @@ Examples:
           --output before.hlog
   While a load test runs, as JSON:
       latency-user trace --format json -- ./load-test.sh > trace.jsonl
+  For hours beside production traffic, at a bounded cost:
+      latency-user trace --max-overhead 1% --interval 10s --output night.hlog
   What else ran in softirq context:
       latency-user trace --stages rx_wait,net_rx,softirq --duration 10s")]
 pub struct Arguments {
@@ -65,6 +67,10 @@ pub struct Arguments {
     /// Report at most so many stalls in a second on each CPU; the rest is counted.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_RECORDS_PER_SECOND)]
     pub max_stalls: u64,
+    /// Let the programs take at most this share of any CPU, such as 1%: when they take more, the
+    /// stage that costs most is given up, and the output says so.
+    #[arg(long, value_name = "SHARE", value_parser = values::share)]
+    pub max_overhead: Option<f64>,
     /// Have room for so many queues and IRQs; the rest share a row on each CPU. Without it:
     /// twice as many as the machine has, in a 256th of its memory.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]

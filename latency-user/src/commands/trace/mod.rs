@@ -17,7 +17,7 @@ use super::{
 use crate::{
     collect::tracer::{Config, Tracer},
     host::interfaces,
-    kernel::{instance::Instance, privileges},
+    kernel::{instance::Instance, privileges, statistics::Statistics},
     model::failure::Failure,
     recording::writer::Writer,
 };
@@ -32,6 +32,12 @@ pub fn run(args: &Arguments, verbose: bool, console: Console) -> Result<u8> {
     check_interfaces(&args.iface)?;
     ending::find_program(&args.command)?;
     privileges::check()?;
+    if args.max_overhead.is_some() {
+        Statistics::switch_on().map_err(|refused| {
+            Failure::missing(format!("--max-overhead: {refused}"))
+                .hint("run it as root, or without --max-overhead")
+        })?;
+    }
     let _instance = Instance::claim()?;
     let recording = args.output.as_deref().map(Writer::create).transpose()?;
     let runtime = runtime::Builder::new_current_thread()

@@ -24,6 +24,7 @@ use crate::{
     host::{kernel, settings, tcp_pressure, usage},
     kernel::sampler,
     model::{
+        cost::{KernelCost, SelfCost, Shed},
         culprits::add_stack,
         distribution::Distribution,
         filter::Filter,
@@ -32,12 +33,18 @@ use crate::{
         run::{Run, Sampling},
         series::Series,
         stall_totals::StallTotals,
-        summary::{SelfCost, SeriesSummary, Stalls, Summary},
+        summary::{SeriesSummary, Stalls, Summary},
         tcp_pressure::TcpPressure,
     },
     recording::writer::Writer,
     views::{self, Style},
 };
+
+/// How often the programs' cost is measured, for how long each time, and when first. Measuring
+/// adds a reading of the clock to each run of a program.
+const WEIGH_EVERY: Duration = Duration::from_secs(2);
+const WEIGH_FOR: Duration = Duration::from_millis(200);
+const WEIGH_FIRST: Duration = Duration::from_millis(200);
 
 /// How often the ring buffer is looked at.
 const RING_POLL: Duration = Duration::from_millis(10);
@@ -61,6 +68,8 @@ pub(super) struct Session {
     interval_began: (Instant, SystemTime),
     totals: StallTotals,
     tcp: tcp_pressure::Watch,
+    max_overhead: Option<f64>,
+    shed: Vec<Shed>,
 }
 
 impl Session {
@@ -112,6 +121,8 @@ impl Session {
             interval_began: (began, began_at),
             totals: StallTotals::default(),
             tcp: tcp_pressure::Watch::new(root),
+            max_overhead: args.max_overhead,
+            shed: Vec::new(),
         })
     }
 
@@ -129,6 +140,9 @@ impl Session {
         // Long intervals must not let records pile up until their ring is full.
         let mut reads = time::interval(RECORDS_POLL.min(args.interval));
         reads.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut weighings = time::interval_at(time::Instant::now() + WEIGH_FIRST, WEIGH_EVERY);
+        weighings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut weighed_at = None;
         let end = args.duration.map(|duration| time::Instant::now() + duration);
         let records = self.tracer.attached().records_fd()?;
         // SAFETY: an `OwnedFd` stands for one and the same open descriptor as long as it lives.
@@ -150,6 +164,18 @@ impl Session {
                 _ = ticks.tick() => self.interval()?,
                 _ = polls.tick(), if has_events => self.drain(),
                 _ = reads.tick() => self.tracer.drain_records(),
+                _ = weighings.tick() => {
+                    self.tracer.begin_to_weigh();
+                    weighed_at = Some(time::Instant::now() + WEIGH_FOR);
+                }
+                () = time::sleep_until(weighed_at.unwrap_or_else(time::Instant::now)),
+                    if weighed_at.is_some() =>
+                {
+                    weighed_at = None;
+                    if !self.weigh()? {
+                        return Ok(());
+                    }
+                }
                 ready = records.readable() => {
                     self.tracer.drain_records();
                     ready.context("wait for the ring buffer of stalls")?.clear_ready();
@@ -157,6 +183,27 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Looks at what the programs cost, and gives a stage up when it is too much. False: none is
+    /// left, and the run ends.
+    fn weigh(&mut self) -> Result<bool> {
+        let (Some(weighed), Some(allowed)) = (self.tracer.weigh(), self.max_overhead) else {
+            return Ok(true);
+        };
+        let share = weighed.busiest_share();
+        if share <= allowed {
+            return Ok(true);
+        }
+        let after_s = self.began.elapsed().as_secs_f64();
+        let reason = views::cost::given_up(after_s, share, allowed);
+        let Some(stage) = self.tracer.shed(&weighed, &reason)? else { return Ok(true) };
+        let _ = writeln!(self.err, "warning: {}: {reason}", stage.name());
+        self.shed.push(Shed { stage, after_s, share, allowed });
+        self.run.probes = self.tracer.uses().to_vec();
+        let run = self.run.clone();
+        self.record(|recording| recording.header(&run));
+        Ok(self.tracer.times_something())
     }
 
     fn drain(&mut self) {
@@ -198,7 +245,7 @@ impl Session {
         for stack in other_stacks {
             add_stack(&mut interval.stacks, &stack.frames, stack.count);
         }
-        self.record(&interval);
+        self.record(|recording| recording.interval(&interval));
         interval.stacks = shown_stacks;
         self.filter.apply(&mut interval);
         Ok(interval)
@@ -206,9 +253,9 @@ impl Session {
 
     /// A recording that cannot be written any more (a full disk) must not end the measurement:
     /// it is said at once, and by the exit status.
-    fn record(&mut self, interval: &Interval) {
+    fn record(&mut self, what: impl FnOnce(&mut Writer) -> Result<()>) {
         let Some(recording) = &mut self.recording else { return };
-        if let Err(error) = recording.interval(interval) {
+        if let Err(error) = what(recording) {
             let _ = writeln!(self.err, "warning: the recording ends here: {error:#}");
             self.recording = None;
             self.recording_failed = true;
@@ -225,7 +272,7 @@ impl Session {
         let mut whole = self.tracer.total();
         whole.retain(|(series, _)| self.filter.keeps(series));
         let tcp = self.tcp.finish();
-        let summary = self.summary(&whole, ledger, tcp);
+        let summary = self.summary(&whole, ledger, tcp)?;
         if let Some(Err(error)) = self.recording.take().map(|recording| recording.finish(&summary))
         {
             let _ = writeln!(self.err, "warning: the recording ends here: {error:#}");
@@ -251,13 +298,14 @@ impl Session {
         whole: &[(Series, Distribution)],
         ledger: Ledger,
         tcp: Vec<TcpPressure>,
-    ) -> Summary {
+    ) -> Result<Summary> {
         let series: Vec<SeriesSummary> = whole
             .iter()
             .map(|(series, distribution)| SeriesSummary::new(series, distribution))
             .collect();
         let usage = usage::of_this_process();
-        Summary {
+        let kernel = KernelCost { shed: self.shed.clone(), ..self.tracer.kernel_cost()? };
+        Ok(Summary {
             run: self.run.clone(),
             stalls: Stalls::new(self.run.threshold_ns, &series, &self.totals, tcp),
             series,
@@ -268,8 +316,9 @@ impl Session {
                 user_cpu_s: (usage.cpu - self.startup_cpu).as_secs_f64(),
                 startup_cpu_s: self.startup_cpu.as_secs_f64(),
                 resident_bytes: usage.resident_bytes,
+                kernel,
             },
-        }
+        })
     }
 }
 

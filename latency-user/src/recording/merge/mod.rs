@@ -21,6 +21,7 @@ use super::{
     writer::Writer,
 };
 use crate::model::{
+    cost::{KernelCost, SelfCost},
     distribution::Distribution,
     failure::Failure,
     interval::Interval,
@@ -29,7 +30,7 @@ use crate::model::{
     source::Source,
     stall::Stack,
     stall_totals::StallTotals,
-    summary::{SelfCost, SeriesSummary, Stalls, Summary},
+    summary::{SeriesSummary, Stalls, Summary},
 };
 
 /// The sum of recordings.
@@ -275,6 +276,8 @@ impl Cost {
 
     fn sum(&self) -> SelfCost {
         SelfCost {
+            // Shares of different runs do not add up.
+            kernel: KernelCost::default(),
             programs: self.programs,
             row_bytes: self.row_bytes,
             user_cpu_s: self.user_cpu_us as f64 / 1e6,

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    model::{interval::Interval, ledger::Ledger, run::Transport, summary::*},
+    model::{cost::SelfCost, interval::Interval, ledger::Ledger, run::Transport, summary::*},
     recording::writer::Writer,
 };
 

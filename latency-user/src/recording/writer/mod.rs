@@ -89,6 +89,17 @@ impl Writer {
         self.append(&text)
     }
 
+    /// Writes the run's fields again, because they changed: a stage was given up.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written; the error names it.
+    pub fn header(&mut self, run: &Run) -> Result<()> {
+        let mut text = String::new();
+        comment(&mut text, RUN, run)?;
+        self.append(&text)
+    }
+
     /// Writes what the machine was set to, right behind the header.
     ///
     /// # Errors

@@ -17,10 +17,11 @@ use serde_json::Value;
 
 use super::*;
 use crate::model::{
+    cost::SelfCost,
     ledger::Ledger,
     run::{Sampling, Transport},
     stall_totals::StallTotals,
-    summary::{SelfCost, SeriesSummary, Stalls},
+    summary::{SeriesSummary, Stalls},
 };
 
 fn run() -> Run {

@@ -1,4 +1,4 @@
-//! The books: whether everything that began is accounted for, what was lost, what it cost.
+//! The books: whether everything that began is accounted for, and what was lost.
 
 use latency_common::{bucket::MAX_VALUE, stage::Stage};
 
@@ -6,9 +6,8 @@ use crate::{
     model::{
         ledger::{Ledger, ProgramBooks, Slots, StageBooks},
         run::{Method, Run, Transport},
-        summary::SelfCost,
     },
-    views::format::{bytes, count, counted, duration},
+    views::format::{count, counted, duration},
 };
 
 /// Paragraphs that say whether the books balance: one when they do, else every stage's sums.
@@ -173,21 +172,9 @@ fn by_napi_tracepoint(stage: &str, run: &Run) -> bool {
     })
 }
 
-/// What the measurement itself took, in one paragraph.
-pub(super) fn self_cost(cost: &SelfCost, slots: Slots, run: &Run) -> String {
-    let share = if run.duration_s > 0.0 {
-        format!(" ({:.1}% of one CPU)", cost.user_cpu_s / run.duration_s * 100.0)
-    } else {
-        String::new()
-    };
-    // A negative or endless time would be cast to the nearest bound.
-    let cpu = duration((cost.user_cpu_s * 1e9) as u64);
-    format!(
-        "Own cost: {}, {} of rows in the kernel ({} of {} for queues and IRQs taken); this process {cpu} CPU time{share}, {} memory.",
-        counted(cost.programs as u64, "program"),
-        bytes(cost.row_bytes),
-        count(slots.taken),
-        count(slots.room),
-        bytes(cost.resident_bytes),
-    )
+/// How many rows there were for queues and IRQs; `None`: it is not known.
+pub(super) fn slots(slots: Slots) -> Option<String> {
+    (slots.room > 0).then(|| {
+        format!("Rows for queues and IRQs: {} of {} taken.", count(slots.taken), count(slots.room))
+    })
 }

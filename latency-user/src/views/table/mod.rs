@@ -27,7 +27,7 @@ use self::{
     rows::Fold,
 };
 use super::{
-    Style,
+    Style, cost,
     format::{duration, length},
     text::{paragraph, printable},
 };
@@ -99,6 +99,9 @@ pub fn summary(
             paragraph(&mut text, &answer::nothing(run, &lasted), 2, style, Style::alarm);
         }
     }
+    if let Some(line) = cost::missing(&summary.self_cost.kernel) {
+        paragraph(&mut text, &line, 2, style, Style::alarm);
+    }
     paragraph(&mut text, &about(run, &lasted), 2, style, Style::dim);
 
     let blocks: Vec<Block> = stages.into_iter().map(|s| Block::new(s, Fold::FINAL)).collect();
@@ -127,8 +130,10 @@ pub fn summary(
 /// The answer in one paragraph.
 pub(super) fn verdict(summary: &Summary, whole: &[(Series, Distribution)]) -> String {
     let lasted = duration((summary.run.duration_s * 1e9) as u64);
-    answer::answer(&rows::by_stage(whole), summary.run.threshold_ns, &lasted)
-        .map_or_else(|| answer::nothing(&summary.run, &lasted), |sentences| sentences.join(" "))
+    let mut sentences = answer::answer(&rows::by_stage(whole), summary.run.threshold_ns, &lasted)
+        .unwrap_or_else(|| vec![answer::nothing(&summary.run, &lasted)]);
+    sentences.extend(cost::missing(&summary.self_cost.kernel));
+    sentences.join(" ")
 }
 
 /// The name that rows of a series have.
@@ -147,7 +152,8 @@ pub(super) fn books_of(summary: &Summary) -> Vec<String> {
     let mut lines = books::balance(&summary.ledger, transport);
     lines.extend(books::losses(&summary.ledger, &summary.run));
     if summary.self_cost.programs > 0 {
-        lines.push(books::self_cost(&summary.self_cost, summary.ledger.slots, &summary.run));
+        lines.extend(cost::sentences(&summary.self_cost, &summary.run));
+        lines.extend(books::slots(summary.ledger.slots));
     }
     lines
 }
@@ -245,8 +251,16 @@ fn conclusion(text: &mut String, summary: &Summary, style: Style) {
     }
     // A recording that was cut short does not tell it.
     if summary.self_cost.programs > 0 {
-        let cost = books::self_cost(&summary.self_cost, summary.ledger.slots, &summary.run);
-        paragraph(text, &cost, 2, style, Style::plain);
+        for line in cost::sentences(&summary.self_cost, &summary.run) {
+            paragraph(text, &line, 2, style, Style::plain);
+        }
+        if let Some(line) = books::slots(summary.ledger.slots) {
+            paragraph(text, &line, 2, style, Style::plain);
+        }
+        for line in cost::programs(&summary.self_cost.kernel, &summary.ledger) {
+            text.push_str(&style.dim(&line));
+            text.push('\n');
+        }
     }
 }
 

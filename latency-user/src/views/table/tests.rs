@@ -132,7 +132,6 @@ fn awkward_names_and_numbers_fit() {
 fn broken_books_show_their_sums() {
     let table = final_table(&samples::stalled(), |summary| {
         let cpus = StageLedger {
-            begins: 1000,
             begins_without_end: 5,
             ring_submitted: 40,
             ring_dropped: 2,
@@ -140,8 +139,14 @@ fn broken_books_show_their_sums() {
             ..StageLedger::default()
         };
         let records = RecordLedger { submitted: 7, dropped: 3, limited: 2, ..Default::default() };
-        let counted =
-            Counted { recorded: 990, over_threshold: 20, open: 2, events: 39, records: 6 };
+        let counted = Counted {
+            begins: 1000,
+            recorded: 990,
+            over_threshold: 20,
+            open: 2,
+            events: 39,
+            records: 6,
+        };
         let broken = StageBooks::new(Stage::NetRx, &cpus, &records, counted, false);
         summary.run.transport = Transport::Ring;
         summary.ledger = Ledger {

@@ -1,0 +1,258 @@
+//! What the programs cost: the kernel's statistics, switched on for a part of the run, and which
+//! stage is the dearest.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use latency_common::stage::{STAGES, Stage};
+
+use crate::{
+    kernel::{
+        attached::Attached,
+        hooks,
+        statistics::{RunTime, Statistics},
+    },
+    model::{
+        cost::{KernelCost, ProgramCost},
+        run::Method,
+    },
+};
+
+/// Intervals of each stage that began, by CPU.
+type Begins = Vec<[u64; STAGES]>;
+
+/// Adds up what the programs cost while the statistics were on.
+#[derive(Default)]
+pub struct CostMeter {
+    window: Option<Window>,
+    measured: Duration,
+    refused: Option<String>,
+    programs: BTreeMap<&'static str, RunTime>,
+    begins: Begins,
+}
+
+struct Window {
+    /// They are on as long as it lives.
+    _statistics: Statistics,
+    began: Instant,
+    programs: BTreeMap<&'static str, RunTime>,
+    begins: Begins,
+}
+
+/// What one window has shown.
+pub struct Weighed {
+    length: Duration,
+    programs: BTreeMap<&'static str, RunTime>,
+    begins: Begins,
+}
+
+impl CostMeter {
+    /// Switches the statistics on. Where that is refused, it is not tried again.
+    pub fn begin(&mut self, attached: &Attached) {
+        if self.refused.is_some() {
+            return;
+        }
+        match Statistics::switch_on() {
+            Ok(statistics) => {
+                self.window = Some(Window {
+                    _statistics: statistics,
+                    began: Instant::now(),
+                    programs: attached.run_times(),
+                    begins: begins(attached),
+                });
+            }
+            Err(error) => self.refused = Some(error),
+        }
+    }
+
+    /// Switches them off and tells what came in between; `None`: they were not on.
+    pub fn end(&mut self, attached: &Attached) -> Option<Weighed> {
+        let window = self.window.take()?;
+        let length = window.began.elapsed();
+        let mut programs = attached.run_times();
+        for (name, now) in &mut programs {
+            if let Some(before) = window.programs.get(name) {
+                *now = RunTime { runs: now.runs - before.runs, ns: now.ns - before.ns };
+            }
+        }
+        let mut begins = begins(attached);
+        for (now, before) in begins.iter_mut().zip(&window.begins) {
+            for (now, before) in now.iter_mut().zip(before) {
+                *now -= before;
+            }
+        }
+        let weighed = Weighed { length, programs, begins };
+        self.add(&weighed);
+        Some(weighed)
+    }
+
+    fn add(&mut self, weighed: &Weighed) {
+        self.measured += weighed.length;
+        for (name, cost) in &weighed.programs {
+            let sum = self.programs.entry(name).or_default();
+            sum.runs += cost.runs;
+            sum.ns += cost.ns;
+        }
+        self.begins.resize(weighed.begins.len(), [0; STAGES]);
+        for (sum, begins) in self.begins.iter_mut().zip(&weighed.begins) {
+            for (sum, begins) in sum.iter_mut().zip(begins) {
+                *sum += begins;
+            }
+        }
+    }
+
+    /// Everything measured so far; `cpus` are online.
+    pub fn sum(&self, cpus: usize) -> KernelCost {
+        let ns = total(&self.programs);
+        let busiest = busiest(&self.begins);
+        let share_of = |part: f64| match self.measured.as_nanos() {
+            0 => 0.0,
+            measured => ns as f64 * part / measured as f64,
+        };
+        KernelCost {
+            measured_s: self.measured.as_secs_f64(),
+            refused: self.refused.clone(),
+            programs: self
+                .programs
+                .iter()
+                .filter(|(_, cost)| cost.runs > 0)
+                .map(|(name, cost)| ProgramCost {
+                    program: (*name).into(),
+                    runs: cost.runs,
+                    ns: cost.ns,
+                })
+                .collect(),
+            share: share_of(1.0 / cpus.max(1) as f64),
+            busiest_share: share_of(busiest.map_or(0.0, |(_, part)| part)),
+            busiest_cpu: busiest.map(|(cpu, _)| cpu as u32),
+            shed: Vec::new(),
+        }
+    }
+}
+
+impl Weighed {
+    /// What all programs took of the CPU that had most of the runs.
+    pub fn busiest_share(&self) -> f64 {
+        let part = busiest(&self.begins).map_or(0.0, |(_, part)| part);
+        total(&self.programs) as f64 * part / self.length.as_nanos().max(1) as f64
+    }
+
+    /// The stage of `stages` that saves most when it is given up. A program that others of them
+    /// need stays, so its time does not count; `softirq` has no program of its own, so its
+    /// part is that of its events.
+    pub fn dearest(&self, stages: &[(Stage, Method)]) -> Option<Stage> {
+        let saved = |&(stage, method): &(Stage, Method)| -> f64 {
+            hooks::hooks(stage, method)
+                .iter()
+                .map(|hook| {
+                    let ns = self.programs.get(hook.program).map_or(0, |cost| cost.ns) as f64;
+                    let is_shared = stages.iter().any(|&(other, method)| {
+                        other != stage && needs(other, method, hook.program)
+                    });
+                    match (is_shared, stage) {
+                        (false, _) => ns,
+                        (true, Stage::Softirq) => ns * self.part_of_vectors(),
+                        (true, _) => 0.0,
+                    }
+                })
+                .sum()
+        };
+        let dearest = stages.iter().max_by(|one, other| saved(one).total_cmp(&saved(other)));
+        dearest.map(|(stage, _)| *stage)
+    }
+
+    /// Part of the softirqs that are not NET_RX.
+    fn part_of_vectors(&self) -> f64 {
+        let of = |stage: Stage| self.begins.iter().map(|cpu| cpu[stage as usize]).sum::<u64>();
+        let (others, net_rx) = (of(Stage::Softirq), of(Stage::NetRx));
+        if others == 0 { 0.0 } else { others as f64 / (others + net_rx) as f64 }
+    }
+}
+
+/// Whether `stage` needs `program`.
+pub fn needs(stage: Stage, method: Method, program: &str) -> bool {
+    hooks::hooks(stage, method).iter().any(|hook| hook.program == program)
+}
+
+fn begins(attached: &Attached) -> Begins {
+    (0..attached.cpus.len()).map(|cpu| attached.cpus.copy(cpu).begins).collect()
+}
+
+fn total(programs: &BTreeMap<&'static str, RunTime>) -> u64 {
+    programs.values().map(|cost| cost.ns).sum()
+}
+
+/// The CPU on which most intervals began, and its part of all of them.
+fn busiest(begins: &Begins) -> Option<(usize, f64)> {
+    let sums: Vec<u64> = begins.iter().map(|cpu| cpu.iter().sum()).collect();
+    let all: u64 = sums.iter().sum();
+    let (cpu, most) = sums.iter().enumerate().max_by_key(|(_, sum)| **sum)?;
+    (*most > 0).then(|| (cpu, *most as f64 / all as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weighed(programs: &[(&'static str, u64)], begins: Begins) -> Weighed {
+        let cost = |&(name, ns)| (name, RunTime { runs: 10, ns });
+        Weighed {
+            length: Duration::from_micros(1),
+            programs: programs.iter().map(cost).collect(),
+            begins,
+        }
+    }
+
+    /// `rx_wait`, `net_rx` and `napi_poll` by tracepoints share two of their four programs.
+    const CYCLE: [(&str, u64); 4] =
+        [("softirq_raise", 12), ("softirq_entry", 130), ("napi_poll", 11), ("softirq_exit", 70)];
+
+    fn by_tracepoint<const N: usize>(stages: [Stage; N]) -> [(Stage, Method); N] {
+        stages.map(|stage| (stage, Method::Tracepoint))
+    }
+
+    #[test]
+    fn what_others_need_saves_nothing() {
+        let weighed = weighed(&CYCLE, Vec::new());
+        let all = by_tracepoint([Stage::NetRx, Stage::NapiPoll, Stage::RxWait]);
+        assert_eq!(weighed.dearest(&all), Some(Stage::RxWait));
+        let two = by_tracepoint([Stage::NetRx, Stage::NapiPoll]);
+        assert_eq!(weighed.dearest(&two), Some(Stage::NapiPoll));
+        assert_eq!(weighed.dearest(&by_tracepoint([Stage::NetRx])), Some(Stage::NetRx));
+        assert_eq!(weighed.dearest(&[]), None);
+    }
+
+    #[test]
+    fn vectors_save_their_part_of_the_shared_programs() {
+        let stages = by_tracepoint([Stage::NetRx, Stage::Softirq, Stage::RxWait]);
+        let with = |vectors: u64| {
+            let mut begins = [0; STAGES];
+            begins[Stage::Softirq as usize] = vectors;
+            begins[Stage::NetRx as usize] = 99;
+            weighed(&CYCLE, vec![begins]).dearest(&stages)
+        };
+        assert_eq!(with(1), Some(Stage::RxWait));
+        assert_eq!(with(99), Some(Stage::Softirq));
+    }
+
+    #[test]
+    fn the_busiest_cpu_bears_its_part() {
+        let begins = vec![[1, 0, 0, 0, 0, 0], [2, 1, 0, 0, 0, 0]];
+        let weighed = weighed(&[("napi_poll", 100)], begins);
+        // Three quarters of 100 ns in 1000 ns.
+        assert!((weighed.busiest_share() - 0.075).abs() < 1e-12);
+        let mut meter = CostMeter::default();
+        meter.add(&weighed);
+        let cost = meter.sum(2);
+        assert_eq!((cost.busiest_cpu, cost.programs[0].runs), (Some(1), 10));
+        assert!((cost.share - 0.05).abs() < 1e-12 && cost.busiest_share > cost.share);
+    }
+
+    #[test]
+    fn nothing_measured_is_no_share() {
+        let cost = CostMeter::default().sum(2);
+        assert_eq!((cost.share, cost.busiest_cpu), (0.0, None));
+    }
+}

@@ -1,0 +1,175 @@
+//! What a measurement took: in sentences, and program by program.
+
+use super::format::{bytes, count, counted, duration};
+use crate::model::{
+    cost::{KernelCost, SelfCost},
+    ledger::{Ledger, ProgramBooks},
+    run::Run,
+};
+
+/// Why a stage is not timed any more.
+pub fn given_up(after_s: f64, share: f64, allowed: f64) -> String {
+    format!(
+        "given up after {}: the programs took {} of the busiest CPU, and {} is allowed",
+        duration(ns(after_s)),
+        percent(share),
+        percent(allowed)
+    )
+}
+
+/// What the measurement itself took, in one paragraph each for this process and for the kernel.
+pub(super) fn sentences(cost: &SelfCost, run: &Run) -> Vec<String> {
+    let share = if run.duration_s > 0.0 {
+        format!(" ({} of one CPU)", percent(cost.user_cpu_s / run.duration_s))
+    } else {
+        String::new()
+    };
+    let mut sentences = vec![format!(
+        "Own cost: {}, {} of rows in the kernel; this process {} CPU time{share}, {} memory.",
+        counted(cost.programs as u64, "program"),
+        bytes(cost.row_bytes),
+        duration(ns(cost.user_cpu_s)),
+        bytes(cost.resident_bytes),
+    )];
+    sentences.extend(in_kernel(&cost.kernel));
+    sentences
+}
+
+/// Which stages were timed for a part of the run only; `None`: all were to its end.
+pub(super) fn missing(cost: &KernelCost) -> Option<String> {
+    let stages: Vec<String> = cost
+        .shed
+        .iter()
+        .map(|shed| format!("{} after {}", shed.stage.name(), duration(ns(shed.after_s))))
+        .collect();
+    (!stages.is_empty()).then(|| {
+        format!(
+            "Given up because of their cost (--max-overhead): {}. What came later is not in the \
+             numbers.",
+            stages.join(", ")
+        )
+    })
+}
+
+fn in_kernel(cost: &KernelCost) -> Option<String> {
+    if let Some(refused) = &cost.refused {
+        return Some(format!("In the kernel: {refused}."));
+    }
+    if cost.measured_s <= 0.0 {
+        return None;
+    }
+    let Some(busiest) = cost.busiest_cpu else {
+        return Some("In the kernel nothing ran while it was measured.".into());
+    };
+    Some(format!(
+        "In the kernel: {} of CPU {busiest}, the busiest, and {} of all CPUs; measured for {}, \
+         the cost of measuring included.",
+        percent(cost.busiest_share),
+        percent(cost.share),
+        duration(ns(cost.measured_s)),
+    ))
+}
+
+/// The programs that ran while they were measured, dearest first, as lines of a table; empty
+/// where none did.
+pub(super) fn programs(cost: &KernelCost, ledger: &Ledger) -> Vec<String> {
+    let mut programs: Vec<_> = cost.programs.iter().collect();
+    if programs.is_empty() {
+        return Vec::new();
+    }
+    programs.sort_by_key(|one| std::cmp::Reverse(one.ns));
+    let titles = format!(
+        "  {:<26} {:>11} {:>8} {:>11} {:>9}",
+        "program", "runs/s", "a run", "of one CPU", "skipped"
+    );
+    let rows = programs.into_iter().map(|one| {
+        let per_second = one.runs as f64 / cost.measured_s;
+        format!(
+            "  {:<26} {:>11} {:>8} {:>11} {:>9}",
+            one.program,
+            count(per_second.round() as u64),
+            duration(one.ns_per_run().round() as u64),
+            percent(one.ns as f64 / 1e9 / cost.measured_s),
+            skipped(ledger, &one.program).map_or("-".into(), count),
+        )
+    });
+    std::iter::once(titles).chain(rows).collect()
+}
+
+/// Runs that the kernel skipped in the whole run, as far as it tells.
+fn skipped(ledger: &Ledger, program: &str) -> Option<u64> {
+    let books: &ProgramBooks = ledger.programs.iter().find(|books| books.program == program)?;
+    Some(books.recursion_misses? + books.missed.unwrap_or(0))
+}
+
+/// `12%`, `1.3%`, `0.04%`
+fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    match percent {
+        10.0.. => format!("{percent:.0}%"),
+        1.0..10.0 => format!("{percent:.1}%"),
+        _ => format!("{percent:.2}%"),
+    }
+}
+
+/// A time in ns. A negative or endless one is cast to the nearest bound.
+fn ns(seconds: f64) -> u64 {
+    (seconds * 1e9) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use latency_common::stage::Stage;
+
+    use super::*;
+    use crate::{
+        model::cost::{ProgramCost, Shed},
+        views::samples,
+    };
+
+    fn measured() -> KernelCost {
+        KernelCost {
+            measured_s: 0.4,
+            programs: vec![
+                ProgramCost { program: "softirq_exit".into(), runs: 40_000, ns: 2_800_000 },
+                ProgramCost { program: "softirq_entry".into(), runs: 40_000, ns: 5_000_000 },
+            ],
+            share: 0.0098,
+            busiest_share: 0.0171,
+            busiest_cpu: Some(3),
+            ..KernelCost::default()
+        }
+    }
+
+    #[test]
+    fn the_dearest_program_comes_first() {
+        let lines = programs(&measured(), &samples::summary(&samples::stalled()).ledger);
+        assert!(lines[1].contains("softirq_entry") && lines[1].contains("125ns"), "{lines:?}");
+        assert!(lines[1].contains("100000") && lines[1].contains("1.2%"), "{lines:?}");
+        assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:?}");
+        assert!(programs(&KernelCost::default(), &Ledger::default()).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_known_is_said() {
+        let refused = KernelCost { refused: Some("no right".into()), ..KernelCost::default() };
+        assert_eq!(in_kernel(&refused).as_deref(), Some("In the kernel: no right."));
+        assert_eq!(in_kernel(&KernelCost::default()), None);
+        let idle = KernelCost { measured_s: 0.2, ..KernelCost::default() };
+        assert!(in_kernel(&idle).unwrap().contains("nothing ran"));
+    }
+
+    #[test]
+    fn shares_and_what_was_given_up_are_told() {
+        let shed = vec![Shed { stage: Stage::Irq, after_s: 2.4, share: 0.031, allowed: 0.01 }];
+        let summary = samples::summary(&samples::stalled());
+        let cost =
+            SelfCost { kernel: KernelCost { shed, ..measured() }, ..summary.self_cost.clone() };
+        let text = sentences(&cost, &summary.run).join("\n");
+        assert!(text.contains("1.7% of CPU 3, the busiest, and 0.98% of all CPUs"), "{text}");
+        assert!(missing(&cost.kernel).unwrap().contains("irq after 2.40s"));
+        assert_eq!(missing(&measured()), None);
+        let reason = given_up(2.4, 0.031, 0.01);
+        assert!(reason.ends_with("took 3.1% of the busiest CPU, and 1.0% is allowed"), "{reason}");
+    }
+}
