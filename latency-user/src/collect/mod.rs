@@ -6,6 +6,7 @@
 pub mod books;
 pub mod cost;
 pub mod events;
+pub mod holders;
 pub mod identity;
 pub mod naming;
 pub mod samples;

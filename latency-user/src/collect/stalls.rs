@@ -9,14 +9,18 @@ use std::{
 
 use latency_common::{
     record::{
-        COLLAPSE_BOOKS, CollapseRecord, HARD_IRQS, NO_ROW, RECORD_BOOKS, SAMPLE_BOOKS,
-        SocketBefore, StallRecord, TaskRecord,
+        COLLAPSE_BOOKS, CollapseRecord, NO_ROW, RECORD_BOOKS, SAMPLE_BOOKS, SocketBefore,
+        StallRecord,
     },
-    stage::{Stage, VECTOR_NAMES},
+    stage::Stage,
     state::{Cycle, POLLS},
 };
 
-use super::{naming::Naming, samples::Samples};
+use super::{
+    holders::{Found, holders, task},
+    naming::Naming,
+    samples::Samples,
+};
 use crate::{
     host::{cgroups, socket_owners},
     kernel::{
@@ -28,20 +32,12 @@ use crate::{
         culprits::{add_stack, culprits},
         filter::Filter,
         place::Place,
-        stall::{
-            CollapsePart, Holders, IrqPart, NetRxParts, PollPart, Stack, Stall, Task, TaskShare,
-            VectorPart,
-        },
+        stall::{CollapsePart, NetRxParts, PollPart, Stack, Stall},
     },
 };
 
 /// Different stacks of one stall that are told.
 const STACKS: usize = 8;
-
-/// Functions that run softirqs, by the names that kernels have for them. Where `__do_softirq` opens
-/// its section it has a second name, which the kernel lists first.
-const SOFTIRQ_FRAMES: [&str; 4] =
-    ["handle_softirqs", "__do_softirq", "__softirqentry_text_start", "net_rx_action"];
 
 /// Sockets whose owners are remembered.
 const OWNERS: usize = 8192;
@@ -293,59 +289,10 @@ fn polls(cycle: &Cycle, context: &Context) -> Vec<PollPart> {
     cycle.poll[..kept].iter().map(part).collect()
 }
 
-/// Whom samples found on the CPU.
-#[derive(Default)]
-struct Found {
-    tasks: Vec<TaskShare>,
-    in_softirq: u64,
-}
-
-impl Found {
-    /// A task that a softirq interrupted does not hold the CPU: such a sample is the softirq's.
-    fn add(&mut self, frames: &[String], task: Task) {
-        if frames.iter().any(|frame| SOFTIRQ_FRAMES.contains(&frame.as_str())) {
-            self.in_softirq += 1;
-            return;
-        }
-        match self.tasks.iter_mut().find(|share| share.task == task) {
-            Some(share) => share.samples += 1,
-            None => self.tasks.push(TaskShare { task, samples: 1 }),
-        }
-    }
-}
-
-fn holders(record: &StallRecord, found: Found, context: &Context) -> Holders {
-    let Found { mut tasks, in_softirq } = found;
-    tasks.sort_by_key(|share| std::cmp::Reverse(share.samples));
-    let of_this_wait = |held: &&latency_common::state::Held| held.wait == record.begin_ns;
-    let mut vectors: Vec<VectorPart> = record
-        .held
-        .iter()
-        .zip(VECTOR_NAMES)
-        .filter(|(held, _)| of_this_wait(held))
-        .map(|(held, vector)| VectorPart { vector: vector.into(), runs: held.runs, ns: held.ns })
-        .collect();
-    vectors.sort_by_key(|part| std::cmp::Reverse(part.ns));
-    let irqs = Some(&record.held[HARD_IRQS]).filter(of_this_wait);
-    Holders {
-        task: task(&record.task),
-        tasks,
-        in_softirq,
-        vectors,
-        irqs: context.stages.contains(&Stage::Irq).then(|| {
-            irqs.map_or_else(IrqPart::default, |held| IrqPart { runs: held.runs, ns: held.ns })
-        }),
-    }
-}
-
 /// How much of a socket's memory is data, where it can be told.
 fn payload_ratio(queue: CollapsedQueue, before: &SocketBefore) -> Option<f64> {
     let told = queue == CollapsedQueue::InOrder && before.rmem_alloc != 0;
     told.then(|| f64::from(before.payload_bytes) / f64::from(before.rmem_alloc))
-}
-
-fn task(record: &TaskRecord) -> Task {
-    Task { pid: record.pid, comm: records::comm(record) }
 }
 
 fn address(family: u32, bytes: &[u8; 16], port: u32) -> SocketAddr {
@@ -385,6 +332,8 @@ impl WallClock {
 
 #[cfg(test)]
 mod tests {
+    use latency_common::record::TaskRecord;
+
     use super::*;
 
     #[test]
@@ -395,21 +344,6 @@ mod tests {
         assert_eq!(address(INET6, &Ipv6Addr::LOCALHOST.octets(), 443).to_string(), "[::1]:443");
         let mapped = Ipv4Addr::new(10, 1, 2, 3).to_ipv6_mapped().octets();
         assert_eq!(address(INET6, &mapped, 1).to_string(), "10.1.2.3:1");
-    }
-
-    #[test]
-    fn a_task_that_a_softirq_interrupted_holds_nothing() {
-        let task = |comm: &str| Task { pid: 7, comm: comm.into() };
-        let frames =
-            |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let mut found = Found::default();
-        for run in ["handle_softirqs", "__do_softirq", "__softirqentry_text_start"] {
-            found.add(&frames(&["tcp_collapse", run, "do_softirq", "ksys_write"]), task("writer"));
-        }
-        found.add(&frames(&["crc32", "ksys_write"]), task("holder"));
-        found.add(&frames(&["ksys_write"]), task("holder"));
-        assert_eq!(found.in_softirq, 3);
-        assert_eq!(found.tasks, [TaskShare { task: task("holder"), samples: 2 }]);
     }
 
     #[test]
