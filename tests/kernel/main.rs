@@ -6,6 +6,7 @@
 
 mod bpftrace;
 mod command_line;
+mod cost;
 mod counts;
 mod experiment;
 mod injector;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         sockets::trials(),
         recording::trials(),
         traps::trials(),
+        cost::trials(),
         experiment::trials(),
         triage::trials(),
         kernels::trials(),

@@ -1,0 +1,120 @@
+//! What the tracer says of its own cost, and that it keeps to what it may cost.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use anyhow::{Context, Result, ensure};
+use latency_tests::{load, namespace, tool};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::{
+    suite::{Where, trial},
+    tracing::{Tracing, number, wait_until},
+};
+
+/// Datagrams between two looks.
+const PACKETS: u64 = 997;
+
+/// The trials of this file.
+pub(crate) fn trials() -> Vec<Trial> {
+    [
+        trial(
+            "cost::programs_are_weighed_as_bpftool_shows",
+            Where::Everywhere,
+            &["bpftool"],
+            weighed,
+        ),
+        trial("cost::stages_that_are_too_dear_are_given_up", Where::Everywhere, &[], shed),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The tracer's sums against what another program reads.
+fn weighed() -> Result<()> {
+    namespace::run(|| {
+        let tracing = Tracing::start(&["--stages", "rx_wait,net_rx,napi_poll"])?;
+        // The second window comes two seconds behind the first: between them nothing grows.
+        wait_until("a window has passed under load", || {
+            load::udp(PACKETS)?;
+            let before = runs()?;
+            load::udp(PACKETS)?;
+            Ok(before.values().sum::<u64>() > 0 && before == runs()?)
+        })?;
+        let kernel = runs()?;
+        let summary = tracing.summary()?;
+        let cost = &summary["self_cost"]["kernel"];
+        let programs = cost["programs"].as_array().context("no programs")?;
+        for name in ["softirq_raise", "softirq_entry", "softirq_exit"] {
+            let one = programs.iter().find(|one| one["program"] == name);
+            let one = one.with_context(|| format!("no {name} in {cost}"))?;
+            let ran = *kernel.get(name).with_context(|| format!("no {name}: {kernel:?}"))?;
+            // Runs before the window's first look are the kernel's alone.
+            let said = number(one, "runs")?;
+            ensure!(said > 0 && said <= ran, "{name}: {said} runs, the kernel: {ran}");
+            ensure!(said * 10 > ran * 9, "{name}: {said} runs, the kernel: {ran}");
+            ensure!(number(one, "ns")? > said, "{one}");
+        }
+        let share = |name: &str| cost[name].as_f64().context(format!("no {name}"));
+        ensure!(share("measured_s")? > 0.0, "{cost}");
+        let (all, busiest) = (share("share")?, share("busiest_share")?);
+        ensure!(0.0 < all && all <= busiest && busiest < 1.0, "{cost}");
+        Ok(())
+    })
+}
+
+/// Runs of each program as `bpftool` shows them: those while statistics were on.
+fn runs() -> Result<BTreeMap<String, u64>> {
+    let shown: Value = serde_json::from_str(&tool::run("bpftool prog show --json")?)?;
+    let programs = shown.as_array().context("bpftool shows no list")?;
+    Ok(programs
+        .iter()
+        .filter_map(|one| {
+            Some((one["name"].as_str()?.to_owned(), one["run_cnt"].as_u64().unwrap_or(0)))
+        })
+        .collect())
+}
+
+/// Under load nearly nothing is allowed: stage after stage goes, NET_RX last, and then the run
+/// ends by itself, with balanced books and a recording that says why.
+fn shed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("run.hlog");
+    let name = path.to_str().context("the path is no text")?;
+    namespace::run(|| {
+        let stages = ["--stages", "rx_wait,net_rx,napi_poll", "--probes", "tracepoint"];
+        let arguments = ["--max-overhead", "0.0001%", "--output", name];
+        let mut tracing = Tracing::start(&[&stages[..], &arguments].concat())?;
+        let mut last = Value::Null;
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| while !done.load(Ordering::Relaxed) && load::udp(PACKETS).is_ok() {});
+            let read = (|| -> Result<()> {
+                while let Some(object) = tracing.next_line()? {
+                    last = object;
+                }
+                Ok(())
+            })();
+            done.store(true, Ordering::Relaxed);
+            read
+        })?;
+        let cost = &last["self_cost"]["kernel"];
+        let shed = cost["shed"].as_array().with_context(|| format!("no summary: {last}"))?;
+        let shed: Vec<_> = shed.iter().filter_map(|one| one["stage"].as_str()).collect();
+        ensure!(shed.len() == 3 && shed[2] == "net_rx", "{shed:?}");
+        ensure!(last["ledger"]["balanced"] == true, "{}", last["ledger"]);
+        let probes = last["run"]["probes"].as_array().context("no probes")?;
+        let told = |one: &Value| one["note"].as_str().is_some_and(|n| n.starts_with("given up"));
+        ensure!(probes.iter().all(told), "{probes:?}");
+        let recording = fs::read_to_string(&path)?;
+        let headers = recording.matches("{\"kind\":\"run\"").count();
+        ensure!(headers == 4, "{headers} headers in the recording");
+        Ok(())
+    })
+}
