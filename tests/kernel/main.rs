@@ -8,7 +8,6 @@ mod bpftrace;
 mod command_line;
 mod counts;
 mod experiment;
-mod injector;
 mod kernels;
 mod queues;
 mod recording;
@@ -22,6 +21,7 @@ mod types;
 
 use std::process::ExitCode;
 
+use latency_tests::injector;
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {

@@ -5,8 +5,10 @@
 //! has no name, and vanishes with that thread, however it ends.
 
 pub mod axe;
+pub mod bench_load;
 pub mod counters;
 pub mod frames;
+pub mod injector;
 pub mod load;
 pub mod namespace;
 pub mod python;
