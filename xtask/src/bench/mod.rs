@@ -1,0 +1,195 @@
+//! `cargo xtask bench`: what tracing costs, beside rivals and beside the floor, in one run.
+//!
+//! Owns the order of the parts and what they share. Every figure is a ratio of slices that lie
+//! next to one another, because machines are noisy. Everything that is made here ends with this
+//! process: the load's namespaces, the tracers, the statistics, the mounts.
+
+use std::{
+    env, fs, os::unix::process::CommandExt, path::PathBuf, process::ExitCode, time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    build_ebpf, process,
+    setup::apt,
+    workspace::{self, TESTS_PACKAGE},
+};
+
+mod contenders;
+mod figures;
+mod goals;
+mod latencies;
+mod load;
+mod machine;
+mod mounts;
+mod parts;
+mod programs;
+mod results;
+mod rounds;
+mod softirqs;
+mod tracer;
+mod views;
+
+use results::Results;
+use views::Shown;
+
+#[derive(clap::Args)]
+#[group(id = "bench")]
+pub(crate) struct Args {
+    /// Run everything once and briefly, and check counts only
+    #[arg(long)]
+    quick: bool,
+    /// Measure only these parts
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Rounds of slices
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: u16,
+    /// Milliseconds of a slice
+    #[arg(long, value_name = "MS", default_value_t = 1000,
+          value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    slice: u64,
+    /// Also write everything to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// End with status 1 when a goal is missed
+    #[arg(long)]
+    check: bool,
+    /// Use what an earlier run has built
+    #[arg(long, hide = true)]
+    prebuilt: bool,
+}
+
+/// The parts, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Run time of the programs in the kernel
+    PerEvent,
+    /// Packet rate with a tracer
+    Rate,
+    /// Latency added
+    Tail,
+}
+
+/// Programs that the benchmark runs.
+pub(crate) struct Built {
+    latency_user: PathBuf,
+    load: PathBuf,
+    floor: PathBuf,
+    floor_object: PathBuf,
+    injector: PathBuf,
+}
+
+/// How long is measured.
+pub(crate) struct Plan {
+    rounds: usize,
+    slice: Duration,
+}
+
+impl Built {
+    fn build() -> Result<Self> {
+        let objects = workspace::build_ebpf()?;
+        let tests = |name| workspace::release_binary(TESTS_PACKAGE, name);
+        Ok(Self {
+            latency_user: workspace::release_binary("latency-user", "latency-user")?,
+            load: tests("bench-load")?,
+            floor: tests("bench-floor")?,
+            floor_object: objects.join("bench-floor-ebpf"),
+            injector: objects.join("stall-injector-ebpf"),
+        })
+    }
+
+    /// Where [`Self::build`] puts them.
+    fn find() -> Result<Self> {
+        let release = workspace::root().join("target/release");
+        let objects = build_ebpf::objects(&workspace::root());
+        let built = Self {
+            latency_user: release.join("latency-user"),
+            load: release.join("bench-load"),
+            floor: release.join("bench-floor"),
+            floor_object: objects.join("bench-floor-ebpf"),
+            injector: objects.join("stall-injector-ebpf"),
+        };
+        match built.files().into_iter().find(|file| !file.is_file()) {
+            Some(missing) => bail!("{} was not built", missing.display()),
+            None => Ok(built),
+        }
+    }
+
+    fn files(&self) -> [PathBuf; 5] {
+        [&self.latency_user, &self.load, &self.floor, &self.floor_object, &self.injector]
+            .map(Clone::clone)
+    }
+}
+
+pub(crate) fn main(args: &Args) -> Result<ExitCode> {
+    let built = if args.prebuilt { Built::find()? } else { Built::build()? };
+    if !args.prebuilt {
+        install_rivals();
+    }
+    if !process::is_root() {
+        return become_root();
+    }
+    // Opened before anything is measured.
+    let json = args.json.as_ref().map(|path| {
+        fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))
+    });
+    let json = json.transpose()?;
+    mounts::make_private()?;
+
+    let machine = machine::Machine::look();
+    let results = measure(args, &built);
+    let shown = Shown { machine: &machine, results: &results, judged: !args.quick };
+    print!("{}", shown.table());
+    if let Some(json) = json {
+        serde_json::to_writer_pretty(json, &shown.json()).context("cannot write the JSON")?;
+    }
+    let failed = results.failed_checks().next().is_some();
+    let missed = args.check && shown.misses_a_goal();
+    Ok(if failed || missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Measures what `args` ask for. A part that fails is a row, and the next one has its turn.
+fn measure(args: &Args, built: &Built) -> Results {
+    let plan = match args.quick {
+        true => Plan { rounds: 1, slice: Duration::from_millis(200) },
+        false => Plan { rounds: args.rounds.into(), slice: Duration::from_millis(args.slice) },
+    };
+    let mut results = Results::default();
+    let all = [Part::PerEvent, Part::Rate, Part::Tail];
+    for part in all.into_iter().filter(|part| args.only.is_empty() || args.only.contains(part)) {
+        let measured = match part {
+            Part::PerEvent => {
+                parts::per_event::run(built, &plan, &contenders::per_event(built), &mut results)
+            }
+            Part::Rate => parts::rate::run(built, &plan, &contenders::rate(built), &mut results),
+            Part::Tail => parts::tail::run(built, &plan, &contenders::tail(built), &mut results),
+        };
+        if let Err(error) = measured {
+            let error = format!("{error:#}");
+            results.check(format!("{part:?} was measured"), false, || error);
+        }
+    }
+    results
+}
+
+/// Brings the rivals; one that cannot be had will be a row that says so.
+fn install_rivals() {
+    for (program, package) in contenders::PACKAGES {
+        if build_ebpf::find_program(program).is_none()
+            && let Err(error) = apt::install(&[package])
+        {
+            process::step(&format!("without {package}: {error:#}"));
+        }
+    }
+}
+
+/// Starts anew as root, with what was built and installed.
+fn become_root() -> Result<ExitCode> {
+    let program = env::current_exe().context("cannot tell where this program lies")?;
+    let mut command = process::as_root(program)?;
+    command.args(env::args_os().skip(1)).arg("--prebuilt");
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot start `{}`", process::line(&command)))
+}
