@@ -70,6 +70,10 @@ enum Part {
     Rate,
     /// Latency added
     Tail,
+    /// CPU time, memory and start-up of latency-user itself
+    User,
+    /// Recordings, beside other readers of theirs
+    Files,
 }
 
 /// Programs that the benchmark runs.
@@ -77,6 +81,9 @@ pub(crate) struct Built {
     latency_user: PathBuf,
     load: PathBuf,
     floor: PathBuf,
+    rows: PathBuf,
+    files: PathBuf,
+    object: PathBuf,
     floor_object: PathBuf,
     injector: PathBuf,
 }
@@ -85,6 +92,8 @@ pub(crate) struct Built {
 pub(crate) struct Plan {
     rounds: usize,
     slice: Duration,
+    /// Everything once, and only to see that it works.
+    quick: bool,
 }
 
 impl Built {
@@ -95,6 +104,9 @@ impl Built {
             latency_user: workspace::release_binary("latency-user", "latency-user")?,
             load: tests("bench-load")?,
             floor: tests("bench-floor")?,
+            rows: tests("bench-rows")?,
+            files: tests("bench-files")?,
+            object: objects.join("latency-ebpf"),
             floor_object: objects.join("bench-floor-ebpf"),
             injector: objects.join("stall-injector-ebpf"),
         })
@@ -108,18 +120,21 @@ impl Built {
             latency_user: release.join("latency-user"),
             load: release.join("bench-load"),
             floor: release.join("bench-floor"),
+            rows: release.join("bench-rows"),
+            files: release.join("bench-files"),
+            object: objects.join("latency-ebpf"),
             floor_object: objects.join("bench-floor-ebpf"),
             injector: objects.join("stall-injector-ebpf"),
         };
-        match built.files().into_iter().find(|file| !file.is_file()) {
-            Some(missing) => bail!("{} was not built", missing.display()),
-            None => Ok(built),
+        if let Some(missing) = built.files().into_iter().find(|file| !file.is_file()) {
+            bail!("{} was not built", missing.display());
         }
+        Ok(built)
     }
 
-    fn files(&self) -> [PathBuf; 5] {
-        [&self.latency_user, &self.load, &self.floor, &self.floor_object, &self.injector]
-            .map(Clone::clone)
+    fn files(&self) -> [&PathBuf; 8] {
+        let Self { latency_user, load, floor, rows, files, object, floor_object, injector } = self;
+        [latency_user, load, floor, rows, files, object, floor_object, injector]
     }
 }
 
@@ -153,11 +168,15 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
 /// Measures what `args` ask for. A part that fails is a row, and the next one has its turn.
 fn measure(args: &Args, built: &Built) -> Results {
     let plan = match args.quick {
-        true => Plan { rounds: 1, slice: Duration::from_millis(200) },
-        false => Plan { rounds: args.rounds.into(), slice: Duration::from_millis(args.slice) },
+        true => Plan { rounds: 1, slice: Duration::from_millis(200), quick: true },
+        false => Plan {
+            rounds: args.rounds.into(),
+            slice: Duration::from_millis(args.slice),
+            quick: false,
+        },
     };
     let mut results = Results::default();
-    let all = [Part::PerEvent, Part::Rate, Part::Tail];
+    let all = [Part::PerEvent, Part::Rate, Part::Tail, Part::User, Part::Files];
     for part in all.into_iter().filter(|part| args.only.is_empty() || args.only.contains(part)) {
         let measured = match part {
             Part::PerEvent => {
@@ -165,6 +184,9 @@ fn measure(args: &Args, built: &Built) -> Results {
             }
             Part::Rate => parts::rate::run(built, &plan, &contenders::rate(built), &mut results),
             Part::Tail => parts::tail::run(built, &plan, &contenders::tail(built), &mut results),
+            Part::User => parts::whole_run::run(built, &plan, &mut results)
+                .and_then(|()| parts::rows::run(built, &plan, &mut results)),
+            Part::Files => parts::files::run(built, &plan, &mut results),
         };
         if let Err(error) = measured {
             let error = format!("{error:#}");

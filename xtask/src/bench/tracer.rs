@@ -109,8 +109,9 @@ impl Tracer {
     }
 
     /// Waits for its end.
-    pub(crate) fn wait(&mut self) -> Result<()> {
-        self.child.wait().map(drop).with_context(|| format!("wait for `{}`", self.line))
+    pub(crate) fn wait(&mut self) -> Result<Said> {
+        self.child.wait().with_context(|| format!("wait for `{}`", self.line))?;
+        Ok(self.said())
     }
 
     fn said(&mut self) -> Said {

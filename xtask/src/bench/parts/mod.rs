@@ -6,9 +6,12 @@ use super::{
     tracer::Said,
 };
 
+pub(crate) mod files;
 pub(crate) mod per_event;
 pub(crate) mod rate;
+pub(crate) mod rows;
 pub(crate) mod tail;
+pub(crate) mod whole_run;
 
 /// Checks what a contender says it has counted: ours against the kernel's own count of softirqs
 /// and the packets that were sent, others for having counted at all.
