@@ -5,7 +5,11 @@
 //! process: the load's namespaces, the tracers, the statistics, the mounts.
 
 use std::{
-    env, fs, os::unix::process::CommandExt, path::PathBuf, process::ExitCode, time::Duration,
+    env, fs,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -72,6 +76,8 @@ enum Part {
     Tail,
     /// CPU time, memory and start-up of latency-user itself
     User,
+    /// Cost as events, queues and stalls grow
+    Scale,
     /// Recordings, beside other readers of theirs
     Files,
 }
@@ -154,7 +160,9 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     mounts::make_private()?;
 
     let machine = machine::Machine::look();
+    let began = Instant::now();
     let results = measure(args, &built);
+    process::step(&format!("measured for {:.0} s", began.elapsed().as_secs_f64()));
     let shown = Shown { machine: &machine, results: &results, judged: !args.quick };
     print!("{}", shown.table());
     if let Some(json) = json {
@@ -176,7 +184,7 @@ fn measure(args: &Args, built: &Built) -> Results {
         },
     };
     let mut results = Results::default();
-    let all = [Part::PerEvent, Part::Rate, Part::Tail, Part::User, Part::Files];
+    let all = [Part::PerEvent, Part::Rate, Part::Tail, Part::User, Part::Scale, Part::Files];
     for part in all.into_iter().filter(|part| args.only.is_empty() || args.only.contains(part)) {
         let measured = match part {
             Part::PerEvent => {
@@ -186,6 +194,7 @@ fn measure(args: &Args, built: &Built) -> Results {
             Part::Tail => parts::tail::run(built, &plan, &contenders::tail(built), &mut results),
             Part::User => parts::whole_run::run(built, &plan, &mut results)
                 .and_then(|()| parts::rows::run(built, &plan, &mut results)),
+            Part::Scale => parts::scale::run(built, &plan, &mut results),
             Part::Files => parts::files::run(built, &plan, &mut results),
         };
         if let Err(error) = measured {

@@ -3,7 +3,9 @@
 //! Owns no knowledge of any particular tracer: that is `contenders`'.
 
 use std::{
+    fs,
     io::Read,
+    path::Path,
     process::{Child, Command, Stdio},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -86,6 +88,20 @@ impl Tracer {
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// CPU time of all its threads.
+    pub(crate) fn cpu_ms(&self) -> Result<f64> {
+        let directory = Path::new("/proc").join(self.id().to_string()).join("task");
+        let mut ns = 0;
+        for task in fs::read_dir(&directory).with_context(|| format!("`{}` is gone", self.line))? {
+            let path = task?.path().join("schedstat");
+            let text = fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            let spent = text.split(' ').next().unwrap_or_default();
+            ns += spent.parse::<u64>().with_context(|| format!("{}: {text:?}", path.display()))?;
+        }
+        Ok(ns as f64 / 1e6)
     }
 
     /// Ends it as Ctrl-C does.

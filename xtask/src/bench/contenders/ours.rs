@@ -18,7 +18,12 @@ pub(crate) const WITHOUT_SAMPLER: &str = "ours, no sampler";
 const STAGES: &str = "--stages rx_wait,net_rx,napi_poll --sample-hz 0";
 
 pub(crate) fn cycle(built: &Built) -> Contender {
-    contender(built, CYCLE, &format!("{STAGES} --probes tracepoint"))
+    cycle_with(built, "")
+}
+
+/// As [`cycle`], with more arguments.
+pub(crate) fn cycle_with(built: &Built, arguments: &str) -> Contender {
+    contender(built, CYCLE, &format!("{STAGES} --probes tracepoint {arguments}"))
 }
 
 pub(crate) fn everything(built: &Built) -> Contender {
@@ -57,7 +62,8 @@ pub(crate) fn summary(said: &Said) -> Option<Value> {
     (summary["kind"] == "summary").then_some(summary)
 }
 
-fn net_rx(summary: &Value) -> Option<u64> {
+/// Runs of NET_RX.
+pub(crate) fn net_rx(summary: &Value) -> Option<u64> {
     sum(summary, "net_rx", "count")
 }
 
@@ -66,10 +72,9 @@ pub(crate) fn packets(summary: &Value) -> Option<u64> {
     sum(summary, "napi_poll", "packets")
 }
 
-/// Events that the ring buffer had no room for.
-pub(crate) fn ring_dropped(summary: &Value) -> u64 {
-    let stages = summary["ledger"]["stages"].as_array().into_iter().flatten();
-    stages.filter_map(|stage| stage["ring_dropped"].as_u64()).sum()
+/// Runs of NET_RX at or above the threshold.
+pub(crate) fn stalls(summary: &Value) -> u64 {
+    sum(summary, "net_rx", "over_threshold").unwrap_or(0)
 }
 
 fn sum(summary: &Value, stage: &str, field: &str) -> Option<u64> {
@@ -83,15 +88,14 @@ mod tests {
 
     #[test]
     fn the_summary_is_the_last_line() {
-        let last = r#"{"kind":"summary","series":[{"stage":"net_rx","cpu":0,"count":5},
-            {"stage":"net_rx","cpu":1,"count":6},{"stage":"napi_poll","count":3,"packets":17}],
-            "ledger":{"stages":[{"ring_dropped":2},{"ring_dropped":1},{}]}}"#;
+        let last = r#"{"kind":"summary","series":[{"stage":"net_rx","cpu":0,"count":5,"over_threshold":2},
+            {"stage":"net_rx","cpu":1,"count":6,"over_threshold":1},{"stage":"napi_poll","count":3,"packets":17}]}"#;
         let stdout = format!("{{\"kind\":\"interval\"}}\n{}\n", last.replace('\n', ""));
         let said = Said { stdout, ..Said::default() };
         let summary = summary(&said).unwrap();
         assert_eq!(net_rx(&summary), Some(11));
         assert_eq!(packets(&summary), Some(17));
-        assert_eq!(ring_dropped(&summary), 3);
+        assert_eq!(stalls(&summary), 3);
     }
 
     #[test]

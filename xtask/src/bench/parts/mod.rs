@@ -10,6 +10,7 @@ pub(crate) mod files;
 pub(crate) mod per_event;
 pub(crate) mod rate;
 pub(crate) mod rows;
+pub(crate) mod scale;
 pub(crate) mod tail;
 pub(crate) mod whole_run;
 

@@ -70,7 +70,7 @@ fn once(built: &Built) -> Result<Run> {
     let mut tracer = Tracer::spawn(&mut contender.command()?)?;
     let directory = PathBuf::from("/proc").join(tracer.id().to_string());
     let attached = last_link(&directory, began)?;
-    let startup_cpu_ms = cpu_ms(&directory)?;
+    let startup_cpu_ms = tracer.cpu_ms()?;
     // Past the first snapshot, whose memory counts as well.
     thread::sleep(Duration::from_millis(1200).saturating_sub(began.elapsed() - attached));
     let smaps = read(&directory.join("smaps"))?;
@@ -124,17 +124,6 @@ fn links(process: &Path) -> Result<usize> {
 
 fn is_link(target: &str) -> bool {
     matches!(target, "anon_inode:bpf_link" | "anon_inode:bpf-link" | "anon_inode:[perf_event]")
-}
-
-/// CPU time of all threads of a process.
-fn cpu_ms(process: &Path) -> Result<f64> {
-    let mut ns = 0;
-    for task in process.join("task").read_dir()? {
-        let text = read(&task?.path().join("schedstat"))?;
-        let spent = text.split(' ').next().unwrap_or_default();
-        ns += spent.parse::<u64>().with_context(|| format!("schedstat {text:?}"))?;
-    }
-    Ok(ns as f64 / 1e6)
 }
 
 /// Resident memory of mapped BPF maps, and of everything else.
