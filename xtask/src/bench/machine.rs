@@ -21,7 +21,7 @@ impl Machine {
         let cpu = read("/proc/cpuinfo");
         let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
         // Without GNU date the table has no date; nothing else depends on it.
-        let date = process::capture(Command::new("date").args(["--utc", "+%Y-%m-%d %H:%M UTC"]));
+        let date = process::capture(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]));
         Self {
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             cpu: cpu.map_or("unknown CPU", |(_, name)| name.trim()).to_owned(),

@@ -5,10 +5,11 @@
 //! process: the load's namespaces, the tracers, the statistics, the mounts.
 
 use std::{
-    env, fs,
+    env,
+    fs::File,
     os::unix::process::CommandExt,
     path::PathBuf,
-    process::ExitCode,
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
@@ -23,6 +24,7 @@ use crate::{
 mod contenders;
 mod figures;
 mod goals;
+mod guest;
 mod latencies;
 mod load;
 mod machine;
@@ -41,7 +43,7 @@ use views::Shown;
 #[derive(clap::Args)]
 #[group(id = "bench")]
 pub(crate) struct Args {
-    /// Run everything once and briefly, and check counts only
+    /// Run everything once and briefly, to see that it works and that ours counts all
     #[arg(long)]
     quick: bool,
     /// Measure only these parts
@@ -60,6 +62,12 @@ pub(crate) struct Args {
     /// End with status 1 when a goal is missed
     #[arg(long)]
     check: bool,
+    /// Measure in a virtual machine, such as debian-6.12, ours also by fentry and by kprobes
+    #[arg(long, value_name = "KERNEL")]
+    vm: Option<String>,
+    /// Compare methods of probing and judge no goal
+    #[arg(long, hide = true)]
+    methods: bool,
     /// Use what an earlier run has built
     #[arg(long, hide = true)]
     prebuilt: bool,
@@ -149,28 +157,44 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     if !args.prebuilt {
         install_rivals();
     }
-    if !process::is_root() {
+    if args.vm.is_none() && !process::is_root() {
         return become_root();
     }
     // Opened before anything is measured.
-    let json = args.json.as_ref().map(|path| {
-        fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))
-    });
+    let json = args
+        .json
+        .as_ref()
+        .map(|path| File::create(path).with_context(|| format!("cannot write {}", path.display())));
     let json = json.transpose()?;
+    if let Some(kernel) = &args.vm {
+        return guest::run(kernel, args, &built, json);
+    }
     mounts::make_private()?;
 
     let machine = machine::Machine::look();
     let began = Instant::now();
     let results = measure(args, &built);
     process::step(&format!("measured for {:.0} s", began.elapsed().as_secs_f64()));
-    let shown = Shown { machine: &machine, results: &results, judged: !args.quick };
+    let shown =
+        Shown { machine: &machine, results: &results, judged: !args.quick && !args.methods };
     print!("{}", shown.table());
     if let Some(json) = json {
-        serde_json::to_writer_pretty(json, &shown.json()).context("cannot write the JSON")?;
+        serde_json::to_writer(json, &shown.json()).context("cannot write the JSON")?;
     }
     let failed = results.failed_checks().next().is_some();
     let missed = args.check && shown.misses_a_goal();
     Ok(if failed || missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The command that runs everything once, with what it needs built and installed: a test of the
+/// benchmark, and of what latency-user counts beside other tracers.
+pub(crate) fn trial() -> Result<Command> {
+    Built::build()?;
+    install_rivals();
+    let program = env::current_exe().context("cannot tell where this program lies")?;
+    let mut command = process::as_root(program)?;
+    command.args(["bench", "--quick", "--prebuilt"]);
+    Ok(command)
 }
 
 /// Measures what `args` ask for. A part that fails is a row, and the next one has its turn.
@@ -188,9 +212,19 @@ fn measure(args: &Args, built: &Built) -> Results {
     for part in all.into_iter().filter(|part| args.only.is_empty() || args.only.contains(part)) {
         let measured = match part {
             Part::PerEvent => {
-                parts::per_event::run(built, &plan, &contenders::per_event(built), &mut results)
+                let contenders = match args.methods {
+                    true => contenders::methods(built),
+                    false => contenders::per_event(built),
+                };
+                parts::per_event::run(built, &plan, &contenders, &mut results)
             }
-            Part::Rate => parts::rate::run(built, &plan, &contenders::rate(built), &mut results),
+            Part::Rate => {
+                let contenders = match args.methods {
+                    true => contenders::methods(built),
+                    false => contenders::rate(built),
+                };
+                parts::rate::run(built, &plan, &contenders, &mut results)
+            }
             Part::Tail => parts::tail::run(built, &plan, &contenders::tail(built), &mut results),
             Part::User => parts::whole_run::run(built, &plan, &mut results)
                 .and_then(|()| parts::rows::run(built, &plan, &mut results)),

@@ -4,7 +4,7 @@
 //! ends: no setting of the machine is changed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::fd::{FromRawFd, OwnedFd},
     path::Path,
@@ -67,14 +67,21 @@ pub(crate) fn since(later: &Programs, earlier: &Programs) -> Runs {
     sum
 }
 
-/// Whether a process holds something that traces: a program, or an event of perf.
+/// Whether a process has attached every program that it holds, or traces by events of perf alone
+/// (to which older ways of attaching leave no link).
 pub(crate) fn traces(id: u32) -> bool {
-    let directory = Path::new("/proc").join(id.to_string()).join("fd");
-    let Ok(entries) = directory.read_dir() else { return false };
-    entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|target| {
-        let target = target.to_string_lossy();
-        target == "anon_inode:bpf-prog" || target == "anon_inode:[perf_event]"
-    })
+    let process = Path::new("/proc").join(id.to_string());
+    let entries = |directory: &str| {
+        process.join(directory).read_dir().into_iter().flatten().filter_map(Result::ok)
+    };
+    let texts: Vec<String> =
+        entries("fdinfo").filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect();
+    let linked: BTreeSet<u32> = texts.iter().filter_map(|text| linked_program(text)).collect();
+    if linked.is_empty() {
+        let mut targets = entries("fd").filter_map(|entry| fs::read_link(entry.path()).ok());
+        return targets.any(|target| target.as_os_str() == "anon_inode:[perf_event]");
+    }
+    texts.iter().filter_map(|text| parse(text)).all(|(program, _)| linked.contains(&program))
 }
 
 /// Number of open descriptors of a process; 0 when it is gone.
@@ -86,12 +93,19 @@ pub(crate) fn descriptors(id: u32) -> usize {
 /// A program's id and runs from the text of its descriptor; `None` for other descriptors, links
 /// to programs among them.
 fn parse(fdinfo: &str) -> Option<(u32, Runs)> {
-    let field = |name: &str| {
-        let line = fdinfo.lines().find_map(|line| line.strip_prefix(name))?;
-        line.strip_prefix(':')?.trim().parse::<u64>().ok()
-    };
-    let runs = Runs { runs: field("run_cnt")?, ns: field("run_time_ns")? };
-    Some((u32::try_from(field("prog_id")?).ok()?, runs))
+    let runs = Runs { runs: field(fdinfo, "run_cnt")?, ns: field(fdinfo, "run_time_ns")? };
+    Some((u32::try_from(field(fdinfo, "prog_id")?).ok()?, runs))
+}
+
+/// The program that a link attaches, from the text of its descriptor; `None` for others.
+fn linked_program(fdinfo: &str) -> Option<u32> {
+    field(fdinfo, "link_id")?;
+    u32::try_from(field(fdinfo, "prog_id")?).ok()
+}
+
+fn field(fdinfo: &str, name: &str) -> Option<u64> {
+    let line = fdinfo.lines().find_map(|line| line.strip_prefix(name))?;
+    line.strip_prefix(':')?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -106,6 +120,7 @@ mod tests {
         assert_eq!(parse(program), Some((10469, Runs { runs: 23, ns: 4711 })));
         let link = "pos:\t0\nlink_type:\traw_tracepoint\nlink_id:\t5896\nprog_id:\t10469\n";
         assert_eq!(parse(link), None);
+        assert_eq!((linked_program(program), linked_program(link)), (None, Some(10469)));
     }
 
     #[test]

@@ -58,6 +58,9 @@ impl Contender {
 pub(crate) const PACKAGES: [(&str, &str); 3] =
     [("softirqs", "libbpf-tools"), ("bpftrace", "bpftrace"), ("perf", "linux-perf")];
 
+/// Rivals that go along into a virtual machine.
+pub(crate) const GUEST_PROGRAMS: [&str; 3] = ["softirqs", "funclatency", "bpftrace"];
+
 /// Those whose programs are timed one by one.
 pub(crate) fn per_event(built: &Built) -> Vec<Contender> {
     let mut all = floors::all(built);

@@ -50,6 +50,12 @@ pub(crate) fn run(
                 .collect()
         })
         .collect();
+    let ratio = |above: &str, below: &str| {
+        let (above, below) = (at(contenders, above)?, at(contenders, below)?);
+        let ratios: Vec<f64> =
+            net.iter().filter_map(|round| Some(round[above]? / round[below]?)).collect();
+        figures::of(&ratios)
+    };
     for (place, contender) in contenders.iter().enumerate() {
         let of = |value: fn(&Cost) -> f64| {
             let values: Vec<f64> =
@@ -63,14 +69,14 @@ pub(crate) fn run(
         if contender.name != floors::EMPTY {
             let values: Vec<f64> = net.iter().filter_map(|round| round[place]).collect();
             results.row(PART, contender.name, "less statistics", figures::of(&values));
+            results.row(
+                PART,
+                contender.name,
+                "of softirqs -d",
+                ratio(contender.name, softirqs::NAME),
+            );
         }
     }
-    let ratio = |above: &str, below: &str| {
-        let (above, below) = (at(contenders, above)?, at(contenders, below)?);
-        let ratios: Vec<f64> =
-            net.iter().filter_map(|round| Some(round[above]? / round[below]?)).collect();
-        figures::of(&ratios)
-    };
     results.goal(&goals::CYCLE_TO_SOFTIRQS, ratio(ours::CYCLE, softirqs::NAME));
     results.goal(&goals::CYCLE_TO_FLOOR, ratio(ours::CYCLE, floors::AS_OURS));
     results.goal(&goals::BPFTRACE_TO_CYCLE, ratio(bpftrace::NAME, ours::CYCLE));
