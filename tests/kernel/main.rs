@@ -9,7 +9,6 @@ mod command_line;
 mod cost;
 mod counts;
 mod experiment;
-mod injector;
 mod kernels;
 mod queues;
 mod recording;
@@ -23,6 +22,7 @@ mod types;
 
 use std::process::ExitCode;
 
+use latency_tests::injector;
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {

@@ -5,10 +5,15 @@
 //! has no name, and vanishes with that thread, however it ends.
 
 pub mod axe;
+pub mod bench_load;
 pub mod counters;
+pub mod cpu_time;
 pub mod frames;
+pub mod injector;
+pub mod javascript;
 pub mod load;
 pub mod namespace;
 pub mod python;
+pub mod simulated;
 pub mod tool;
 pub mod veth;

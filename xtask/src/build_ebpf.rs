@@ -51,6 +51,8 @@ pub(crate) struct Linker {
     pub(crate) llvm: Option<u32>,
 }
 
+const TARGET_DIRECTORY: &str = "target/bpf";
+
 /// Builds the binaries of `packages` and returns the directory that holds them, one object a
 /// package and named like it.
 ///
@@ -68,7 +70,7 @@ pub(crate) fn build(workspace: &Path, packages: &[&str]) -> Result<PathBuf, Buil
     check_llvm(&compiler, &linker)?;
 
     let target = target();
-    let target_dir = workspace.join("target/bpf");
+    let target_dir = workspace.join(TARGET_DIRECTORY);
     let mut cargo = Command::new(&compiler.cargo);
     clean_environment(&mut cargo);
     cargo.current_dir(workspace).env("RUSTC", &compiler.rustc);
@@ -98,7 +100,12 @@ pub(crate) fn build(workspace: &Path, packages: &[&str]) -> Result<PathBuf, Buil
             packages.join(", ")
         )));
     }
-    Ok(target_dir.join(target).join("release"))
+    Ok(objects(workspace))
+}
+
+/// The directory of the objects that [`build`] makes.
+pub(crate) fn objects(workspace: &Path) -> PathBuf {
+    workspace.join(TARGET_DIRECTORY).join(target()).join("release")
 }
 
 /// A compiler that can build for BPF now, ready-made core library first.

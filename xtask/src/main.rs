@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build_ebpf;
 mod ci;
 mod demo;
@@ -43,6 +44,8 @@ enum Command {
     Run(run::Args),
     /// Run every test, here and in virtual machines
     Test(test::Args),
+    /// Measure what tracing costs, beside rivals and beside the floor
+    Bench(bench::Args),
     /// Boot a Debian kernel under QEMU and run a command there
     Vm(vm::Args),
     /// Check that imports in latency-user go one way only
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::main(),
         Command::Run(args) => run::main(&args),
         Command::Test(args) => test::main(&args),
+        Command::Bench(args) => bench::main(&args),
         Command::Vm(args) => vm::main(args),
         Command::Layers => layers::main(),
         Command::Licences => licences::main(),

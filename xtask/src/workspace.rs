@@ -15,7 +15,8 @@ use serde_json::Value;
 use crate::{build_ebpf, process};
 
 /// Crates that only mean something for the BPF target; on the host they are empty programs.
-pub(crate) const EBPF_PACKAGES: [&str; 2] = ["latency-ebpf", "stall-injector-ebpf"];
+pub(crate) const EBPF_PACKAGES: [&str; 3] =
+    ["latency-ebpf", "stall-injector-ebpf", "bench-floor-ebpf"];
 /// The package of the tests that need a whole system, and its program that needs root.
 pub(crate) const TESTS_PACKAGE: &str = "latency-tests";
 pub(crate) const KERNEL_TESTS: &str = "kernel";

@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    demo, process, setup, vm,
+    bench, demo, process, setup, vm,
     workspace::{self, Artifact, EBPF_PACKAGES, KERNEL_TESTS, TESTS_PACKAGE},
 };
 
@@ -81,6 +81,8 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     run(&mut host_tests(&built, &programs), &mut tally)?;
     process::step("kernel tests on the running kernel");
     run(&mut root_tests(&built, kernel_tests)?, &mut tally)?;
+    process::step("the benchmark, briefly");
+    run_bench(&mut tally)?;
     if !args.no_vm {
         for series in VM_KERNELS {
             process::step(&format!("kernel tests on Linux {series} in a virtual machine"));
@@ -148,6 +150,15 @@ fn run(command: &mut Command, tally: &mut Tally) -> Result<()> {
         eprintln!("error: `{line}` failed ({status})");
         tally.failed += 1;
     }
+    Ok(())
+}
+
+/// Counts as one test: it checks what every tracer has counted.
+fn run_bench(tally: &mut Tally) -> Result<()> {
+    let mut command = bench::trial()?;
+    let line = process::line(&command);
+    let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
+    *if status.success() { &mut tally.passed } else { &mut tally.failed } += 1;
     Ok(())
 }
 

@@ -11,16 +11,17 @@ use aya::{
     maps::Array,
     programs::{SchedClassifier, TcAttachType, tc},
 };
-use latency_tests::{frames::Sender, veth};
+
+use crate::{frames::Sender, veth};
 
 /// Packets to this UDP port are held.
-pub(crate) const MARKED_PORT: u16 = 9797;
+pub const MARKED_PORT: u16 = 9797;
 
 /// Longest wait for a packet to be through.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The tc program, attached to the ingress of the receiving device.
-pub(crate) struct Injector {
+pub struct Injector {
     ebpf: Ebpf,
     held: u64,
 }
@@ -28,13 +29,21 @@ pub(crate) struct Injector {
 impl Injector {
     /// Holds marked packets that the receiver gets for `spin`, inside NET_RX. It goes with the
     /// device.
-    pub(crate) fn attach(spin: Duration) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// When the device is not there, `STALL_INJECTOR` names no object, or the kernel refuses.
+    pub fn attach(spin: Duration) -> Result<Self> {
         Self::attach_to(veth::RECEIVER, TcAttachType::Ingress, spin)
     }
 
     /// Holds marked packets that the sender sends for `spin`, inside the process that sends, with
     /// softirqs disabled.
-    pub(crate) fn attach_to_sender(spin: Duration) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::attach`].
+    pub fn attach_to_sender(spin: Duration) -> Result<Self> {
         Self::attach_to(veth::SENDER, TcAttachType::Egress, spin)
     }
 
@@ -49,7 +58,11 @@ impl Injector {
     }
 
     /// The object, with nothing attached.
-    pub(crate) fn load(spin: Duration) -> Result<Ebpf> {
+    ///
+    /// # Errors
+    ///
+    /// When `STALL_INJECTOR` names no object, or the kernel refuses its maps.
+    pub fn load(spin: Duration) -> Result<Ebpf> {
         let path = env::var_os("STALL_INJECTOR").context("STALL_INJECTOR names no object")?;
         let spin_ns = spin.as_nanos() as u64;
         let port = u32::from(MARKED_PORT);
@@ -61,7 +74,11 @@ impl Injector {
 
     /// Sends `count` marked packets of one flow, each only when the one before is through: never
     /// two in one poll.
-    pub(crate) fn stall(&mut self, sender: &mut Sender, source: u16, count: u64) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not take a packet, or does not hold it in time.
+    pub fn stall(&mut self, sender: &mut Sender, source: u16, count: u64) -> Result<()> {
         for _ in 0..count {
             sender.send(source, MARKED_PORT)?;
             self.held += 1;
@@ -75,7 +92,11 @@ impl Injector {
     }
 
     /// For how long each packet was held, as the injector itself measures, ns.
-    pub(crate) fn durations(&self) -> Result<Vec<u64>> {
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn durations(&self) -> Result<Vec<u64>> {
         let durations: Array<_, u64> =
             Array::try_from(self.ebpf.map("DURATIONS").context("no map")?)?;
         (0..self.held).map(|at| Ok(durations.get(&(at as u32), 0)?)).collect()

@@ -1,0 +1,8 @@
+//! The floors of the benchmark. On the host it is empty.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod floor;
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

@@ -1,0 +1,102 @@
+//! Frames over a veth pair whose receiver has NAPI queues: many queues, or stalls of known length.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::{pin_to_last, slices::Load};
+use crate::{frames::Sender, injector::Injector, veth};
+
+/// How long a stall of [`Stalls`] lasts: over the tracer's default threshold.
+pub const STALL: Duration = Duration::from_micros(1200);
+
+/// Flows for each queue: enough that their hashes reach all queues.
+const FLOWS_PER_QUEUE: u16 = 16;
+
+/// A port that the injector does not mark.
+const PLAIN_PORT: u16 = 9;
+
+/// The first source port of the flows.
+const FIRST_FLOW: u16 = 1024;
+
+/// Frames spread over the receiver's queues.
+pub struct Queues {
+    sender: Sender,
+    flows: u16,
+    next: u16,
+    sent: u64,
+    before: u64,
+}
+
+impl Queues {
+    /// Pins this thread to the last CPU and makes a pair with `queues` queues.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel, `ip` or `ethtool` refuses.
+    pub fn new(queues: u16) -> Result<Self> {
+        pin_to_last()?;
+        veth::make(queues.into())?;
+        let flows = queues.saturating_mul(FLOWS_PER_QUEUE);
+        Ok(Self { sender: veth::sender()?, flows, next: 0, sent: 0, before: arrived()? })
+    }
+}
+
+impl Load for Queues {
+    fn send(&mut self, events: u64) -> Result<()> {
+        for _ in 0..events {
+            self.sender.send(FIRST_FLOW + self.next, PLAIN_PORT)?;
+            self.next = (self.next + 1) % self.flows;
+        }
+        self.sent += events;
+        Ok(())
+    }
+
+    fn outcome(&mut self) -> Result<Value> {
+        let arrived = arrived()?;
+        let outcome = json!({ "sent": self.sent, "received": arrived - self.before });
+        (self.sent, self.before) = (0, arrived);
+        Ok(outcome)
+    }
+}
+
+fn arrived() -> Result<u64> {
+    Ok(veth::packets_by_queue()?.iter().sum())
+}
+
+/// Frames of one flow, each held inside NET_RX for [`STALL`].
+pub struct Stalls {
+    sender: Sender,
+    injector: Injector,
+    sent: u64,
+}
+
+impl Stalls {
+    /// Pins this thread to the last CPU, makes a pair with one queue and attaches the injector.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel, `ip` or `ethtool` refuses, or `STALL_INJECTOR` names no object.
+    pub fn new() -> Result<Self> {
+        pin_to_last()?;
+        veth::make(1)?;
+        let injector = Injector::attach(STALL)?;
+        Ok(Self { sender: veth::sender()?, injector, sent: 0 })
+    }
+}
+
+impl Load for Stalls {
+    fn send(&mut self, events: u64) -> Result<()> {
+        self.injector.stall(&mut self.sender, FIRST_FLOW, events)?;
+        self.sent += events;
+        Ok(())
+    }
+
+    fn outcome(&mut self) -> Result<Value> {
+        // Each was waited for until the injector had counted it.
+        let outcome = json!({ "sent": self.sent, "received": self.sent });
+        self.sent = 0;
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,22 @@
+//! Loads of the benchmark: steady, pinned, and cut into slices of known length, so that slices
+//! with and without a tracer can be compared.
+
+pub mod frames;
+pub mod ping;
+pub mod slices;
+pub mod udp;
+
+use std::thread;
+
+use anyhow::Result;
+
+use crate::load;
+
+/// Pins the calling thread to the machine's last CPU: the first one often serves the devices.
+fn pin_to_last() -> Result<()> {
+    load::pin_to(cpus() - 1)
+}
+
+fn cpus() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}

@@ -1,0 +1,76 @@
+//! Datagrams over loopback: each is a NET_RX softirq of its own, the worst case for what a probe
+//! costs.
+
+use std::{
+    io::ErrorKind,
+    net::{Ipv4Addr, UdpSocket},
+};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::{pin_to_last, slices::Load};
+
+/// Bytes of a datagram's payload.
+const PAYLOAD: usize = 64;
+
+/// Datagrams sent before those that arrived are read. Reading them in the sender's thread, with
+/// no other to be woken, keeps the rate steady.
+const BATCH: u64 = 32;
+
+/// A sender and a receiver on loopback.
+pub struct Loopback {
+    sender: UdpSocket,
+    receiver: UdpSocket,
+    sent: u64,
+    received: u64,
+}
+
+impl Loopback {
+    /// Pins this thread to the last CPU and opens both sockets.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn new() -> Result<Self> {
+        pin_to_last()?;
+        let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        receiver.set_nonblocking(true)?;
+        let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        sender.connect(receiver.local_addr()?)?;
+        Ok(Self { sender, receiver, sent: 0, received: 0 })
+    }
+
+    fn drain(&mut self) -> Result<()> {
+        let mut buffer = [0; PAYLOAD];
+        loop {
+            match self.receiver.recv(&mut buffer) {
+                Ok(_) => self.received += 1,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error).context("receive a datagram"),
+            }
+        }
+    }
+}
+
+impl Load for Loopback {
+    fn send(&mut self, mut events: u64) -> Result<()> {
+        while events > 0 {
+            let batch = events.min(BATCH);
+            for _ in 0..batch {
+                self.sender.send(&[0; PAYLOAD]).context("send a datagram")?;
+            }
+            self.sent += batch;
+            self.drain()?;
+            events -= batch;
+        }
+        Ok(())
+    }
+
+    fn outcome(&mut self) -> Result<Value> {
+        self.drain()?;
+        let (sent, received) = (self.sent, self.received);
+        (self.sent, self.received) = (0, 0);
+        Ok(json!({ "sent": sent, "received": received }))
+    }
+}

@@ -1,0 +1,28 @@
+//! The loads of the benchmark, in network namespaces of their own, slice by slice.
+//!
+//! `bench-load udp | queues N | stalls | ping tcp | ping udp`. Each line on standard input,
+//! `MILLISECONDS [EVENTS_PER_SECOND]`, is one slice; its outcome is one line of JSON on standard
+//! output. Ends with its standard input. `stalls` finds its object through `STALL_INJECTOR`.
+
+use std::env;
+
+use anyhow::{Context, Result, bail};
+use latency_tests::{
+    bench_load::{frames, ping, slices, udp},
+    namespace,
+};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["udp"] => namespace::run(|| slices::serve(&mut udp::Loopback::new()?)),
+        ["queues", number] => {
+            let queues = number.parse().with_context(|| format!("queues: {number:?}"))?;
+            namespace::run(|| slices::serve(&mut frames::Queues::new(queues)?))
+        }
+        ["stalls"] => namespace::run(|| slices::serve(&mut frames::Stalls::new()?)),
+        ["ping", protocol] => namespace::run(|| slices::serve(&mut ping::Pair::new(protocol)?)),
+        _ => bail!("expected udp, queues N, stalls, ping tcp or ping udp: {words:?}"),
+    }
+}

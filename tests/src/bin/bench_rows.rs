@@ -1,0 +1,93 @@
+//! What user space takes for a snapshot of a large machine's rows.
+//!
+//! `bench-rows OBJECT CPUS QUEUES SNAPSHOTS MILLISECONDS`: fills the rows of the eBPF object with
+//! what a second may bring, goes the tracer's way from rows to a table and to a recording, waits
+//! for so many milliseconds, and so on. Prints one line of JSON: seconds of CPU
+//! time that each snapshot, table and entry of the recording took.
+
+use std::{
+    env, fs,
+    path::Path,
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use latency_tests::{
+    cpu_time,
+    simulated::{self, Rows, THRESHOLD_NS},
+};
+use latency_user::{
+    collect::{
+        naming::Naming,
+        snapshot::{self, Rows as Snapshot},
+    },
+    model::interval::Interval,
+    recording::writer::Writer,
+    views::{self, Style},
+};
+use serde_json::json;
+
+#[expect(clippy::print_stdout, reason = "the benchmark reads the outcome there")]
+fn main() -> Result<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [object, cpus, queues, snapshots, pause] = &arguments[..] else {
+        bail!("expected OBJECT CPUS QUEUES SNAPSHOTS MILLISECONDS: {arguments:?}");
+    };
+    let number = |text: &str| text.parse::<u32>().with_context(|| format!("number: {text:?}"));
+    let mut rows = Rows::new(Path::new(object), number(cpus)?, number(queues)?)?;
+    let pause = Duration::from_millis(number(pause)?.into());
+    let path = env::temp_dir().join(format!("bench-rows-{}.hlog", std::process::id()));
+    let mut recording = Writer::create(&path)?;
+    // The file stays open, and goes with the process.
+    fs::remove_file(&path)?;
+    recording.begin(&simulated::run(number(cpus)?, Duration::ZERO))?;
+    let mut naming = Naming::new(rows.layout)?;
+    naming.refresh(&rows.slots, rows.slots.len())?;
+
+    let (mut known, mut reported) = (Snapshot::new(), Snapshot::new());
+    let (mut to_interval, mut to_table, mut to_recording) = (Vec::new(), Vec::new(), Vec::new());
+    // The first reads everything anew, as no later one does.
+    for snapshot in 0..=number(snapshots)? {
+        rows.advance();
+        thread::sleep(pause);
+        let began = cpu_time::of_this_thread();
+        snapshot::read_rows(&rows.mapped, &mut known, false);
+        let since = snapshot::difference(&known, &reported);
+        for index in since.keys() {
+            if let Some(now) = known.get(index) {
+                reported.insert(*index, now.clone());
+            }
+        }
+        let series = naming.name(&since);
+        ensure!(since.len() == rows.active(), "{} of {} rows", since.len(), rows.active());
+        let interval = Interval {
+            began_at: SystemTime::now(),
+            duration: Duration::from_secs(1),
+            series,
+            stalls: Vec::new(),
+            collapses: Vec::new(),
+            stacks: Vec::new(),
+        };
+        let taken = cpu_time::of_this_thread();
+        let mut table = Vec::new();
+        let style = Style { colour: false, width: 80 };
+        views::table::interval(&interval, THRESHOLD_NS, style, &mut table)?;
+        let shown = cpu_time::of_this_thread();
+        recording.interval(&interval)?;
+        if snapshot > 0 {
+            to_interval.push((taken - began).as_secs_f64());
+            to_table.push((shown - taken).as_secs_f64());
+            to_recording.push((cpu_time::of_this_thread() - shown).as_secs_f64());
+        }
+    }
+    let outcome = json!({
+        "rows": rows.mapped.len(),
+        "active": rows.active(),
+        "to_interval": to_interval,
+        "to_table": to_table,
+        "to_recording": to_recording,
+    });
+    println!("{outcome}");
+    Ok(())
+}

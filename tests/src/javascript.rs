@@ -1,0 +1,31 @@
+//! Node.js with a third implementation of HdrHistogram, in a folder of the tests' own.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+use crate::tool;
+
+/// The package, pinned: another version is another opinion.
+const PACKAGE: &str = "hdr-histogram-js@3.0.1";
+
+/// The folder of modules that has it; installed by the first call.
+///
+/// # Errors
+///
+/// When there is no `npm`, or the package cannot be installed.
+pub fn with_hdrhistogram() -> Result<PathBuf> {
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?;
+    let folder = Path::new(&manifest).join("../target/javascript");
+    // Written last: an installation that was cut short is made anew.
+    let complete = folder.join("complete");
+    if !fs::read_to_string(&complete).is_ok_and(|package| package == PACKAGE) {
+        let prefix = folder.display();
+        tool::run(&format!("npm install --no-audit --no-fund --prefix {prefix} {PACKAGE}"))?;
+        fs::write(&complete, PACKAGE).with_context(|| format!("write {}", complete.display()))?;
+    }
+    Ok(folder.join("node_modules"))
+}

@@ -1,0 +1,196 @@
+//! Simulated measurements of machines that are not here: rows in real map memory, and recordings.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+    path::Path,
+    ptr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, ensure};
+use aya::{EbpfLoader, maps::Map};
+use latency_common::{
+    bucket,
+    row::HistogramRow,
+    slot::{CPU_ROWS, RowLayout, SlotInfo, SlotKind},
+    stage::Stage,
+};
+use latency_user::{
+    kernel::mapped::Mapped,
+    model::{
+        distribution::Distribution,
+        run::{Method, ProbeUse, Run, Sampling, Transport},
+        series::{Owner, Queue, Series},
+    },
+};
+
+/// Threshold of simulated runs, ns.
+pub const THRESHOLD_NS: u64 = 1_000_000;
+
+/// Values that a row draws in an interval, and how often each of them is counted: some 150
+/// buckets of a row are in use, as on a machine with thousands of packets a second.
+const DRAWS: usize = 200;
+const TIMES: u64 = 50;
+
+/// Rows of a machine's tracer in a BPF map, and a second view of them to write with.
+pub struct Rows {
+    /// As the tracer reads them.
+    pub mapped: Mapped<HistogramRow>,
+    /// Whose rows the slots are.
+    pub slots: Mapped<SlotInfo>,
+    /// Their arrangement.
+    pub layout: RowLayout,
+    memory: *mut HistogramRow,
+    active: Vec<usize>,
+    random: u64,
+}
+
+impl Rows {
+    /// Makes the maps of the eBPF object at `object` as large as a machine of `cpus` CPUs needs
+    /// whose one NIC has `queues` queues, each with an IRQ.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the maps.
+    pub fn new(object: &Path, cpus: u32, queues: u32) -> Result<Self> {
+        let layout = RowLayout { cpus, rows_per_cpu: CPU_ROWS, slots: 2 * queues };
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("ROWS", layout.rows())
+            .map_max_entries("SLOT_INFO", layout.slots)
+            .load_file(object)
+            .with_context(|| format!("load {}", object.display()))?;
+        let slots = ebpf.take_map("SLOT_INFO").context("no map SLOT_INFO")?;
+        let memory = writable(&slots, layout.slots as usize * size_of::<SlotInfo>())?;
+        for number in 0..layout.slots {
+            let slot = slot(number, queues, cpus);
+            // SAFETY: inside the mapping, which nobody else writes.
+            unsafe { memory.cast::<SlotInfo>().add(number as usize).write(slot) };
+        }
+        let rows = ebpf.take_map("ROWS").context("no map ROWS")?;
+        let memory = writable(&rows, layout.rows() as usize * size_of::<HistogramRow>())?;
+        // Waits, runs and backlog of each CPU; every queue and IRQ.
+        let of_cpus = (0..cpus).flat_map(|cpu| [0, 1, 3].map(|row| cpu * CPU_ROWS + row));
+        let active = of_cpus.chain(layout.slot_base()..layout.rows()).map(|row| row as usize);
+        Ok(Self {
+            mapped: Mapped::new(rows, layout.rows())?,
+            slots: Mapped::new(slots, layout.slots)?,
+            layout,
+            memory: memory.cast(),
+            active: active.collect(),
+            random: 0x9e37_79b9_7f4a_7c15,
+        })
+    }
+
+    /// What a second brings to every row that is in use.
+    pub fn advance(&mut self) {
+        for at in 0..self.active.len() {
+            for _ in 0..DRAWS {
+                let ns = duration(&mut self.random);
+                // SAFETY: the row lies inside the mapping, which this thread alone writes; the
+                // reader is the same thread.
+                let row = unsafe { &mut *self.memory.add(self.active[at]) };
+                row.buckets[bucket::index_of(ns)] += TIMES;
+                row.sum_ns += ns * TIMES;
+                row.max_ns = row.max_ns.max(ns);
+            }
+        }
+    }
+
+    /// Rows that are in use.
+    pub fn active(&self) -> usize {
+        self.active.len()
+    }
+}
+
+/// Series as they are recorded in an interval: one for each of `count` CPUs and queues.
+pub fn series(count: u32, random: &mut u64) -> Vec<(Series, Distribution)> {
+    let mut all: Vec<(Series, Distribution)> = (0..count)
+        .map(|number| {
+            let series = match number % 2 {
+                0 => Series { stage: Stage::NetRx, owner: Owner::Cpu(number / 2) },
+                _ => Series { stage: Stage::NapiPoll, owner: Owner::Queue(queue(number / 2)) },
+            };
+            let mut distribution = Distribution::default();
+            for _ in 0..DRAWS {
+                let ns = duration(random);
+                for _ in 0..TIMES {
+                    distribution.record(ns, THRESHOLD_NS, 1);
+                }
+            }
+            (series, distribution)
+        })
+        .collect();
+    all.sort_by(|one, other| one.0.cmp(&other.0));
+    all
+}
+
+/// The header of a run that began `after` a fixed time.
+pub fn run(cpus: u32, after: Duration) -> Run {
+    let probe = |stage| ProbeUse {
+        stage,
+        method: Some(Method::Tracepoint),
+        at: "simulated".into(),
+        note: None,
+    };
+    Run {
+        host: "simulated".into(),
+        kernel: "simulated".into(),
+        started_at: humantime::format_rfc3339_millis(begin() + after).to_string(),
+        duration_s: 0.0,
+        ifaces: Vec::new(),
+        threshold_ns: THRESHOLD_NS,
+        transport: Transport::Maps,
+        probes: vec![probe(Stage::NetRx), probe(Stage::NapiPoll)],
+        sampling: Sampling::default(),
+        cpus,
+        version: env!("CARGO_PKG_VERSION").into(),
+    }
+}
+
+/// When simulated runs begin.
+pub fn begin() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+}
+
+fn queue(number: u32) -> Queue {
+    let (queue, napi_id) = (Some(number), 500 + number);
+    Queue::Device { iface: "eth0".into(), netns: None, queue, napi_id, irq: Some(100 + number) }
+}
+
+/// Around 2 us, one in some thousands over 100 us: about log-normal, as runs of NET_RX are.
+fn duration(random: &mut u64) -> u64 {
+    // The sum of twelve uniform numbers is about normal, with a variance of one.
+    let normal: f64 = (0..12).map(|_| uniform(random)).sum::<f64>() - 6.0;
+    (2000.0 * (1.1 * normal).exp()) as u64
+}
+
+/// xorshift: the same numbers every time.
+fn uniform(state: &mut u64) -> f64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (*state >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// Queues first, then their IRQs.
+fn slot(number: u32, queues: u32, cpus: u32) -> SlotInfo {
+    let mut name = [0; 16];
+    name[..4].copy_from_slice(b"eth0");
+    let cpu = number % cpus;
+    if number < queues {
+        let (kind, id) = (SlotKind::Napi as u32, 500 + number);
+        return SlotInfo { kind, id, ifindex: 2, weight: 64, name, ..SlotInfo::default() };
+    }
+    SlotInfo { kind: SlotKind::Irq as u32, id: 1000 + number, cpu, ..SlotInfo::default() }
+}
+
+/// Maps the values of `map` for writing, for as long as the process lives.
+fn writable(map: &Map, bytes: usize) -> Result<*mut libc::c_void> {
+    let Map::Array(map) = map else { anyhow::bail!("not an array map") };
+    let (access, fd) = (libc::PROT_READ | libc::PROT_WRITE, map.fd().as_fd().as_raw_fd());
+    // SAFETY: a new mapping where the kernel wants it.
+    let memory = unsafe { libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, fd, 0) };
+    ensure!(memory != libc::MAP_FAILED, "map rows: {}", io::Error::last_os_error());
+    Ok(memory)
+}

@@ -1,0 +1,34 @@
+//! A view of the file system of this process's own, with the directories in which rivals look
+//! for tracepoints. It ends with the process and its children.
+
+use std::{ffi::CString, io, path::Path, ptr};
+
+use anyhow::{Context, Result};
+
+const TRACEPOINTS: [(&str, &str, &str); 2] =
+    [("tracefs", "/sys/kernel/tracing", "events"), ("debugfs", "/sys/kernel/debug", "tracing")];
+
+/// Leaves the machine's mounts as they are and mounts what is missing for this process alone.
+pub(crate) fn make_private() -> Result<()> {
+    // SAFETY: called before any thread is started; no memory is touched.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).context("cannot make private mounts")?;
+    mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE)?;
+    for (kind, directory, shows) in TRACEPOINTS {
+        if !Path::new(directory).join(shows).exists() {
+            mount(kind, directory, kind, 0)?;
+        }
+    }
+    Ok(())
+}
+
+fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong) -> Result<()> {
+    let text = |text: &str| CString::new(text).context("a path with a zero byte");
+    let (source, path, kind) = (text(source)?, text(target)?, text(kind)?);
+    // SAFETY: three strings with an end, and no data.
+    check(unsafe { libc::mount(source.as_ptr(), path.as_ptr(), kind.as_ptr(), flags, ptr::null()) })
+        .with_context(|| format!("cannot mount {target}"))
+}
+
+fn check(result: libc::c_int) -> Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error().into()) }
+}

@@ -1,0 +1,133 @@
+//! BPF programs of a process as the kernel tells of them: which, how often they ran, how long.
+//!
+//! Run-time statistics are on while [`Statistics`] lives, and end with the process however it
+//! ends: no setting of the machine is changed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::fd::{FromRawFd, OwnedFd},
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+
+/// `BPF_ENABLE_STATS` of `enum bpf_cmd`; the only kind of statistics is 0.
+const BPF_ENABLE_STATS: libc::c_long = 32;
+
+/// Run-time statistics of all programs of the machine, while it lives.
+pub(crate) struct Statistics {
+    _descriptor: OwnedFd,
+}
+
+impl Statistics {
+    pub(crate) fn enable() -> Result<Self> {
+        let kind: u32 = 0;
+        // SAFETY: the kernel reads the four bytes of the attribute, which outlives the call.
+        let descriptor = unsafe {
+            libc::syscall(libc::SYS_bpf, BPF_ENABLE_STATS, &raw const kind, size_of::<u32>())
+        };
+        if descriptor < 0 {
+            return Err(io::Error::last_os_error())
+                .context("the kernel gives no run-time statistics of BPF programs");
+        }
+        // SAFETY: the kernel just gave us this descriptor.
+        Ok(Self { _descriptor: unsafe { OwnedFd::from_raw_fd(descriptor as libc::c_int) } })
+    }
+}
+
+/// What a program has done since it was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Runs {
+    pub(crate) runs: u64,
+    pub(crate) ns: u64,
+}
+
+/// By program id.
+pub(crate) type Programs = BTreeMap<u32, Runs>;
+
+/// The programs that process `id` holds descriptors of.
+pub(crate) fn of_process(id: u32) -> Result<Programs> {
+    let directory = Path::new("/proc").join(id.to_string()).join("fdinfo");
+    let entries =
+        directory.read_dir().with_context(|| format!("cannot read {}", directory.display()))?;
+    // A descriptor may be closed between its listing and its reading.
+    let texts = entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
+    Ok(texts.filter_map(|text| parse(&text)).collect())
+}
+
+/// What `later` has that `earlier` had not, of all programs together.
+pub(crate) fn since(later: &Programs, earlier: &Programs) -> Runs {
+    let mut sum = Runs::default();
+    for (id, runs) in later {
+        let before = earlier.get(id).copied().unwrap_or_default();
+        sum.runs += runs.runs.saturating_sub(before.runs);
+        sum.ns += runs.ns.saturating_sub(before.ns);
+    }
+    sum
+}
+
+/// Whether a process has attached every program that it holds, or traces by events of perf alone
+/// (to which older ways of attaching leave no link).
+pub(crate) fn traces(id: u32) -> bool {
+    let process = Path::new("/proc").join(id.to_string());
+    let entries = |directory: &str| {
+        process.join(directory).read_dir().into_iter().flatten().filter_map(Result::ok)
+    };
+    let texts: Vec<String> =
+        entries("fdinfo").filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect();
+    let linked: BTreeSet<u32> = texts.iter().filter_map(|text| linked_program(text)).collect();
+    if linked.is_empty() {
+        let mut targets = entries("fd").filter_map(|entry| fs::read_link(entry.path()).ok());
+        return targets.any(|target| target.as_os_str() == "anon_inode:[perf_event]");
+    }
+    texts.iter().filter_map(|text| parse(text)).all(|(program, _)| linked.contains(&program))
+}
+
+/// Number of open descriptors of a process; 0 when it is gone.
+pub(crate) fn descriptors(id: u32) -> usize {
+    let directory = Path::new("/proc").join(id.to_string()).join("fd");
+    directory.read_dir().map_or(0, Iterator::count)
+}
+
+/// A program's id and runs from the text of its descriptor; `None` for other descriptors, links
+/// to programs among them.
+fn parse(fdinfo: &str) -> Option<(u32, Runs)> {
+    let runs = Runs { runs: field(fdinfo, "run_cnt")?, ns: field(fdinfo, "run_time_ns")? };
+    Some((u32::try_from(field(fdinfo, "prog_id")?).ok()?, runs))
+}
+
+/// The program that a link attaches, from the text of its descriptor; `None` for others.
+fn linked_program(fdinfo: &str) -> Option<u32> {
+    field(fdinfo, "link_id")?;
+    u32::try_from(field(fdinfo, "prog_id")?).ok()
+}
+
+fn field(fdinfo: &str, name: &str) -> Option<u64> {
+    let line = fdinfo.lines().find_map(|line| line.strip_prefix(name))?;
+    line.strip_prefix(':')?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_and_no_links() {
+        let program = "pos:\t0\nflags:\t02000002\nmnt_id:\t16\nino:\t1057\nprog_type:\t17\n\
+                       prog_jited:\t1\nprog_tag:\tb6a33c5d1a3a4a3b\nmemlock:\t4096\nprog_id:\t10469\n\
+                       run_time_ns:\t4711\nrun_cnt:\t23\nrecursion_misses:\t0\nverified_insns:\t42\n";
+        assert_eq!(parse(program), Some((10469, Runs { runs: 23, ns: 4711 })));
+        let link = "pos:\t0\nlink_type:\traw_tracepoint\nlink_id:\t5896\nprog_id:\t10469\n";
+        assert_eq!(parse(link), None);
+        assert_eq!((linked_program(program), linked_program(link)), (None, Some(10469)));
+    }
+
+    #[test]
+    fn programs_that_came_later_count_from_nothing() {
+        let earlier = Programs::from([(1, Runs { runs: 10, ns: 1000 })]);
+        let later =
+            Programs::from([(1, Runs { runs: 13, ns: 1300 }), (2, Runs { runs: 5, ns: 70 })]);
+        assert_eq!(since(&later, &earlier), Runs { runs: 8, ns: 370 });
+    }
+}
