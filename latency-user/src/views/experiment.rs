@@ -7,7 +7,7 @@ use super::{
     format::{count, duration},
     text::{paragraph, printable},
 };
-use crate::model::experiment::{Conclusion, Experiment, Guard, Setting, WindowSummary};
+use crate::model::experiment::{Changed, Conclusion, Experiment, Guard, Setting, WindowSummary};
 
 /// So many culprits are named.
 const CULPRITS: usize = 4;
@@ -53,6 +53,9 @@ pub fn experiment(
     for changed in &experiment.changed {
         let line = format!("{}: {:?}, tried {:?}.", changed.knob, changed.old, changed.new);
         paragraph(&mut text, &printable(&line), 2, style, Style::plain);
+        if let Some(line) = altered(changed) {
+            paragraph(&mut text, &line, 2, style, Style::plain);
+        }
     }
     paragraph(&mut text, setting(experiment.setting), 2, style, Style::plain);
     if !experiment.culprits.is_empty() {
@@ -103,6 +106,13 @@ pub fn sentence(experiment: &Experiment) -> String {
         }
         _ => said,
     }
+}
+
+/// A sentence that says what was made of a value; `None`: it is what was asked for.
+pub fn altered(changed: &Changed) -> Option<String> {
+    let asked = changed.asked.as_ref()?;
+    let knob = &changed.knob;
+    Some(printable(&format!("{knob}: asked for {asked:?}, the driver made it {:?}.", changed.new)))
 }
 
 fn setting(setting: Setting) -> &'static str {

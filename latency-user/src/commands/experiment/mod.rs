@@ -66,6 +66,9 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
         wanted.extend(tuning::plan(setting, &scope)?);
     }
     let change = Change::new(wanted)?;
+    for warning in tuning::warnings(&args.set, &scope) {
+        let _ = writeln!(console.err, "warning: {warning}");
+    }
     let output = args.output.clone().unwrap_or_else(folder);
     if args.dry_run {
         return dry_run(args, &change, &output, console);
@@ -145,10 +148,13 @@ fn told(progress: &Progress<'_>) -> String {
             views::experiment::begins(*at, *of, *changed, *length)
         }
         Progress::Measured(window) => views::experiment::measured(window),
-        Progress::Applied => "  changed\n".into(),
+        Progress::Applied(changed) => {
+            let altered = changed.iter().filter_map(views::experiment::altered);
+            altered.map(|line| format!("  {line}\n")).chain(["  changed\n".into()]).collect()
+        }
         Progress::Reverted => "  put back\n".into(),
         Progress::Aborted(reason) => format!("  ended early: {reason}\n"),
-        Progress::Confirming => "improved; changed once more, to confirm it\n".into(),
+        Progress::Confirming => "improved: once more with the change, to confirm it\n".into(),
     }
 }
 
@@ -171,15 +177,15 @@ fn list(scope: &Scope, console: Console) -> Result<u8> {
 fn dry_run(args: &Arguments, change: &Change, output: &Path, console: Console) -> Result<u8> {
     let mut text = String::new();
     for saved in change.saved() {
-        text.push_str(&format!("read {}: {:?}\n", saved.knob.path.display(), saved.old));
+        text.push_str(&format!("read {}: {:?}\n", saved.knob, saved.old));
     }
     text.push_str(&format!("write a journal below {}\n", args.state.display()));
     let window = humantime::format_duration(args.window);
     let mut step = |what: &str, value: fn(&Saved) -> &String| {
         text.push_str(&format!("measure {window} into {}\n", output.display()));
         for saved in change.saved().iter().filter(|_| !what.is_empty()) {
-            let path = saved.knob.path.display();
-            text.push_str(&format!("{what} {:?} to {path}, read it back\n", value(saved)));
+            let (knob, value) = (&saved.knob, value(saved));
+            text.push_str(&format!("{what} {value:?} to {knob}, read it back\n"));
         }
     };
     for _ in 0..args.rounds {
