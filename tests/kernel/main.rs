@@ -8,6 +8,7 @@ mod bpftrace;
 mod command_line;
 mod counts;
 mod experiment;
+mod experiment_tunings;
 mod injector;
 mod kernels;
 mod queues;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         recording::trials(),
         traps::trials(),
         experiment::trials(),
+        experiment_tunings::trials(),
         triage::trials(),
         kernels::trials(),
     ];

@@ -51,9 +51,7 @@ pub fn experiment(
     };
     paragraph(&mut text, &sentence(experiment), 2, style, paint);
     for changed in &experiment.changed {
-        let line = format!("{}: {:?}, tried {:?}.", changed.knob, changed.old, changed.new);
-        paragraph(&mut text, &printable(&line), 2, style, Style::plain);
-        if let Some(line) = altered(changed) {
+        for line in self::changed(changed) {
             paragraph(&mut text, &line, 2, style, Style::plain);
         }
     }
@@ -106,6 +104,12 @@ pub fn sentence(experiment: &Experiment) -> String {
         }
         _ => said,
     }
+}
+
+/// Sentences that say what was changed.
+pub fn changed(changed: &Changed) -> Vec<String> {
+    let line = format!("{}: {:?}, tried {:?}.", changed.knob, changed.old, changed.new);
+    [printable(&line)].into_iter().chain(altered(changed)).collect()
 }
 
 /// A sentence that says what was made of a value; `None`: it is what was asked for.
