@@ -3,7 +3,7 @@
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::Path,
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
 };
@@ -138,6 +138,15 @@ impl Running {
         while !said.lines().last().unwrap_or_default().contains(word) {
             ensure!(self.lines.read_line(&mut said)? > 0, "{word:?} was never said: {said}");
         }
+        Ok(())
+    }
+
+    /// Waits until it ends with a conclusion, whatever that is on a machine without load.
+    pub(crate) fn end(mut self) -> Result<()> {
+        let mut said = String::new();
+        self.lines.read_to_string(&mut said)?;
+        let status = self.child.wait()?;
+        ensure!(matches!(status.code(), Some(0 | 4)), "{status}: {said}");
         Ok(())
     }
 

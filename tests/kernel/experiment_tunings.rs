@@ -16,10 +16,10 @@ use crate::{
 /// A tap device. Its driver takes 64 frames at most for what it calls coalescing.
 const TAP: &str = "t0";
 
-/// NICs of the virtual machine: vmxnet3, whose rings come in multiples of 32, and virtio-net with
-/// two pairs of queues.
-const VMXNET3: &str = "eth1";
-const VIRTIO: &str = "eth2";
+/// NICs of the virtual machine with two RX queues, by their drivers; the rings of this one come in
+/// multiples of 32.
+const VMXNET3: &str = "vmxnet3";
+const VIRTIO: &str = "virtio_net";
 
 /// The trials of this file.
 pub(crate) fn trials() -> Vec<Trial> {
@@ -41,15 +41,26 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// A trial that is skipped in a virtual machine without the NICs.
 #[expect(clippy::print_stderr, reason = "a skip says why, before the harness counts it")]
 fn with_nics(trial: Trial) -> Option<Trial> {
-    let has_nics =
-        [VMXNET3, VIRTIO].iter().all(|nic| Path::new("/sys/class/net").join(nic).exists());
-    if in_vm() && !has_nics {
+    let missing = [VMXNET3, VIRTIO].into_iter().find_map(|driver| nic(driver).err());
+    if let (true, Some(missing)) = (in_vm(), missing) {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let name = trial.name();
-        eprintln!("skipped on Linux {}: {name}: no {VMXNET3} and {VIRTIO}", kernel.trim());
+        eprintln!("skipped on Linux {}: {}: {missing}", kernel.trim(), trial.name());
         return Some(trial.with_ignored_flag(true));
     }
     Some(trial)
+}
+
+/// The NIC of a driver that has a second RX queue.
+fn nic(driver: &str) -> Result<String> {
+    let folder = Path::new("/sys/class/net");
+    let names = folder.read_dir()?.filter_map(Result::ok).map(|entry| entry.file_name());
+    let is_it = |name: &String| {
+        let nic = folder.join(name);
+        let link = fs::read_link(nic.join("device/driver"));
+        link.is_ok_and(|link| link.ends_with(driver)) && nic.join("queues/rx-1").exists()
+    };
+    let found = names.map(|name| name.to_string_lossy().into_owned()).find(is_it);
+    found.with_context(|| format!("no NIC of {driver} with two queues"))
 }
 
 /// What `ethtool OPTION NIC` shows behind the last `NAME:`. Maxima come before present values.
@@ -94,7 +105,7 @@ fn nics() -> Result<()> {
         let changed = (read()?, tso()?);
         running.wait_for("put back")?;
         let after = (read()?, tso()?);
-        ensure!(running.child.wait()?.success());
+        running.end()?;
         ensure!(settings.iter().map(|(.., value)| *value).eq(&changed.0), "{changed:?}");
         ensure!(changed.1 == "off [requested on]" && before.1 == "on", "{before:?}, {changed:?}");
         ensure!(after == before, "{before:?}, {after:?}");
@@ -208,35 +219,36 @@ fn affinity_file(name: &str) -> Result<String> {
 }
 
 fn irqs_and_rings() -> Result<()> {
-    for nic in [VMXNET3, VIRTIO] {
+    let (vmxnet3, virtio) = (nic(VMXNET3)?, nic(VIRTIO)?);
+    for nic in [&vmxnet3, &virtio] {
         tool::run(&format!("ip link set {nic} up"))?;
     }
-    let virtio = fs::read_link(format!("/sys/class/net/{VIRTIO}/device"))?;
-    let virtio = virtio.file_name().context("the device of a NIC")?.to_string_lossy().into_owned();
+    let device = fs::read_link(format!("/sys/class/net/{virtio}/device"))?;
+    let device = device.file_name().context("the device of a NIC")?.to_string_lossy();
     let files = [
-        affinity_file(&format!("{virtio}-input.0"))?,
-        affinity_file(&format!("{virtio}-input.1"))?,
-        affinity_file(&format!("{VMXNET3}-rxtx-1"))?,
+        affinity_file(&format!("{device}-input.0"))?,
+        affinity_file(&format!("{device}-input.1"))?,
+        affinity_file(&format!("{vmxnet3}-rxtx-1"))?,
     ];
     let affinities = || -> Result<Vec<String>> {
         files.iter().map(|file| Ok(fs::read_to_string(file)?.trim().to_owned())).collect()
     };
     files.iter().try_for_each(|file| fs::write(file, "0"))?;
     let rings = || -> Result<Vec<String>> {
-        [(VMXNET3, "RX"), (VMXNET3, "TX"), (VIRTIO, "RX")]
+        [(&vmxnet3, "RX"), (&vmxnet3, "TX"), (&virtio, "RX")]
             .iter()
             .map(|(nic, name)| shown("-g", nic, name))
             .collect()
     };
-    let gro = || shown("-k", VIRTIO, "generic-receive-offload");
+    let gro = || shown("-k", &virtio, "generic-receive-offload");
     let before = (affinities()?, rings()?, gro()?);
     let folder = tempfile::tempdir()?;
-    let irqs = [format!("irq:{VIRTIO}=spread"), format!("irq:{VMXNET3}/1=0-1")];
+    let irqs = [format!("irq:{virtio}=spread"), format!("irq:{vmxnet3}/1=0-1")];
     let others = [
-        format!("ring:{VMXNET3}/rx=100"),
-        format!("ring:{VMXNET3}/tx=128"),
-        format!("ring:{VIRTIO}/rx=128"),
-        format!("offload:{VIRTIO}/gro=off"),
+        format!("ring:{vmxnet3}/rx=100"),
+        format!("ring:{vmxnet3}/tx=128"),
+        format!("ring:{virtio}/rx=128"),
+        format!("offload:{virtio}/gro=off"),
     ];
     let experiment = |settings: &[String]| -> Result<Running> {
         let mut command = experiment(folder.path(), &settings[0])?;
@@ -249,7 +261,7 @@ fn irqs_and_rings() -> Result<()> {
     };
     let end = |mut running: Running| -> Result<()> {
         running.wait_for("put back")?;
-        ensure!(running.child.wait()?.success());
+        running.end()?;
         let after = (affinities()?, rings()?, gro()?);
         ensure!(after == before, "{before:?}, {after:?}");
         Ok(())
@@ -262,11 +274,11 @@ fn irqs_and_rings() -> Result<()> {
     let changed = (rings()?, gro()?);
     end(running)?;
     ensure!(changed.0 == ["128", "128", "128"] && changed.1 == "off", "{changed:?}");
-    for setting in [format!("ring:{VMXNET3}/rx=4097"), format!("irq:{VIRTIO}/2=0")] {
+    for setting in [format!("ring:{vmxnet3}/rx=4097"), format!("irq:{virtio}/2=0")] {
         let refused = crate::experiment::experiment(folder.path(), &setting)?.output()?;
         ensure!(refused.status.code() == Some(1), "{setting}: {}", refused.status);
     }
-    for nic in [VMXNET3, VIRTIO] {
+    for nic in [&vmxnet3, &virtio] {
         tool::run(&format!("ip link set {nic} down"))?;
     }
     Ok(())
@@ -274,31 +286,32 @@ fn irqs_and_rings() -> Result<()> {
 
 /// Its driver takes what it calls coalescing only while the NIC is down.
 fn channels() -> Result<()> {
+    let virtio = nic(VIRTIO)?;
     let folder = tempfile::tempdir()?;
     let read = || -> Result<[String; 2]> {
-        Ok([shown("-l", VIRTIO, "Combined")?, shown("-c", VIRTIO, "tx-frames")?])
+        Ok([shown("-l", &virtio, "Combined")?, shown("-c", &virtio, "tx-frames")?])
     };
     let before = read()?;
-    let mut command = experiment(folder.path(), &format!("channels:{VIRTIO}/combined=1"))?;
-    command.args(["--set", &format!("coalesce:{VIRTIO}/tx-frames=0")]);
+    let mut command = experiment(folder.path(), &format!("channels:{virtio}/combined=1"))?;
+    command.args(["--set", &format!("coalesce:{virtio}/tx-frames=0")]);
     let mut running = Running::start(&mut command)?;
     running.wait_for("window 2")?;
     let changed = read()?;
     running.wait_for("put back")?;
     let after = read()?;
-    ensure!(running.child.wait()?.success());
+    running.end()?;
     ensure!(changed == ["1", "0"] && before == ["2", "1"], "{before:?}, {changed:?}");
     ensure!(after == before, "{before:?}, {after:?}");
 
     // While it is up, the driver refuses: everything is as it was.
-    tool::run(&format!("ip link set {VIRTIO} up"))?;
-    let mut command = experiment(folder.path(), &format!("channels:{VIRTIO}/combined=1"))?;
-    command.args(["--set", &format!("coalesce:{VIRTIO}/tx-frames=0")]);
+    tool::run(&format!("ip link set {virtio} up"))?;
+    let mut command = experiment(folder.path(), &format!("channels:{virtio}/combined=1"))?;
+    command.args(["--set", &format!("coalesce:{virtio}/tx-frames=0")]);
     command.args(["--window", "1s", "--settle", "100ms", "--rounds", "1"]);
     let refused = command.output()?;
     let said = String::from_utf8_lossy(&refused.stderr);
     let after = read()?;
-    tool::run(&format!("ip link set {VIRTIO} down"))?;
+    tool::run(&format!("ip link set {virtio} down"))?;
     ensure!(refused.status.code() == Some(1) && said.contains("coalesce-set"), "{said}");
     ensure!(after == before && journals(folder.path()).is_empty(), "{after:?}: {said}");
     Ok(())
