@@ -67,7 +67,7 @@ fn nic(driver: &str) -> Result<String> {
 fn shown(option: &str, nic: &str, name: &str) -> Result<String> {
     let text = tool::run(&format!("ethtool {option} {nic}"))?;
     let lines = text.lines().filter_map(|line| line.trim().split_once(':'));
-    let found = lines.filter(|(key, _)| *key == name).last();
+    let found = lines.filter(|(key, _)| *key == name).next_back();
     let (_, value) = found.with_context(|| format!("ethtool {option} {nic}: no {name}: {text}"))?;
     Ok(value.trim().to_owned())
 }

@@ -149,3 +149,22 @@ pub fn measured(window: &WindowSummary) -> String {
         duration(window.max_ns)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_made_of_a_value_is_said_and_only_then() {
+        let mut one = Changed {
+            knob: "ring:eth0/rx".into(),
+            old: "256".into(),
+            new: "128".into(),
+            asked: None,
+        };
+        assert_eq!(changed(&one), ["ring:eth0/rx: \"256\", tried \"128\"."]);
+        one.asked = Some("100".into());
+        let expected = "ring:eth0/rx: asked for \"100\", the driver made it \"128\".";
+        assert_eq!(changed(&one)[1], expected);
+    }
+}

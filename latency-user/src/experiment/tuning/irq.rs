@@ -248,6 +248,17 @@ mod tests {
     }
 
     #[test]
+    fn irqbalance_is_warned_of() {
+        let (host, scope) = host();
+        assert_eq!(Irq.warning(&scope), None);
+        let process = host.path().join("proc/17");
+        fs::create_dir_all(&process).unwrap();
+        fs::write(process.join("comm"), "irqbalance\n").unwrap();
+        fs::write(process.join("stat"), "").unwrap();
+        assert!(Irq.warning(&scope).unwrap().starts_with("irqbalance runs"));
+    }
+
+    #[test]
     fn an_irq_that_nobody_may_set_is_refused() {
         let (host, scope) = host();
         let file = host.path().join("proc/irq/31/smp_affinity_list");
