@@ -58,8 +58,10 @@ pub struct Folder(PathBuf);
 pub struct Journal {
     file: File,
     path: PathBuf,
-    /// What it says; `None`: it is torn, and its change never began.
+    /// What it says; `None`: nothing that this version understands.
     pub entry: Option<Entry>,
+    /// Whether its first line has no end: its change never began.
+    pub is_torn: bool,
 }
 
 impl Entry {
@@ -73,7 +75,7 @@ impl Entry {
         Ok(Self { boot, pid, began_at, settings, saved, step })
     }
 
-    /// What the lines of a journal say; `None`: its first line is torn.
+    /// What the lines of a journal say; `None`: its first line is torn or of another version.
     fn read(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let mut entry: Self = serde_json::from_str(lines.next()?).ok()?;
@@ -133,7 +135,7 @@ impl Folder {
         add(&mut file, entry).with_context(place)?;
         fs::rename(&unfinished, &path).with_context(place)?;
         self.sync()?;
-        Ok(Journal { file, path, entry: Some(entry.clone()) })
+        Ok(Journal { file, path, entry: Some(entry.clone()), is_torn: false })
     }
 
     /// The journals that nobody holds, locked from now on. A folder that is not there, or may
@@ -197,7 +199,8 @@ impl Journal {
         }
         let mut text = String::new();
         let entry = file.read_to_string(&mut text).ok().and_then(|_| Entry::read(&text));
-        Some(Self { file, path, entry })
+        let is_torn = entry.is_none() && !text.contains('\n');
+        Some(Self { file, path, entry, is_torn })
     }
 
     /// Writes down that a step is about to be taken, with the new values as they are then.
@@ -214,6 +217,11 @@ impl Journal {
             entry.saved = saved.to_vec();
         }
         Ok(())
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The name of its file.
@@ -337,7 +345,7 @@ mod tests {
             let path = ground.folder.path().join("7-1.journal");
             fs::write(path, &whole[..length]).unwrap();
             let mut left = ground.folder.left_over();
-            assert!(left[0].entry.is_none(), "{length} bytes");
+            assert!(left[0].entry.is_none() && left[0].is_torn, "{length} bytes");
             left.remove(0).done().unwrap();
         }
         fs::write(ground.folder.path().join("7-1.unfinished"), &whole).unwrap();
@@ -399,6 +407,16 @@ mod tests {
         let left = ground.folder.left_over().remove(0);
         assert_eq!(left.entry.as_ref().unwrap().restore(), []);
         assert_eq!(fs::read_to_string(ground.knob()).unwrap(), "old");
+    }
+
+    #[test]
+    fn a_whole_journal_of_another_version_is_not_torn() {
+        let ground = Ground::new();
+        fs::create_dir_all(ground.folder.path()).unwrap();
+        let text = "{\"saved\":[{\"knob\":{\"magic\":1}}]}\n";
+        fs::write(ground.folder.path().join("7-1.journal"), text).unwrap();
+        let left = ground.folder.left_over().remove(0);
+        assert!(left.entry.is_none() && !left.is_torn);
     }
 
     #[test]

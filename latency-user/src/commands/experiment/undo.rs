@@ -18,7 +18,10 @@ pub fn mention(err: &mut dyn Write) {
     for left in Folder::new(journal::FOLDER).left_over() {
         let what = match &left.entry {
             Some(entry) => format!("({}) did not end", entry.settings.join(", ")),
-            None => "never began to change anything, and its journal is torn".into(),
+            None if left.is_torn => {
+                "never began to change anything, and its journal is torn".into()
+            }
+            None => "of another version of this program did not end".into(),
         };
         let _ = writeln!(
             err,
@@ -45,7 +48,17 @@ pub(super) fn undo(folder: &Folder, console: Console) -> Result<u8> {
                 }
             }
             Some(_) => {}
-            None => text.push_str("a torn journal was removed: its change never began\n"),
+            None if journal.is_torn => {
+                text.push_str("a torn journal was removed: its change never began\n");
+            }
+            None => {
+                // What that version changed is known to it alone: its journal stays.
+                failed.push(format!(
+                    "{} is of another version of this program, which can undo it",
+                    journal.path().display()
+                ));
+                continue;
+            }
         }
         if !complaints.iter().any(|complaint| complaint.may_retry) {
             journal.done()?;
