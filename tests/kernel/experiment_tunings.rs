@@ -66,8 +66,8 @@ fn nic(driver: &str) -> Result<String> {
 /// What `ethtool OPTION NIC` shows behind the last `NAME:`. Maxima come before present values.
 fn shown(option: &str, nic: &str, name: &str) -> Result<String> {
     let text = tool::run(&format!("ethtool {option} {nic}"))?;
-    let lines = text.lines().filter_map(|line| line.trim().split_once(':'));
-    let found = lines.filter(|(key, _)| *key == name).next_back();
+    let mut lines = text.lines().filter_map(|line| line.trim().split_once(':'));
+    let found = lines.rfind(|(key, _)| *key == name);
     let (_, value) = found.with_context(|| format!("ethtool {option} {nic}: no {name}: {text}"))?;
     Ok(value.trim().to_owned())
 }
