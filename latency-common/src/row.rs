@@ -1,6 +1,6 @@
 //! One histogram in one map value.
 
-use crate::bucket::BUCKETS;
+use crate::bucket::{BUCKETS, SUB_BUCKETS};
 
 /// A histogram of durations with its exact sum and maximum.
 ///
@@ -17,11 +17,24 @@ pub struct HistogramRow {
     pub over_threshold: u64,
     /// Packets that the polls of a NAPI row processed; 0 in rows of other stages.
     pub work: u64,
+    /// Bit `i`: some bucket of group `i` (see [`group_of`]) has a count. A reader skips the
+    /// groups without one, which are most of a row.
+    pub groups: u64,
     /// Keeps the buckets of each row at the start of a cache line.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 3],
     /// Counts, laid out as [`crate::bucket`] says.
     pub buckets: [u64; BUCKETS],
 }
 
+/// Buckets in a group: those of an octave.
+pub const GROUP: usize = SUB_BUCKETS;
+
+/// The group that `bucket` belongs to.
+#[inline(always)]
+pub const fn group_of(bucket: usize) -> u32 {
+    (bucket / GROUP) as u32
+}
+
+const _: () = assert!(BUCKETS.is_multiple_of(GROUP) && BUCKETS / GROUP <= 64);
 const _: () = assert!(size_of::<HistogramRow>() == 64 + 8 * BUCKETS);
 const _: () = assert!(size_of::<HistogramRow>().is_multiple_of(64));

@@ -3,7 +3,7 @@
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::Path,
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
 };
@@ -41,7 +41,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// An experiment with short windows, its state and recordings in `folder`.
-fn experiment(folder: &Path, setting: &str) -> Result<Command> {
+pub(crate) fn experiment(folder: &Path, setting: &str) -> Result<Command> {
     let mut command = latency_user()?;
     command.args(["experiment", "--format", "json", "--set", setting]);
     command.arg("--state").arg(folder.join("state")).arg("--output").arg(folder.join("out"));
@@ -56,7 +56,7 @@ fn beside(command: &Command) -> Result<(ExitStatus, Value)> {
     result(&mut whole)
 }
 
-fn result(command: &mut Command) -> Result<(ExitStatus, Value)> {
+pub(crate) fn result(command: &mut Command) -> Result<(ExitStatus, Value)> {
     let output = command.stdin(Stdio::null()).output().context("run an experiment")?;
     let said = String::from_utf8_lossy(&output.stderr);
     let found = serde_json::from_slice(&output.stdout)
@@ -118,13 +118,13 @@ fn same() -> Result<()> {
 }
 
 /// An experiment under way that is watched through its progress.
-struct Running {
-    child: Child,
+pub(crate) struct Running {
+    pub(crate) child: Child,
     lines: BufReader<ChildStderr>,
 }
 
 impl Running {
-    fn start(command: &mut Command) -> Result<Self> {
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
         command.args(["--window", "1s", "--settle", "200ms", "--rounds", "1"]);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
@@ -133,7 +133,7 @@ impl Running {
     }
 
     /// Waits until it says `word`.
-    fn wait_for(&mut self, word: &str) -> Result<()> {
+    pub(crate) fn wait_for(&mut self, word: &str) -> Result<()> {
         let mut said = String::new();
         while !said.lines().last().unwrap_or_default().contains(word) {
             ensure!(self.lines.read_line(&mut said)? > 0, "{word:?} was never said: {said}");
@@ -141,19 +141,28 @@ impl Running {
         Ok(())
     }
 
+    /// Waits until it ends with a conclusion, whatever that is on a machine without load.
+    pub(crate) fn end(mut self) -> Result<()> {
+        let mut said = String::new();
+        self.lines.read_to_string(&mut said)?;
+        let status = self.child.wait()?;
+        ensure!(matches!(status.code(), Some(0 | 4)), "{status}: {said}");
+        Ok(())
+    }
+
     /// Its watchdog.
-    fn watchdog(&self) -> Result<i32> {
+    pub(crate) fn watchdog(&self) -> Result<i32> {
         let path = format!("/proc/{0}/task/{0}/children", self.child.id());
         let children = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
         children.trim().parse().with_context(|| format!("one child, found {children:?}"))
     }
 
-    fn signal(&self, signal: i32) -> Result<()> {
+    pub(crate) fn signal(&self, signal: i32) -> Result<()> {
         kill(self.child.id() as i32, signal)
     }
 }
 
-fn kill(process: i32, signal: i32) -> Result<()> {
+pub(crate) fn kill(process: i32, signal: i32) -> Result<()> {
     // SAFETY: touches no memory; the process is a child, or a child's, that was not waited for.
     let sent = unsafe { libc::kill(process, signal) };
     ensure!(sent == 0, "signal {signal}: {}", std::io::Error::last_os_error());
@@ -167,7 +176,7 @@ impl Drop for Running {
     }
 }
 
-fn journals(folder: &Path) -> Vec<String> {
+pub(crate) fn journals(folder: &Path) -> Vec<String> {
     let entries = folder.join("state").read_dir().into_iter().flatten().filter_map(Result::ok);
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| name != "lock").collect()

@@ -9,6 +9,7 @@ mod command_line;
 mod cost;
 mod counts;
 mod experiment;
+mod experiment_tunings;
 mod kernels;
 mod queues;
 mod recording;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         traps::trials(),
         cost::trials(),
         experiment::trials(),
+        experiment_tunings::trials(),
         triage::trials(),
         kernels::trials(),
     ];

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use aya::{EbpfLoader, maps::Map};
 use latency_common::{
     bucket,
-    row::HistogramRow,
+    row::{self, HistogramRow},
     slot::{CPU_ROWS, RowLayout, SlotInfo, SlotKind},
     stage::Stage,
 };
@@ -90,7 +90,9 @@ impl Rows {
                 // SAFETY: the row lies inside the mapping, which this thread alone writes; the
                 // reader is the same thread.
                 let row = unsafe { &mut *self.memory.add(self.active[at]) };
-                row.buckets[bucket::index_of(ns)] += TIMES;
+                let bucket = bucket::index_of(ns);
+                row.groups |= 1 << row::group_of(bucket);
+                row.buckets[bucket] += TIMES;
                 row.sum_ns += ns * TIMES;
                 row.max_ns = row.max_ns.max(ns);
             }

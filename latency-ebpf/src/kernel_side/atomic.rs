@@ -33,6 +33,19 @@ pub(super) fn add(counter: &mut u64, amount: u64) {
     }
 }
 
+/// Sets the bits of `mask`.
+#[inline(always)]
+pub(super) fn or(bits: &mut u64, mask: u64) {
+    // SAFETY: as in `fetch_add`.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({bits} + 0) |= {mask}",
+            bits = in(reg) &raw mut *bits,
+            mask = in(reg) mask,
+        );
+    }
+}
+
 /// Raises `maximum` to `value` if it is lower.
 #[inline(always)]
 pub(super) fn raise_to(maximum: &mut u64, value: u64) {

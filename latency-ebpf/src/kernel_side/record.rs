@@ -3,12 +3,12 @@
 use latency_common::{
     bucket::{self, BUCKETS},
     event::IntervalEvent,
-    row::HistogramRow,
+    row::{HistogramRow, group_of},
     stage::Stage,
 };
 
 use super::{
-    atomic::{add, raise_to},
+    atomic::{add, or, raise_to},
     config,
     cpu::Cpu,
     maps::{EVENTS, ROWS, wake_up},
@@ -41,6 +41,10 @@ pub(super) fn record(cpu: &mut Cpu, interval: Interval) {
     }
     if config::COUNT_IN_ROWS.load() != 0 {
         if let Some((row, bucket)) = find(interval.row, ns) {
+            let group = 1 << group_of(bucket);
+            if row.groups & group == 0 {
+                set(&mut row.groups, group, many);
+            }
             increase(&mut row.buckets[bucket], 1, many);
             increase(&mut row.sum_ns, ns, many);
             if ns > row.max_ns {
@@ -83,6 +87,16 @@ fn increase(counter: &mut u64, amount: u64, many: bool) {
         add(counter, amount);
     } else {
         *counter += amount;
+    }
+}
+
+/// Sets the bits of `mask`, as above.
+#[inline(always)]
+fn set(bits: &mut u64, mask: u64, many: bool) {
+    if many {
+        or(bits, mask);
+    } else {
+        *bits |= mask;
     }
 }
 

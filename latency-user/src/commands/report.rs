@@ -53,6 +53,9 @@ pub struct Arguments {
     /// Write here, not to stdout.
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
+    /// What a page says of all its recordings: an experiment says what it changed.
+    #[arg(skip)]
+    pub notes: Vec<String>,
 }
 
 /// How recordings are shown.
@@ -194,7 +197,7 @@ fn html(args: &Arguments, file: Option<File>, mut console: Console) -> Result<u8
         _ => None,
     };
     let mut text = Vec::new();
-    views::html::page(&shown, comparison.as_ref(), &mut text)?;
+    views::html::page(&shown, comparison.as_ref(), &args.notes, &mut text)?;
     match file {
         Some(file) => Output::new(Box::new(file), 0).write(&text)?,
         None => Output::new(console.out, 0).write(&text)?,

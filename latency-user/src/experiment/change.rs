@@ -1,6 +1,6 @@
 //! A change of knobs: written, read back, put back. Nobody else's value is overwritten.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{knob::Knob, tuning::Wanted};
@@ -12,8 +12,23 @@ pub struct Saved {
     pub knob: Knob,
     /// What it held before.
     pub old: String,
-    /// What is tried.
+    /// What is tried. Once it is written: what it reads as, for a driver may round it.
     pub new: String,
+}
+
+/// How far the new values have got. Each step is on disk before it is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Nothing was written yet: a value that is not the old one is someone else's.
+    Untouched,
+    /// The new values are being written, and nobody knows yet what a driver makes of them: any
+    /// value is taken for ours. Someone else's would have to come within these milliseconds.
+    Writing,
+    /// They were written and read back: a value that is neither the old nor the new one is
+    /// someone else's. Journals of older versions have no steps and mean this one.
+    #[default]
+    Written,
 }
 
 /// What became of a knob that was to be put back.
@@ -38,9 +53,9 @@ pub struct Complaint {
     pub may_retry: bool,
 }
 
-/// Puts knobs back and tells which do not hold their old values.
-pub fn restore(saved: &[Saved]) -> Vec<Complaint> {
-    saved.iter().filter_map(|one| one.complaint(&one.restore())).collect()
+/// Puts knobs back, the last one first, and tells which do not hold their old values.
+pub fn restore(saved: &[Saved], step: Step) -> Vec<Complaint> {
+    saved.iter().rev().filter_map(|one| one.complaint(&one.restore(step))).collect()
 }
 
 /// All knobs of an experiment.
@@ -50,23 +65,32 @@ pub struct Change {
 }
 
 /// A change that is in place. It is put back when this is dropped, by a panic too.
-pub struct Applied<'a> {
-    change: &'a Change,
+pub struct Applied {
+    saved: Vec<Saved>,
+    step: Step,
     in_place: bool,
 }
 
+/// Writes down how far a change has got, before it goes on.
+pub type Note<'a> = dyn FnMut(Step, &[Saved]) -> Result<()> + 'a;
+
 impl Saved {
     /// Puts the old value back, unless someone else has changed it.
-    pub fn restore(&self) -> Restored {
+    pub fn restore(&self, step: Step) -> Restored {
         let now = match self.knob.read() {
             Ok(now) => now,
-            Err(_) if self.knob.is_gone() || !self.knob.path.exists() => return Restored::Gone,
+            Err(_) if self.knob.is_gone() => return Restored::Gone,
             Err(error) => return Restored::Failed(format!("{error:#}")),
         };
         if self.knob.is_same(&now, &self.old) {
             return Restored::Original;
         }
-        if !self.knob.is_same(&now, &self.new) {
+        let is_ours = match step {
+            Step::Untouched => false,
+            Step::Writing => true,
+            Step::Written => self.knob.is_same(&now, &self.new),
+        };
+        if !is_ours {
             return Restored::Foreign(now);
         }
         match self.knob.write(&self.old).and_then(|()| self.knob.read()) {
@@ -76,16 +100,31 @@ impl Saved {
         }
     }
 
+    /// Writes the new value, and makes it what then reads back.
+    fn write(&mut self) -> Result<()> {
+        let Self { knob, old, new } = self;
+        knob.write(new)?;
+        let now = knob.read()?;
+        if knob.works_same(&now, new) {
+            return Ok(());
+        }
+        if knob.works_same(&now, old) {
+            bail!("{knob}: wrote {new:?}, the kernel kept {now:?}");
+        }
+        *new = now;
+        Ok(())
+    }
+
     /// What is wrong with it then; `None`: all is well.
     fn complaint(&self, restored: &Restored) -> Option<Complaint> {
-        let (path, old) = (self.knob.path.display(), &self.old);
+        let Self { knob, old, .. } = self;
         let text = match restored {
             Restored::Original | Restored::Gone => return None,
             Restored::Foreign(now) => format!(
-                "{path} holds {now:?}, which this experiment did not set: it stays; it held \
+                "{knob} holds {now:?}, which this experiment did not set: it stays; it held \
                  {old:?} before"
             ),
-            Restored::Failed(why) => format!("{path} is not {old:?} again: {why}"),
+            Restored::Failed(why) => format!("{knob} is not {old:?} again: {why}"),
         };
         Some(Complaint { text, may_retry: matches!(restored, Restored::Failed(_)) })
     }
@@ -96,50 +135,53 @@ impl Change {
     ///
     /// # Errors
     ///
-    /// When one cannot be read.
+    /// When one cannot be read, or is to get two values.
     pub fn new(wanted: Vec<Wanted>) -> Result<Self> {
-        let save = |Wanted { knob, value }| Ok(Saved { old: knob.read()?, knob, new: value });
-        Ok(Self { saved: wanted.into_iter().map(save).collect::<Result<_>>()? })
+        let mut saved: Vec<Saved> = Vec::with_capacity(wanted.len());
+        for Wanted { knob, value } in wanted {
+            if saved.iter().any(|other| other.knob == knob) {
+                bail!("{knob} would be set twice");
+            }
+            saved.push(Saved { old: knob.read()?, knob, new: value });
+        }
+        Ok(Self { saved })
     }
 
-    /// The knobs with both values.
+    /// The knobs with both values, as they were asked for.
     pub fn saved(&self) -> &[Saved] {
         &self.saved
     }
 
-    /// Writes the new values and reads them back. What was written before an error is put back.
+    /// Writes the new values and reads them back. What a driver made of them is what they are
+    /// from then on. What was written before an error is put back.
     ///
     /// # Errors
     ///
-    /// When someone else changed a knob meanwhile, or the kernel refuses or alters a value.
-    pub fn apply(&self) -> Result<Applied<'_>> {
-        for one in &self.saved {
-            let now = one.knob.read()?;
-            if !one.knob.is_same(&now, &one.old) {
-                let path = one.knob.path.display();
-                bail!("{path} was {:?} and is {now:?} now: someone else changed it", one.old);
-            }
-        }
-        let applied = Applied { change: self, in_place: true };
-        for Saved { knob, old, new } in &self.saved {
-            knob.write(new)?;
+    /// When someone else changed a knob meanwhile, the kernel refuses a value or keeps the old
+    /// one, or `note` fails.
+    pub fn apply(&self, note: &mut Note<'_>) -> Result<Applied> {
+        for Saved { knob, old, .. } in &self.saved {
             let now = knob.read()?;
-            if !knob.is_same(&now, new) {
-                // Not what was written, so it would be taken for someone else's and left.
-                knob.write(old)?;
-                bail!("{}: wrote {new:?}, the kernel made it {now:?}", knob.path.display());
+            if !knob.is_same(&now, old) {
+                bail!("{knob} was {old:?} and is {now:?} now: someone else changed it");
             }
         }
+        note(Step::Writing, &self.saved)?;
+        let saved = self.saved.clone();
+        let mut applied = Applied { saved, step: Step::Writing, in_place: true };
+        applied.saved.iter_mut().try_for_each(Saved::write)?;
+        applied.step = Step::Written;
+        note(Step::Written, &applied.saved).context("the change is put back")?;
         Ok(applied)
-    }
-
-    /// Puts everything back and tells what does not hold its old value.
-    pub fn restore(&self) -> Vec<Complaint> {
-        restore(&self.saved)
     }
 }
 
-impl Applied<'_> {
+impl Applied {
+    /// The knobs with both values, as they read.
+    pub fn saved(&self) -> &[Saved] {
+        &self.saved
+    }
+
     /// Puts everything back.
     ///
     /// # Errors
@@ -147,7 +189,7 @@ impl Applied<'_> {
     /// When a knob does not hold its old value then.
     pub fn revert(mut self) -> Result<()> {
         self.in_place = false;
-        match &self.change.restore()[..] {
+        match &restore(&self.saved, self.step)[..] {
             [] => Ok(()),
             complaints => {
                 let texts: Vec<&str> = complaints.iter().map(|one| one.text.as_str()).collect();
@@ -162,10 +204,10 @@ impl Applied<'_> {
     }
 }
 
-impl Drop for Applied<'_> {
+impl Drop for Applied {
     fn drop(&mut self) {
         if self.in_place {
-            for complaint in self.change.restore() {
+            for complaint in restore(&self.saved, self.step) {
                 log::error!("{}", complaint.text);
             }
         }
@@ -177,11 +219,22 @@ mod tests {
     use std::{fs, path::Path};
 
     use super::*;
-    use crate::experiment::knob::Form;
+    use crate::experiment::knob::{FileKnob, Form};
+
+    /// The name of a task, which the kernel cuts after 15 characters as a driver may round a
+    /// setting. It is a thread's own, so that tests do not meet.
+    const NAME: &str = "/proc/thread-self/comm";
+
+    fn knob(path: &Path) -> Knob {
+        Knob::File(FileKnob { path: path.into(), netns: None, form: Form::Words })
+    }
 
     fn change(path: &Path, value: &str) -> Change {
-        let knob = Knob { path: path.into(), netns: None, form: Form::Words };
-        Change::new(vec![Wanted { knob, value: value.into() }]).unwrap()
+        Change::new(vec![Wanted { knob: knob(path), value: value.into() }]).unwrap()
+    }
+
+    fn apply(change: &Change) -> Result<Applied> {
+        change.apply(&mut |_, _| Ok(()))
     }
 
     fn file() -> (tempfile::TempDir, std::path::PathBuf) {
@@ -195,21 +248,74 @@ mod tests {
     fn a_change_is_put_back() {
         let (_folder, path) = file();
         let change = change(&path, "3 4");
-        let applied = change.apply().unwrap();
+        let applied = apply(&change).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "3 4");
         applied.revert().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "1 2");
     }
 
-    /// The kernel cuts the name of a task, as a driver may round a setting.
     #[test]
-    fn what_the_kernel_alters_is_put_back() {
-        let comm = Path::new("/proc/self/comm");
-        let before = fs::read_to_string(comm).unwrap();
-        let change = change(comm, "longer-than-a-name-can-be");
-        let error = format!("{:#}", change.apply().err().unwrap());
-        assert!(error.contains("the kernel made it \"longer-than-a-n\""), "{error}");
-        assert_eq!(fs::read_to_string(comm).unwrap(), before);
+    fn what_the_kernel_makes_of_a_value_is_taken_and_put_back() {
+        let before = fs::read_to_string(NAME).unwrap();
+        let change = change(Path::new(NAME), "longer-than-a-name-can-be");
+        let mut steps = Vec::new();
+        let applied = change
+            .apply(&mut |step, saved| {
+                steps.push((step, saved[0].new.clone()));
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(applied.saved()[0].new, "longer-than-a-n");
+        let expected = [
+            (Step::Writing, "longer-than-a-name-can-be".to_owned()),
+            (Step::Written, "longer-than-a-n".to_owned()),
+        ];
+        assert_eq!(steps, expected);
+        applied.revert().unwrap();
+        assert_eq!(fs::read_to_string(NAME).unwrap(), before);
+    }
+
+    #[test]
+    fn what_the_kernel_keeps_is_an_error() {
+        let name = "just-15-letters";
+        fs::write(NAME, name).unwrap();
+        // Cut, it is the old one again.
+        let change = change(Path::new(NAME), "just-15-letters-and-more");
+        let error = format!("{:#}", apply(&change).err().unwrap());
+        assert!(error.contains("the kernel kept \"just-15-letters\""), "{error}");
+        assert_eq!(fs::read_to_string(NAME).unwrap().trim(), name);
+    }
+
+    #[test]
+    fn while_values_are_written_any_value_is_ours() {
+        let before = fs::read_to_string(NAME).unwrap();
+        let change = change(Path::new(NAME), "longer-than-a-name-can-be");
+        fs::write(NAME, "longer-than-a-name-can-be").unwrap();
+        // As it stands in the journal of who was killed before it could read the value back.
+        assert_eq!(restore(change.saved(), Step::Writing), []);
+        assert_eq!(fs::read_to_string(NAME).unwrap(), before);
+        // Before and after that, it is someone else's.
+        fs::write(NAME, "someone").unwrap();
+        for step in [Step::Untouched, Step::Written] {
+            assert!(!restore(change.saved(), step)[0].may_retry, "{step:?}");
+            assert_eq!(fs::read_to_string(NAME).unwrap().trim(), "someone");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_is_not_changed() {
+        for failing in [Step::Writing, Step::Written] {
+            let (_folder, path) = file();
+            let change = change(&path, "3 4");
+            let mut note = |step, _: &[Saved]| match step == failing {
+                true => bail!("no space left"),
+                false => Ok(()),
+            };
+            let error = format!("{:#}", change.apply(&mut note).err().unwrap());
+            assert!(error.contains("no space left"), "{error}");
+            let words = fs::read_to_string(&path).unwrap();
+            assert!(words.split_whitespace().eq(["1", "2"]), "{words:?}");
+        }
     }
 
     #[test]
@@ -217,7 +323,7 @@ mod tests {
         let (_folder, path) = file();
         let change = change(&path, "3 4");
         let panicked = std::panic::catch_unwind(|| {
-            let _applied = change.apply().unwrap();
+            let _applied = apply(&change).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), "3 4");
             panic!("in the middle of it");
         });
@@ -229,12 +335,12 @@ mod tests {
     fn what_someone_else_set_stays() {
         let (_folder, path) = file();
         let change = change(&path, "3 4");
-        let applied = change.apply().unwrap();
+        let applied = apply(&change).unwrap();
         fs::write(&path, "9 9").unwrap();
         let error = format!("{:#}", applied.revert().unwrap_err());
         assert!(error.contains("\"9 9\"") && error.contains("\"1 2\""), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "9 9");
-        assert!(change.apply().is_err());
+        assert!(apply(&change).is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "9 9");
     }
 
@@ -242,8 +348,15 @@ mod tests {
     fn a_knob_that_is_gone_is_no_complaint() {
         let (folder, path) = file();
         let change = change(&path, "3 4");
-        let applied = change.apply().unwrap();
+        let applied = apply(&change).unwrap();
         drop(folder);
         applied.revert().unwrap();
+    }
+
+    #[test]
+    fn two_values_for_one_knob_are_refused() {
+        let (_folder, path) = file();
+        let wanted = ["3 4", "5 6"].map(|value| Wanted { knob: knob(&path), value: value.into() });
+        assert!(Change::new(wanted.into()).unwrap_err().to_string().contains("set twice"));
     }
 }

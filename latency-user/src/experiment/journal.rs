@@ -1,8 +1,9 @@
 //! The journal: what an experiment is about to change, on disk before it does.
 //!
-//! One file for each experiment under way, in a folder that outlives the process. It is written
-//! to the end and synced under another name before it gets its own, so a file that is torn belongs
-//! to a change that never began. Whoever runs or undoes the experiment holds a lock (flock) on it,
+//! One file for each experiment under way, in a folder that outlives the process. Its first line is
+//! written to the end and synced under another name before the file gets its own, so one that is
+//! torn belongs to a change that never began. A line is added and synced before each step of the
+//! change, and the last whole line counts: a step whose line is torn was not taken. Whoever runs or undoes the experiment holds a lock (flock) on it,
 //! which the kernel takes back with the process: a file without a lock was left over.
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::change::{self, Complaint, Saved};
+use super::change::{self, Complaint, Saved, Step};
 use crate::model::failure::Failure;
 
 /// Where journals lie.
@@ -37,6 +38,16 @@ pub struct Entry {
     pub settings: Vec<String>,
     /// The knobs with both values.
     pub saved: Vec<Saved>,
+    /// How far the change has got.
+    #[serde(default)]
+    pub step: Step,
+}
+
+/// A later line: a step, and the new values of all knobs in their order.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    step: Step,
+    new: Vec<String>,
 }
 
 /// The folder of journals.
@@ -47,14 +58,10 @@ pub struct Folder(PathBuf);
 pub struct Journal {
     file: File,
     path: PathBuf,
-}
-
-/// A journal that nobody holds.
-pub struct LeftOver {
-    /// Holds it from now on.
-    pub journal: Journal,
-    /// What it says; `None`: it is torn, and its change never began.
+    /// What it says; `None`: nothing that this version understands.
     pub entry: Option<Entry>,
+    /// Whether its first line has no end: its change never began.
+    pub is_torn: bool,
 }
 
 impl Entry {
@@ -64,7 +71,19 @@ impl Entry {
     ///
     /// When the kernel does not tell its boot.
     pub fn new(began_at: String, settings: Vec<String>, saved: Vec<Saved>) -> Result<Self> {
-        Ok(Self { boot: boot()?, pid: std::process::id(), began_at, settings, saved })
+        let (boot, pid, step) = (boot()?, std::process::id(), Step::Untouched);
+        Ok(Self { boot, pid, began_at, settings, saved, step })
+    }
+
+    /// What the lines of a journal say; `None`: its first line is torn or of another version.
+    fn read(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let mut entry: Self = serde_json::from_str(lines.next()?).ok()?;
+        for Line { step, new } in lines.map_while(|line| serde_json::from_str(line).ok()) {
+            entry.step = step;
+            entry.saved.iter_mut().zip(new).for_each(|(saved, new)| saved.new = new);
+        }
+        Some(entry)
     }
 
     /// Puts everything back and tells what does not hold its old value. After a restart of the
@@ -73,7 +92,7 @@ impl Entry {
         if boot().is_ok_and(|now| now != self.boot) {
             return Vec::new();
         }
-        change::restore(&self.saved)
+        change::restore(&self.saved, self.step)
     }
 }
 
@@ -113,18 +132,16 @@ impl Folder {
             .open(&unfinished)
             .with_context(place)?;
         lock(&file, libc::LOCK_EX | libc::LOCK_NB).with_context(place)?;
-        file.write_all(&serde_json::to_vec(entry)?).with_context(place)?;
-        file.sync_all().with_context(place)?;
+        add(&mut file, entry).with_context(place)?;
         fs::rename(&unfinished, &path).with_context(place)?;
         self.sync()?;
-        Ok(Journal { file, path })
+        Ok(Journal { file, path, entry: Some(entry.clone()), is_torn: false })
     }
 
     /// The journals that nobody holds, locked from now on. A folder that is not there, or may
     /// not be read by this user, has none.
-    pub fn left_over(&self) -> Vec<LeftOver> {
-        let journals = self.paths().into_iter().filter_map(|path| Journal::take(path, false));
-        journals.map(|mut journal| LeftOver { entry: journal.entry(), journal }).collect()
+    pub fn left_over(&self) -> Vec<Journal> {
+        self.paths().into_iter().filter_map(|path| Journal::take(path, false)).collect()
     }
 
     /// Waits for the journal called `name` to be let go and takes it; `None`: it was done with.
@@ -134,15 +151,10 @@ impl Folder {
 
     fn check_free(&self, entry: &Entry) -> Result<(), Failure> {
         for path in self.paths() {
-            let Ok(text) = fs::read(&path) else { continue };
-            let Ok(other) = serde_json::from_slice::<Entry>(&text) else { continue };
-            let shared = other.saved.iter().find(|theirs| {
-                entry.saved.iter().any(|ours| {
-                    (&ours.knob.path, ours.knob.netns) == (&theirs.knob.path, theirs.knob.netns)
-                })
-            });
-            let Some(shared) = shared else { continue };
-            let knob = shared.knob.path.display();
+            let Ok(text) = fs::read_to_string(&path) else { continue };
+            let Some(other) = Entry::read(&text) else { continue };
+            let is_ours = |theirs: &&Saved| entry.saved.iter().any(|ours| ours.knob == theirs.knob);
+            let Some(Saved { knob, .. }) = other.saved.iter().find(is_ours) else { continue };
             return Err(match Journal::take(path, false) {
                 Some(_) => Failure::new(format!(
                     "an experiment that did not end (process {}) may have left {knob} changed",
@@ -178,23 +190,43 @@ impl Journal {
     /// Opens and locks a journal; `None`: someone holds it and `wait` is not wanted, or it has
     /// been done with.
     fn take(path: PathBuf, wait: bool) -> Option<Self> {
-        let file = OpenOptions::new().read(true).write(true).open(&path).ok()?;
+        let mut file = OpenOptions::new().read(true).write(true).open(&path).ok()?;
         let flags = libc::LOCK_EX | if wait { 0 } else { libc::LOCK_NB };
         lock(&file, flags).ok()?;
         // Whoever held it may have removed it meanwhile.
-        (file.metadata().ok()?.nlink() > 0).then_some(Self { file, path })
+        if file.metadata().ok()?.nlink() == 0 {
+            return None;
+        }
+        let mut text = String::new();
+        let entry = file.read_to_string(&mut text).ok().and_then(|_| Entry::read(&text));
+        let is_torn = entry.is_none() && !text.contains('\n');
+        Some(Self { file, path, entry, is_torn })
+    }
+
+    /// Writes down that a step is about to be taken, with the new values as they are then.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn note(&mut self, step: Step, saved: &[Saved]) -> Result<()> {
+        let new = saved.iter().map(|one| one.new.clone()).collect();
+        add(&mut self.file, &Line { step, new })
+            .with_context(|| format!("write {}", self.path.display()))?;
+        if let Some(entry) = &mut self.entry {
+            entry.step = step;
+            entry.saved = saved.to_vec();
+        }
+        Ok(())
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The name of its file.
     pub fn name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-    }
-
-    /// What it says; `None`: it is torn.
-    pub fn entry(&mut self) -> Option<Entry> {
-        let mut text = Vec::new();
-        self.file.read_to_end(&mut text).ok()?;
-        serde_json::from_slice(&text).ok()
     }
 
     /// Removes it: everything is as it should be.
@@ -210,6 +242,14 @@ impl Journal {
             _ => self.path.parent().map_or(Ok(()), |folder| Folder::new(folder).sync()),
         }
     }
+}
+
+/// Adds a line, on disk when this returns.
+fn add(file: &mut File, line: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    file.write_all(&text)?;
+    file.sync_all()
 }
 
 fn boot() -> Result<String> {
@@ -233,7 +273,7 @@ fn lock(file: &File, how: libc::c_int) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::knob::{Form, Knob};
+    use crate::experiment::knob::{FileKnob, Form, Knob};
 
     struct Ground {
         root: tempfile::TempDir,
@@ -253,7 +293,7 @@ mod tests {
         }
 
         fn entry(&self, at: &str) -> Entry {
-            let knob = Knob { path: self.knob(), netns: None, form: Form::Words };
+            let knob = Knob::File(FileKnob { path: self.knob(), netns: None, form: Form::Words });
             let saved = Saved { knob, old: "old".into(), new: "new".into() };
             Entry::new(at.into(), vec!["sysctl:x=new".into()], vec![saved]).unwrap()
         }
@@ -262,19 +302,20 @@ mod tests {
     #[test]
     fn what_a_killed_process_changed_is_put_back() {
         let ground = Ground::new();
-        let entry = ground.entry("1");
-        let journal = ground.folder.begin(&entry).unwrap();
+        let mut journal = ground.folder.begin(&ground.entry("1")).unwrap();
         assert!(ground.folder.left_over().is_empty(), "it is held");
+        journal.note(Step::Written, &ground.entry("1").saved).unwrap();
         fs::write(ground.knob(), "new").unwrap();
+        let entry = journal.entry.clone();
         // The kernel closes the file of a process that is killed.
         drop(journal);
         let mut left = ground.folder.left_over();
         assert_eq!(left.len(), 1);
         let left = left.remove(0);
-        assert_eq!(left.entry.as_ref(), Some(&entry));
-        assert_eq!(left.entry.unwrap().restore(), []);
+        assert_eq!(left.entry, entry);
+        assert_eq!(left.entry.as_ref().unwrap().restore(), []);
         assert_eq!(fs::read_to_string(ground.knob()).unwrap(), "old");
-        left.journal.done().unwrap();
+        left.done().unwrap();
         assert!(ground.folder.left_over().is_empty());
     }
 
@@ -290,7 +331,7 @@ mod tests {
         drop(held);
         refused("did not end");
         for left in ground.folder.left_over() {
-            left.journal.done().unwrap();
+            left.done().unwrap();
         }
         ground.folder.begin(&ground.entry("3")).unwrap().done().unwrap();
     }
@@ -304,12 +345,78 @@ mod tests {
             let path = ground.folder.path().join("7-1.journal");
             fs::write(path, &whole[..length]).unwrap();
             let mut left = ground.folder.left_over();
-            assert!(left[0].entry.is_none(), "{length} bytes");
-            left.remove(0).journal.done().unwrap();
+            assert!(left[0].entry.is_none() && left[0].is_torn, "{length} bytes");
+            left.remove(0).done().unwrap();
         }
         fs::write(ground.folder.path().join("7-1.unfinished"), &whole).unwrap();
         assert!(ground.folder.left_over().is_empty());
         ground.folder.begin(&ground.entry("2")).unwrap().done().unwrap();
+    }
+
+    /// Killed while the line of a step was written, at each byte of it: the step before counts, in
+    /// which the knob is as that step leaves it.
+    #[test]
+    fn a_torn_step_was_not_taken() {
+        let ground = Ground::new();
+        let rounded = Saved { new: "rounded".into(), ..ground.entry("1").saved[0].clone() };
+        let mut journal = ground.folder.begin(&ground.entry("1")).unwrap();
+        let mut ends = vec![journal.file.metadata().unwrap().len() as usize];
+        for (step, saved) in
+            [(Step::Writing, &ground.entry("1").saved[0]), (Step::Written, &rounded)]
+        {
+            journal.note(step, std::slice::from_ref(saved)).unwrap();
+            ends.push(journal.file.metadata().unwrap().len() as usize);
+        }
+        let whole = fs::read(&journal.path).unwrap();
+        journal.done().unwrap();
+        for length in ends[0]..=whole.len() {
+            let path = ground.folder.path().join("7-1.journal");
+            fs::write(path, &whole[..length]).unwrap();
+            let left = ground.folder.left_over().remove(0);
+            let entry = left.entry.as_ref().unwrap();
+            // The end of a line is not needed to read it.
+            let expected = match length {
+                _ if length < ends[1] - 1 => Step::Untouched,
+                _ if length < ends[2] - 1 => Step::Writing,
+                _ => Step::Written,
+            };
+            assert_eq!(entry.step, expected, "{length} bytes");
+            // Only the last step knows what the driver made of the value.
+            let is_known = expected == Step::Written;
+            assert_eq!(entry.saved[0].new, if is_known { "rounded" } else { "new" });
+            let holds = if expected == Step::Untouched { "old" } else { "rounded" };
+            fs::write(ground.knob(), holds).unwrap();
+            assert_eq!(entry.restore(), [], "{length} bytes");
+            assert_eq!(fs::read_to_string(ground.knob()).unwrap(), "old");
+            left.done().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_journal_of_an_older_version_is_undone() {
+        let ground = Ground::new();
+        let entry = ground.entry("1");
+        let old = format!(
+            r#"{{"boot":"{}","pid":7,"began_at":"1","settings":["sysctl:x=new"],"saved":[{{"knob":{{"path":"{}","netns":null,"form":"words"}},"old":"old","new":"new"}}]}}"#,
+            entry.boot,
+            ground.knob().display()
+        );
+        fs::create_dir_all(ground.folder.path()).unwrap();
+        fs::write(ground.folder.path().join("7-1.journal"), old).unwrap();
+        fs::write(ground.knob(), "new").unwrap();
+        let left = ground.folder.left_over().remove(0);
+        assert_eq!(left.entry.as_ref().unwrap().restore(), []);
+        assert_eq!(fs::read_to_string(ground.knob()).unwrap(), "old");
+    }
+
+    #[test]
+    fn a_whole_journal_of_another_version_is_not_torn() {
+        let ground = Ground::new();
+        fs::create_dir_all(ground.folder.path()).unwrap();
+        let text = "{\"saved\":[{\"knob\":{\"magic\":1}}]}\n";
+        fs::write(ground.folder.path().join("7-1.journal"), text).unwrap();
+        let left = ground.folder.left_over().remove(0);
+        assert!(left.entry.is_none() && !left.is_torn);
     }
 
     #[test]

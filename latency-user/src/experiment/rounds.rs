@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Result, bail};
 
 use super::{
-    change::{Applied, Change},
+    change::{Applied, Change, Saved, Step},
     guards,
     journal::{Entry, Folder, Journal},
     watchdog::Watchdog,
@@ -66,13 +66,13 @@ pub enum Progress<'a> {
     },
     /// A window has ended.
     Measured(&'a WindowSummary),
-    /// The new value is in place, or about to be measured again.
-    Applied,
+    /// The new values are in place, or about to be measured again.
+    Applied(&'a [Changed]),
     /// The old value is back.
     Reverted,
     /// A window ends early.
     Aborted(&'a str),
-    /// A further window begins, to confirm what improved.
+    /// The change is about to be made once more, to confirm what improved.
     Confirming,
 }
 
@@ -98,18 +98,33 @@ pub fn run(
     let entry = Entry::new(began_at, plan.settings.clone(), change.saved().to_vec())?;
     let journal = plan.journals.begin(&entry)?;
     let watchdog = Watchdog::start(&plan.journals, &journal)?;
-    let safeguards = Safeguards { journal: Some(journal), watchdog: Some(watchdog) };
-    let mut windows = Windows { plan, change, stop, tell, at: 0, most: 0.0, done: Vec::new() };
+    let mut safeguards = Safeguards { journal: Some(journal), watchdog: Some(watchdog) };
+    let mut windows = Windows {
+        plan,
+        change,
+        safeguards: &mut safeguards,
+        stop,
+        tell,
+        at: 0,
+        most: 0.0,
+        changed: Vec::new(),
+        done: Vec::new(),
+    };
     let outcome = windows.run();
     let kept = matches!(&outcome, Ok(outcome) if outcome.setting == Setting::Kept);
-    safeguards.end(change, kept)?;
+    safeguards.end(kept)?;
     outcome
 }
 
 impl Safeguards {
+    fn note(&mut self, step: Step, saved: &[Saved]) -> Result<()> {
+        self.journal.as_mut().map_or(Ok(()), |journal| journal.note(step, saved))
+    }
+
     /// Ends the experiment: with its setting kept, or certainly the original one.
-    fn end(mut self, change: &Change, kept: bool) -> Result<()> {
-        let complaints = if kept { Vec::new() } else { change.restore() };
+    fn end(mut self, kept: bool) -> Result<()> {
+        let entry = self.journal.as_ref().and_then(|journal| journal.entry.as_ref());
+        let complaints = entry.filter(|_| !kept).map(Entry::restore).unwrap_or_default();
         if complaints.iter().any(|complaint| complaint.may_retry) {
             // The journal stays, and the watchdog tries again.
             let texts: Vec<String> = complaints.into_iter().map(|one| one.text).collect();
@@ -132,11 +147,14 @@ impl Safeguards {
 struct Windows<'a> {
     plan: &'a Plan,
     change: &'a Change,
+    safeguards: &'a mut Safeguards,
     stop: &'a AtomicBool,
     tell: &'a mut dyn FnMut(Progress<'_>),
     at: u32,
     /// The most stalls per second in a window without the change.
     most: f64,
+    /// The settings as they were changed last.
+    changed: Vec<Changed>,
     done: Vec<WindowSummary>,
 }
 
@@ -148,7 +166,7 @@ impl Windows<'_> {
         self.measure(&mut before, false)?;
         let mut aborted = None;
         for _ in 0..self.plan.rounds {
-            let applied = self.apply(self.change)?;
+            let applied = self.apply()?;
             aborted = self.measure(&mut after, true)?;
             self.revert(applied)?;
             if aborted.is_some() {
@@ -165,15 +183,10 @@ impl Windows<'_> {
             Conclusion::Improved if self.plan.keep => self.confirm(&before, &without)?,
             _ => Setting::Original,
         };
-        let changed = self.change.saved().iter().map(|saved| Changed {
-            knob: saved.knob.path.display().to_string(),
-            old: saved.old.clone(),
-            new: saved.new.clone(),
-        });
         Ok(Experiment {
             conclusion,
             setting,
-            changed: changed.collect(),
+            changed: std::mem::take(&mut self.changed),
             aborted,
             guards,
             windows: std::mem::take(&mut self.done),
@@ -205,14 +218,16 @@ impl Windows<'_> {
     }
 
     /// Puts the change in place and lets it settle.
-    fn apply<'c>(&mut self, change: &'c Change) -> Result<Applied<'c>> {
-        let applied = change.apply()?;
-        (self.tell)(Progress::Applied);
+    fn apply(&mut self) -> Result<Applied> {
+        let applied = self.change.apply(&mut |step, saved| self.safeguards.note(step, saved))?;
+        let both = self.change.saved().iter().zip(applied.saved());
+        self.changed = both.map(|(asked, is)| changed(asked, is)).collect();
+        (self.tell)(Progress::Applied(&self.changed));
         self.settle()?;
         Ok(applied)
     }
 
-    fn revert(&mut self, applied: Applied<'_>) -> Result<()> {
+    fn revert(&mut self, applied: Applied) -> Result<()> {
         applied.revert()?;
         (self.tell)(Progress::Reverted);
         self.settle()
@@ -231,10 +246,8 @@ impl Windows<'_> {
 
     /// Measures once more with the change, and keeps it unless that window is worse than before.
     fn confirm(&mut self, before: &Path, without: &[Rates]) -> Result<Setting> {
-        let change = self.change;
-        let applied = change.apply()?;
         (self.tell)(Progress::Confirming);
-        self.settle()?;
+        let applied = self.apply()?;
         let path = self.plan.output.join("confirmation.hlog");
         let mut side = Side::create(path)?;
         let aborted = self.measure(&mut side, true)?;
@@ -252,6 +265,16 @@ impl Windows<'_> {
 
 fn compare(before: &Path, after: &Path) -> Result<Comparison> {
     Ok(compare::compare(&Recorded::read(before)?, &Recorded::read(after)?))
+}
+
+/// A setting as it was asked for and as it is.
+fn changed(asked: &Saved, is: &Saved) -> Changed {
+    Changed {
+        knob: is.knob.to_string(),
+        old: is.old.clone(),
+        new: is.new.clone(),
+        asked: (asked.new != is.new).then(|| asked.new.clone()),
+    }
 }
 
 fn conclude(verdict: Verdict, guards: &[Guard], aborted: bool) -> Conclusion {

@@ -97,8 +97,8 @@ pub fn watch(
     if alive.read(&mut farewell).unwrap_or(0) == 1 {
         return Ok(Vec::new());
     }
-    let Some(mut journal) = Folder::new(folder).take(name) else { return Ok(Vec::new()) };
-    let complaints = journal.entry().map(|entry| entry.restore()).unwrap_or_default();
+    let Some(journal) = Folder::new(folder).take(name) else { return Ok(Vec::new()) };
+    let complaints = journal.entry.as_ref().map(|entry| entry.restore()).unwrap_or_default();
     if complaints.is_empty() {
         journal.done()?;
     }

@@ -58,6 +58,15 @@ pub fn parse_list(list: &str) -> Result<Vec<u32>> {
     Ok(cpus)
 }
 
+/// Writes CPUs, in rising order, as [`parse_list`] reads them.
+pub fn list(cpus: &[u32]) -> String {
+    let ranges = cpus.chunk_by(|one, next| one + 1 == *next).map(|range| match range {
+        [first, .., last] => format!("{first}-{last}"),
+        one => one.iter().map(u32::to_string).collect(),
+    });
+    ranges.collect::<Vec<_>>().join(",")
+}
+
 /// Parses a mask such as `ff,ffffffff`, highest CPUs first, as `rps_cpus` has it.
 ///
 /// # Errors
@@ -93,6 +102,14 @@ mod tests {
         assert_eq!(possible(root.path()).unwrap(), 9);
         let root = root_with("online", "0,2-3,8\n");
         assert_eq!(online(root.path()).unwrap(), [0, 2, 3, 8]);
+    }
+
+    #[test]
+    fn lists_are_written_in_ranges() {
+        for (cpus, text) in [(&[0, 1, 2, 5][..], "0-2,5"), (&[7], "7"), (&[1, 2], "1-2"), (&[], "")]
+        {
+            assert_eq!(list(cpus), text);
+        }
     }
 
     #[test]

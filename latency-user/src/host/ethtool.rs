@@ -1,12 +1,13 @@
 //! The `ethtool` family of generic netlink, and queueing disciplines over route netlink, as the
 //! live kernel tells them.
 //!
-//! Owns the requests. What netlink lacks, drivers' own counters, is `ethtool_ioctl`'s.
+//! Owns the requests that read. Those that write are `nic_setting`'s; what netlink lacks, drivers'
+//! own counters, is `ethtool_ioctl`'s.
 
 use std::{ffi::CString, io};
 
 use netlink_bindings::{
-    ethtool::{IterableBitset, Request},
+    ethtool::{IterableBitset, IterableBitsetBit, Request},
     tc,
     traits::{NetlinkRequest, Protocol},
 };
@@ -28,13 +29,13 @@ const COALESCE_GET: u8 = 19;
 
 /// A request whose command is set right: `netlink-bindings` 0.3.5 numbers the family's commands
 /// as if replies had numbers in between, so that its `features-get` would ask for rings.
-struct Numbered<R> {
+pub(super) struct Numbered<R> {
     request: R,
     payload: Vec<u8>,
 }
 
 impl<R: NetlinkRequest> Numbered<R> {
-    fn new(request: R, command: u8) -> Self {
+    pub(super) fn new(request: R, command: u8) -> Self {
         let mut payload = request.payload().to_vec();
         // The generic netlink header begins with the command.
         payload[0] = command;
@@ -64,7 +65,7 @@ impl<R: NetlinkRequest> NetlinkRequest for Numbered<R> {
 
 /// The live kernel, for the network namespace of the thread that asks first.
 pub struct EthtoolDirectory {
-    socket: NetlinkSocket,
+    pub(super) socket: NetlinkSocket,
 }
 
 impl EthtoolDirectory {
@@ -90,42 +91,71 @@ impl EthtoolDirectory {
         }
     }
 
-    fn rings(&mut self, name: &CString) -> Answer<Rings> {
+    /// Sizes of the rings of the interface with this index.
+    ///
+    /// # Errors
+    ///
+    /// Why the kernel does not tell, as of all answers here.
+    pub fn rings(&mut self, index: u32) -> Answer<Rings> {
         let mut request = Request::new().op_rings_get_do();
-        request.encode().nested_header().push_dev_name(name);
+        request.encode().nested_header().push_dev_index(index);
         self.ask("rings-get", (RINGS_GET, request), |rings| Rings {
             rx: rings.get_rx().ok(),
             rx_max: rings.get_rx_max().ok(),
+            tx: rings.get_tx().ok(),
+            tx_max: rings.get_tx_max().ok(),
         })
     }
 
-    fn channels(&mut self, name: &CString) -> Answer<Channels> {
+    /// Numbers of its queues.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::rings`].
+    pub fn channels(&mut self, index: u32) -> Answer<Channels> {
         let mut request = Request::new().op_channels_get_do();
-        request.encode().nested_header().push_dev_name(name);
+        request.encode().nested_header().push_dev_index(index);
         self.ask("channels-get", (CHANNELS_GET, request), |channels| Channels {
             rx: channels.get_rx_count().ok(),
             rx_max: channels.get_rx_max().ok(),
+            tx: channels.get_tx_count().ok(),
+            tx_max: channels.get_tx_max().ok(),
             combined: channels.get_combined_count().ok(),
             combined_max: channels.get_combined_max().ok(),
         })
     }
 
-    fn coalescing(&mut self, name: &CString) -> Answer<Coalescing> {
+    /// When its interrupts are raised.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::rings`].
+    pub fn coalescing(&mut self, index: u32) -> Answer<Coalescing> {
         let mut request = Request::new().op_coalesce_get_do();
-        request.encode().nested_header().push_dev_name(name);
+        request.encode().nested_header().push_dev_index(index);
         self.ask("coalesce-get", (COALESCE_GET, request), |coalescing| Coalescing {
             rx_usecs: coalescing.get_rx_usecs().ok(),
             rx_frames: coalescing.get_rx_max_frames().ok(),
             adaptive_rx: coalescing.get_use_adaptive_rx().ok().map(|on| on != 0),
+            tx_usecs: coalescing.get_tx_usecs().ok(),
+            tx_frames: coalescing.get_tx_max_frames().ok(),
+            adaptive_tx: coalescing.get_use_adaptive_tx().ok().map(|on| on != 0),
         })
     }
 
-    fn features(&mut self, name: &CString) -> Answer<Features> {
+    /// Its offloads.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::rings`].
+    pub fn features(&mut self, index: u32) -> Answer<Features> {
         let mut request = Request::new().op_features_get_do();
-        request.encode().nested_header().push_dev_name(name);
+        request.encode().nested_header().push_dev_index(index);
         self.ask("features-get", (FEATURES_GET, request), |features| Features {
             active: features.get_active().map(|set| names(&set)).unwrap_or_default(),
             changeable: features.get_hw().map(|set| names(&set)).unwrap_or_default(),
+            wanted: features.get_wanted().map(|set| names(&set)).unwrap_or_default(),
+            known: features.get_hw().map(|set| all_names(&set)).unwrap_or_default(),
         })
     }
 
@@ -165,16 +195,14 @@ impl Default for EthtoolDirectory {
 
 impl NicDirectory for EthtoolDirectory {
     fn nic(&mut self, name: &str) -> Nic {
-        let c_name = CString::new(name).unwrap_or_default();
-        // SAFETY: a string with an end.
-        let index = unsafe { libc::if_nametoindex(c_name.as_ptr()) };
+        let index = index_of(name);
         Nic {
             name: name.to_owned(),
             driver: ethtool_ioctl::driver(name),
-            rings: self.rings(&c_name),
-            channels: self.channels(&c_name),
-            coalescing: self.coalescing(&c_name),
-            features: self.features(&c_name),
+            rings: self.rings(index),
+            channels: self.channels(index),
+            coalescing: self.coalescing(index),
+            features: self.features(index),
             counters: ethtool_ioctl::counters(name),
             qdiscs: match index {
                 0 => Err(format!("no interface {name}")),
@@ -182,6 +210,13 @@ impl NicDirectory for EthtoolDirectory {
             },
         }
     }
+}
+
+/// The index of an interface; 0: there is none of that name.
+pub fn index_of(name: &str) -> u32 {
+    let name = CString::new(name).unwrap_or_default();
+    // SAFETY: a string with an end.
+    unsafe { libc::if_nametoindex(name.as_ptr()) }
 }
 
 /// Names of the bits that are set. A set without a mask lists just these.
@@ -192,6 +227,13 @@ fn names(set: &IterableBitset<'_>) -> Vec<String> {
         .filter(|bit| plain || bit.get_value().is_ok())
         .filter_map(|bit| bit.get_name().ok().map(|name| name.to_string_lossy().into_owned()))
         .collect()
+}
+
+/// Names of all bits that the set has room for.
+fn all_names(set: &IterableBitset<'_>) -> Vec<String> {
+    let Ok(bits) = set.get_bits() else { return Vec::new() };
+    let name = |bit: IterableBitsetBit<'_>| bit.get_name().ok().map(|n| n.to_string_lossy().into());
+    bits.get_bit().filter_map(name).collect()
 }
 
 /// `EOPNOTSUPP` comes from the driver; without the family (before Linux 5.6) it is `ENOENT`.

@@ -45,12 +45,18 @@ pub fn list(root: &Path) -> Result<Vec<Interface>> {
         }
         match read(&path) {
             Ok(interface) => interfaces.push(interface),
-            Err(_) if !path.exists() => {}
+            Err(error) if !path.exists() || is_going(&error) => {}
             Err(error) => return Err(error),
         }
     }
     interfaces.sort_by_key(|interface| interface.index);
     Ok(interfaces)
+}
+
+/// The files of an interface that is on its way out are there and refuse to be read.
+fn is_going(error: &anyhow::Error) -> bool {
+    let source = error.downcast_ref::<io::Error>();
+    source.is_some_and(|error| error.raw_os_error() == Some(libc::EINVAL))
 }
 
 fn read(path: &Path) -> Result<Interface> {
@@ -166,6 +172,15 @@ mod tests {
             Interface { name: "va".into(), index: 7, rx_queues: 4, ..Interface::default() },
         ];
         assert_eq!(list(host.path()).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_interface_on_its_way_out_is_told_from_one_that_cannot_be_read() {
+        let error = |errno| {
+            let error = Err::<(), _>(io::Error::from_raw_os_error(errno));
+            error.with_context(|| "read /sys/class/net/va/ifindex").unwrap_err()
+        };
+        assert!(is_going(&error(libc::EINVAL)) && !is_going(&error(libc::EACCES)));
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod kernel;
 pub mod namespaces;
 pub mod netdev;
 pub mod nic;
+pub mod nic_setting;
 pub mod pressure;
 pub mod processes;
 pub mod protocol_counters;

@@ -40,36 +40,50 @@ fn not_captured<T>() -> Answer<T> {
 }
 
 /// Descriptors in each ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rings {
     /// Received packets, now.
     pub rx: Option<u32>,
     /// Received packets, at most.
     pub rx_max: Option<u32>,
+    /// Packets to send, now.
+    pub tx: Option<u32>,
+    /// Packets to send, at most.
+    pub tx_max: Option<u32>,
 }
 
 /// Queues of each kind. A driver tells the kinds that it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Channels {
     /// Receiving only, now.
     pub rx: Option<u32>,
     /// Receiving only, at most.
     pub rx_max: Option<u32>,
+    /// Sending only, now.
+    pub tx: Option<u32>,
+    /// Sending only, at most.
+    pub tx_max: Option<u32>,
     /// Both ways, now.
     pub combined: Option<u32>,
     /// Both ways, at most.
     pub combined_max: Option<u32>,
 }
 
-/// Interrupt coalescing of received packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Interrupt coalescing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coalescing {
-    /// Longest wait, us.
+    /// Longest wait of a received packet, us.
     pub rx_usecs: Option<u32>,
-    /// Packets that end the wait.
+    /// Received packets that end the wait.
     pub rx_frames: Option<u32>,
     /// Whether the driver adapts both to the load.
     pub adaptive_rx: Option<bool>,
+    /// Longest wait of a packet that was sent, us.
+    pub tx_usecs: Option<u32>,
+    /// Sent packets that end the wait.
+    pub tx_frames: Option<u32>,
+    /// Whether the driver adapts both to the load.
+    pub adaptive_tx: Option<bool>,
 }
 
 /// Offloads by the kernel's names, such as `rx-gro`.
@@ -79,6 +93,12 @@ pub struct Features {
     pub active: Vec<String>,
     /// Those that can be changed.
     pub changeable: Vec<String>,
+    /// Those that can be changed and are asked for. One that another rules out is not on.
+    #[serde(default)]
+    pub wanted: Vec<String>,
+    /// Those that this kernel has a name for.
+    #[serde(default)]
+    pub known: Vec<String>,
 }
 
 /// A queueing discipline.

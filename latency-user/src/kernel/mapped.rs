@@ -4,7 +4,8 @@ use std::{
     marker::PhantomData,
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd},
-    sync::atomic::AtomicU64,
+    slice,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -68,20 +69,27 @@ impl<T: Words> Mapped<T> {
         self.length == 0
     }
 
+    /// The words of value `index`, as they change.
+    pub fn words(&self, index: usize) -> &[AtomicU64] {
+        assert!(index < self.length, "{index} of {}", self.length);
+        let words = size_of::<T>() / 8;
+        // SAFETY: inside the mapping and aligned, both checked; the kernel side writes whole words.
+        unsafe {
+            let first = self.memory.as_ptr().cast::<AtomicU64>().add(index * words);
+            slice::from_raw_parts(first, words)
+        }
+    }
+
     /// The word at `word` of value `index`: cheaper than a copy.
     pub fn word(&self, index: usize, word: usize) -> u64 {
-        assert!(index < self.length && word < size_of::<T>() / 8, "{index}, {word}");
-        let at = index * (size_of::<T>() / 8) + word;
-        // SAFETY: inside the mapping and aligned, both checked; the kernel side writes whole words.
-        unsafe { &*self.memory.as_ptr().cast::<AtomicU64>().add(at) }
-            .load(std::sync::atomic::Ordering::Relaxed)
+        self.words(index)[word].load(Ordering::Relaxed)
     }
 
     /// A copy of value `index`, each word of it as it was at some moment during the call.
     pub fn copy(&self, index: usize) -> T {
         let mut value = MaybeUninit::<T>::uninit();
-        for word in 0..size_of::<T>() / 8 {
-            let bits = self.word(index, word);
+        for (word, bits) in self.words(index).iter().enumerate() {
+            let bits = bits.load(Ordering::Relaxed);
             // SAFETY: `value` has room for size_of::<T>() / 8 words; unaligned since `T` may be
             // aligned to 4 only.
             unsafe { value.as_mut_ptr().cast::<u64>().add(word).write_unaligned(bits) };

@@ -1,10 +1,7 @@
 //! Distributions: counts per bucket with an exact sum and maximum, and their differences.
 
 use hdrhistogram::Histogram;
-use latency_common::{
-    bucket::{BUCKETS, MAX_VALUE, SIGNIFICANT_DIGITS, index_of, lowest_value},
-    row::HistogramRow,
-};
+use latency_common::bucket::{BUCKETS, MAX_VALUE, SIGNIFICANT_DIGITS, index_of, lowest_value};
 
 /// Durations of one series. Buckets are sparse: most series use a few dozen of the 3,840.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,24 +20,6 @@ pub struct Distribution {
 }
 
 impl Distribution {
-    /// Copies what is in a row now.
-    pub fn from_row(row: &HistogramRow) -> Self {
-        let buckets = row
-            .buckets
-            .iter()
-            .enumerate()
-            .filter(|(_, count)| **count != 0)
-            .map(|(index, count)| (index as u16, *count))
-            .collect();
-        Self {
-            buckets,
-            sum_ns: row.sum_ns,
-            max_ns: row.max_ns,
-            over_threshold: row.over_threshold,
-            work: row.work,
-        }
-    }
-
     /// Number of durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))

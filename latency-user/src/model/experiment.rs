@@ -78,12 +78,15 @@ pub enum Setting {
 /// A setting and its two values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Changed {
-    /// The kernel's file.
+    /// The kernel's file, or the setting of an interface as the command line names it.
     pub knob: String,
     /// What it held before.
     pub old: String,
-    /// What was tried.
+    /// What was tried, as it read back.
     pub new: String,
+    /// What was asked for, when the kernel or the driver made something else of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
 }
 
 /// Everything that an experiment found.

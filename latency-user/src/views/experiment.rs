@@ -7,7 +7,7 @@ use super::{
     format::{count, duration},
     text::{paragraph, printable},
 };
-use crate::model::experiment::{Conclusion, Experiment, Guard, Setting, WindowSummary};
+use crate::model::experiment::{Changed, Conclusion, Experiment, Guard, Setting, WindowSummary};
 
 /// So many culprits are named.
 const CULPRITS: usize = 4;
@@ -51,8 +51,9 @@ pub fn experiment(
     };
     paragraph(&mut text, &sentence(experiment), 2, style, paint);
     for changed in &experiment.changed {
-        let line = format!("{}: {:?}, tried {:?}.", changed.knob, changed.old, changed.new);
-        paragraph(&mut text, &printable(&line), 2, style, Style::plain);
+        for line in self::changed(changed) {
+            paragraph(&mut text, &line, 2, style, Style::plain);
+        }
     }
     paragraph(&mut text, setting(experiment.setting), 2, style, Style::plain);
     if !experiment.culprits.is_empty() {
@@ -105,6 +106,19 @@ pub fn sentence(experiment: &Experiment) -> String {
     }
 }
 
+/// Sentences that say what was changed.
+pub fn changed(changed: &Changed) -> Vec<String> {
+    let line = format!("{}: {:?}, tried {:?}.", changed.knob, changed.old, changed.new);
+    [printable(&line)].into_iter().chain(altered(changed)).collect()
+}
+
+/// A sentence that says what was made of a value; `None`: it is what was asked for.
+pub fn altered(changed: &Changed) -> Option<String> {
+    let asked = changed.asked.as_ref()?;
+    let knob = &changed.knob;
+    Some(printable(&format!("{knob}: asked for {asked:?}, the driver made it {:?}.", changed.new)))
+}
+
 fn setting(setting: Setting) -> &'static str {
     match setting {
         Setting::Original => "The original value is in place.",
@@ -134,4 +148,23 @@ pub fn measured(window: &WindowSummary) -> String {
         count(window.stalls),
         duration(window.max_ns)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_made_of_a_value_is_said_and_only_then() {
+        let mut one = Changed {
+            knob: "ring:eth0/rx".into(),
+            old: "256".into(),
+            new: "128".into(),
+            asked: None,
+        };
+        assert_eq!(changed(&one), ["ring:eth0/rx: \"256\", tried \"128\"."]);
+        one.asked = Some("100".into());
+        let expected = "ring:eth0/rx: asked for \"100\", the driver made it \"128\".";
+        assert_eq!(changed(&one)[1], expected);
+    }
 }

@@ -21,6 +21,7 @@ const WANTED: &[&str] = &[
     "crc32c_generic",
     "virtio_pci",
     "virtio_net",
+    "vmxnet3",
     "veth",
     "tun",
     "sch_ingress",

@@ -22,12 +22,17 @@ Examples:
   The same for a container, and keep it if so:
       latency-user experiment --netns web --keep-if improved \\
           --set sysctl:net.ipv4.tcp_rmem='4096 131072 4194304'
+  Do more descriptors help, or IRQs on CPUs of their own?
+      latency-user experiment --iface eth0 --set ring:eth0/rx=4096
+      latency-user experiment --iface eth0 --set irq:eth0=spread
   What can be changed, and what it is now:
       latency-user experiment --list --iface eth0
   After a power loss or kill -9:
       latency-user experiment --undo")]
 pub struct Arguments {
-    /// What to change; several are one change.
+    /// What to change; several are one change. TUNING:TARGET=VALUE, where TUNING is sysctl, irq,
+    /// rps, xps, napi_defer_hard_irqs, gro_flush_timeout, threaded, offload, ring, channels,
+    /// coalesce or scheduler: --list describes them.
     #[arg(long, value_name = "KEY=VALUE", required_unless_present_any = ["list", "undo"])]
     pub set: Vec<String>,
     /// Guard the drops, throughput and link of this interface; repeatable; none: of all.
@@ -42,7 +47,7 @@ pub struct Arguments {
     /// Windows with the change.
     #[arg(short, long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
-    /// Pause after each change.
+    /// Pause after each change; it must cover the time that a NIC is without link then.
     #[arg(long, value_parser = values::duration, default_value = "2s")]
     pub settle: Duration,
     /// Count durations at or above it as stalls.

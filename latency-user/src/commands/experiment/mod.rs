@@ -26,9 +26,10 @@ use super::{
 pub use crate::experiment::watchdog::COMMAND as WATCHDOG;
 use crate::{
     experiment::{
-        change::{Change, Saved},
+        change::Change,
         guards,
         journal::Folder,
+        knob::Knob,
         netns,
         rounds::{self, Plan, Progress},
         tuning::{self, Scope},
@@ -66,6 +67,9 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
         wanted.extend(tuning::plan(setting, &scope)?);
     }
     let change = Change::new(wanted)?;
+    for warning in tuning::warnings(&args.set, &scope) {
+        let _ = writeln!(console.err, "warning: {warning}");
+    }
     let output = args.output.clone().unwrap_or_else(folder);
     if args.dry_run {
         return dry_run(args, &change, &output, console);
@@ -97,7 +101,7 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
         let _ = console.err.write_all(told(&progress).as_bytes());
     })
     .map_err(stopped)?;
-    let pages = report(&output)?;
+    let pages = report(&output, &found)?;
     let _ = writeln!(console.err, "recordings and report: {}", pages.display());
     show(&found, args.format, console)
 }
@@ -119,13 +123,14 @@ fn show(found: &Experiment, format: Format, console: Console) -> Result<u8> {
 }
 
 /// Writes the page of both sides and returns its path.
-fn report(output: &Path) -> Result<PathBuf> {
+fn report(output: &Path, found: &Experiment) -> Result<PathBuf> {
     let page = output.join("report.html");
     let arguments = report::Arguments {
         files: vec![output.join("before.hlog"), output.join("after.hlog")],
         format: ReportFormat::Html,
         series: Vec::new(),
         output: Some(page.clone()),
+        notes: found.changed.iter().flat_map(views::experiment::changed).collect(),
     };
     // What it has to say of the files was said by the comparison.
     let quiet = Console {
@@ -145,10 +150,13 @@ fn told(progress: &Progress<'_>) -> String {
             views::experiment::begins(*at, *of, *changed, *length)
         }
         Progress::Measured(window) => views::experiment::measured(window),
-        Progress::Applied => "  changed\n".into(),
+        Progress::Applied(changed) => {
+            let altered = changed.iter().filter_map(views::experiment::altered);
+            altered.map(|line| format!("  {line}\n")).chain(["  changed\n".into()]).collect()
+        }
         Progress::Reverted => "  put back\n".into(),
         Progress::Aborted(reason) => format!("  ended early: {reason}\n"),
-        Progress::Confirming => "improved; changed once more, to confirm it\n".into(),
+        Progress::Confirming => "improved: once more with the change, to confirm it\n".into(),
     }
 }
 
@@ -171,22 +179,19 @@ fn list(scope: &Scope, console: Console) -> Result<u8> {
 fn dry_run(args: &Arguments, change: &Change, output: &Path, console: Console) -> Result<u8> {
     let mut text = String::new();
     for saved in change.saved() {
-        text.push_str(&format!("read {}: {:?}\n", saved.knob.path.display(), saved.old));
+        text.push_str(&format!("read {}: {:?}\n", saved.knob, saved.old));
     }
     text.push_str(&format!("write a journal below {}\n", args.state.display()));
     let window = humantime::format_duration(args.window);
-    let mut step = |what: &str, value: fn(&Saved) -> &String| {
-        text.push_str(&format!("measure {window} into {}\n", output.display()));
-        for saved in change.saved().iter().filter(|_| !what.is_empty()) {
-            let path = saved.knob.path.display();
-            text.push_str(&format!("{what} {:?} to {path}, read it back\n", value(saved)));
-        }
-    };
+    let measure = format!("measure {window} into {}\n", output.display());
+    let write = |knob: &Knob, value: &str| format!("write {value:?} to {knob}, read it back\n");
     for _ in 0..args.rounds {
-        step("write", |saved| &saved.new);
-        step("write", |saved| &saved.old);
+        text.push_str(&measure);
+        text.extend(change.saved().iter().map(|one| write(&one.knob, &one.new)));
+        text.push_str(&measure);
+        text.extend(change.saved().iter().rev().map(|one| write(&one.knob, &one.old)));
     }
-    step("", |saved| &saved.old);
+    text.push_str(&measure);
     text.push_str("remove the journal\n");
     Output::new(console.out, 0).write(text.as_bytes())?;
     Ok(0)

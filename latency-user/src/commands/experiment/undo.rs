@@ -8,17 +8,20 @@ use super::WatchArguments;
 use crate::{
     commands::{Console, output::Output},
     experiment::{
-        journal::{self, Folder, LeftOver},
+        journal::{self, Folder},
         watchdog,
     },
 };
 
 /// Says whether an experiment left something changed.
 pub fn mention(err: &mut dyn Write) {
-    for LeftOver { entry, .. } in Folder::new(journal::FOLDER).left_over() {
-        let what = match entry {
+    for left in Folder::new(journal::FOLDER).left_over() {
+        let what = match &left.entry {
             Some(entry) => format!("({}) did not end", entry.settings.join(", ")),
-            None => "never began to change anything, and its journal is torn".into(),
+            None if left.is_torn => {
+                "never began to change anything, and its journal is torn".into()
+            }
+            None => "of another version of this program did not end".into(),
         };
         let _ = writeln!(
             err,
@@ -35,17 +38,27 @@ pub(super) fn undo(folder: &Folder, console: Console) -> Result<u8> {
     if left.is_empty() {
         text.push_str("nothing to undo\n");
     }
-    for LeftOver { journal, entry } in left {
-        let complaints = entry.as_ref().map(|entry| entry.restore()).unwrap_or_default();
-        match &entry {
+    for journal in left {
+        let entry = journal.entry.as_ref();
+        let complaints = entry.map(|entry| entry.restore()).unwrap_or_default();
+        match entry {
             Some(entry) if complaints.is_empty() => {
                 for saved in &entry.saved {
-                    let path = saved.knob.path.display();
-                    text.push_str(&format!("{path} is {:?}, as before\n", saved.old));
+                    text.push_str(&format!("{} is {:?}, as before\n", saved.knob, saved.old));
                 }
             }
             Some(_) => {}
-            None => text.push_str("a torn journal was removed: its change never began\n"),
+            None if journal.is_torn => {
+                text.push_str("a torn journal was removed: its change never began\n");
+            }
+            None => {
+                // What that version changed is known to it alone: its journal stays.
+                failed.push(format!(
+                    "{} is of another version of this program, which can undo it",
+                    journal.path().display()
+                ));
+                continue;
+            }
         }
         if !complaints.iter().any(|complaint| complaint.may_retry) {
             journal.done()?;

@@ -9,9 +9,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow};
 
 use super::{knob::Knob, netns};
-use crate::model::failure::Failure;
+use crate::{host::cpus, model::failure::Failure};
 
+mod irq;
 mod napi;
+mod nic;
+mod offload;
 mod scheduler;
 mod steering;
 mod sysctl;
@@ -54,6 +57,11 @@ pub trait Tuning: Sync {
     /// When the target is not there, or the value is outside what the kernel states.
     fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Wanted>>;
 
+    /// What may get in the way of an experiment with it; most have nothing.
+    fn warning(&self, _scope: &Scope) -> Option<String> {
+        None
+    }
+
     /// The targets that [`list`] shows, with their knobs. Runs inside the namespace.
     fn targets(&self, scope: &Scope) -> Vec<(String, Knob)>;
 }
@@ -61,11 +69,16 @@ pub trait Tuning: Sync {
 /// Every tuning.
 pub const ALL: &[&dyn Tuning] = &[
     &sysctl::Sysctl,
+    &irq::Irq,
     &steering::RPS,
     &steering::XPS,
     &napi::DEFER_HARD_IRQS,
     &napi::GRO_FLUSH_TIMEOUT,
     &napi::THREADED,
+    &offload::Offload,
+    &nic::RING,
+    &nic::CHANNELS,
+    &nic::COALESCE,
     &scheduler::Scheduler,
 ];
 
@@ -95,10 +108,23 @@ pub fn plan(setting: &str, scope: &Scope) -> Result<Vec<Wanted>> {
     let Some(((name, target), value)) = parts else {
         return Err(usage(format!("{setting:?} is not TUNING:TARGET=VALUE")));
     };
-    let Some(tuning) = ALL.iter().find(|tuning| tuning.name() == name) else {
+    let Some(tuning) = called(name) else {
         return Err(usage(format!("no tuning {name:?}")));
     };
     inside(scope, || tuning.plan(target, value.trim(), scope))
+}
+
+/// What may get in the way of an experiment with these settings.
+pub fn warnings(settings: &[String], scope: &Scope) -> Vec<String> {
+    let names = settings.iter().filter_map(|setting| Some(setting.split_once(':')?.0));
+    let mut warnings: Vec<String> =
+        names.filter_map(called).filter_map(|tuning| tuning.warning(scope)).collect();
+    warnings.dedup();
+    warnings
+}
+
+fn called(name: &str) -> Option<&'static dyn Tuning> {
+    ALL.iter().find(|tuning| tuning.name() == name).copied()
 }
 
 /// What the tuning can be tried on, with the present values.
@@ -159,6 +185,22 @@ fn whole(what: &str, value: &str, least: u64, most: u64) -> Result<u64, Failure>
     match value.parse() {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
         _ => Err(Failure::new(format!("{what}: {value:?} is not a number from {least} to {most}"))),
+    }
+}
+
+/// The CPUs of a list such as `0-3,6`, all of which must be online.
+fn online_cpus(list: &str, online: &[u32]) -> Result<Vec<u32>, Failure> {
+    let cpus = match cpus::parse_list(&list.replace(' ', "")) {
+        Ok(cpus) if !cpus.is_empty() => cpus,
+        _ => {
+            let why = format!("{list:?} is no list of CPUs: write it like 0-3,6");
+            return Err(Failure::new(why));
+        }
+    };
+    match cpus.iter().find(|cpu| !online.contains(cpu)) {
+        None => Ok(cpus),
+        Some(cpu) => Err(Failure::new(format!("CPU {cpu} of {list:?} is not online"))
+            .hint(format!("there are: {}", cpus::list(online)))),
     }
 }
 

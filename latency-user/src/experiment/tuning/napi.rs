@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::{Scope, Tuning, Wanted, whole};
-use crate::experiment::knob::{Form, Knob};
+use crate::experiment::knob::{FileKnob, Form, Knob};
 
 /// Polls without a hard IRQ.
 pub(super) const DEFER_HARD_IRQS: OfInterface = OfInterface {
@@ -57,7 +57,7 @@ impl Tuning for OfInterface {
         let knob = self.knob(target, scope);
         ensure!(knob.path.exists(), "this kernel has no {}: {}", self.name, knob.path.display());
         let value = whole(self.name, value, 0, self.most)?.to_string();
-        Ok(vec![Wanted { knob, value }])
+        Ok(vec![Wanted { knob: Knob::File(knob), value }])
     }
 
     fn targets(&self, scope: &Scope) -> Vec<(String, Knob)> {
@@ -65,14 +65,15 @@ impl Tuning for OfInterface {
             let knob = self.knob(&iface, scope);
             (iface, knob)
         });
-        knobs.filter(|(_, knob)| knob.path.exists()).collect()
+        let knobs = knobs.filter(|(_, knob)| knob.path.exists());
+        knobs.map(|(iface, knob)| (iface, Knob::File(knob))).collect()
     }
 }
 
 impl OfInterface {
-    fn knob(&self, iface: &str, scope: &Scope) -> Knob {
+    fn knob(&self, iface: &str, scope: &Scope) -> FileKnob {
         let path = scope.root.join("sys/class/net").join(iface).join(self.name);
-        Knob { path, netns: scope.netns(), form: Form::Words }
+        FileKnob { path, netns: scope.netns(), form: Form::Words }
     }
 }
 

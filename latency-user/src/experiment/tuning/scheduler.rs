@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::{Scope, Tuning, Wanted, names_in};
 use crate::{
-    experiment::knob::{Form, Knob},
+    experiment::knob::{FileKnob, Form, Knob},
     model::failure::Failure,
 };
 
@@ -42,18 +42,19 @@ impl Tuning for Scheduler {
             let failure = Failure::new(format!("{target} has no scheduler {value:?}"));
             return Err(failure.hint(format!("there are: {}", choices.join(", "))).into());
         }
-        Ok(vec![Wanted { knob, value: value.to_owned() }])
+        Ok(vec![Wanted { knob: Knob::File(knob), value: value.to_owned() }])
     }
 
     fn targets(&self, scope: &Scope) -> Vec<(String, Knob)> {
         let disks = names_in(&scope.root.join("sys/block")).into_iter();
-        disks.map(|d| (d.clone(), knob(&d, scope))).filter(|(_, k)| k.path.exists()).collect()
+        let knobs = disks.map(|d| (d.clone(), knob(&d, scope))).filter(|(_, k)| k.path.exists());
+        knobs.map(|(disk, knob)| (disk, Knob::File(knob))).collect()
     }
 }
 
-fn knob(disk: &str, scope: &Scope) -> Knob {
+fn knob(disk: &str, scope: &Scope) -> FileKnob {
     let path = scope.root.join("sys/block").join(disk).join("queue/scheduler");
-    Knob { path, netns: None, form: Form::Choice }
+    FileKnob { path, netns: None, form: Form::Choice }
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Scope, Tuning, Wanted, names_in};
+use super::{Scope, Tuning, Wanted, names_in, online_cpus};
 use crate::{
-    experiment::knob::{Form, Knob},
+    experiment::knob::{FileKnob, Form, Knob},
     host::cpus,
     model::failure::Failure,
 };
@@ -81,32 +81,21 @@ impl Steering {
         let knob = |name: &String| {
             let number = name.strip_prefix(self.folder)?.to_owned();
             let path = queues.join(name).join(self.file);
-            let knob = Knob { path, netns: scope.netns(), form: Form::Mask };
-            knob.path.exists().then_some((number, knob))
+            let knob = FileKnob { path, netns: scope.netns(), form: Form::Mask };
+            knob.path.exists().then_some((number, Knob::File(knob)))
         };
         names_in(&queues).iter().filter_map(knob).collect()
     }
 }
 
-/// The mask of a list such as `0-3,6`, all of whose CPUs must be online; `none` is no CPU.
+/// The mask of a list such as `0-3,6`; `none` is no CPU.
 fn mask(list: &str, online: &[u32]) -> Result<String, Failure> {
-    let nonsense = || Failure::new(format!("{list:?} is no list of CPUs: write it like 0-3,6"));
+    let cpus = if list == "none" { Vec::new() } else { online_cpus(list, online)? };
     let mut words = vec![0_u32; 1];
-    for part in list.split(',').filter(|_| list != "none") {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let first: u32 = first.trim().parse().map_err(|_| nonsense())?;
-        let last: u32 = last.trim().parse().map_err(|_| nonsense())?;
-        if first > last || !online.contains(&last) {
-            return Err(Failure::new(format!("CPU {last} of {list:?} is not online")));
-        }
-        for cpu in first..=last {
-            if !online.contains(&cpu) {
-                return Err(Failure::new(format!("CPU {cpu} of {list:?} is not online")));
-            }
-            let word = cpu as usize / 32;
-            words.resize(words.len().max(word + 1), 0);
-            words[word] |= 1 << (cpu % 32);
-        }
+    for cpu in cpus {
+        let word = cpu as usize / 32;
+        words.resize(words.len().max(word + 1), 0);
+        words[word] |= 1 << (cpu % 32);
     }
     let words: Vec<String> = words.iter().rev().map(|word| format!("{word:08x}")).collect();
     Ok(Form::Mask.normal(&words.join(",")))

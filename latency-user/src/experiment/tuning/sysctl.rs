@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Scope, Tuning, Wanted};
 use crate::{
-    experiment::knob::{Form, Knob},
+    experiment::knob::{FileKnob, Form, Knob},
     model::failure::Failure,
 };
 
@@ -67,24 +67,25 @@ impl Tuning for Sysctl {
         // This runs inside the namespace already.
         let now = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         check(target, &Form::Words.normal(&now), &value)?;
-        Ok(vec![Wanted { knob, value }])
+        Ok(vec![Wanted { knob: Knob::File(knob), value }])
     }
 
     fn targets(&self, scope: &Scope) -> Vec<(String, Knob)> {
         let found = LISTED.iter().filter_map(|name| Some((*name, knob(name, scope).ok()?)));
-        found.filter(|(_, k)| k.path.exists()).map(|(name, knob)| (name.to_owned(), knob)).collect()
+        let found = found.filter(|(_, knob)| knob.path.exists());
+        found.map(|(name, knob)| (name.to_owned(), Knob::File(knob))).collect()
     }
 }
 
 /// The file of a setting: dots part its name, or slashes where a part holds dots.
-fn knob(name: &str, scope: &Scope) -> Result<Knob, Failure> {
+fn knob(name: &str, scope: &Scope) -> Result<FileKnob, Failure> {
     let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
     let is_name = path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
     if !is_name {
         return Err(Failure::new(format!("{name:?} is not the name of a setting")));
     }
     let netns = if path.starts_with("net/") { scope.netns() } else { None };
-    Ok(Knob { path: scope.root.join("proc/sys").join(path), netns, form: Form::Words })
+    Ok(FileKnob { path: scope.root.join("proc/sys").join(path), netns, form: Form::Words })
 }
 
 fn check(name: &str, now: &str, value: &str) -> Result<(), Failure> {
@@ -136,7 +137,7 @@ mod tests {
         fs::write(folder.join("busy_poll"), "0\n").unwrap();
         let scope = Scope { root: root.path().into(), netns: 1, ifaces: Vec::new() };
         let planned = Sysctl.plan("net.core.busy_poll", "50", &scope).unwrap();
-        assert_eq!(planned[0].knob.path, folder.join("busy_poll"));
+        assert_eq!(planned[0].knob.to_string(), folder.join("busy_poll").display().to_string());
         assert_eq!(planned[0].value, "50");
         for name in ["net.core", "net.core.none", "net/../core", "net..core", "/etc/passwd"] {
             assert!(Sysctl.plan(name, "1", &scope).is_err(), "{name}");

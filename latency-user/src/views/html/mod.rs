@@ -105,7 +105,8 @@ struct Shown {
     remarks: Vec<String>,
 }
 
-/// Writes the page for one recording, or for two with their comparison.
+/// Writes the page for one recording, or for two with their comparison and what else there is to
+/// note of them.
 ///
 /// # Errors
 ///
@@ -113,6 +114,7 @@ struct Shown {
 pub fn page(
     recordings: &[Recording<'_>],
     compared: Option<&Comparison>,
+    notes: &[String],
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
     let shown: Vec<Shown> = recordings.iter().map(show).collect();
@@ -128,7 +130,11 @@ pub fn page(
     let page = Page {
         verdict,
         alarm,
-        remarks: compared.map(|one| one.remarks.clone()).unwrap_or_default(),
+        remarks: notes
+            .iter()
+            .chain(compared.iter().flat_map(|one| &one.remarks))
+            .cloned()
+            .collect(),
         compared: compared.map(comparison::rows).unwrap_or_default(),
         curves: curves::figures(recordings),
         recordings: shown,

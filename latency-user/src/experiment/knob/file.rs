@@ -1,15 +1,18 @@
-//! Knobs: files of the kernel that hold a setting, and how their contents are compared.
+//! Knobs that are files of the kernel, and how their contents are compared.
 
-use std::{fs, path::PathBuf};
+use std::{fs, io, path::PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::netns;
+use crate::{experiment::netns, host::cpus};
+
+/// Where the kernel keeps the files of IRQs.
+const IRQS: &str = "/proc/irq";
 
 /// A file that holds a setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Knob {
+pub struct FileKnob {
     /// The file.
     pub path: PathBuf,
     /// Inode of the network namespace whose file it is; absent where namespaces share it.
@@ -24,45 +27,51 @@ pub struct Knob {
 pub enum Form {
     /// Words: white space between them does not count.
     Words,
+    /// A list of CPUs such as `0-3,6`, in whatever order.
+    Cpus,
     /// A mask of CPUs: hexadecimal, commas between 32-bit words, leading zeros do not count.
     Mask,
     /// All choices, the present one in brackets.
     Choice,
 }
 
-impl Knob {
-    /// What it holds now, in a form that can be written back.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be read, with its path.
-    pub fn read(&self) -> Result<String> {
+impl FileKnob {
+    /// As [`super::Knob::read`].
+    pub(super) fn read(&self) -> Result<String> {
         let text = self.visit(|| {
             fs::read_to_string(&self.path).with_context(|| format!("read {}", self.path.display()))
         })?;
         Ok(self.form.normal(&text))
     }
 
-    /// Writes `value`.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses the value, with the path.
-    pub fn write(&self, value: &str) -> Result<()> {
+    /// As [`super::Knob::write`].
+    pub(super) fn write(&self, value: &str) -> Result<()> {
         self.visit(|| {
             fs::write(&self.path, value)
+                .map_err(|error| self.explained(error))
                 .with_context(|| format!("write {value:?} to {}", self.path.display()))
         })
     }
 
-    /// Whether two contents mean the same.
-    pub fn is_same(&self, one: &str, other: &str) -> bool {
-        self.form.normal(one) == self.form.normal(other)
+    /// As [`super::Knob::is_gone`].
+    pub(super) fn is_gone(&self) -> bool {
+        if self.netns.is_some_and(|netns| !netns::exists(netns)) {
+            return true;
+        }
+        self.visit(|| Ok(!self.path.exists())).unwrap_or(false)
     }
 
-    /// Whether it vanished together with its network namespace.
-    pub fn is_gone(&self) -> bool {
-        self.netns.is_some_and(|netns| !netns::exists(netns))
+    /// Interrupts that the kernel spreads itself refuse with an errno that says nothing of it:
+    /// `EIO`, on newer kernels `EPERM`.
+    fn explained(&self, error: io::Error) -> anyhow::Error {
+        let is_managed = self.path.starts_with(IRQS)
+            && matches!(error.raw_os_error(), Some(libc::EIO | libc::EPERM));
+        let error = anyhow::Error::from(error);
+        if is_managed {
+            return error
+                .context("the kernel manages the CPUs of this IRQ and lets nobody set them");
+        }
+        error
     }
 
     fn visit<T: Send>(&self, body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
@@ -75,6 +84,14 @@ impl Form {
     pub fn normal(self, text: &str) -> String {
         match self {
             Self::Words => text.split_ascii_whitespace().collect::<Vec<_>>().join(" "),
+            Self::Cpus => {
+                let Ok(mut cpus) = cpus::parse_list(text.trim()) else {
+                    return text.trim().to_owned();
+                };
+                cpus.sort_unstable();
+                cpus.dedup();
+                cpus::list(&cpus)
+            }
             Self::Mask => {
                 let digits: String = text.trim().split(',').map(padded).collect();
                 let digits = digits.trim_start_matches('0');
@@ -111,6 +128,8 @@ mod tests {
             (Form::Mask, "F", "f", true),
             (Form::Mask, "0\n", "00000000", true),
             (Form::Mask, "1,00000000", "1", false),
+            (Form::Cpus, "0,1,2,5\n", "5,0-2", true),
+            (Form::Cpus, "0-1", "0,2", false),
             (Form::Choice, "none [mq-deadline] bfq\n", "mq-deadline", true),
             (Form::Choice, "[none]", "mq-deadline", false),
         ] {
@@ -122,8 +141,18 @@ mod tests {
     #[test]
     fn errors_name_the_file() {
         let path = PathBuf::from("/no/such/file");
-        let knob = Knob { path, netns: None, form: Form::Words };
+        let knob = FileKnob { path, netns: None, form: Form::Words };
         assert!(format!("{:#}", knob.read().unwrap_err()).contains("read /no/such/file"));
         assert!(format!("{:#}", knob.write("1").unwrap_err()).contains("write \"1\" to /no"));
+        assert!(knob.is_gone());
+    }
+
+    #[test]
+    fn an_irq_that_the_kernel_manages_says_so() {
+        let path = PathBuf::from("/proc/irq/30/smp_affinity_list");
+        let irq = FileKnob { path, netns: None, form: Form::Cpus };
+        let said = |errno| format!("{:#}", irq.explained(io::Error::from_raw_os_error(errno)));
+        assert!(said(libc::EIO).contains("manages") && said(libc::EPERM).contains("manages"));
+        assert!(!said(libc::EINVAL).contains("manages"));
     }
 }

@@ -1,0 +1,107 @@
+//! Knobs: what of the kernel holds a setting, read and written in one way for all.
+
+use std::fmt;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+mod file;
+mod nic;
+
+pub use self::{
+    file::{FileKnob, Form},
+    nic::NicKnob,
+};
+
+/// What holds a setting. Journals tell the kinds apart by their fields: those of older versions
+/// know files only, and read the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Knob {
+    /// A file.
+    File(FileKnob),
+    /// A setting of a network interface that no file shows.
+    Nic(NicKnob),
+}
+
+impl Knob {
+    /// What it holds now, in a form that can be written back.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, with its name.
+    pub fn read(&self) -> Result<String> {
+        match self {
+            Self::File(file) => file.read(),
+            Self::Nic(nic) => nic.read(),
+        }
+    }
+
+    /// Writes `value`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the value, with the knob's name.
+    pub fn write(&self, value: &str) -> Result<()> {
+        match self {
+            Self::File(file) => file.write(value),
+            Self::Nic(nic) => nic.write(value),
+        }
+    }
+
+    /// Whether two contents were set to the same.
+    pub fn is_same(&self, one: &str, other: &str) -> bool {
+        match self {
+            Self::File(file) => file.form.normal(one) == file.form.normal(other),
+            Self::Nic(_) => nic::asked_for(one) == nic::asked_for(other),
+        }
+    }
+
+    /// Whether two contents work the same: what was asked for need not have come about.
+    pub fn works_same(&self, one: &str, other: &str) -> bool {
+        match self {
+            Self::File(_) => self.is_same(one, other),
+            Self::Nic(_) => nic::in_effect(one) == nic::in_effect(other),
+        }
+    }
+
+    /// Whether it vanished, alone or together with its network namespace.
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::File(file) => file.is_gone(),
+            Self::Nic(nic) => nic.is_gone(),
+        }
+    }
+}
+
+impl fmt::Display for Knob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(file) => file.path.display().fmt(f),
+            Self::Nic(nic) => nic.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::nic_setting::{NicSetting, Ring};
+
+    #[test]
+    fn knobs_read_back_from_a_journal_of_this_or_an_older_version() {
+        let old = r#"{"path":"/proc/sys/net/ipv4/tcp_rmem","netns":4026531840,"form":"words"}"#;
+        let file: Knob = serde_json::from_str(old).unwrap();
+        assert_eq!(file.to_string(), "/proc/sys/net/ipv4/tcp_rmem");
+        assert_eq!(serde_json::to_string(&file).unwrap(), old);
+        let nic = Knob::Nic(NicKnob {
+            iface: "eth0".into(),
+            index: 2,
+            netns: Some(7),
+            setting: NicSetting::Ring(Ring::Rx),
+        });
+        let text = serde_json::to_string(&nic).unwrap();
+        assert_eq!(serde_json::from_str::<Knob>(&text).unwrap(), nic);
+        assert!(serde_json::from_str::<Knob>(r#"{"iface":"eth0"}"#).is_err());
+    }
+}

@@ -1,0 +1,146 @@
+//! Knobs that are settings of a network interface behind `ethtool`, and how they are spelled.
+//!
+//! A number is spelled as such, a switch `on` or `off`. An offload that another one rules out is
+//! off although it is asked for, and comes back with the other: `off [requested on]`, as `ethtool`
+//! shows it. What was asked for is what is put back.
+
+use std::fmt;
+
+use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    experiment::netns,
+    host::{
+        ethtool::EthtoolDirectory,
+        nic_setting::{self, Coalesce, Held, NicSetting, Queues, Ring, Value},
+    },
+};
+
+/// A setting of an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicKnob {
+    /// The name of the interface when the experiment was planned, for people.
+    pub iface: String,
+    /// Its index, which it keeps for life.
+    pub index: u32,
+    /// Inode of its network namespace; absent: that of the process.
+    pub netns: Option<u32>,
+    /// The setting.
+    pub setting: NicSetting,
+}
+
+impl NicKnob {
+    /// As [`super::Knob::read`].
+    pub(super) fn read(&self) -> Result<String> {
+        self.visit(|directory| directory.read(self.index, &self.setting))
+            .map(spelled)
+            .with_context(|| format!("read {self}"))
+    }
+
+    /// As [`super::Knob::write`].
+    pub(super) fn write(&self, value: &str) -> Result<()> {
+        let text = asked_for(value);
+        let write = || {
+            let value = match text {
+                "on" => Value::Switch(true),
+                "off" => Value::Switch(false),
+                number => Value::Number(number.parse().context("neither a number nor on or off")?),
+            };
+            self.visit(|directory| directory.write(self.index, &self.setting, value))
+        };
+        write().with_context(|| format!("write {text:?} to {self}"))
+    }
+
+    /// As [`super::Knob::is_gone`].
+    pub(super) fn is_gone(&self) -> bool {
+        if self.netns.is_some_and(|netns| !netns::exists(netns)) {
+            return true;
+        }
+        let is_gone = netns::within(self.netns, false, || Ok(!nic_setting::exists(self.index)));
+        is_gone.unwrap_or(false)
+    }
+
+    /// Netlink answers for the namespace of the thread that asks.
+    fn visit<T: Send>(
+        &self,
+        ask: impl FnOnce(&mut EthtoolDirectory) -> Result<T, String> + Send,
+    ) -> Result<T> {
+        netns::within(self.netns, false, || {
+            ask(&mut EthtoolDirectory::new()).map_err(|why| anyhow!(why))
+        })
+    }
+}
+
+impl fmt::Display for NicKnob {
+    /// As it is named on the command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tuning, name) = match &self.setting {
+            NicSetting::Offload(name) => ("offload", name.as_str()),
+            NicSetting::Ring(Ring::Rx) => ("ring", "rx"),
+            NicSetting::Ring(Ring::Tx) => ("ring", "tx"),
+            NicSetting::Channels(Queues::Rx) => ("channels", "rx"),
+            NicSetting::Channels(Queues::Tx) => ("channels", "tx"),
+            NicSetting::Channels(Queues::Combined) => ("channels", "combined"),
+            NicSetting::Coalesce(Coalesce::RxUsecs) => ("coalesce", "rx-usecs"),
+            NicSetting::Coalesce(Coalesce::RxFrames) => ("coalesce", "rx-frames"),
+            NicSetting::Coalesce(Coalesce::TxUsecs) => ("coalesce", "tx-usecs"),
+            NicSetting::Coalesce(Coalesce::TxFrames) => ("coalesce", "tx-frames"),
+            NicSetting::Coalesce(Coalesce::AdaptiveRx) => ("coalesce", "adaptive-rx"),
+            NicSetting::Coalesce(Coalesce::AdaptiveTx) => ("coalesce", "adaptive-tx"),
+        };
+        write!(f, "{tuning}:{}/{name}", self.iface)
+    }
+}
+
+fn spelled(held: Held) -> String {
+    let word = |on| if on { "on" } else { "off" };
+    match held {
+        Held::Number { now, .. } => now.to_string(),
+        Held::Switch { on, wanted } if on == wanted => word(on).to_owned(),
+        Held::Switch { on, wanted } => format!("{} [requested {}]", word(on), word(wanted)),
+    }
+}
+
+/// What a content was set to.
+pub(super) fn asked_for(content: &str) -> &str {
+    let asked = content.split_once(" [requested ").map_or(content, |(_, asked)| asked);
+    asked.trim_end_matches(']').trim()
+}
+
+/// What a content does.
+pub(super) fn in_effect(content: &str) -> &str {
+    content.split_once(" [requested ").map_or(content, |(effect, _)| effect).trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::ethtool::index_of;
+
+    #[test]
+    fn what_is_asked_for_and_what_came_about_are_told_apart() {
+        let switch = |on, wanted| spelled(Held::Switch { on, wanted });
+        assert_eq!(switch(true, true), "on");
+        let ruled_out = switch(false, true);
+        assert_eq!((asked_for(&ruled_out), in_effect(&ruled_out)), ("on", "off"));
+        let forced = switch(true, false);
+        assert_eq!((asked_for(&forced), in_effect(&forced)), ("off", "on"));
+        let number = spelled(Held::Number { now: 256, most: None });
+        assert_eq!((asked_for(&number), in_effect(&number)), ("256", "256"));
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_is_gone_and_named() {
+        let setting = NicSetting::Ring(Ring::Rx);
+        let index = u32::MAX >> 1;
+        let mut knob = NicKnob { iface: "eth9".into(), index, netns: None, setting };
+        assert!(knob.is_gone());
+        let error = format!("{:#}", knob.read().unwrap_err());
+        assert!(error.starts_with("read ring:eth9/rx: "), "{error}");
+        let error = format!("{:#}", knob.write("many").unwrap_err());
+        assert!(error.contains("write \"many\" to ring:eth9/rx: neither"), "{error}");
+        knob.index = index_of("lo");
+        assert!(!knob.is_gone());
+    }
+}

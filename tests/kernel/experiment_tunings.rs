@@ -1,0 +1,318 @@
+//! Settings of NICs and of their IRQs under experiments, as `ethtool` and `/proc/irq` show them:
+//! veth and tap devices here, virtio-net and vmxnet3 in virtual machines.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use latency_tests::{namespace, tool, veth};
+use libtest_mimic::Trial;
+
+use crate::{
+    experiment::{Running, experiment, journals, kill, result},
+    suite::{Where, in_vm, trial},
+    tracing::latency_user,
+};
+
+/// A tap device. Its driver takes 64 frames at most for what it calls coalescing.
+const TAP: &str = "t0";
+
+/// NICs of the virtual machine with two RX queues, by their drivers; the rings of this one come in
+/// multiples of 32.
+const VMXNET3: &str = "vmxnet3";
+const VIRTIO: &str = "virtio_net";
+
+/// The trials of this file.
+pub(crate) fn trials() -> Vec<Trial> {
+    let host = |name, body| trial(name, Where::Host, &["ip", "ethtool"], body);
+    let vm = |name, body| with_nics(trial(name, Where::Vm, &["ip", "ethtool"], body)?);
+    [
+        host("experiment::nic_settings_as_ethtool_shows_them", nics),
+        host("experiment::what_the_driver_made_of_a_value_is_told", rounded),
+        host("experiment::undo_knows_what_the_driver_made_of_a_value", undo_rounded),
+        host("experiment::nic_settings_out_of_bounds_are_refused", bounds),
+        vm("experiment::irqs_and_rings_of_real_drivers", irqs_and_rings),
+        vm("experiment::channels_and_coalescing_of_virtio_net", channels),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// A trial that is skipped in a virtual machine without the NICs.
+#[expect(clippy::print_stderr, reason = "a skip says why, before the harness counts it")]
+fn with_nics(trial: Trial) -> Option<Trial> {
+    let missing = [VMXNET3, VIRTIO].into_iter().find_map(|driver| nic(driver).err());
+    if let (true, Some(missing)) = (in_vm(), missing) {
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        eprintln!("skipped on Linux {}: {}: {missing}", kernel.trim(), trial.name());
+        return Some(trial.with_ignored_flag(true));
+    }
+    Some(trial)
+}
+
+/// The NIC of a driver that has a second RX queue.
+fn nic(driver: &str) -> Result<String> {
+    let folder = Path::new("/sys/class/net");
+    let names = folder.read_dir()?.filter_map(Result::ok).map(|entry| entry.file_name());
+    let is_it = |name: &String| {
+        let nic = folder.join(name);
+        let link = fs::read_link(nic.join("device/driver"));
+        link.is_ok_and(|link| link.ends_with(driver)) && nic.join("queues/rx-1").exists()
+    };
+    let found = names.map(|name| name.to_string_lossy().into_owned()).find(is_it);
+    found.with_context(|| format!("no NIC of {driver} with two queues"))
+}
+
+/// What `ethtool OPTION NIC` shows behind the last `NAME:`. Maxima come before present values.
+fn shown(option: &str, nic: &str, name: &str) -> Result<String> {
+    let text = tool::run(&format!("ethtool {option} {nic}"))?;
+    let mut lines = text.lines().filter_map(|line| line.trim().split_once(':'));
+    let found = lines.rfind(|(key, _)| *key == name);
+    let (_, value) = found.with_context(|| format!("ethtool {option} {nic}: no {name}: {text}"))?;
+    Ok(value.trim().to_owned())
+}
+
+fn make() -> Result<()> {
+    veth::make(4)?;
+    tool::run(&format!("ip tuntap add dev {TAP} mode tap"))?;
+    Ok(())
+}
+
+/// Each setting while it is changed, and before and after that.
+fn nics() -> Result<()> {
+    namespace::run(|| {
+        make()?;
+        let folder = tempfile::tempdir()?;
+        let settings = [
+            ("offload:va/gro=off", "-k", "va", "generic-receive-offload", "off"),
+            ("offload:va/tx-checksumming=off", "-k", "va", "tx-checksumming", "off"),
+            ("channels:va/rx=2", "-l", "va", "RX", "2"),
+            ("channels:va/tx=3", "-l", "va", "TX", "3"),
+            ("coalesce:t0/rx-frames=17", "-c", TAP, "rx-frames", "17"),
+        ];
+        // What checksums rule out comes back with them.
+        let tso = || shown("-k", "va", "tx-tcp-segmentation");
+        let read = || -> Result<Vec<String>> {
+            settings.iter().map(|(_, option, nic, name, _)| shown(option, nic, name)).collect()
+        };
+        let before = (read()?, tso()?);
+        let mut command = experiment(folder.path(), settings[0].0)?;
+        settings[1..].iter().for_each(|(setting, ..)| {
+            command.args(["--set", setting]);
+        });
+        let mut running = Running::start(&mut command)?;
+        running.wait_for("window 2")?;
+        let changed = (read()?, tso()?);
+        running.wait_for("put back")?;
+        let after = (read()?, tso()?);
+        running.end()?;
+        ensure!(settings.iter().map(|(.., value)| *value).eq(&changed.0), "{changed:?}");
+        ensure!(changed.1 == "off [requested on]" && before.1 == "on", "{before:?}, {changed:?}");
+        ensure!(after == before, "{before:?}, {after:?}");
+        Ok(())
+    })
+}
+
+fn rounded() -> Result<()> {
+    namespace::run(|| {
+        make()?;
+        let folder = tempfile::tempdir()?;
+        let mut command = experiment(folder.path(), "coalesce:t0/rx-frames=100")?;
+        command.args(["--window", "1s", "--settle", "100ms", "--rounds", "1"]);
+        let (status, found) = result(&mut command)?;
+        ensure!(status.success(), "{status}: {found}");
+        let changed = &found["changed"][0];
+        ensure!(changed["asked"] == "100" && changed["new"] == "64", "{changed}");
+        ensure!(changed["old"] == "0" && found["setting"] == "original", "{found}");
+        let page = fs::read_to_string(folder.path().join("out/report.html"))?;
+        ensure!(page.contains("asked for") && page.contains("the driver made it"), "{page}");
+        ensure!(shown("-c", TAP, "rx-frames")? == "0");
+
+        // What rounds to the value that is there already changes nothing.
+        tool::run(&format!("ethtool -C {TAP} rx-frames 64"))?;
+        let folder = tempfile::tempdir()?;
+        let mut command = experiment(folder.path(), "coalesce:t0/rx-frames=100")?;
+        command.args(["--window", "1s", "--settle", "100ms", "--rounds", "1"]);
+        let output = command.output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(1) && said.contains("the kernel kept"), "{said}");
+        ensure!(shown("-c", TAP, "rx-frames")? == "64" && journals(folder.path()).is_empty());
+        Ok(())
+    })
+}
+
+/// Neither the experiment nor its watchdog is left, and the value is not the one asked for.
+fn undo_rounded() -> Result<()> {
+    namespace::run(|| {
+        make()?;
+        for (foreign, expected) in [(None, "0"), (Some("7"), "7")] {
+            tool::run(&format!("ethtool -C {TAP} rx-frames 0"))?;
+            let folder = tempfile::tempdir()?;
+            let mut command = experiment(folder.path(), "coalesce:t0/rx-frames=100")?;
+            let mut running = Running::start(&mut command)?;
+            running.wait_for("window 2")?;
+            kill(running.watchdog()?, libc::SIGKILL)?;
+            running.signal(libc::SIGKILL)?;
+            running.child.wait()?;
+            ensure!(shown("-c", TAP, "rx-frames")? == "64");
+            if let Some(value) = foreign {
+                tool::run(&format!("ethtool -C {TAP} rx-frames {value}"))?;
+            }
+            let state = folder.path().join("state");
+            let undo =
+                latency_user()?.args(["experiment", "--undo", "--state"]).arg(state).output()?;
+            let said = String::from_utf8_lossy(&undo.stderr);
+            ensure!(undo.status.success() == foreign.is_none(), "{foreign:?}: {said}");
+            ensure!(foreign.is_none() || said.contains("did not set"), "{said}");
+            ensure!(shown("-c", TAP, "rx-frames")? == expected, "{foreign:?}: {said}");
+            ensure!(journals(folder.path()).is_empty());
+        }
+        // The device is gone: nothing is left to put back, and the watchdog says nothing.
+        let folder = tempfile::tempdir()?;
+        let mut running =
+            Running::start(&mut experiment(folder.path(), "coalesce:t0/rx-frames=100")?)?;
+        running.wait_for("window 2")?;
+        tool::run(&format!("ip link del {TAP}"))?;
+        running.wait_for("put back")?;
+        running.child.wait()?;
+        ensure!(journals(folder.path()).is_empty());
+        Ok(())
+    })
+}
+
+fn bounds() -> Result<()> {
+    namespace::run(|| {
+        make()?;
+        for (setting, reason) in [
+            ("channels:va/rx=5", "not a number from 0 to 4"),
+            ("channels:va/combined=1", "no such setting"),
+            ("channels:va/rx=two", "not a number"),
+            ("ring:va/rx=64", "the driver does not tell"),
+            ("coalesce:t0/rx-usecs=5", "no such setting"),
+            ("coalesce:t0/rx-frames=-1", "not a number"),
+            ("coalesce:t0/frames=1", "knows no"),
+            ("offload:va/lro=on", "is fixed"),
+            ("offload:va/magic=on", "no offload"),
+            ("offload:va/gro=maybe", "on or off"),
+            ("offload:none/gro=on", "no interface"),
+            ("irq:va=spread", "no IRQ is known"),
+            ("irq:va/0=4095", "is not online"),
+        ] {
+            let folder = tempfile::tempdir()?;
+            let output = experiment(folder.path(), setting)?.output()?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.code() == Some(1), "{setting}: {}: {said}", output.status);
+            ensure!(said.contains(reason), "{setting}: {said}");
+            ensure!(!folder.path().join("out").exists(), "{setting}: a window began: {said}");
+        }
+        Ok(())
+    })
+}
+
+/// The file of the IRQ whose name in `/proc/interrupts` ends with this.
+fn affinity_file(name: &str) -> Result<String> {
+    let table = fs::read_to_string("/proc/interrupts")?;
+    let line = table.lines().find(|line| line.trim_end().ends_with(name));
+    let line = line.with_context(|| format!("no IRQ {name}: {table}"))?;
+    let number = line.trim().split(':').next().unwrap_or_default();
+    Ok(format!("/proc/irq/{number}/smp_affinity_list"))
+}
+
+fn irqs_and_rings() -> Result<()> {
+    let (vmxnet3, virtio) = (nic(VMXNET3)?, nic(VIRTIO)?);
+    for nic in [&vmxnet3, &virtio] {
+        tool::run(&format!("ip link set {nic} up"))?;
+    }
+    let device = fs::read_link(format!("/sys/class/net/{virtio}/device"))?;
+    let device = device.file_name().context("the device of a NIC")?.to_string_lossy();
+    let files = [
+        affinity_file(&format!("{device}-input.0"))?,
+        affinity_file(&format!("{device}-input.1"))?,
+        affinity_file(&format!("{vmxnet3}-rxtx-1"))?,
+    ];
+    let affinities = || -> Result<Vec<String>> {
+        files.iter().map(|file| Ok(fs::read_to_string(file)?.trim().to_owned())).collect()
+    };
+    files.iter().try_for_each(|file| fs::write(file, "0"))?;
+    let rings = || -> Result<Vec<String>> {
+        [(&vmxnet3, "RX"), (&vmxnet3, "TX"), (&virtio, "RX")]
+            .iter()
+            .map(|(nic, name)| shown("-g", nic, name))
+            .collect()
+    };
+    let gro = || shown("-k", &virtio, "generic-receive-offload");
+    let before = (affinities()?, rings()?, gro()?);
+    let folder = tempfile::tempdir()?;
+    let irqs = [format!("irq:{virtio}=spread"), format!("irq:{vmxnet3}/1=0-1")];
+    let others = [
+        format!("ring:{vmxnet3}/rx=100"),
+        format!("ring:{vmxnet3}/tx=128"),
+        format!("ring:{virtio}/rx=128"),
+        format!("offload:{virtio}/gro=off"),
+    ];
+    let experiment = |settings: &[String]| -> Result<Running> {
+        let mut command = experiment(folder.path(), &settings[0])?;
+        settings[1..].iter().for_each(|setting| {
+            command.args(["--set", setting]);
+        });
+        let mut running = Running::start(&mut command)?;
+        running.wait_for("window 2")?;
+        Ok(running)
+    };
+    let end = |mut running: Running| -> Result<()> {
+        running.wait_for("put back")?;
+        running.end()?;
+        let after = (affinities()?, rings()?, gro()?);
+        ensure!(after == before, "{before:?}, {after:?}");
+        Ok(())
+    };
+    let running = experiment(&irqs)?;
+    let spread = affinities()?;
+    end(running)?;
+    ensure!(spread == ["0", "1", "0-1"], "{spread:?}");
+    let running = experiment(&others)?;
+    let changed = (rings()?, gro()?);
+    end(running)?;
+    ensure!(changed.0 == ["128", "128", "128"] && changed.1 == "off", "{changed:?}");
+    for setting in [format!("ring:{vmxnet3}/rx=4097"), format!("irq:{virtio}/2=0")] {
+        let refused = crate::experiment::experiment(folder.path(), &setting)?.output()?;
+        ensure!(refused.status.code() == Some(1), "{setting}: {}", refused.status);
+    }
+    for nic in [&vmxnet3, &virtio] {
+        tool::run(&format!("ip link set {nic} down"))?;
+    }
+    Ok(())
+}
+
+/// Its driver takes what it calls coalescing only while the NIC is down.
+fn channels() -> Result<()> {
+    let virtio = nic(VIRTIO)?;
+    let folder = tempfile::tempdir()?;
+    let read = || -> Result<[String; 2]> {
+        Ok([shown("-l", &virtio, "Combined")?, shown("-c", &virtio, "tx-frames")?])
+    };
+    let before = read()?;
+    let mut command = experiment(folder.path(), &format!("channels:{virtio}/combined=1"))?;
+    command.args(["--set", &format!("coalesce:{virtio}/tx-frames=0")]);
+    let mut running = Running::start(&mut command)?;
+    running.wait_for("window 2")?;
+    let changed = read()?;
+    running.wait_for("put back")?;
+    let after = read()?;
+    running.end()?;
+    ensure!(changed == ["1", "0"] && before == ["2", "1"], "{before:?}, {changed:?}");
+    ensure!(after == before, "{before:?}, {after:?}");
+
+    // While it is up, the driver refuses: everything is as it was.
+    tool::run(&format!("ip link set {virtio} up"))?;
+    let mut command = experiment(folder.path(), &format!("channels:{virtio}/combined=1"))?;
+    command.args(["--set", &format!("coalesce:{virtio}/tx-frames=0")]);
+    command.args(["--window", "1s", "--settle", "100ms", "--rounds", "1"]);
+    let refused = command.output()?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    let after = read()?;
+    tool::run(&format!("ip link set {virtio} down"))?;
+    ensure!(refused.status.code() == Some(1) && said.contains("coalesce-set"), "{said}");
+    ensure!(after == before && journals(folder.path()).is_empty(), "{after:?}: {said}");
+    Ok(())
+}
