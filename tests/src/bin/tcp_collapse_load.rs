@@ -1,7 +1,7 @@
 //! The load of the case study: single bytes to a TCP receiver that never reads.
 //!
 //! `tcp-collapse-load [SECONDS]`, in a network namespace of its own; or `tcp-collapse-load beside
-//! COMMAND...`: with a steady load, as long as the command takes.
+//! COMMAND...`: as one of a proxy's two receivers, as long as the command takes.
 
 use std::{
     env,
@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use latency_tests::{load, namespace, tool};
+use latency_tests::{load, namespace, proxy, tool};
 
 /// More would fill memory without showing anything new.
 const LONGEST: u64 = 60;
@@ -57,7 +57,7 @@ fn beside(command: &[OsString]) -> Result<ExitCode> {
     let mut child = command.spawn().with_context(|| format!("run {program:?}"))?;
     let over = AtomicBool::new(false);
     let (loaded, status) = thread::scope(|scope| {
-        let loaded = scope.spawn(|| load::beside(&|| over.load(Ordering::Relaxed)));
+        let loaded = scope.spawn(|| proxy::run(&|| over.load(Ordering::Relaxed)));
         let status = child.wait();
         over.store(true, Ordering::Relaxed);
         (loaded.join(), status)
