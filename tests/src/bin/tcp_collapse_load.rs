@@ -9,7 +9,7 @@ use std::{
     fs,
     os::unix::process::CommandExt,
     process::{Command, ExitCode},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicI32, Ordering},
     thread,
     time::Duration,
 };
@@ -38,6 +38,14 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The command that is loaded, and that signals are for: the load ends with it.
+static COMMAND: AtomicI32 = AtomicI32::new(0);
+
+extern "C" fn hand_on(signal: libc::c_int) {
+    // SAFETY: kill touches no memory.
+    unsafe { libc::kill(COMMAND.load(Ordering::Relaxed), signal) };
+}
+
 /// Loads the namespace while a command runs, and passes its status on.
 fn beside(command: &[OsString]) -> Result<ExitCode> {
     ensure!(namespace::is_private()?, "this load runs only in a network namespace of its own");
@@ -55,6 +63,11 @@ fn beside(command: &[OsString]) -> Result<ExitCode> {
         });
     }
     let mut child = command.spawn().with_context(|| format!("run {program:?}"))?;
+    COMMAND.store(child.id().cast_signed(), Ordering::Relaxed);
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler calls nothing but kill, which is allowed there.
+        unsafe { libc::signal(signal, hand_on as *const () as libc::sighandler_t) };
+    }
     let over = AtomicBool::new(false);
     let (loaded, status) = thread::scope(|scope| {
         let loaded = scope.spawn(|| proxy::run(&|| over.load(Ordering::Relaxed)));

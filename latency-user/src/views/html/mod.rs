@@ -18,13 +18,14 @@ use serde::Serialize;
 use super::{
     comparison,
     format::{bytes, duration, short_duration},
-    table,
+    lengths, table,
 };
 use crate::model::{
     collapse::Collapse,
     comparison::{Comparison, Verdict},
     culprits,
     distribution::Distribution,
+    lengths::Lengths,
     series::Series,
     settings::Settings,
     stall::{Stack, Stall},
@@ -67,6 +68,8 @@ struct Page<'a> {
     alarm: bool,
     remarks: Vec<String>,
     compared: Vec<Vec<String>>,
+    /// Heads and rows; empty for a single recording.
+    lengths: Vec<Vec<String>>,
     curves: Vec<Figure>,
     recordings: Vec<Shown>,
     settings: Vec<settings::Shown>,
@@ -130,6 +133,13 @@ pub fn page(
         alarm,
         remarks: compared.map(|one| one.remarks.clone()).unwrap_or_default(),
         compared: compared.map(comparison::rows).unwrap_or_default(),
+        lengths: match recordings {
+            [before, after] => {
+                let of = |one: &Recording<'_>| Lengths::new(one.timed.iter().map(|(s, d)| (s, d)));
+                lengths::rows(&[of(before), of(after)]).to_vec()
+            }
+            _ => Vec::new(),
+        },
         curves: curves::figures(recordings),
         recordings: shown,
         settings: settings::rows(recordings),
