@@ -107,7 +107,8 @@ pub fn sentence(experiment: &Experiment) -> String {
     }
 }
 
-fn setting(setting: Setting) -> &'static str {
+/// What became of the setting.
+pub(super) fn setting(setting: Setting) -> &'static str {
     match setting {
         Setting::Original => "The original value is in place.",
         Setting::Kept => "Stability confirmed by a further window: the new value is in place.",

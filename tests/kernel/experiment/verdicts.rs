@@ -51,7 +51,9 @@ pub(super) fn improves() -> Result<()> {
         ensure!(found["setting"] == "kept" && rmem()? == load::SMALL_RMEM, "{found}");
         ensure!(folder.path().join("out/confirmation.hlog").exists(), "no further window");
         let page = fs::read_to_string(folder.path().join("out/report.html"))?;
-        ensure!(page.contains("tcp_collapse"), "the page does not name the culprit");
+        for word in ["tcp_collapse", load::SMALL_RMEM, "Stability confirmed"] {
+            ensure!(page.contains(word), "the page does not say {word:?}");
+        }
         Ok(())
     })
 }

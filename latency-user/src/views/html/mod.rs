@@ -4,6 +4,7 @@
 //! style sheet in the template, so that they follow the reader's theme and the printer.
 
 mod curves;
+mod experiment;
 mod heat;
 mod settings;
 mod stalls;
@@ -16,7 +17,7 @@ use minijinja::{AutoEscape, Environment, value::Serde};
 use serde::Serialize;
 
 use super::{
-    comparison,
+    comparison, experiment as told,
     format::{bytes, duration, short_duration},
     lengths, table,
 };
@@ -25,6 +26,7 @@ use crate::model::{
     comparison::{Comparison, Verdict},
     culprits,
     distribution::Distribution,
+    experiment::Experiment,
     lengths::Lengths,
     series::Series,
     settings::Settings,
@@ -68,6 +70,7 @@ struct Page<'a> {
     alarm: bool,
     remarks: Vec<String>,
     compared: Vec<Vec<String>>,
+    experiment: Option<experiment::Shown>,
     /// Heads and rows; empty for a single recording.
     lengths: Vec<Vec<String>>,
     curves: Vec<Figure>,
@@ -108,7 +111,8 @@ struct Shown {
     remarks: Vec<String>,
 }
 
-/// Writes the page for one recording, or for two with their comparison.
+/// Writes the page for one recording, or for two with their comparison and, if they are those of
+/// one, their experiment.
 ///
 /// # Errors
 ///
@@ -116,23 +120,27 @@ struct Shown {
 pub fn page(
     recordings: &[Recording<'_>],
     compared: Option<&Comparison>,
+    experiment: Option<&Experiment>,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
     let shown: Vec<Shown> = recordings.iter().map(show).collect();
-    let verdict = match (compared, shown.first()) {
-        (Some(comparison), _) => comparison::sentence(comparison),
-        (None, Some(first)) => first.verdict.clone(),
-        (None, None) => String::new(),
+    let verdict = match (experiment, compared, shown.first()) {
+        (Some(found), ..) => told::sentence(found),
+        (None, Some(comparison), _) => comparison::sentence(comparison),
+        (None, None, Some(first)) => first.verdict.clone(),
+        (None, None, None) => String::new(),
     };
-    let alarm = match compared {
-        Some(comparison) => comparison.verdict == Verdict::Worse,
-        None => recordings.iter().any(|one| !one.summary.stalls.by_stage.is_empty()),
+    let alarm = match (experiment, compared) {
+        (Some(found), _) => self::experiment::is_alarming(found),
+        (None, Some(comparison)) => comparison.verdict == Verdict::Worse,
+        (None, None) => recordings.iter().any(|one| !one.summary.stalls.by_stage.is_empty()),
     };
     let page = Page {
         verdict,
         alarm,
         remarks: compared.map(|one| one.remarks.clone()).unwrap_or_default(),
         compared: compared.map(comparison::rows).unwrap_or_default(),
+        experiment: experiment.map(self::experiment::show),
         lengths: match recordings {
             [before, after] => {
                 let of = |one: &Recording<'_>| Lengths::new(one.timed.iter().map(|(s, d)| (s, d)));
