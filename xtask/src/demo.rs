@@ -30,10 +30,10 @@ const PAGE: &str = "report.html";
 const SETTING: &str = "sysctl:net.ipv4.tcp_rmem=4096 1048576 2097152";
 
 const ABOUT: &str = "\
-the case: TCP receivers that stop reading, with receive buffers of up to 32 MiB
-    (tcp_rmem 4096 5242880 33554432), beside a steady load. Does a maximum of 2 MiB
-    help? About a minute, in a network namespace of its own: no setting of this
-    machine is touched. Ctrl-C ends it.";
+the case: TCP receivers stop reading, with receive buffers of up to 32 MiB
+    (tcp_rmem 4096 5242880 33554432), beside a steady load. Does a maximum of
+    2 MiB help? About a minute, in a network namespace of its own: no setting of
+    this machine is touched. Ctrl-C ends it.";
 
 /// The child that signals are handed on to; 0 while there is none.
 static CHILD: AtomicI32 = AtomicI32::new(0);
