@@ -9,7 +9,6 @@ mod command_line;
 mod cost;
 mod counts;
 mod experiment;
-mod experiment_tunings;
 mod kernels;
 mod queues;
 mod recording;
@@ -39,7 +38,7 @@ fn main() -> ExitCode {
         traps::trials(),
         cost::trials(),
         experiment::trials(),
-        experiment_tunings::trials(),
+        experiment::tunings::trials(),
         triage::trials(),
         kernels::trials(),
     ];

@@ -13,6 +13,7 @@ pub mod injector;
 pub mod javascript;
 pub mod load;
 pub mod namespace;
+pub mod proxy;
 pub mod python;
 pub mod simulated;
 pub mod tool;

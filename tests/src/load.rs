@@ -91,56 +91,7 @@ pub fn tcp_collapse(rmem: &str, longest: Duration, until: impl FnMut() -> bool) 
     Collapse::connect(rmem, Ipv4Addr::LOCALHOST.into())?.send(longest, until)
 }
 
-/// How long a receiver that never reads lives in [`beside`]: connections keep the receive buffers
-/// that they began with.
-const CONNECTION: Duration = Duration::from_secs(2);
-
-/// Datagrams of the steady load, and how often so many are sent.
-const BATCH: u32 = 30;
-const EVERY: Duration = Duration::from_millis(1);
-
-/// The load of the case until `until` says so: receivers that never read, one after the other,
-/// beside a steady load of datagrams, with the receive buffers that the namespace has.
-///
-/// Whatever those are, one acknowledgement of a fresh connection can free thousands of the
-/// sender's segments at once: stalls in `tcp_ack` of up to 2.6 ms (Linux 6.18, 2 CPUs). Who wants
-/// to see the receiver's alone counts from 4 ms on.
-///
-/// # Errors
-///
-/// When the kernel refuses the set-up.
-pub fn beside(until: &(impl Fn() -> bool + Sync)) -> Result<()> {
-    std::thread::scope(|scope| {
-        let steady = scope.spawn(|| steady(until));
-        while !until() {
-            let mut one = Collapse::connect_as_is(Ipv4Addr::LOCALHOST.into())?;
-            one.send(CONNECTION, until)?;
-        }
-        steady.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
-/// Sends datagrams at an even rate, whatever else goes on, and reads them.
-fn steady(until: &impl Fn() -> bool) -> Result<()> {
-    let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    receiver.set_nonblocking(true)?;
-    let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    sender.connect(receiver.local_addr()?)?;
-    let mut buffer = [0; 512];
-    let mut next = Instant::now();
-    while !until() {
-        for _ in 0..BATCH {
-            sender.send(&buffer).context("send a datagram")?;
-            // One may still be on its way.
-            let _ = receiver.recv(&mut buffer);
-        }
-        next += EVERY;
-        std::thread::sleep(next.saturating_duration_since(Instant::now()));
-    }
-    Ok(())
-}
-
-fn congestion_control(socket: &TcpStream, name: &str) -> Result<()> {
+pub(crate) fn congestion_control(socket: &TcpStream, name: &str) -> Result<()> {
     // SAFETY: the name is valid for the call and its length is its own.
     let result = unsafe {
         libc::setsockopt(

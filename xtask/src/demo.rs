@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: the tcp_collapse case in a private network namespace, traced.
+//! `cargo xtask demo`: the tcp_collapse case in a private network namespace, and what mended it:
+//! an experiment.
 //!
 //! Owns the order of its steps and that everything ends with it. The load sets up the namespace
 //! it finds itself in; the namespace has no name and vanishes with its last process.
@@ -20,11 +21,22 @@ use crate::{
 
 /// The program that brings about the collapse.
 pub(crate) const LOAD: &str = "tcp-collapse-load";
-const RECORDING: &str = "demo.hlog";
-const PAGE: &str = "demo.html";
+
+/// Below the workspace's root.
+const FOLDER: &str = "target/demo";
+const PAGE: &str = "report.html";
+
+/// The receive buffers that mended the case. The load begins with those of before.
+const SETTING: &str = "sysctl:net.ipv4.tcp_rmem=4096 1048576 2097152";
+
+const ABOUT: &str = "\
+the case: TCP receivers stop reading, with receive buffers of up to 32 MiB
+    (tcp_rmem 4096 5242880 33554432), beside a steady load. Does a maximum of
+    2 MiB help? About a minute, in a network namespace of its own: no setting of
+    this machine is touched. Ctrl-C ends it.";
 
 /// The child that signals are handed on to; 0 while there is none.
-static TRACER: AtomicI32 = AtomicI32::new(0);
+static CHILD: AtomicI32 = AtomicI32::new(0);
 /// One bit for each signal number that was handed on.
 static HANDED_ON: AtomicU64 = AtomicU64::new(0);
 
@@ -33,39 +45,35 @@ pub(crate) fn main() -> Result<ExitCode> {
     let tracer = workspace::release_binary("latency-user", "latency-user")?;
     let load = workspace::release_binary(TESTS_PACKAGE, LOAD)?;
 
-    process::step("tracing a TCP receiver that never reads, in a network namespace of its own");
+    process::step(ABOUT);
+    let folder = workspace::root().join(FOLDER);
     let mut command = process::as_root("unshare")?;
-    command.args(["--net", "--"]).arg(&tracer);
-    command.args(["trace", "--iface", "lo", "--output", RECORDING, "--"]).arg(load);
-    command.current_dir(workspace::root());
-    let recording = workspace::root().join(RECORDING);
-    // An older one would look like this run's if the tracer never came to write.
-    let _ = fs::remove_file(&recording);
+    command.args(["--net", "--"]).arg(load).arg("beside").arg(&tracer);
+    // Connections of the load live for a second, with the buffers that they began with.
+    command.args(["experiment", "--window", "9s", "--settle", "1500ms", "--rounds", "2"]);
+    command.args(["--set", SETTING]);
+    command.arg("--output").arg(&folder).arg("--state").arg(folder.join("state"));
+    // An older one would look like this run's if the experiment never came to write.
+    let page = folder.join(PAGE);
+    let _ = fs::remove_file(&page);
     let status = wait_in_good_order(&mut command)?;
-
-    if let Ok(about) = fs::metadata(&recording) {
-        let kib = about.len().div_ceil(1024);
-        process::step(&format!("the recording is {} ({kib} KiB)", recording.display()));
-        let page = workspace::root().join(PAGE);
-        let mut report = Command::new(&tracer);
-        report.arg("report").arg(&recording).args(["--format", "html", "--output"]).arg(&page);
-        process::run(&mut report)?;
+    if page.exists() {
         process::step(&format!("the page is {}", page.display()));
     }
     Ok(ExitCode::from(code(status)))
 }
 
-/// Runs the tracer to its own end: Ctrl-C and SIGTERM end the load, and the tracer still prints
-/// its result; if this process is killed, the tracer is told to end.
+/// Runs the experiment to its end: Ctrl-C and SIGTERM have it put back what it changed, and its
+/// load ends with it; so it is if this process is killed.
 fn wait_in_good_order(command: &mut Command) -> Result<ExitStatus> {
     process::die_with_parent(command, libc::SIGTERM);
     let mut signals = vec![libc::SIGTERM, libc::SIGHUP];
     if io::stdin().is_terminal() {
-        // The terminal sends Ctrl-C to the tracer as well, and a second one would abort it.
+        // The terminal sends Ctrl-C to the experiment as well.
         handle(libc::SIGINT, ignore)?;
     } else {
         // Then whoever started us may signal the whole group or this process alone: a group of
-        // its own makes sure that the tracer hears of it once.
+        // its own makes sure that the experiment hears of it once.
         command.process_group(0);
         signals.push(libc::SIGINT);
     }
@@ -74,13 +82,13 @@ fn wait_in_good_order(command: &mut Command) -> Result<ExitStatus> {
     }
     let line = process::line(command);
     let mut child = command.spawn().with_context(|| format!("cannot start `{line}`"))?;
-    TRACER.store(child.id().cast_signed(), Ordering::Relaxed);
+    CHILD.store(child.id().cast_signed(), Ordering::Relaxed);
     let status = child.wait().with_context(|| format!("cannot wait for `{line}`"));
-    TRACER.store(0, Ordering::Relaxed);
+    CHILD.store(0, Ordering::Relaxed);
     status
 }
 
-/// Installs a handler, not `SIG_IGN`: the tracer would inherit the latter.
+/// Installs a handler, not `SIG_IGN`: the experiment would inherit the latter.
 fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> Result<()> {
     // SAFETY: both handlers touch nothing but an atomic and call nothing but kill, which is
     // allowed in a signal handler.
@@ -94,12 +102,12 @@ fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> Result<()
 extern "C" fn ignore(_: libc::c_int) {}
 
 extern "C" fn hand_on(signal: libc::c_int) {
-    let tracer = TRACER.load(Ordering::Relaxed);
+    let child = CHILD.load(Ordering::Relaxed);
     let bit = 1 << signal;
-    // Once each: `timeout` signals its child and then the whole group, and twice means abort.
-    if tracer > 0 && HANDED_ON.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+    // Once each: `timeout` signals its child and then the whole group.
+    if child > 0 && HANDED_ON.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
         // SAFETY: kill touches no memory of ours.
-        unsafe { libc::kill(tracer, signal) };
+        unsafe { libc::kill(child, signal) };
     }
 }
 

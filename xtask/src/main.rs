@@ -38,7 +38,7 @@ enum Command {
     Setup(setup::Args),
     /// Compile the eBPF programs alone
     BuildEbpf,
-    /// Show the tcp_collapse case in a private network namespace, traced
+    /// Show the tcp_collapse case in a private network namespace, and what mends it
     Demo,
     /// Build latency-user and run it as root
     Run(run::Args),

@@ -15,8 +15,8 @@ use super::{Console, output::Output};
 use crate::{
     compare::{Recorded, compare},
     model::{
-        distribution::Distribution, failure::Failure, run::DEFAULT_THRESHOLD_NS, source::Source,
-        timeline::Timeline,
+        distribution::Distribution, experiment::Experiment, failure::Failure,
+        run::DEFAULT_THRESHOLD_NS, source::Source, summary::Summary, timeline::Timeline,
     },
     recording::whole::Whole,
     views::{self, Style},
@@ -53,9 +53,6 @@ pub struct Arguments {
     /// Write here, not to stdout.
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
-    /// What a page says of all its recordings: an experiment says what it changed.
-    #[arg(skip)]
-    pub notes: Vec<String>,
 }
 
 /// How recordings are shown.
@@ -157,17 +154,34 @@ fn html(args: &Arguments, file: Option<File>, mut console: Console) -> Result<u8
         let failure = Failure { status: 2, ..Failure::new("a page shows one or two recordings") };
         return Err(failure.hint("merge them first").into());
     }
+    let mut text = Vec::new();
+    let balanced = page(&args.files, None, &mut text, &mut console.err)?;
+    match file {
+        Some(file) => Output::new(Box::new(file), 0).write(&text)?,
+        None => Output::new(console.out, 0).write(&text)?,
+    }
+    Ok(u8::from(!balanced))
+}
+
+/// Writes the page of one recording, or of two with their comparison and their experiment.
+/// Returns whether their ledgers balance.
+pub(super) fn page(
+    files: &[PathBuf],
+    experiment: Option<&Experiment>,
+    text: &mut Vec<u8>,
+    err: &mut dyn Write,
+) -> Result<bool> {
     let mut timelines = Vec::new();
     let mut recorded = Vec::new();
-    for path in &args.files {
+    for path in files {
         let mut timeline = Timeline::default();
         recorded.push(Recorded::watch(path, |one| timeline.add(one.duration, &one.series))?);
         timelines.push(timeline);
     }
     let mut summaries = Vec::new();
-    for (one, path) in recorded.iter().zip(&args.files) {
+    for (one, path) in recorded.iter().zip(files) {
         for remark in one.remarks() {
-            writeln!(console.err, "warning: {remark}")?;
+            writeln!(err, "warning: {remark}")?;
         }
         let summary = one.whole().summary().ok_or_else(|| {
             Failure::new(format!("{} is another program's log: no page", path.display()))
@@ -177,7 +191,7 @@ fn html(args: &Arguments, file: Option<File>, mut console: Console) -> Result<u8
     }
     let shown: Vec<_> = recorded
         .iter()
-        .zip(&args.files)
+        .zip(files)
         .zip(&timelines)
         .zip(&summaries)
         .map(|(((one, path), timeline), (summary, timed))| views::html::Recording {
@@ -196,13 +210,9 @@ fn html(args: &Arguments, file: Option<File>, mut console: Console) -> Result<u8
         [before, after] => Some(compare(before, after)),
         _ => None,
     };
-    let mut text = Vec::new();
-    views::html::page(&shown, comparison.as_ref(), &args.notes, &mut text)?;
-    match file {
-        Some(file) => Output::new(Box::new(file), 0).write(&text)?,
-        None => Output::new(console.out, 0).write(&text)?,
-    }
-    Ok(u8::from(summaries.iter().any(|(s, _)| !s.ledger.balanced && !s.ledger.stages.is_empty())))
+    views::html::page(&shown, comparison.as_ref(), experiment, text)?;
+    let balances = |summary: &Summary| summary.ledger.balanced || summary.ledger.stages.is_empty();
+    Ok(summaries.iter().all(|(summary, _)| balances(summary)))
 }
 
 fn create(path: &Path) -> Result<File> {

@@ -26,6 +26,7 @@ pub struct Counters {
     drops: u64,
     retransmits: u64,
     bytes: u64,
+    packets: u64,
 }
 
 /// Reads the counters of a namespace: of `ifaces`, or of all interfaces.
@@ -74,6 +75,7 @@ pub fn rates(before: &Counters, after: &Counters, seconds: f64) -> Rates {
         drops: rate(before.drops, after.drops),
         retransmits: rate(before.retransmits, after.retransmits),
         bytes: rate(before.bytes, after.bytes),
+        packets: rate(before.packets, after.packets),
     }
 }
 
@@ -114,6 +116,7 @@ fn devices(text: &str, ifaces: &[String]) -> Result<Counters> {
         let found = values.len();
         ensure!(found >= 12, "/proc/net/dev:{}: expected 12 numbers, found {found}", at + 1);
         sum.bytes += values[0];
+        sum.packets += values[1];
         sum.drops += values[3] + values[11];
     }
     Ok(sum)
@@ -149,7 +152,7 @@ Inter-|   Receive                                                |  Transmit
     #[test]
     fn counters_are_those_of_the_interfaces() {
         let all = devices(DEV, &[]).unwrap();
-        assert_eq!((all.bytes, all.drops), (1100, 77));
+        assert_eq!((all.bytes, all.packets, all.drops), (1100, 22, 77));
         let one = devices(DEV, &["eth0".into()]).unwrap();
         assert_eq!((one.bytes, one.drops), (1000, 70));
         assert!(devices("eth0: 1 x", &[]).is_err() && devices("eth0: 1 2", &[]).is_err());
@@ -159,7 +162,7 @@ Inter-|   Receive                                                |  Transmit
 
     #[test]
     fn harm_and_lost_throughput_are_seen() {
-        let window = |drops, retransmits, bytes| Rates { drops, retransmits, bytes };
+        let window = |drops, retransmits, bytes| Rates { drops, retransmits, bytes, packets: 1e3 };
         let without = [window(3.0, 0.0, 1e6), window(5.0, 0.0, 1.1e6)];
         let worse = |with| -> Vec<bool> {
             judge(&without, &[with]).into_iter().map(|guard| guard.worse).collect()

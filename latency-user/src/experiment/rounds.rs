@@ -176,6 +176,7 @@ impl Windows<'_> {
         }
         let guards = guards::judge(&before.rates, &after.rates);
         let (culprits, without) = (before.totals().culprits(), before.rates.clone());
+        let lengths = [before.lengths(), after.lengths()];
         let (before, after) = (before.finish()?, after.finish()?);
         let comparison = compare(&before, &after)?;
         let conclusion = conclude(comparison.verdict, &guards, aborted.is_some());
@@ -190,6 +191,7 @@ impl Windows<'_> {
             aborted,
             guards,
             windows: std::mem::take(&mut self.done),
+            lengths,
             culprits,
             comparison,
         })

@@ -28,6 +28,7 @@ use crate::{
         experiment::{Rates, WindowSummary},
         interval::Interval,
         ledger::Ledger,
+        lengths::Lengths,
         run::{Run, Sampling, Transport},
         series::Series,
         stall_totals::StallTotals,
@@ -229,6 +230,11 @@ impl Side {
     fn interval(&mut self, interval: &Interval) -> Result<()> {
         self.sums.totals.add(interval);
         self.writer.interval(interval)
+    }
+
+    /// Runs of `net_rx_action` in its windows by their length.
+    pub fn lengths(&self) -> Lengths {
+        Lengths::new(&self.sums.series)
     }
 
     /// What the stalls of its windows add up to.

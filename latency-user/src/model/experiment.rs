@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{comparison::Comparison, culprits::Culprit};
+use super::{comparison::Comparison, culprits::Culprit, lengths::Lengths};
 
 /// What an experiment concludes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -29,6 +29,8 @@ pub struct Rates {
     pub retransmits: f64,
     /// Bytes received.
     pub bytes: f64,
+    /// Packets received: the load, which ought to be the same with the change and without.
+    pub packets: f64,
 }
 
 /// A guard without the change and with it, per second.
@@ -105,6 +107,8 @@ pub struct Experiment {
     pub guards: Vec<Guard>,
     /// The windows in their order.
     pub windows: Vec<WindowSummary>,
+    /// Runs of `net_rx_action` by their length, without the change and with it.
+    pub lengths: [Lengths; 2],
     /// The functions that stalls without the change were spent in, worst first.
     pub culprits: Vec<Culprit>,
     /// Without the change and with it.

@@ -16,6 +16,7 @@ pub mod filter;
 pub mod finding;
 pub mod interval;
 pub mod ledger;
+pub mod lengths;
 pub mod place;
 pub mod run;
 pub mod series;

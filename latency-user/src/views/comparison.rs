@@ -140,7 +140,10 @@ fn change(row: &Row, one: &Exceedance) -> String {
 }
 
 fn load_warning(comparison: &Comparison) -> String {
-    let furthest = comparison.stages.iter().max_by(|a, b| distance(a).total_cmp(&distance(b)));
+    // A stage without a stall on either side is not compared, whatever its load.
+    let stalled = |row: &&Row| row.exceedance.iter().any(|one| one.events != [0, 0]);
+    let furthest = comparison.stages.iter().filter(stalled);
+    let furthest = furthest.max_by(|a, b| distance(a).total_cmp(&distance(b)));
     let load = furthest.map_or_else(String::new, |row| {
         format!(
             " {}: {} a second before, {} after.",

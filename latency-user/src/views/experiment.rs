@@ -5,6 +5,7 @@ use std::{io, time::Duration};
 use super::{
     Style, comparison,
     format::{count, duration},
+    lengths,
     text::{paragraph, printable},
 };
 use crate::model::experiment::{Changed, Conclusion, Experiment, Guard, Setting, WindowSummary};
@@ -63,22 +64,23 @@ pub fn experiment(
         let line = format!("Culprits before: {}.", named.collect::<Vec<_>>().join(", "));
         paragraph(&mut text, &line, 2, style, Style::plain);
     }
-    text.push_str(
-        "\nwindow               calls   stalls      max   drops/s  retrans/s       MB/s\n",
-    );
+    text.push_str("\nwindow             runs stalls     max packets/s    MB/s drops/s retrans/s\n");
     for (at, window) in experiment.windows.iter().enumerate() {
         let kind = if window.changed { "changed" } else { "as it was" };
         text.push_str(&format!(
-            "{:>2} {kind:<10} {:>12} {:>8} {:>8} {:>9.1} {:>10.1} {:>10.2}\n",
+            "{:>2} {kind:<10} {:>9} {:>6} {:>7} {:>9.0} {:>7.2} {:>7.1} {:>9.1}\n",
             at + 1,
             count(window.calls),
             count(window.stalls),
             duration(window.max_ns),
+            window.rates.packets,
+            window.rates.bytes / 1e6,
             window.rates.drops,
             window.rates.retransmits,
-            window.rates.bytes / 1e6,
         ));
     }
+    text.push('\n');
+    lengths::table(&mut text, &experiment.lengths, style);
     text.push('\n');
     for guard in &experiment.guards {
         let paint = if guard.worse { Style::alarm } else { Style::plain };
@@ -119,7 +121,8 @@ pub fn altered(changed: &Changed) -> Option<String> {
     Some(printable(&format!("{knob}: asked for {asked:?}, the driver made it {:?}.", changed.new)))
 }
 
-fn setting(setting: Setting) -> &'static str {
+/// What became of the setting.
+pub(super) fn setting(setting: Setting) -> &'static str {
     match setting {
         Setting::Original => "The original value is in place.",
         Setting::Kept => "Stability confirmed by a further window: the new value is in place.",

@@ -13,6 +13,7 @@ pub mod format;
 pub mod hgrm;
 pub mod html;
 pub mod json;
+mod lengths;
 pub mod progress;
 pub mod table;
 pub mod triage;

@@ -1,7 +1,7 @@
 //! The load of the case study: single bytes to a TCP receiver that never reads.
 //!
 //! `tcp-collapse-load [SECONDS]`, in a network namespace of its own; or `tcp-collapse-load beside
-//! COMMAND...`: with a steady load, as long as the command takes.
+//! COMMAND...`: as one of a proxy's two receivers, as long as the command takes.
 
 use std::{
     env,
@@ -9,13 +9,13 @@ use std::{
     fs,
     os::unix::process::CommandExt,
     process::{Command, ExitCode},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicI32, Ordering},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use latency_tests::{load, namespace, tool};
+use latency_tests::{load, namespace, proxy, tool};
 
 /// More would fill memory without showing anything new.
 const LONGEST: u64 = 60;
@@ -38,6 +38,14 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The command that is loaded, and that signals are for: the load ends with it.
+static COMMAND: AtomicI32 = AtomicI32::new(0);
+
+extern "C" fn hand_on(signal: libc::c_int) {
+    // SAFETY: kill touches no memory.
+    unsafe { libc::kill(COMMAND.load(Ordering::Relaxed), signal) };
+}
+
 /// Loads the namespace while a command runs, and passes its status on.
 fn beside(command: &[OsString]) -> Result<ExitCode> {
     ensure!(namespace::is_private()?, "this load runs only in a network namespace of its own");
@@ -55,9 +63,14 @@ fn beside(command: &[OsString]) -> Result<ExitCode> {
         });
     }
     let mut child = command.spawn().with_context(|| format!("run {program:?}"))?;
+    COMMAND.store(child.id().cast_signed(), Ordering::Relaxed);
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler calls nothing but kill, which is allowed there.
+        unsafe { libc::signal(signal, hand_on as *const () as libc::sighandler_t) };
+    }
     let over = AtomicBool::new(false);
     let (loaded, status) = thread::scope(|scope| {
-        let loaded = scope.spawn(|| load::beside(&|| over.load(Ordering::Relaxed)));
+        let loaded = scope.spawn(|| proxy::run(&|| over.load(Ordering::Relaxed)));
         let status = child.wait();
         over.store(true, Ordering::Relaxed);
         (loaded.join(), status)

@@ -59,6 +59,8 @@ const TOOLS: &[Tool] = &[
     program(Level::Test, "xz", "xz-utils"),
     program(Level::Test, "ethtool", "ethtool"),
     program(Level::Test, "nft", "nftables"),
+    // Experiments are killed in the middle of a write.
+    program(Level::Test, "strace", "strace"),
     program(Level::Test, "iperf3", "iperf3"),
     program(Level::Test, "iostat", "sysstat"),
     // The page of a report is opened in a browser and looked through by axe.

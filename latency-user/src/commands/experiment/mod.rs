@@ -5,7 +5,7 @@ mod undo;
 
 use std::{
     fs,
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::SystemTime,
@@ -17,12 +17,7 @@ pub use self::{
     arguments::{Arguments, WatchArguments},
     undo::{mention, watch},
 };
-use super::{
-    Console,
-    output::Output,
-    report::{self, ReportFormat},
-    values::Format,
-};
+use super::{Console, output::Output, report, values::Format};
 pub use crate::experiment::watchdog::COMMAND as WATCHDOG;
 use crate::{
     experiment::{
@@ -122,25 +117,14 @@ fn show(found: &Experiment, format: Format, console: Console) -> Result<u8> {
     })
 }
 
-/// Writes the page of both sides and returns its path.
+/// Writes the page of the experiment and returns its path.
 fn report(output: &Path, found: &Experiment) -> Result<PathBuf> {
     let page = output.join("report.html");
-    let arguments = report::Arguments {
-        files: vec![output.join("before.hlog"), output.join("after.hlog")],
-        format: ReportFormat::Html,
-        series: Vec::new(),
-        output: Some(page.clone()),
-        notes: found.changed.iter().flat_map(views::experiment::changed).collect(),
-    };
+    let sides = [output.join("before.hlog"), output.join("after.hlog")];
+    let mut text = Vec::new();
     // What it has to say of the files was said by the comparison.
-    let quiet = Console {
-        out: Box::new(std::io::sink()),
-        err: Box::new(std::io::sink()),
-        rows: 0,
-        err_is_terminal: false,
-        colour: false,
-    };
-    report::run(&arguments, quiet)?;
+    report::page(&sides, Some(found), &mut text, &mut io::sink())?;
+    fs::write(&page, text).with_context(|| format!("write {}", page.display()))?;
     Ok(page)
 }
 

@@ -4,6 +4,7 @@
 //! style sheet in the template, so that they follow the reader's theme and the printer.
 
 mod curves;
+mod experiment;
 mod heat;
 mod settings;
 mod stalls;
@@ -16,15 +17,17 @@ use minijinja::{AutoEscape, Environment, value::Serde};
 use serde::Serialize;
 
 use super::{
-    comparison,
+    comparison, experiment as told,
     format::{bytes, duration, short_duration},
-    table,
+    lengths, table,
 };
 use crate::model::{
     collapse::Collapse,
     comparison::{Comparison, Verdict},
     culprits,
     distribution::Distribution,
+    experiment::Experiment,
+    lengths::Lengths,
     series::Series,
     settings::Settings,
     stall::{Stack, Stall},
@@ -67,6 +70,9 @@ struct Page<'a> {
     alarm: bool,
     remarks: Vec<String>,
     compared: Vec<Vec<String>>,
+    experiment: Option<experiment::Shown>,
+    /// Heads and rows; empty for a single recording.
+    lengths: Vec<Vec<String>>,
     curves: Vec<Figure>,
     recordings: Vec<Shown>,
     settings: Vec<settings::Shown>,
@@ -105,8 +111,8 @@ struct Shown {
     remarks: Vec<String>,
 }
 
-/// Writes the page for one recording, or for two with their comparison and what else there is to
-/// note of them.
+/// Writes the page for one recording, or for two with their comparison and, if they are those of
+/// one, their experiment.
 ///
 /// # Errors
 ///
@@ -114,28 +120,34 @@ struct Shown {
 pub fn page(
     recordings: &[Recording<'_>],
     compared: Option<&Comparison>,
-    notes: &[String],
+    experiment: Option<&Experiment>,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
     let shown: Vec<Shown> = recordings.iter().map(show).collect();
-    let verdict = match (compared, shown.first()) {
-        (Some(comparison), _) => comparison::sentence(comparison),
-        (None, Some(first)) => first.verdict.clone(),
-        (None, None) => String::new(),
+    let verdict = match (experiment, compared, shown.first()) {
+        (Some(found), ..) => told::sentence(found),
+        (None, Some(comparison), _) => comparison::sentence(comparison),
+        (None, None, Some(first)) => first.verdict.clone(),
+        (None, None, None) => String::new(),
     };
-    let alarm = match compared {
-        Some(comparison) => comparison.verdict == Verdict::Worse,
-        None => recordings.iter().any(|one| !one.summary.stalls.by_stage.is_empty()),
+    let alarm = match (experiment, compared) {
+        (Some(found), _) => self::experiment::is_alarming(found),
+        (None, Some(comparison)) => comparison.verdict == Verdict::Worse,
+        (None, None) => recordings.iter().any(|one| !one.summary.stalls.by_stage.is_empty()),
     };
     let page = Page {
         verdict,
         alarm,
-        remarks: notes
-            .iter()
-            .chain(compared.iter().flat_map(|one| &one.remarks))
-            .cloned()
-            .collect(),
+        remarks: compared.map(|one| one.remarks.clone()).unwrap_or_default(),
         compared: compared.map(comparison::rows).unwrap_or_default(),
+        experiment: experiment.map(self::experiment::show),
+        lengths: match recordings {
+            [before, after] => {
+                let of = |one: &Recording<'_>| Lengths::new(one.timed.iter().map(|(s, d)| (s, d)));
+                lengths::rows(&[of(before), of(after)]).to_vec()
+            }
+            _ => Vec::new(),
+        },
         curves: curves::figures(recordings),
         recordings: shown,
         settings: settings::rows(recordings),

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use latency_tests::{namespace, tool, veth};
 use libtest_mimic::Trial;
 
+use super::{Running, experiment, journals, kill, result};
 use crate::{
-    experiment::{Running, experiment, journals, kill, result},
     suite::{Where, in_vm, trial},
     tracing::latency_user,
 };
@@ -151,7 +151,7 @@ fn undo_rounded() -> Result<()> {
             let mut command = experiment(folder.path(), "coalesce:t0/rx-frames=100")?;
             let mut running = Running::start(&mut command)?;
             running.wait_for("window 2")?;
-            kill(running.watchdog()?, libc::SIGKILL)?;
+            kill(running.only_child()?, libc::SIGKILL)?;
             running.signal(libc::SIGKILL)?;
             running.child.wait()?;
             ensure!(shown("-c", TAP, "rx-frames")? == "64");
@@ -275,7 +275,7 @@ fn irqs_and_rings() -> Result<()> {
     end(running)?;
     ensure!(changed.0 == ["128", "128", "128"] && changed.1 == "off", "{changed:?}");
     for setting in [format!("ring:{vmxnet3}/rx=4097"), format!("irq:{virtio}/2=0")] {
-        let refused = crate::experiment::experiment(folder.path(), &setting)?.output()?;
+        let refused = super::experiment(folder.path(), &setting)?.output()?;
         ensure!(refused.status.code() == Some(1), "{setting}: {}", refused.status);
     }
     for nic in [&vmxnet3, &virtio] {

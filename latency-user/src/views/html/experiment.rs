@@ -1,0 +1,64 @@
+//! What the page of an experiment says besides its comparison: what was changed, the windows in
+//! their order, and the guards.
+
+use serde::Serialize;
+
+use crate::{
+    model::experiment::{Changed, Conclusion, Experiment},
+    views::{
+        experiment,
+        format::{count, duration},
+    },
+};
+
+/// An experiment as the template takes it.
+#[derive(Serialize)]
+pub(super) struct Shown {
+    /// Knob, value before, value tried.
+    changed: Vec<Vec<String>>,
+    /// What became of the setting.
+    setting: &'static str,
+    windows: Vec<Vec<String>>,
+    guards: Vec<Vec<String>>,
+}
+
+/// Whether the conclusion is no good news.
+pub(super) fn is_alarming(found: &Experiment) -> bool {
+    matches!(found.conclusion, Conclusion::Worse | Conclusion::ImprovedAtACost)
+}
+
+/// The value that was tried, and what was asked for where that is another.
+fn tried(changed: &Changed) -> String {
+    match &changed.asked {
+        None => changed.new.clone(),
+        Some(asked) => format!("asked for {asked}, the driver made it {}", changed.new),
+    }
+}
+
+pub(super) fn show(found: &Experiment) -> Shown {
+    let changed = found.changed.iter();
+    let windows = found.windows.iter().enumerate().map(|(at, window)| {
+        let kind = if window.changed { "changed" } else { "as it was" };
+        vec![
+            format!("{} {kind}", at + 1),
+            count(window.calls),
+            count(window.stalls),
+            duration(window.max_ns),
+            format!("{:.0}", window.rates.packets),
+            format!("{:.2}", window.rates.bytes / 1e6),
+            format!("{:.1}", window.rates.drops),
+            format!("{:.1}", window.rates.retransmits),
+        ]
+    });
+    let guards = found.guards.iter().map(|guard| {
+        let verdict = if guard.worse { "worse" } else { "no worse" };
+        let [before, after] = [guard.before, guard.after].map(|rate| format!("{rate:.1}"));
+        vec![guard.name.to_owned(), before, after, verdict.to_owned()]
+    });
+    Shown {
+        changed: changed.map(|one| vec![one.knob.clone(), one.old.clone(), tried(one)]).collect(),
+        setting: experiment::setting(found.setting),
+        windows: windows.collect(),
+        guards: guards.collect(),
+    }
+}

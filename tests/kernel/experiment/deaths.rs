@@ -1,0 +1,188 @@
+//! Experiments that end before their time: by a signal, a crash in a write, a panic, a loss of
+//! power, or someone else's change.
+
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use latency_tests::{namespace, tool};
+
+use super::{HARMLESS, RMEM, Running, experiment, journals, kill, rmem};
+use crate::tracing::{latency_user, wait_until};
+
+pub(super) fn signals() -> Result<()> {
+    const EVERYWHERE: [&str; 4] = ["window 1", "changed", "window 2", "put back"];
+    let mut deaths = vec![(libc::SIGTERM, "window 2"), (libc::SIGHUP, "window 2")];
+    for signal in [libc::SIGINT, libc::SIGKILL] {
+        deaths.extend(EVERYWHERE.map(|step| (signal, step)));
+    }
+    namespace::run(|| {
+        let before = rmem()?;
+        for (signal, step) in deaths {
+            let folder = tempfile::tempdir()?;
+            let mut running = Running::start(&mut experiment(folder.path(), HARMLESS)?)?;
+            running.wait_for(step)?;
+            if step == "window 2" {
+                ensure!(rmem()? == "4096 131072 4194304", "not changed in {step}: {}", rmem()?);
+            }
+            let watchdog = running.only_child()?;
+            running.signal(signal)?;
+            running.child.wait()?;
+            let place = format!("signal {signal} in {step}");
+            wait_until(&place, || Ok(!Path::new(&format!("/proc/{watchdog}")).exists()))?;
+            ensure!(rmem()? == before, "{place}: {}", rmem()?);
+            ensure!(journals(folder.path()).is_empty(), "{place}: {:?}", journals(folder.path()));
+        }
+        Ok(())
+    })
+}
+
+/// An experiment of which each system call on the setting's file goes by strace: `fault` happens
+/// in them. Its watchdog is not traced.
+fn faulty(folder: &Path, fault: &str) -> Result<Running> {
+    let inner = experiment(folder, HARMLESS)?;
+    let mut command = Command::new("strace");
+    command.args(["-qq", "-o", "/dev/null", "-P", RMEM, "-e", fault, "--"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    Running::start(&mut command)
+}
+
+/// The watchdog puts the setting back, and no journal stays.
+fn is_cleared_up(folder: &Path, place: &str, before: &str) -> Result<()> {
+    wait_until(place, || Ok(rmem()? == before && journals(folder).is_empty()))
+}
+
+/// Killed on the way into the first write and into the one that puts back, and between the first
+/// write and its reading back.
+pub(super) fn in_writes() -> Result<()> {
+    namespace::run(|| {
+        let before = rmem()?;
+        for (at, last) in [(1, "window 1"), (2, "window 2")] {
+            let folder = tempfile::tempdir()?;
+            let mut running =
+                faulty(folder.path(), &format!("inject=write:signal=KILL:when={at}"))?;
+            running.wait_for(last)?;
+            let status = running.child.wait()?;
+            ensure!(status.signal() == Some(libc::SIGKILL), "write {at}: {status}");
+            is_cleared_up(folder.path(), &format!("killed in write {at}"), &before)?;
+        }
+        let folder = tempfile::tempdir()?;
+        let mut running = faulty(folder.path(), "inject=write:delay_exit=9000000:when=1")?;
+        wait_until("the first write", || Ok(rmem()? != before))?;
+        kill(running.only_child()?, libc::SIGKILL)?;
+        running.child.wait()?;
+        is_cleared_up(folder.path(), "killed before the value was read back", &before)
+    })
+}
+
+/// The kernel's refusal of a sleep is a panic in the standard library.
+pub(super) fn panic() -> Result<()> {
+    namespace::run(|| {
+        let before = rmem()?;
+        let folder = tempfile::tempdir()?;
+        let mut running = Running::start(&mut experiment(folder.path(), HARMLESS)?)?;
+        running.wait_for("window 2")?;
+        ensure!(rmem()? != before, "not changed in window 2");
+        let mut tracer = Command::new("strace")
+            .args(["-qq", "-o", "/dev/null", "-p", &running.child.id().to_string()])
+            .args(["-e", "inject=nanosleep,clock_nanosleep:error=EINVAL"])
+            .stdin(Stdio::null())
+            .spawn()?;
+        let ended = running.child.wait();
+        tracer.wait()?;
+        ensure!(ended?.code() == Some(101), "it did not panic");
+        is_cleared_up(folder.path(), "a panic", &before)
+    })
+}
+
+/// One experiment dies while its journal is on its way to the disk; a journal of another is cut
+/// short, as by a loss of power. Neither has changed anything, nor hinders the next one.
+pub(super) fn torn() -> Result<()> {
+    namespace::run(|| {
+        let before = rmem()?;
+        let folder = tempfile::tempdir()?;
+        let inner = experiment(folder.path(), HARMLESS)?;
+        let status = Command::new("strace")
+            .args(["-qq", "-o", "/dev/null", "-e", "inject=fsync:signal=KILL:when=1", "--"])
+            .arg(inner.get_program())
+            .args(inner.get_args())
+            .stderr(Stdio::null())
+            .status()?;
+        ensure!(status.signal() == Some(libc::SIGKILL), "in the journal's write: {status}");
+        let names = journals(folder.path());
+        ensure!(names.iter().all(|name| name.ends_with(".unfinished")), "{names:?}");
+        ensure!(names.len() == 1 && rmem()? == before, "{names:?}, {}", rmem()?);
+
+        let state = folder.path().join("state");
+        let mut running = Running::start(&mut experiment(folder.path(), HARMLESS)?)?;
+        running.wait_for("window 1")?;
+        let is_whole = |name: &String| name.ends_with(".journal");
+        let name = journals(folder.path()).into_iter().find(is_whole).context("no journal")?;
+        let whole = fs::read(state.join(name))?;
+        running.signal(libc::SIGTERM)?;
+        running.child.wait()?;
+        fs::write(state.join("1-1.journal"), &whole[..whole.len() / 2])?;
+        let undone =
+            latency_user()?.args(["experiment", "--undo", "--state"]).arg(&state).output()?;
+        let said = String::from_utf8_lossy(&undone.stdout);
+        ensure!(undone.status.success() && said.contains("torn"), "{said}");
+        ensure!(rmem()? == before && !journals(folder.path()).iter().any(is_whole));
+        Ok(())
+    })
+}
+
+/// Not even the watchdog is left, as after a loss of power. The usual folder is used, so that
+/// another command can tell of it.
+pub(super) fn undo() -> Result<()> {
+    namespace::run(|| {
+        // The machine's own journals are out of reach, and nothing stays among them.
+        tool::run("mount -t tmpfs none /var/lib")?;
+        let before = rmem()?;
+        let folder = tempfile::tempdir()?;
+        let mut command = latency_user()?;
+        command.args(["experiment", "--set", HARMLESS, "--output"]).arg(folder.path());
+        let mut running = Running::start(&mut command)?;
+        running.wait_for("window 2")?;
+        kill(running.only_child()?, libc::SIGKILL)?;
+        running.signal(libc::SIGKILL)?;
+        running.child.wait()?;
+        ensure!(rmem()? != before, "it was put back without anyone left to do it");
+
+        let refused = latency_user()?
+            .args(["experiment", "--set", HARMLESS, "--output"])
+            .arg(folder.path())
+            .output()?;
+        let said = String::from_utf8_lossy(&refused.stderr);
+        ensure!(refused.status.code() == Some(1) && said.contains("--undo"), "{said}");
+        let told = latency_user()?.args(["doctor"]).output()?;
+        let said = String::from_utf8_lossy(&told.stderr);
+        ensure!(said.contains("did not end") && said.contains("--undo"), "{said}");
+
+        let undone = latency_user()?.args(["experiment", "--undo"]).output()?;
+        ensure!(undone.status.success(), "{}", String::from_utf8_lossy(&undone.stderr));
+        ensure!(rmem()? == before, "{}", rmem()?);
+        let again = latency_user()?.args(["experiment", "--undo"]).output()?;
+        ensure!(String::from_utf8_lossy(&again.stdout).contains("nothing to undo"));
+        Ok(())
+    })
+}
+
+pub(super) fn foreign() -> Result<()> {
+    namespace::run(|| {
+        let folder = tempfile::tempdir()?;
+        let mut running = Running::start(&mut experiment(folder.path(), HARMLESS)?)?;
+        running.wait_for("window 2")?;
+        let second = experiment(folder.path(), HARMLESS)?.output()?;
+        ensure!(second.status.code() == Some(1), "a second experiment: {}", second.status);
+        fs::write(RMEM, "4096 100000 200000")?;
+        running.wait_for("which this experiment did not set")?;
+        ensure!(running.child.wait()?.code() == Some(1));
+        ensure!(rmem()? == "4096 100000 200000", "{}", rmem()?);
+        ensure!(journals(folder.path()).is_empty());
+        Ok(())
+    })
+}

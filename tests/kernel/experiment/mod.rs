@@ -1,0 +1,150 @@
+//! Experiments on real settings in private network namespaces: their conclusions, and that the
+//! original value is back however they end.
+
+mod deaths;
+mod settings;
+pub(crate) mod tunings;
+mod verdicts;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::Path,
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::{
+    suite::{Where, trial},
+    tracing::latency_user,
+};
+
+pub(crate) const RMEM: &str = "/proc/sys/net/ipv4/tcp_rmem";
+/// A setting that no traffic here cares for.
+pub(crate) const HARMLESS: &str = "sysctl:net.ipv4.tcp_rmem=4096 131072 4194304";
+
+/// The trials of these files.
+pub(crate) fn trials() -> Vec<Trial> {
+    let host = |name, tools: &[&str], body| trial(name, Where::Host, tools, body);
+    let strace: &[&str] = &["ip", "strace"];
+    [
+        host("experiment::the_case_improves_and_is_kept", &["ip"], verdicts::improves),
+        host("experiment::what_makes_it_worse_is_put_back", &["ip"], verdicts::worsens),
+        host("experiment::the_same_value_makes_no_difference", &["ip"], verdicts::same),
+        host("experiment::a_rule_ends_a_window_early", &["ip"], verdicts::ends_early),
+        host("experiment::a_lost_link_ends_a_window", &["ip", "ethtool"], verdicts::loses_link),
+        host("experiment::signals_put_the_setting_back", &["ip"], deaths::signals),
+        host("experiment::a_death_in_a_write_leaves_nothing", strace, deaths::in_writes),
+        host("experiment::a_panic_puts_the_setting_back", strace, deaths::panic),
+        host("experiment::torn_journals_change_nothing", strace, deaths::torn),
+        host("experiment::undo_puts_back_what_no_watchdog_did", &["ip"], deaths::undo),
+        host("experiment::what_someone_else_set_stays", &["ip"], deaths::foreign),
+        host(
+            "experiment::tunings_as_other_tools_read_them",
+            &["ip", "ethtool", "sysctl"],
+            settings::tunings,
+        ),
+        host("experiment::values_out_of_bounds_are_refused", &["ip"], settings::bounds),
+        host("experiment::other_namespaces_by_process_and_name", &["ip"], settings::elsewhere),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// An experiment with its state and recordings in `folder`.
+pub(crate) fn experiment(folder: &Path, setting: &str) -> Result<Command> {
+    let mut command = latency_user()?;
+    command.args(["experiment", "--format", "json", "--set", setting]);
+    command.arg("--state").arg(folder.join("state")).arg("--output").arg(folder.join("out"));
+    Ok(command)
+}
+
+/// Runs one to its end and returns its status and result.
+pub(crate) fn result(command: &mut Command) -> Result<(ExitStatus, Value)> {
+    let output = command.stdin(Stdio::null()).output().context("run an experiment")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let found = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("{}: {said}", output.status))?;
+    Ok((output.status, found))
+}
+
+pub(crate) fn rmem() -> Result<String> {
+    Ok(fs::read_to_string(RMEM)?.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// An experiment under way that is watched through its progress.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    lines: BufReader<ChildStderr>,
+}
+
+impl Running {
+    /// Starts one with short windows.
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        Self::spawn(command.args(["--window", "1s", "--settle", "200ms", "--rounds", "1"]))
+    }
+
+    /// Starts a command that is one, or runs one.
+    pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let lines = BufReader::new(child.stderr.take().context("its progress")?);
+        Ok(Self { child, lines })
+    }
+
+    /// Waits until it says `word`.
+    pub(crate) fn wait_for(&mut self, word: &str) -> Result<()> {
+        let mut said = String::new();
+        while !said.lines().last().unwrap_or_default().contains(word) {
+            ensure!(self.lines.read_line(&mut said)? > 0, "{word:?} was never said: {said}");
+        }
+        Ok(())
+    }
+
+    /// Waits until it ends with a conclusion, whatever that is on a machine without load.
+    pub(crate) fn end(mut self) -> Result<()> {
+        let mut said = String::new();
+        self.lines.read_to_string(&mut said)?;
+        let status = self.child.wait()?;
+        ensure!(matches!(status.code(), Some(0 | 4)), "{status}: {said}");
+        Ok(())
+    }
+
+    /// Its only child: the watchdog.
+    pub(crate) fn only_child(&self) -> Result<i32> {
+        let path = format!("/proc/{0}/task/{0}/children", self.child.id());
+        let children = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        children.trim().parse().with_context(|| format!("one child, found {children:?}"))
+    }
+
+    /// Sends it `signal`.
+    pub(crate) fn signal(&self, signal: i32) -> Result<()> {
+        kill(self.child.id() as i32, signal)
+    }
+}
+
+/// Sends `signal` to a child, or to a child of one.
+pub(crate) fn kill(process: i32, signal: i32) -> Result<()> {
+    // SAFETY: touches no memory; the process is a child, or a child's, that was not waited for.
+    let sent = unsafe { libc::kill(process, signal) };
+    ensure!(sent == 0, "signal {signal}: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Files of journals.
+pub(crate) fn journals(folder: &Path) -> Vec<String> {
+    let entries = folder.join("state").read_dir().into_iter().flatten().filter_map(Result::ok);
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name != "lock").collect()
+}

@@ -1,0 +1,131 @@
+//! What can be changed: as other tools read it, within its bounds, and in other namespaces.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use latency_tests::{namespace, tool, veth};
+
+use super::{HARMLESS, RMEM, Running, experiment, rmem};
+use crate::tracing::wait_until;
+
+pub(super) fn tunings() -> Result<()> {
+    namespace::run(|| {
+        veth::make(2)?;
+        let folder = tempfile::tempdir()?;
+        let device = format!("/sys/class/net/{}", veth::RECEIVER);
+        let cat = |file: &str| -> Result<String> {
+            Ok(tool::run(&format!("cat {device}/{file}"))?.trim().to_owned())
+        };
+        let files = [
+            ("rps:va/1=0", "queues/rx-1/rps_cpus"),
+            ("xps:va/0=0", "queues/tx-0/xps_cpus"),
+            ("napi_defer_hard_irqs:va=3", "napi_defer_hard_irqs"),
+            ("gro_flush_timeout:va=20000", "gro_flush_timeout"),
+            ("threaded:va=1", "threaded"),
+        ];
+        let read = || files.iter().map(|(_, file)| cat(file)).collect::<Result<Vec<_>>>();
+        let before = read()?;
+        let mut command = experiment(folder.path(), HARMLESS)?;
+        command.args(["--iface", veth::RECEIVER]);
+        files.iter().for_each(|(setting, _)| {
+            command.args(["--set", setting]);
+        });
+        let disk = free_loop_device()?;
+        let scheduler = || tool::run(&format!("cat /sys/block/{disk}/queue/scheduler"));
+        let scheduler_before = scheduler()?;
+        command.args(["--set", &format!("scheduler:{disk}=mq-deadline")]);
+        let mut running = Running::start(&mut command)?;
+        running.wait_for("window 2")?;
+        ensure!(scheduler()?.contains("[mq-deadline]"), "{}", scheduler()?);
+        let numbers = |texts: Vec<String>| -> Result<Vec<u64>> {
+            texts.iter().map(|text| Ok(u64::from_str_radix(&text.replace(',', ""), 16)?)).collect()
+        };
+        // Masks are hexadecimal; the decimal ones are read as what they look like.
+        ensure!(numbers(read()?)? == [1, 1, 3, 0x20000, 1], "{:?}", read()?);
+        let rmem = tool::run("sysctl -n net.ipv4.tcp_rmem")?;
+        ensure!(rmem.split_whitespace().eq(["4096", "131072", "4194304"]), "{rmem}");
+        running.wait_for("put back")?;
+        ensure!(read()? == before, "{:?}, {before:?} before", read()?);
+        ensure!(scheduler()? == scheduler_before, "{}", scheduler()?);
+        running.child.wait()?;
+        Ok(())
+    })
+}
+
+/// A loop device that nobody uses: its scheduler has nothing to schedule.
+fn free_loop_device() -> Result<String> {
+    let disks = Path::new("/sys/block").read_dir()?.filter_map(Result::ok);
+    let mut names = disks.map(|disk| disk.file_name().to_string_lossy().into_owned());
+    let is_free = |name: &String| {
+        let folder = Path::new("/sys/block").join(name);
+        let scheduler = fs::read_to_string(folder.join("queue/scheduler")).unwrap_or_default();
+        name.starts_with("loop")
+            && !folder.join("loop").exists()
+            && scheduler.contains("mq-deadline")
+            && !scheduler.contains("[mq-deadline]")
+    };
+    names.find(is_free).context("no loop device is free")
+}
+
+pub(super) fn bounds() -> Result<()> {
+    namespace::run(|| {
+        veth::make(1)?;
+        let before = rmem()?;
+        for setting in [
+            "sysctl:net.ipv4.tcp_rmem=4096 9 8",
+            "sysctl:net.ipv4.no_such=1",
+            "rps:va/7=0",
+            "rps:va/0=4095",
+            "threaded:va=2",
+            "gro_flush_timeout:none=1",
+            "scheduler:none=none",
+        ] {
+            let folder = tempfile::tempdir()?;
+            let output = experiment(folder.path(), setting)?.output()?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.code() == Some(1), "{setting}: {}: {said}", output.status);
+            ensure!(!folder.path().join("out").exists(), "{setting}: a window began: {said}");
+        }
+        let folder = tempfile::tempdir()?;
+        let dry = experiment(folder.path(), HARMLESS)?.arg("--dry-run").output()?;
+        let said = String::from_utf8_lossy(&dry.stdout);
+        ensure!(
+            dry.status.success() && said.contains("4194304") && said.contains(&before),
+            "{said}"
+        );
+        ensure!(rmem()? == before && !folder.path().join("state").exists());
+        Ok(())
+    })
+}
+
+/// The setting of another namespace, named by a process in it and by `ip netns`: this one's stays.
+pub(super) fn elsewhere() -> Result<()> {
+    namespace::run(|| {
+        // Names are made where the machine does not see them.
+        tool::run("mount -t tmpfs none /run")?;
+        tool::run("ip netns add quiet")?;
+        let mut other =
+            Command::new("ip").args(["netns", "exec", "quiet", "sleep", "30"]).spawn()?;
+        let pid = other.id().to_string();
+        let own = fs::read_link("/proc/thread-self/ns/net")?;
+        let theirs = || fs::read_link(format!("/proc/{pid}/ns/net"));
+        wait_until("a namespace of its own", || Ok(theirs().is_ok_and(|link| link != own)))?;
+        let inside = || tool::run(&format!("ip netns exec quiet cat {RMEM}"));
+        let (before, outside) = (inside()?, rmem()?);
+        for name in [&pid, "quiet"] {
+            let folder = tempfile::tempdir()?;
+            let mut command = experiment(folder.path(), HARMLESS)?;
+            let mut running = Running::start(command.args(["--netns", name]))?;
+            running.wait_for("window 2")?;
+            let changed = inside()?;
+            ensure!(changed.split_whitespace().eq(["4096", "131072", "4194304"]), "{changed}");
+            ensure!(rmem()? == outside, "{name}: {}", rmem()?);
+            running.wait_for("put back")?;
+            running.child.wait()?;
+            ensure!(inside()? == before, "{name}: {}", inside()?);
+        }
+        other.kill()?;
+        other.wait()?;
+        Ok(())
+    })
+}
