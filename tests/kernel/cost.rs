@@ -94,7 +94,13 @@ fn shed() -> Result<()> {
         let mut last = Value::Null;
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
-            scope.spawn(|| while !done.load(Ordering::Relaxed) && load::udp(PACKETS).is_ok() {});
+            scope.spawn(|| {
+                loop {
+                    if done.load(Ordering::Relaxed) || load::udp(PACKETS).is_err() {
+                        return;
+                    }
+                }
+            });
             let read = (|| -> Result<()> {
                 while let Some(object) = tracing.next_line()? {
                     last = object;
