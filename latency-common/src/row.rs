@@ -26,8 +26,8 @@ pub struct HistogramRow {
     pub buckets: [u64; BUCKETS],
 }
 
-/// Buckets in a group: those of an octave.
-pub const GROUP: usize = SUB_BUCKETS;
+/// Buckets in a group: those of half an octave.
+pub const GROUP: usize = SUB_BUCKETS / 2;
 
 /// The group that `bucket` belongs to.
 #[inline(always)]

@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
+use latency_tests::cpu_time;
 use latency_user::{
     host::nic::{Nic, NicDirectory},
     triage,
@@ -67,24 +68,16 @@ impl NicDirectory for Driver {
     }
 }
 
-/// CPU time of this thread so far.
-fn thread_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is valid for the call, and every thread has this clock.
-    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) }, 0);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
 /// CPU time of both samples and the judgement, the best of three.
 fn cost(cpus: usize, queues: usize) -> Duration {
     let root = tempfile::tempdir().unwrap();
     host(root.path(), cpus, queues);
     let run = || {
-        let before = thread_time();
+        let before = cpu_time::of_this_thread();
         let host = triage::sample(root.path(), &mut Driver, Duration::from_millis(1), false);
         let judged = triage::judge(&host, &host.busy_interfaces());
         assert_eq!(judged.ifaces, ["eth0"]);
-        thread_time() - before
+        cpu_time::of_this_thread() - before
     };
     (0..3).map(|_| run()).min().unwrap()
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use latency_common::stage::Stage;
 use latency_tests::{counters, load, namespace, tool, veth};
 use latency_user::{
-    collect::tracer::{Config, Tracer},
+    collect::{config::Config, tracer::Tracer},
     host::softirqs::Softirqs,
     kernel::{
         btf::{self, Btf},

@@ -224,10 +224,9 @@ fn contended() -> Result<()> {
                 one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             })
         })?;
-        wait_until("the queue is polled empty", || {
-            let before = veth::packets_by_queue()?;
-            thread::sleep(Duration::from_millis(100));
-            Ok(veth::packets_by_queue()? == before)
+        wait_until("every packet is polled or dropped", || {
+            let polled = veth::packets_by_queue()?[0] - before[0];
+            Ok(polled + veth::dropped()? == 2 * u64::from(PACKETS))
         })?;
         let packets = veth::packets_by_queue()?[0] - before[0];
         let summary = tracing.summary()?;
@@ -235,6 +234,10 @@ fn contended() -> Result<()> {
         // Not all: what finds the ring full is dropped by the sender.
         ensure!(packets > u64::from(PACKETS), "too little load: {packets}");
         ensure!(number(row, "packets")? == packets, "{packets} packets: {row}");
+        let busy = series(&summary, |one| {
+            one["stage"] == "net_rx" && one["count"].as_u64() > Some(u64::from(PACKETS / 64))
+        });
+        ensure!(busy.len() == 2, "not polled on two CPUs: {busy:?}");
         Ok(())
     })
 }

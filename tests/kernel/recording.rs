@@ -7,7 +7,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use latency_common::{bucket::lowest_value, stage::Stage};
 use latency_tests::{load, namespace, python, tool};
 use latency_user::{
-    collect::tracer::{Config, Tracer},
+    collect::{config::Config, tracer::Tracer},
     model::{
         distribution::Distribution,
         interval::Interval,

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use latency_common::stage::Stage;
 use latency_tests::{load, namespace, tool, veth};
 use latency_user::{
-    collect::tracer::{Config, Tracer},
+    collect::{config::Config, tracer::Tracer},
     model::stall::Stack,
 };
 use libtest_mimic::Trial;

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use latency_common::stage::Stage;
 use latency_tests::{load, namespace, veth};
 use latency_user::{
-    collect::tracer::{Config, Tracer},
+    collect::{config::Config, tracer::Tracer},
     model::{
         run::Transport,
         series::{Owner, Queue},

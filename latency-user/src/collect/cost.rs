@@ -73,9 +73,9 @@ impl CostMeter {
         let length = window.began.elapsed();
         let mut programs = attached.run_times();
         for (name, now) in &mut programs {
-            if let Some(before) = window.programs.get(name) {
-                *now = RunTime { runs: now.runs - before.runs, ns: now.ns - before.ns };
-            }
+            // One that was loaded meanwhile shows what it ran before only from the next time on.
+            let before = window.programs.get(name).copied().unwrap_or(*now);
+            *now = RunTime { runs: now.runs - before.runs, ns: now.ns - before.ns };
         }
         let mut begins = begins(attached);
         for (now, before) in begins.iter_mut().zip(&window.begins) {
@@ -139,9 +139,9 @@ impl Weighed {
         total(&self.programs) as f64 * part / self.length.as_nanos().max(1) as f64
     }
 
-    /// The stage of `stages` that saves most when it is given up. A program that others of them
-    /// need stays, so its time does not count; `softirq` has no program of its own, so its
-    /// part is that of its events.
+    /// The stage of `stages` that saves most when it is given up; `None`: none saves anything. A
+    /// program that others of them need stays, so its time does not count; `softirq` has no
+    /// program of its own, so its part is that of its events.
     pub fn dearest(&self, stages: &[(Stage, Method)]) -> Option<Stage> {
         let saved = |&(stage, method): &(Stage, Method)| -> f64 {
             hooks::hooks(stage, method)
@@ -160,7 +160,7 @@ impl Weighed {
                 .sum()
         };
         let dearest = stages.iter().max_by(|one, other| saved(one).total_cmp(&saved(other)));
-        dearest.map(|(stage, _)| *stage)
+        dearest.filter(|one| saved(one) > 0.0).map(|(stage, _)| *stage)
     }
 
     /// Part of the softirqs that are not NET_RX.
@@ -222,6 +222,8 @@ mod tests {
         assert_eq!(weighed.dearest(&two), Some(Stage::NapiPoll));
         assert_eq!(weighed.dearest(&by_tracepoint([Stage::NetRx])), Some(Stage::NetRx));
         assert_eq!(weighed.dearest(&[]), None);
+        // It did not run, so it costs nothing.
+        assert_eq!(weighed.dearest(&by_tracepoint([Stage::Irq])), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! stories of stalls, and the names of queues and IRQs. Formats nothing.
 
 pub mod books;
+pub mod config;
 pub mod cost;
 pub mod events;
 pub mod holders;

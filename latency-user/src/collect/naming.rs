@@ -1,6 +1,6 @@
 //! From row indices to series: who a row belongs to, by the names that people use.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use anyhow::Result;
 use latency_common::{
@@ -114,15 +114,24 @@ impl Naming {
         irqs
     }
 
-    /// The distributions in `rows` under their names. Rows that share a name are added up.
-    pub fn name(&self, rows: &Rows) -> Vec<(Series, Distribution)> {
+    /// The distributions in `rows` under their names, and the rows whose names are not known yet.
+    /// Rows that share a name are added up.
+    pub fn name(&self, rows: Rows) -> (Vec<(Series, Distribution)>, Rows) {
         let mut named: BTreeMap<Series, Distribution> = BTreeMap::new();
+        let mut unknown = Rows::new();
         for (index, row) in rows {
-            if let Some(series) = self.series(*index) {
-                named.entry(series).or_default().add(row);
+            let Some(series) = self.series(index) else {
+                unknown.insert(index, row);
+                continue;
+            };
+            match named.entry(series) {
+                Entry::Vacant(place) => {
+                    place.insert(row);
+                }
+                Entry::Occupied(mut place) => place.get_mut().add(&row),
             }
         }
-        named.into_iter().collect()
+        (named.into_iter().collect(), unknown)
     }
 
     /// Packets that a poll of the row at `index` may process, as far as it is known.

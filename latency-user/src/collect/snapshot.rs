@@ -1,7 +1,7 @@
 //! Snapshots: all rows, read once, cumulative; and what came between two of them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     mem::offset_of,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -10,8 +10,15 @@ use latency_common::row::{GROUP, HistogramRow};
 
 use crate::{kernel::mapped::Mapped, model::distribution::Distribution};
 
-/// Distributions by row index, since tracing began. Rows without events are absent.
+/// Distributions by row index. Rows without events are absent.
 pub type Rows = BTreeMap<u32, Distribution>;
+
+/// What rows have counted: in all, and since it was taken last.
+#[derive(Default)]
+pub struct Counted {
+    total: Rows,
+    fresh: Rows,
+}
 
 /// Positions of fields of [`HistogramRow`] in words.
 const SUM: usize = offset_of!(HistogramRow, sum_ns) / 8;
@@ -21,30 +28,67 @@ const WORK: usize = offset_of!(HistogramRow, work) / 8;
 const GROUPS: usize = offset_of!(HistogramRow, groups) / 8;
 const BUCKETS: usize = offset_of!(HistogramRow, buckets) / 8;
 
-/// Brings `rows` up to what the kernel side has counted.
-///
-/// A row whose sum did not change is not read again. A row that recorded nothing but durations
-/// of 0 ns would be missed that way, so the last reading of a run asks for `all`.
-pub fn read_rows(mapped: &Mapped<HistogramRow>, rows: &mut Rows, all: bool) {
-    for index in 0..mapped.len() {
-        let words = mapped.words(index);
-        let sum = words[SUM].load(Ordering::Relaxed);
-        let known = rows.get(&(index as u32)).map_or(0, |row| row.sum_ns);
-        if sum == known && !all {
-            continue;
+impl Counted {
+    /// Takes over what the kernel side has counted.
+    ///
+    /// A row whose sum did not change is not read again. A row that recorded nothing but durations
+    /// of 0 ns would be missed that way, so the last reading of a run asks for `all`.
+    pub fn read(&mut self, mapped: &Mapped<HistogramRow>, all: bool) {
+        for index in 0..mapped.len() {
+            let words = mapped.words(index);
+            let sum = words[SUM].load(Ordering::Relaxed);
+            let known = self.total.get(&(index as u32));
+            if sum == known.map_or(0, |row| row.sum_ns) && !all {
+                continue;
+            }
+            let now = read_row(words, known.map_or(0, |row| row.buckets.len()));
+            self.put(index as u32, now);
         }
-        let now = read_row(words);
-        if !now.buckets.is_empty() {
-            rows.insert(index as u32, now);
+    }
+
+    /// Takes over what the row at `index` has counted in all.
+    pub fn put(&mut self, index: u32, now: Distribution) {
+        if now.buckets.is_empty() {
+            return;
+        }
+        let total = self.total.entry(index).or_default();
+        let since = now.since(total);
+        *total = now;
+        if since.buckets.is_empty() {
+            return;
+        }
+        match self.fresh.entry(index) {
+            Entry::Vacant(place) => {
+                place.insert(since);
+            }
+            Entry::Occupied(mut place) => place.get_mut().add(&since),
+        }
+    }
+
+    /// Everything since tracing began.
+    pub fn total(&self) -> &Rows {
+        &self.total
+    }
+
+    /// What came since the last call.
+    pub fn take_fresh(&mut self) -> Rows {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// Keeps what was taken and could not be used for the next time.
+    pub fn put_back(&mut self, rows: Rows) {
+        for (index, row) in rows {
+            self.fresh.entry(index).or_default().add(&row);
         }
     }
 }
 
-/// What is in a row now.
-fn read_row(words: &[AtomicU64]) -> Distribution {
+/// What is in a row now; `used` buckets were in use before.
+fn read_row(words: &[AtomicU64], used: usize) -> Distribution {
     let word = |at: usize| words[at].load(Ordering::Relaxed);
     let mut groups = word(GROUPS);
-    let mut buckets = Vec::new();
+    // A few more, lest the list moves while it grows.
+    let mut buckets = Vec::with_capacity(used + used / 8);
     while groups != 0 {
         let first = groups.trailing_zeros() as usize * GROUP;
         groups &= groups - 1;
@@ -62,16 +106,6 @@ fn read_row(words: &[AtomicU64]) -> Distribution {
         over_threshold: word(OVER_THRESHOLD),
         work: word(WORK),
     }
-}
-
-/// What `later` has that `earlier` had not.
-pub fn difference(later: &Rows, earlier: &Rows) -> Rows {
-    let nothing = Distribution::default();
-    later
-        .iter()
-        .map(|(index, now)| (*index, now.since(earlier.get(index).unwrap_or(&nothing))))
-        .filter(|(_, since)| !since.buckets.is_empty())
-        .collect()
 }
 
 #[cfg(test)]
@@ -94,10 +128,29 @@ mod tests {
             words[GROUPS].fetch_or(1 << group_of(bucket), Ordering::Relaxed);
         }
         words[WORK].store(7, Ordering::Relaxed);
-        let row = read_row(&words);
+        let row = read_row(&words, 0);
         let read: Vec<u64> =
             row.buckets.iter().map(|(at, _)| lowest_value(usize::from(*at))).collect();
         assert_eq!(read, values.map(|value| lowest_value(index_of(value))));
         assert_eq!((row.count(), row.work), (15, 7));
+    }
+
+    #[test]
+    fn what_is_fresh_is_told_once() {
+        let of = |values: &[u64]| {
+            let mut distribution = Distribution::default();
+            values.iter().for_each(|value| distribution.record(*value, 1000, 0));
+            distribution
+        };
+        let mut counted = Counted::default();
+        counted.put(3, of(&[5]));
+        counted.put(3, of(&[5, 7, 7]));
+        counted.put(4, Distribution::default());
+        assert_eq!(counted.take_fresh(), Rows::from([(3, of(&[5, 7, 7]))]));
+        counted.put(3, of(&[5, 7, 7]));
+        assert!(counted.take_fresh().is_empty());
+        counted.put(3, of(&[5, 7, 7, 9]));
+        assert_eq!(counted.take_fresh(), Rows::from([(3, of(&[9]))]));
+        assert_eq!(counted.total(), &Rows::from([(3, of(&[5, 7, 7, 9]))]));
     }
 }

@@ -14,11 +14,12 @@ use latency_common::{
 
 use super::{
     books::{self, Received},
+    config::Config,
     cost::{self, CostMeter, Weighed},
     events::EventCounts,
     naming::Naming,
     slots,
-    snapshot::{self, Rows},
+    snapshot::Counted,
     stalls::{Context, Learned, StallCollector},
 };
 use crate::{
@@ -28,14 +29,14 @@ use crate::{
         hooks::{self, Turn},
         kallsyms,
         loader::{self, Settings},
-        plan::{self, Choice, Failures, KernelFacts},
+        plan::{self, Failures, KernelFacts},
     },
     model::{
         cost::KernelCost,
         distribution::Distribution,
         filter::Filter,
         ledger::{Ledger, ProgramBooks},
-        run::{DEFAULT_THRESHOLD_NS, Method, ProbeUse, Transport},
+        run::{Method, ProbeUse, Transport},
         series::Series,
         stall::Stack,
     },
@@ -50,82 +51,9 @@ const DRAIN: Duration = Duration::from_millis(100);
 /// Events read from the ring buffer before others get their turn.
 const EVENT_BATCH: usize = 65_536;
 
-/// A tick in a millisecond, the default threshold: nearly every stall has a sample. A prime number
-/// does not keep step with the kernel's own timers.
-pub const DEFAULT_SAMPLE_HZ: u64 = 997;
-
-/// More stalls in a second are no single stalls any more.
-pub const DEFAULT_RECORDS_PER_SECOND: u64 = 1000;
-
-/// Slow calls of `tcp_collapse`: below a stall, because several of them may make one.
-pub const DEFAULT_COLLAPSE_THRESHOLD_NS: u64 = 500_000;
-
-/// Events that the ring buffer has room for.
-pub const DEFAULT_RING_EVENTS: u32 = 1 << 18;
-
-/// The stages that are timed unless others are asked for: all but the optional one.
-pub fn default_stages() -> Vec<Stage> {
-    Stage::ALL.into_iter().filter(|stage| *stage != Stage::Softirq).collect()
-}
-
 /// Room in the ring buffer of reports for each CPU, and the least that it has, bytes.
 const RECORD_BYTES_PER_CPU: u32 = 128 << 10;
 const LEAST_RECORD_BYTES: u32 = 1 << 20;
-
-/// What to trace and how.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Stages to time.
-    pub stages: Vec<Stage>,
-    /// Whether they were asked for by name, so that one that cannot be timed is an error.
-    pub by_name: bool,
-    /// Which methods to use.
-    pub choice: Choice,
-    /// Durations at or above it are stalls, ns.
-    pub threshold_ns: u64,
-    /// How events travel.
-    pub transport: Transport,
-    /// Events that the ring buffer has room for.
-    pub ring_events: u32,
-    /// Slots for queues and IRQs; `None`: as many as the machine can be seen to need.
-    pub slots: Option<u32>,
-    /// Whether the kernel side's own warnings are wanted.
-    pub log: bool,
-    /// Ticks of the clock that takes stacks of stalls, in one second on each CPU; 0: none.
-    pub sample_hz: u64,
-    /// Calls of `tcp_collapse` at or above it are reported with their socket, ns.
-    pub collapse_threshold_ns: u64,
-    /// Stalls and slow collapses that a CPU may report in one second; the rest is counted.
-    pub records_per_second: u64,
-    /// Size of the ring buffer of those reports, bytes; `None`: as the number of CPUs asks for.
-    pub record_bytes: Option<u32>,
-}
-
-impl Config {
-    /// All stages but the optional one, by the best methods, with the command line's defaults.
-    pub fn new() -> Self {
-        Self {
-            stages: default_stages(),
-            by_name: false,
-            choice: Choice::Auto,
-            threshold_ns: DEFAULT_THRESHOLD_NS,
-            transport: Transport::Maps,
-            ring_events: DEFAULT_RING_EVENTS,
-            slots: None,
-            log: false,
-            sample_hz: DEFAULT_SAMPLE_HZ,
-            collapse_threshold_ns: DEFAULT_COLLAPSE_THRESHOLD_NS,
-            records_per_second: DEFAULT_RECORDS_PER_SECOND,
-            record_bytes: None,
-        }
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 /// A kernel being traced.
 pub struct Tracer {
@@ -143,8 +71,7 @@ pub struct Tracer {
     meter: CostMeter,
     shed: Vec<Stage>,
     programs: usize,
-    rows: Rows,
-    reported: Rows,
+    rows: Counted,
 }
 
 impl Tracer {
@@ -197,8 +124,7 @@ impl Tracer {
             misses: Vec::new(),
             meter: CostMeter::default(),
             shed: Vec::new(),
-            rows: Rows::new(),
-            reported: Rows::new(),
+            rows: Counted::default(),
         })
     }
 
@@ -253,12 +179,8 @@ impl Tracer {
     ///
     /// When the programs refuse to be told.
     pub fn shed(&mut self, weighed: &Weighed, reason: &str) -> Result<Option<Stage>> {
-        let mut stages: Vec<(Stage, Method)> = self
-            .uses
-            .iter()
-            .filter(|one| !self.shed.contains(&one.stage))
-            .filter_map(|one| one.method.map(|method| (one.stage, method)))
-            .collect();
+        let mut stages: Vec<(Stage, Method)> =
+            self.timed().filter_map(|one| Some((one.stage, one.method?))).collect();
         let Some(stage) = weighed.dearest(&stages) else { return Ok(None) };
         stages.retain(|(other, _)| *other != stage);
         let needed = |name: &str| stages.iter().any(|&(of, by)| cost::needs(of, by, name));
@@ -276,7 +198,12 @@ impl Tracer {
 
     /// Whether a stage is still timed.
     pub fn times_something(&self) -> bool {
-        self.uses.iter().any(|one| one.method.is_some() && !self.shed.contains(&one.stage))
+        self.timed().next().is_some()
+    }
+
+    /// The stages that are timed still.
+    fn timed(&self) -> impl Iterator<Item = &ProbeUse> {
+        self.uses.iter().filter(|one| one.method.is_some() && !self.shed.contains(&one.stage))
     }
 
     /// Why the sampler does not run, although it was wanted.
@@ -326,8 +253,7 @@ impl Tracer {
     /// them, the stacks of the others.
     pub fn learned_of(&mut self, filter: &Filter) -> (Learned, Vec<Stack>) {
         self.drain_records();
-        let stages: Vec<Stage> =
-            self.uses.iter().filter(|one| one.method.is_some()).map(|one| one.stage).collect();
+        let stages: Vec<Stage> = self.timed().map(|one| one.stage).collect();
         self.stalls.take(&Context { naming: &self.naming, stages: &stages }, filter)
     }
 
@@ -339,18 +265,14 @@ impl Tracer {
     pub fn interval(&mut self) -> Result<Vec<(Series, Distribution)>> {
         self.read(false);
         self.refresh_names()?;
-        let since = snapshot::difference(&self.rows, &self.reported);
-        for index in since.keys() {
-            if let Some(now) = self.rows.get(index) {
-                self.reported.insert(*index, now.clone());
-            }
-        }
-        Ok(self.naming.name(&since))
+        let (named, unknown) = self.naming.name(self.rows.take_fresh());
+        self.rows.put_back(unknown);
+        Ok(named)
     }
 
     /// Everything since tracing began, by series.
     pub fn total(&self) -> Vec<(Series, Distribution)> {
-        self.naming.name(&self.rows)
+        self.naming.name(self.rows.total().clone()).0
     }
 
     /// Detaches all programs so that what is under way still finds its end, reads what is left,
@@ -373,7 +295,7 @@ impl Tracer {
             &self.attached,
             &self.layout,
             self.transport,
-            &self.rows,
+            self.rows.total(),
             &Received { events: &self.events, stalls: &self.stalls },
             std::mem::take(&mut self.misses),
         )
@@ -387,9 +309,8 @@ impl Tracer {
             self.drain_events();
             self.drain_records();
             let open: u64 = self
-                .uses
-                .iter()
-                .filter(|one| of(one.stage) && !self.shed.contains(&one.stage))
+                .timed()
+                .filter(|one| of(one.stage))
                 .filter_map(|one| one.method.map(|method| (one.stage, method)))
                 .map(|(stage, method)| books::open(stage, method, &self.attached))
                 .sum();
@@ -402,12 +323,12 @@ impl Tracer {
 
     fn read(&mut self, all: bool) {
         if self.transport.counts_in_rows() {
-            snapshot::read_rows(&self.attached.rows, &mut self.rows, all);
+            self.rows.read(&self.attached.rows, all);
         } else {
             while self.drain_events() {}
             for index in self.events.rows() {
                 if let Some(row) = self.events.distribution(index) {
-                    self.rows.insert(index, row);
+                    self.rows.put(index, row);
                 }
             }
         }

@@ -7,7 +7,7 @@ use clap_complete::CompletionCandidate;
 use latency_common::{bucket::MAX_VALUE, stage::Stage};
 
 use crate::{
-    collect::tracer::DEFAULT_COLLAPSE_THRESHOLD_NS,
+    collect::config::DEFAULT_COLLAPSE_THRESHOLD_NS,
     host::interfaces,
     kernel::plan::Choice,
     model::run::{DEFAULT_THRESHOLD_NS, Transport},

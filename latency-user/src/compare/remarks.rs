@@ -28,6 +28,9 @@ pub(super) fn remarks(before: &Recorded, after: &Recorded) -> Vec<String> {
             ));
         }
         methods(a, b, &mut remarks);
+        for (side, recorded) in [("before", before), ("after", after)] {
+            remarks.extend(given_up(side, recorded));
+        }
         if let (Some(a), Some(b)) = (&before.whole.settings, &after.whole.settings) {
             remarks.extend(settings(a, b));
         }
@@ -66,6 +69,15 @@ fn settings(before: &Settings, after: &Settings) -> Option<String> {
         named.push(format!("and {} more", differences.len() - NAMED));
     }
     (!named.is_empty()).then(|| format!("different settings: {}", named.join("; ")))
+}
+
+/// Stages that were given up in a recording, whose rates lack what came later.
+fn given_up(side: &str, recorded: &Recorded) -> Option<String> {
+    let shed = &recorded.whole.end.as_ref()?.self_cost.kernel.shed;
+    let stages: Vec<String> =
+        shed.iter().map(|one| format!("{} after {:.1} s", one.stage.name(), one.after_s)).collect();
+    (!stages.is_empty())
+        .then(|| format!("the recording {side} gave up {} (--max-overhead)", stages.join(", ")))
 }
 
 fn methods(before: &Run, after: &Run, remarks: &mut Vec<String>) {

@@ -198,8 +198,10 @@ impl Journal {
             return None;
         }
         let mut text = String::new();
-        let entry = file.read_to_string(&mut text).ok().and_then(|_| Entry::read(&text));
-        let is_torn = entry.is_none() && !text.contains('\n');
+        let is_read = file.read_to_string(&mut text).is_ok();
+        let entry = is_read.then(|| Entry::read(&text)).flatten();
+        // What cannot be read may be whole.
+        let is_torn = is_read && entry.is_none() && !text.contains('\n');
         Some(Self { file, path, entry, is_torn })
     }
 

@@ -98,7 +98,12 @@ pub fn watch(
         return Ok(Vec::new());
     }
     let Some(journal) = Folder::new(folder).take(name) else { return Ok(Vec::new()) };
-    let complaints = journal.entry.as_ref().map(|entry| entry.restore()).unwrap_or_default();
+    let complaints = match &journal.entry {
+        Some(entry) => entry.restore(),
+        None if journal.is_torn => Vec::new(),
+        // Of another version, or unreadable: it stays for `--undo`, which tells of it.
+        None => return Ok(Vec::new()),
+    };
     if complaints.is_empty() {
         journal.done()?;
     }

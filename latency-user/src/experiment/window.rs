@@ -17,8 +17,9 @@ use super::{
 };
 use crate::{
     collect::{
+        config::{Config, DEFAULT_SAMPLE_HZ},
         stalls::Learned,
-        tracer::{Config, DEFAULT_SAMPLE_HZ, Tracer},
+        tracer::Tracer,
     },
     host::{kernel, tcp_pressure, usage},
     kernel::sampler,

@@ -63,7 +63,7 @@ pub fn grown(now: &ByNamespace, earlier: &ByNamespace) -> Vec<TcpPressure> {
 
 /// So many times as long as a look took passes before the next one: with many processes it is not
 /// cheap.
-const REST: u32 = 100;
+const REST: u32 = 1000;
 
 /// Sums up what the counters of each namespace grew by, those of namespaces that end meanwhile
 /// too, as far as they were seen: what happens in one after the last look at it is lost with it,

@@ -103,8 +103,8 @@ impl Attached {
 
     /// Runs and time of each program since it was loaded, as far as statistics were on.
     pub fn run_times(&self) -> BTreeMap<&'static str, RunTime> {
-        let packet_probe = self.watches_rx_queues().then_some(hooks::RX_QUEUE_PROGRAM);
-        let names = self.programs.iter().copied().chain(packet_probe);
+        // The packet probe is there for a while only; it stays loaded.
+        let names = self.programs.iter().copied().chain([hooks::RX_QUEUE_PROGRAM]);
         names
             .filter_map(|name| {
                 let info = self.ebpf.program(name)?.info().ok()?;

@@ -135,6 +135,10 @@ pub const fn caveat(stage: Stage, method: Method) -> Option<&'static str> {
             "approximate: from the end of the poll before it (or the softirq's entry) to its own \
              end; polls outside NET_RX (threaded NAPI, busy polling) cannot be timed",
         ),
+        (Stage::NetRx, Method::Tracepoint) => Some(
+            "where napi_poll is timed too, a run ends with its last poll, by the same reading of \
+             the clock; only what comes behind it for longer than a timer tick is added",
+        ),
         // `napi_busy_loop` calls the driver's poll function itself.
         (Stage::NapiPoll, Method::Fentry | Method::Kprobe) => Some(
             "busy polls of processes (SO_BUSY_POLL, epoll) do not go through __napi_poll: they \

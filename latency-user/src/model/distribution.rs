@@ -38,7 +38,7 @@ impl Distribution {
     /// but never above the maximum of the whole.
     pub fn since(&self, earlier: &Self) -> Self {
         let mut before = earlier.buckets.iter().peekable();
-        let mut buckets = Vec::new();
+        let mut buckets = Vec::with_capacity(self.buckets.len());
         for &(index, count) in &self.buckets {
             while before.peek().is_some_and(|(i, _)| *i < index) {
                 before.next();

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    collect::tracer::{Config, Tracer},
+    collect::{config::Config, tracer::Tracer},
     kernel::{instance::Instance, privileges},
     model::{
         culprits::culprits,

@@ -33,8 +33,8 @@ pub(super) fn improves() -> Result<()> {
         ensure!(status.success() && found["conclusion"] == "improved", "{status}: {found}");
         ensure!(found["comparison"]["weak"] == false, "the loads differ: {found}");
         ensure!(found["culprits"][0]["function"] == "tcp_collapse", "{}", found["culprits"]);
-        let longest = |at: usize| found["windows"][at]["max_ns"].as_u64().unwrap_or(0);
-        ensure!([0, 2, 4].iter().all(|at| longest(*at) > longest(1)), "{}", found["windows"]);
+        let stalls = |at: usize| found["windows"][at]["stalls"].as_u64().unwrap_or(0);
+        ensure!([0, 2, 4].iter().all(|at| stalls(*at) > stalls(1)), "{}", found["windows"]);
         ensure!(found["setting"] == "kept" && rmem()? == load::SMALL_RMEM, "{found}");
         ensure!(folder.path().join("out/confirmation.hlog").exists(), "no further window");
         let page = fs::read_to_string(folder.path().join("out/report.html"))?;
@@ -59,8 +59,13 @@ pub(super) fn worsens() -> Result<()> {
     })
 }
 
-/// Beside a load that stalls all the time.
+/// Beside a load that stalls all the time. Of comparisons of the same, one in twenty may come out
+/// as a difference: that is what 95 % means, so a second one decides.
 pub(super) fn same() -> Result<()> {
+    same_once().or_else(|first| same_once().context(format!("twice; first {first:#}")))
+}
+
+fn same_once() -> Result<()> {
     namespace::run(|| {
         let folder = tempfile::tempdir()?;
         let mut command = beside(folder.path(), load::LARGE_RMEM, load::LARGE_RMEM)?;

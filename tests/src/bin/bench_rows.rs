@@ -18,10 +18,7 @@ use latency_tests::{
     simulated::{self, Rows, THRESHOLD_NS},
 };
 use latency_user::{
-    collect::{
-        naming::Naming,
-        snapshot::{self, Rows as Snapshot},
-    },
+    collect::{naming::Naming, snapshot::Counted},
     model::interval::Interval,
     recording::writer::Writer,
     views::{self, Style},
@@ -45,22 +42,17 @@ fn main() -> Result<()> {
     let mut naming = Naming::new(rows.layout)?;
     naming.refresh(&rows.slots, rows.slots.len())?;
 
-    let (mut known, mut reported) = (Snapshot::new(), Snapshot::new());
+    let mut counted = Counted::default();
     let (mut to_interval, mut to_table, mut to_recording) = (Vec::new(), Vec::new(), Vec::new());
     // The first reads everything anew, as no later one does.
     for snapshot in 0..=number(snapshots)? {
         rows.advance();
         thread::sleep(pause);
         let began = cpu_time::of_this_thread();
-        snapshot::read_rows(&rows.mapped, &mut known, false);
-        let since = snapshot::difference(&known, &reported);
-        for index in since.keys() {
-            if let Some(now) = known.get(index) {
-                reported.insert(*index, now.clone());
-            }
-        }
-        let series = naming.name(&since);
-        ensure!(since.len() == rows.active(), "{} of {} rows", since.len(), rows.active());
+        counted.read(&rows.mapped, false);
+        let fresh = counted.take_fresh();
+        ensure!(fresh.len() == rows.active(), "{} of {} rows", fresh.len(), rows.active());
+        let (series, _) = naming.name(fresh);
         let interval = Interval {
             began_at: SystemTime::now(),
             duration: Duration::from_secs(1),

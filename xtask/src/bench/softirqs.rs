@@ -4,17 +4,29 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-/// NET_RX softirqs of all CPUs since boot. The kernel counts in 32 bits a CPU; a run in which
-/// they wrap is a run of hours.
-pub(crate) fn net_rx() -> Result<u64> {
+/// NET_RX softirqs of each CPU since boot, in 32 bits that wrap.
+#[derive(Clone)]
+pub(crate) struct NetRx(Vec<u32>);
+
+/// Reads what the kernel has counted so far.
+pub(crate) fn net_rx() -> Result<NetRx> {
     let path = "/proc/softirqs";
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-    sum(&text).with_context(|| format!("{path} has no NET_RX"))
+    by_cpu(&text).with_context(|| format!("{path} has no NET_RX"))
 }
 
-fn sum(text: &str) -> Option<u64> {
+impl NetRx {
+    /// Softirqs from `earlier` to here, on all CPUs.
+    pub(crate) fn since(&self, earlier: &Self) -> u64 {
+        let pairs = self.0.iter().zip(&earlier.0);
+        pairs.map(|(now, before)| u64::from(now.wrapping_sub(*before))).sum()
+    }
+}
+
+fn by_cpu(text: &str) -> Option<NetRx> {
     let line = text.lines().find_map(|line| line.trim().strip_prefix("NET_RX:"))?;
-    line.split_whitespace().map(|count| count.parse::<u64>().ok()).sum()
+    let counts = line.split_whitespace().map(|count| count.parse().ok());
+    counts.collect::<Option<_>>().map(NetRx)
 }
 
 #[cfg(test)]
@@ -24,7 +36,11 @@ mod tests {
     #[test]
     fn all_cpus_count() {
         let text = "          CPU0       CPU1\n  NET_TX:   5  6\n  NET_RX:     17         25\n";
-        assert_eq!(sum(text), Some(42));
-        assert_eq!(sum("HI: 1 2"), None);
+        let later = "NET_RX: 20 4294967295\n";
+        let [first, second] = [text, later].map(|text| by_cpu(text).unwrap());
+        assert_eq!(second.since(&first), 3 + u64::from(u32::MAX - 25));
+        // From 2^32 - 1 on to 25 it has wrapped.
+        assert_eq!(first.since(&second), u64::from(17u32.wrapping_sub(20)) + 26);
+        assert!(by_cpu("HI: 1 2").is_none());
     }
 }

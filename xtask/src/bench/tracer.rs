@@ -31,8 +31,8 @@ pub(crate) struct Tracer {
     line: String,
     stdout: Option<JoinHandle<String>>,
     stderr: Option<JoinHandle<String>>,
-    outside: u64,
-    inside: u64,
+    outside: softirqs::NetRx,
+    inside: softirqs::NetRx,
 }
 
 /// What a tracer said, and how many NET_RX softirqs the kernel counted meanwhile.
@@ -63,7 +63,7 @@ impl Tracer {
         let mut child = command.spawn().with_context(|| format!("cannot start `{line}`"))?;
         let stdout = child.stdout.take().map(collect);
         let stderr = child.stderr.take().map(collect);
-        Ok(Self { child, line, stdout, stderr, outside, inside: outside })
+        Ok(Self { child, line, stdout, stderr, inside: outside.clone(), outside })
     }
 
     fn settle(&mut self) -> Result<()> {
@@ -106,14 +106,14 @@ impl Tracer {
 
     /// Ends it as Ctrl-C does.
     pub(crate) fn stop(mut self) -> Result<Said> {
-        let least = softirqs::net_rx()?.saturating_sub(self.inside);
+        let least = softirqs::net_rx()?.since(&self.inside);
         self.interrupt();
         let end = Instant::now() + PATIENCE;
         while self.child.try_wait()?.is_none() {
             ensure!(Instant::now() < end, "`{}` does not end", self.line);
             thread::sleep(LOOK);
         }
-        let most = softirqs::net_rx()?.saturating_sub(self.outside);
+        let most = softirqs::net_rx()?.since(&self.outside);
         Ok(Said { least, most, ..self.said() })
     }
 

@@ -58,7 +58,10 @@ fn try_softirq_entry(ctx: &RawTracePointContext) -> Option<()> {
     let mut cpu = Cpu::current()?;
     // Before the clock is read: an IRQ that raises NET_RX from here on begins the next wait.
     let raised = cpu.state.raised_ns;
-    cpu.state.raised_ns = 0;
+    if raised != 0 {
+        // Not otherwise: an IRQ may just have stamped a wait that is to be met.
+        cpu.state.raised_ns = 0;
+    }
     let now = now_ns(); // One stamp: the wait ends where the run begins.
     cpu.state.cycle.wait_ns = 0;
     if is_on(Stage::RxWait) {

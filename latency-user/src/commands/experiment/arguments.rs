@@ -51,7 +51,8 @@ pub struct Arguments {
     #[arg(long, value_parser = values::duration, default_value = "2s")]
     pub settle: Duration,
     /// Count durations at or above it as stalls.
-    #[arg(short, long, value_parser = values::threshold, default_value = "1ms")]
+    #[arg(short, long, value_parser = values::threshold,
+          default_value = values::THRESHOLD.as_str())]
     pub threshold: Duration,
     /// Keep the change if this is the conclusion, and a further window confirms it.
     #[arg(long, value_enum)]

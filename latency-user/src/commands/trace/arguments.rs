@@ -7,7 +7,7 @@ use clap_complete::ArgValueCandidates;
 use latency_common::stage::Stage;
 
 use crate::{
-    collect::tracer::{
+    collect::config::{
         DEFAULT_RECORDS_PER_SECOND, DEFAULT_RING_EVENTS, DEFAULT_SAMPLE_HZ, default_stages,
     },
     commands::values::{self, Format, TransportArg},
@@ -68,7 +68,8 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = DEFAULT_RECORDS_PER_SECOND)]
     pub max_stalls: u64,
     /// Let the programs take at most this share of any CPU, such as 1%: when they take more, the
-    /// stage that costs most is given up, and the output says so.
+    /// stage that costs most is given up, and the output says so. When none is left, tracing
+    /// ends, or waits for the end of COMMAND.
     #[arg(long, value_name = "SHARE", value_parser = values::share)]
     pub max_overhead: Option<f64>,
     /// Have room for so many queues and IRQs; the rest share a row on each CPU. Without it:

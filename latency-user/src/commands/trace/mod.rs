@@ -15,7 +15,7 @@ use super::{
     ending::{self, Signals},
 };
 use crate::{
-    collect::tracer::{Config, Tracer},
+    collect::{config::Config, tracer::Tracer},
     host::interfaces,
     kernel::{instance::Instance, privileges, statistics::Statistics},
     model::failure::Failure,

@@ -171,7 +171,7 @@ impl Session {
                     if weighed_at.is_some() =>
                 {
                     weighed_at = None;
-                    if !self.weigh()? {
+                    if !self.weigh()? && child.is_none() {
                         return Ok(());
                     }
                 }

@@ -21,7 +21,7 @@ use super::{
     writer::Writer,
 };
 use crate::model::{
-    cost::{KernelCost, SelfCost},
+    cost::{KernelCost, SelfCost, Shed},
     distribution::Distribution,
     failure::Failure,
     interval::Interval,
@@ -52,6 +52,7 @@ struct Cost {
     user_cpu_us: u64,
     startup_cpu_us: u64,
     resident_bytes: u64,
+    shed: Vec<Shed>,
 }
 
 impl Merger {
@@ -272,12 +273,17 @@ impl Cost {
         self.user_cpu_us = self.user_cpu_us.saturating_add(micros(cost.user_cpu_s));
         self.startup_cpu_us = self.startup_cpu_us.saturating_add(micros(cost.startup_cpu_s));
         self.resident_bytes = self.resident_bytes.max(cost.resident_bytes);
+        self.shed.extend(cost.kernel.shed.iter().cloned());
+        let order = |one: &Shed, other: &Shed| {
+            one.stage.cmp(&other.stage).then(one.after_s.total_cmp(&other.after_s))
+        };
+        self.shed.sort_by(order);
     }
 
     fn sum(&self) -> SelfCost {
         SelfCost {
             // Shares of different runs do not add up.
-            kernel: KernelCost::default(),
+            kernel: KernelCost { shed: self.shed.clone(), ..KernelCost::default() },
             programs: self.programs,
             row_bytes: self.row_bytes,
             user_cpu_s: self.user_cpu_us as f64 / 1e6,

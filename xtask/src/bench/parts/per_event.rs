@@ -97,7 +97,7 @@ fn measure(
     check_counts(contender, &said, slice.sent, checks);
     let spent = programs::since(&after, &before);
     checks.check(format!("{} ran", contender.name), spent.runs > 0, || "not once".to_owned());
-    let cycles = (cycles_after - cycles_before) as f64;
+    let cycles = cycles_after.since(&cycles_before) as f64;
     Ok(Cost { ns: spent.ns as f64 / cycles, runs: spent.runs as f64 / cycles })
 }
 

@@ -65,7 +65,11 @@ fn loss_ratio(pairs: &[(f64, f64)]) -> Option<figures::Figure> {
         let lost = |of: fn(&(f64, f64)) -> f64| {
             1.0 - figures::median(&chosen.iter().map(|at| of(&pairs[*at])).collect::<Vec<_>>())
         };
-        lost(|pair| pair.0) / lost(|pair| pair.1)
+        // What cannot be told from nothing is no measure of anything: no figure then.
+        match lost(|pair| pair.1) {
+            theirs if theirs > 0.0 => lost(|pair| pair.0) / theirs,
+            _ => f64::INFINITY,
+        }
     })
 }
 

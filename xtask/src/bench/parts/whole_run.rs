@@ -89,8 +89,8 @@ fn once(built: &Built) -> Result<Run> {
         startup_cpu_ms,
         stop_ms,
         beside_rows_mb: mb(others),
-        // The peak may lie before the rows were read, when they were not in memory yet.
-        peak_beside_rows_mb: mb(peak.saturating_sub(rows).max(others)),
+        // The peak lies in the start-up, before rows are in memory: nothing is subtracted.
+        peak_beside_rows_mb: mb(peak),
         rows_mb: mb(rows),
     })
 }
