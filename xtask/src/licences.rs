@@ -1,5 +1,5 @@
-//! `cargo xtask licences`: every dependency has a licence that deny.toml allows, and comes from the
-//! registry.
+//! `cargo xtask licences`: every dependency has a licence that deny.toml allows, and none comes from
+//! a git repository.
 //!
 //! Owns the reading of licence expressions. What is allowed stands in deny.toml alone, which
 //! cargo-deny checks too, with advisories and bans beside it, where somebody has built it.

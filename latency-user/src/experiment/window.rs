@@ -115,7 +115,7 @@ impl Look {
         let mut run = self.run(&tracer)?;
         writer.begin(&run)?;
         side.begin(&run)?;
-        let tcp = tcp_pressure::read(Path::new("/"));
+        let mut tcp = tcp_pressure::Watch::new(Path::new("/"));
         let before = guards::read(self.netns, &self.ifaces)?;
         let mut sums = Sums::default();
         let mut aborted = None;
@@ -138,6 +138,7 @@ impl Look {
             writer.interval(&interval)?;
             side.interval(&interval)?;
             sums.add(&interval);
+            tcp.look_in_time();
             if let Some(baseline) = baseline {
                 aborted = self.reason(&sums, began.elapsed(), baseline)?;
             }
@@ -161,7 +162,7 @@ impl Look {
             resident_bytes: cpu.resident_bytes,
         };
         run.duration_s = sums.seconds;
-        let pressure = tcp_pressure::grown(&tcp_pressure::read(Path::new("/")), &tcp);
+        let pressure = tcp.finish();
         let rates = guards::rates(&before, &after, sums.seconds);
         writer.finish(&sums.summary(run, pressure))?;
         let net_rx = sums.net_rx();

@@ -12,11 +12,11 @@ use super::protocol_counters::ProtocolCounters;
 use crate::model::tcp_pressure::TcpPressure;
 
 /// Counters by the inode of their network namespace.
-pub type ByNamespace = BTreeMap<u32, TcpPressure>;
+type ByNamespace = BTreeMap<u32, TcpPressure>;
 
 /// Reads the counters of every network namespace that some process is in, as far as this process
 /// may look; that of this thread first of all.
-pub fn read(root: &Path) -> ByNamespace {
+fn read(root: &Path) -> ByNamespace {
     let mut found = ByNamespace::new();
     let own = root.join("proc/thread-self");
     let others = fs::read_dir(root.join("proc"))
@@ -49,16 +49,6 @@ fn add(process: &Path, found: &mut ByNamespace) -> io::Result<()> {
         });
     }
     Ok(())
-}
-
-/// What grew since `earlier`, by namespace; those without growth are left out. A namespace that
-/// came meanwhile began at 0.
-pub fn grown(now: &ByNamespace, earlier: &ByNamespace) -> Vec<TcpPressure> {
-    let nothing = TcpPressure::default();
-    now.values()
-        .map(|now| now.since(earlier.get(&now.netns).unwrap_or(&nothing)))
-        .filter(|grown| !grown.is_none())
-        .collect()
 }
 
 /// So many times as long as a look took passes before the next one: with many processes it is not
@@ -98,7 +88,7 @@ impl Watch {
     }
 
     /// Looks again, unless the last look was so long and so shortly ago that looking would take
-    /// more than a hundredth of the time.
+    /// more than a thousandth of the time.
     pub fn look_in_time(&mut self) {
         if Instant::now() >= self.next_look {
             self.look();

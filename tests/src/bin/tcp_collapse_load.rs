@@ -1,7 +1,8 @@
-//! The load of the case study: single bytes to a TCP receiver that never reads.
+//! The load of the case study, in a network namespace of its own.
 //!
-//! `tcp-collapse-load [SECONDS]`, in a network namespace of its own; or `tcp-collapse-load beside
-//! COMMAND...`: as one of a proxy's two receivers, as long as the command takes.
+//! `tcp-collapse-load [SECONDS]`: single bytes to a TCP receiver that never reads.
+//! `tcp-collapse-load beside COMMAND...`: as long as the command takes, a proxy at a steady rate,
+//! one of whose two receivers has stopped to read.
 
 use std::{
     env,
