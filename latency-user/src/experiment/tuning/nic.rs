@@ -21,6 +21,7 @@ pub(super) const RING: OfNic = OfNic {
     settings: &[("rx", NicSetting::Ring(Ring::Rx)), ("tx", NicSetting::Ring(Ring::Tx))],
     describe: "Descriptors in each ring of a NIC. Many drivers take the link down for a moment: \
                --settle must cover it.",
+    warning: None,
 };
 
 /// Numbers of queues.
@@ -35,6 +36,10 @@ pub(super) const CHANNELS: OfNic = OfNic {
     ],
     describe: "Queues of a NIC that receive, send, or do both. Many drivers take the link down for \
                a moment: --settle must cover it.",
+    warning: Some(
+        "channels: only the number of queues is put back: those that a smaller one takes away come \
+         back without the RPS, XPS and IRQ CPUs that they had",
+    ),
 };
 
 /// Interrupt coalescing. No driver states its bounds: it refuses or rounds what it cannot do.
@@ -53,6 +58,7 @@ pub(super) const COALESCE: OfNic = OfNic {
     describe: "How long (rx-usecs, tx-usecs) or for how many packets (rx-frames, tx-frames) a NIC \
                holds an interrupt back, and whether its driver adapts that to the load \
                (adaptive-rx, adaptive-tx: on or off).",
+    warning: None,
 };
 
 /// Settings of a NIC by their names.
@@ -60,6 +66,8 @@ pub(super) struct OfNic {
     name: &'static str,
     usage: &'static str,
     describe: &'static str,
+    /// What is to be known before it is tried.
+    warning: Option<&'static str>,
     least: u32,
     settings: &'static [(&'static str, NicSetting)],
 }
@@ -75,6 +83,10 @@ impl Tuning for OfNic {
 
     fn describe(&self) -> &'static str {
         self.describe
+    }
+
+    fn warning(&self, _scope: &Scope) -> Option<String> {
+        self.warning.map(str::to_owned)
     }
 
     fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Wanted>> {
