@@ -56,17 +56,6 @@ pub fn packets_by_queue() -> Result<Vec<u64>> {
     Ok(packets)
 }
 
-/// Packets that the sender has dropped since it was made: its ring was full, or the link down.
-///
-/// # Errors
-///
-/// When the device is not there.
-pub fn dropped() -> Result<u64> {
-    let path = format!("/sys/class/net/{SENDER}/statistics/tx_dropped");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    text.trim().parse().with_context(|| format!("{path}: {text:?}"))
-}
-
 fn mac(device: &str) -> Result<[u8; 6]> {
     let path = format!("/sys/class/net/{device}/address");
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;

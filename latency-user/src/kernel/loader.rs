@@ -282,6 +282,7 @@ fn reason(error: &ProgramError) -> String {
                 !line.is_empty()
                     && !line.starts_with("processed")
                     && !line.starts_with("verification")
+                    && !line.starts_with("stack depth")
             });
             match last {
                 Some(last) => {
