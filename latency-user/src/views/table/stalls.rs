@@ -148,7 +148,8 @@ fn net_rx_story(parts: &NetRxParts) -> Vec<String> {
         let calls = counted(collapse.calls, "call");
         story.push(format!("{} in {calls} of tcp_collapse", duration(collapse.ns)));
     }
-    if parts.polls.is_some() {
+    // By tracepoint a run begins and ends with polls: nothing is outside of them then.
+    if parts.polls.is_some() && parts.rest_ns > 0 {
         story.push(format!("{} outside polls", duration(parts.rest_ns)));
     }
     if let Some(wait) = parts.wait_ns {
