@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Recorded;
 use crate::model::{
+    cost::Shed,
     run::Run,
     settings::{Difference, Settings},
 };
@@ -29,7 +30,9 @@ pub(super) fn remarks(before: &Recorded, after: &Recorded) -> Vec<String> {
         }
         methods(a, b, &mut remarks);
         for (side, recorded) in [("before", before), ("after", after)] {
-            remarks.extend(given_up(side, recorded));
+            if let Some(end) = &recorded.whole.end {
+                remarks.extend(given_up(side, &end.self_cost.kernel.shed));
+            }
         }
         if let (Some(a), Some(b)) = (&before.whole.settings, &after.whole.settings) {
             remarks.extend(settings(a, b));
@@ -72,8 +75,7 @@ fn settings(before: &Settings, after: &Settings) -> Option<String> {
 }
 
 /// Stages that were given up in a recording, whose rates lack what came later.
-fn given_up(side: &str, recorded: &Recorded) -> Option<String> {
-    let shed = &recorded.whole.end.as_ref()?.self_cost.kernel.shed;
+fn given_up(side: &str, shed: &[Shed]) -> Option<String> {
     let stages: Vec<String> =
         shed.iter().map(|one| format!("{} after {:.1} s", one.stage.name(), one.after_s)).collect();
     (!stages.is_empty())
@@ -102,7 +104,17 @@ fn methods(before: &Run, after: &Run, remarks: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use latency_common::stage::Stage;
+
     use super::*;
+
+    #[test]
+    fn what_was_given_up_is_said() {
+        assert_eq!(given_up("before", &[]), None);
+        let shed = [Shed { stage: Stage::Irq, after_s: 2.4, share: 0.03, allowed: 0.01 }];
+        let said = given_up("after", &shed).unwrap();
+        assert_eq!(said, "the recording after gave up irq after 2.4 s (--max-overhead)");
+    }
 
     fn set(values: &[(&str, &str)]) -> Settings {
         let sysctls = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));

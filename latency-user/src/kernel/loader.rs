@@ -224,9 +224,9 @@ fn load_object(uses: &[ProbeUse], settings: &Settings, facts: &KernelFacts) -> R
         .map_max_entries("CPUS", layout.cpus)
         .map_max_entries("SLOT_OF", layout.slots)
         .map_max_entries("SLOT_INFO", layout.slots);
-    if settings.transport.sends_events() {
-        loader.map_max_entries("EVENTS", settings.ring_bytes);
-    }
+    // A ring buffer is whole pages long, which are not 4 KiB everywhere, also where it is not used.
+    let event_bytes = if settings.transport.sends_events() { settings.ring_bytes } else { 1 };
+    loader.map_max_entries("EVENTS", event_bytes.max(page_bytes()));
     let ebpf = loader.load(OBJECT).context("load the eBPF object's maps into the kernel")?;
     Ok(ebpf)
 }
@@ -309,6 +309,12 @@ fn reason(error: &ProgramError) -> String {
             text
         }
     }
+}
+
+/// Size of a page of memory.
+fn page_bytes() -> u32 {
+    // SAFETY: the call touches no memory; every kernel tells its page size.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u32 }
 }
 
 /// Bytes that `events` take in the ring buffer, with the header that the kernel adds to each.

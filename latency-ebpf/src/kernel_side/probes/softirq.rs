@@ -116,7 +116,7 @@ fn try_softirq_exit(ctx: &RawTracePointContext) -> Option<()> {
 }
 
 /// When the run of NET_RX that exits now ended: with its last poll, by the same reading of the
-/// clock. What comes behind the last poll is short; if the timer ticked in it, the clock is read.
+/// clock. If the timer ticked behind it, the clock is read; a shorter rest is left out.
 #[inline(always)]
 fn run_end(cpu: &Cpu) -> u64 {
     let state = &cpu.state;

@@ -102,10 +102,21 @@ fn write(made: &Made, path: &Path) {
             series: Vec::new(),
             stalls: Stalls::default(),
             ledger: Ledger { balanced: true, ..Ledger::default() },
-            self_cost: SelfCost { user_cpu_s: 0.1, startup_cpu_s: 0.2, ..SelfCost::default() },
+            self_cost: SelfCost {
+                user_cpu_s: 0.1,
+                startup_cpu_s: 0.2,
+                kernel: KernelCost { shed: vec![shed(made)], ..KernelCost::default() },
+                ..SelfCost::default()
+            },
         };
         writer.finish(&summary).unwrap();
     }
+}
+
+/// A stage that was given up when all intervals were over.
+fn shed(made: &Made) -> Shed {
+    let after_s = made.intervals.len() as f64;
+    Shed { stage: Stage::NetRx, after_s, share: 0.02, allowed: 0.01 }
 }
 
 /// Merges files in `directory` into another one there.
@@ -135,6 +146,21 @@ proptest! {
         merged(at, &["b", "c"], "bc");
         prop_assert_eq!(&merged(at, &["bc", "a"], "bc_a"), &all);
         prop_assert_eq!(&merged(at, &["abc"], "again"), &all);
+    }
+
+    #[test]
+    fn what_was_given_up_is_kept(mut a in made(), mut b in made()) {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        (a.finish, b.finish) = (true, true);
+        write(&a, &at.join("a"));
+        write(&b, &at.join("b"));
+        merged(at, &["a", "b"], "ab");
+        let whole = Whole::read(&at.join("ab"), |_| {}).unwrap();
+        let told: Vec<f64> =
+            whole.end.unwrap().self_cost.kernel.shed.iter().map(|one| one.after_s).collect();
+        let (a, b) = (a.intervals.len() as f64, b.intervals.len() as f64);
+        prop_assert_eq!(told, vec![a.min(b), a.max(b)]);
     }
 
     #[test]
