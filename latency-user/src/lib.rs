@@ -5,11 +5,13 @@
 //! data in and out; [`compare`] and [`triage`] judge it; [`commands`] put them together; [`cli`]
 //! reads the command line.
 
+pub mod analysis;
 pub mod cli;
 pub mod collect;
 pub mod commands;
 pub mod compare;
 pub mod experiment;
+pub mod file_tree;
 pub mod host;
 pub mod kernel;
 pub mod model;

@@ -7,7 +7,7 @@ use std::{
 
 use clap::{CommandFactory, Parser};
 use clap_complete::CompleteEnv;
-use latency_user::{cli::Cli, commands::Console, model::failure::Failure};
+use latency_user::{cli::Console, commands::Cli, model::failure::Failure};
 
 fn main() -> ExitCode {
     // Answers the shell and ends, when it is the shell that asks what could be typed.

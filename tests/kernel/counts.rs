@@ -5,7 +5,7 @@ use std::{fs::File, io::Write, os::fd::AsRawFd, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use latency_tests::{load, namespace};
-use latency_user::host::{interrupts::Interrupts, softirqs::Softirqs};
+use latency_user::host::cpu::{interrupts::Interrupts, softirqs::Softirqs};
 use libtest_mimic::Trial;
 use serde_json::Value;
 

@@ -7,11 +7,13 @@ use latency_common::stage::Stage;
 use latency_tests::{counters, load, namespace, tool, veth};
 use latency_user::{
     collect::{config::Config, tracer::Tracer},
-    host::softirqs::Softirqs,
+    host::cpu::softirqs::Softirqs,
     kernel::{
-        btf::{self, Btf},
-        hooks, offsets,
-        plan::Choice,
+        probes::{hooks, selection::Choice},
+        types::{
+            btf::{self, Btf},
+            offsets,
+        },
     },
     model::{
         distribution::Distribution,

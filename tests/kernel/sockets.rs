@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use aya::programs::KProbe;
 use latency_tests::{counters, load, load::Collapse, namespace};
-use latency_user::model::collapse::Collapse as Record;
+use latency_user::model::stall::collapse::Collapse as Record;
 use libtest_mimic::Trial;
 use serde_json::Value;
 

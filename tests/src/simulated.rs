@@ -17,7 +17,7 @@ use latency_common::{
     stage::Stage,
 };
 use latency_user::{
-    kernel::mapped::Mapped,
+    kernel::maps::mmap::Mapped,
     model::{
         distribution::Distribution,
         run::{Method, ProbeUse, Run, Sampling, Transport},

@@ -3,7 +3,7 @@
 use latency_common::stage::Stage;
 
 use crate::{
-    kernel::plan::Choice,
+    kernel::probes::selection::Choice,
     model::run::{DEFAULT_THRESHOLD_NS, Transport},
 };
 

@@ -11,8 +11,10 @@ use latency_common::stage::{STAGES, Stage};
 use crate::{
     kernel::{
         attached::Attached,
-        hooks,
-        statistics::{RunTime, Statistics},
+        probes::{
+            bpf_stats::{RunTime, Statistics},
+            hooks,
+        },
     },
     model::{
         cost::{KernelCost, ProgramCost},

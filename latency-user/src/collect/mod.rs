@@ -1,14 +1,14 @@
 //! From a traced kernel to named distributions.
 //!
 //! Owns the tracer, its snapshots, the events of the ring transport, the ledger's sums, the
-//! stories of stalls, and the names of queues and IRQs. Formats nothing.
+//! description of stalls, and the names of queues and IRQs. Formats nothing.
 
-pub mod books;
+pub mod accounting;
 pub mod config;
 pub mod cost;
 pub mod events;
-pub mod holders;
 pub mod identity;
+pub mod interference;
 pub mod naming;
 pub mod samples;
 pub mod slots;

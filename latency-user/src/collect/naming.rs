@@ -14,13 +14,15 @@ use super::{
 };
 use crate::{
     host::{
-        interfaces::{self, Interface},
-        interrupts::Interrupts,
+        cpu::interrupts::Interrupts,
         kernel,
-        netdev::{NapiDirectory, NapiInstance, NetlinkDirectory, RxQueue},
-        queue_irqs,
+        net::interfaces::{self, Interface},
+        nic::{
+            netdev::{NapiDirectory, NapiInstance, NetlinkDirectory, RxQueue},
+            queue_irqs,
+        },
     },
-    kernel::mapped::Mapped,
+    kernel::maps::mmap::Mapped,
     model::{
         distribution::Distribution,
         series::{Owner, Queue, Series},

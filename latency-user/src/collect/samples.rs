@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::kernel::records::Sample;
+use crate::kernel::maps::stall_decode::Sample;
 
 /// Samples of each CPU in the order of time.
 #[derive(Default)]

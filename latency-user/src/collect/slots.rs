@@ -6,8 +6,8 @@ use anyhow::Result;
 use latency_common::row::HistogramRow;
 
 use crate::host::{
-    interfaces::{self, Interface},
-    interrupts::Interrupts,
+    cpu::interrupts::Interrupts,
+    net::interfaces::{self, Interface},
 };
 
 /// Slots for what nothing tells of beforehand, on any machine.

@@ -8,7 +8,7 @@ use std::{
 
 use latency_common::row::{GROUP, HistogramRow};
 
-use crate::{kernel::mapped::Mapped, model::distribution::Distribution};
+use crate::{kernel::maps::mmap::Mapped, model::distribution::Distribution};
 
 /// Distributions by row index. Rows without events are absent.
 pub type Rows = BTreeMap<u32, Distribution>;

@@ -17,22 +17,24 @@ use latency_common::{
 };
 
 use super::{
-    holders::{Found, holders, task},
+    interference::{Found, holders, task},
     naming::Naming,
     samples::Samples,
 };
 use crate::{
-    host::{cgroups, socket_owners},
+    analysis::culprits::{add_stack, culprits},
+    host::process::{cgroups, socket_owners},
     kernel::{
-        addresses::Addresses,
-        records::{self, Record},
+        maps::stall_decode::{self, Record},
+        types::addresses::Addresses,
     },
     model::{
-        collapse::{Collapse, CollapsedQueue, Socket, SocketOwner, SocketState},
-        culprits::{add_stack, culprits},
         filter::Filter,
         place::Place,
-        stall::{CollapsePart, NetRxParts, PollPart, Stack, Stall},
+        stall::{
+            CollapsePart, NetRxParts, PollPart, Stack, Stall,
+            collapse::{Collapse, CollapsedQueue, Socket, SocketOwner, SocketState},
+        },
     },
 };
 
@@ -81,7 +83,7 @@ pub struct Context<'a> {
 impl StallCollector {
     /// Takes the bytes of one record.
     pub fn add(&mut self, bytes: &[u8]) {
-        match records::parse(bytes) {
+        match stall_decode::parse(bytes) {
             Some(Record::Stall(stall)) => match Stage::try_from(stall.stage) {
                 Ok(stage) => {
                     self.received[stage as usize] += 1;
@@ -363,7 +365,7 @@ mod tests {
         for (at_ns, address) in [(300, 3), (700, 7), (800, 7)] {
             let task = TaskRecord::default();
             let sample =
-                records::Sample { cpu: 0, at_ns, since_ns: 100, task, frames: vec![address] };
+                stall_decode::Sample { cpu: 0, at_ns, since_ns: 100, task, frames: vec![address] };
             collector.samples.add(sample);
         }
         // A poll inside a run that is kept, and one elsewhere.

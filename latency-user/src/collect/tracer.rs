@@ -13,7 +13,7 @@ use latency_common::{
 };
 
 use super::{
-    books::{self, Received},
+    accounting::{self, Received},
     config::Config,
     cost::{self, CostMeter, Weighed},
     events::EventCounts,
@@ -23,13 +23,15 @@ use super::{
     stalls::{Context, Learned, StallCollector},
 };
 use crate::{
-    host::cpus,
+    host::cpu::cpus,
     kernel::{
         attached::Attached,
-        hooks::{self, Turn},
-        kallsyms,
         loader::{self, Settings},
-        plan::{self, Failures, KernelFacts},
+        probes::{
+            hooks::{self, Turn},
+            selection::{self, Failures, KernelFacts},
+        },
+        types::kallsyms,
     },
     model::{
         cost::KernelCost,
@@ -100,7 +102,7 @@ impl Tracer {
         let mut failures = Failures::new();
         let (uses, attached) = loop {
             let uses =
-                plan::plan(&config.stages, config.by_name, config.choice, &facts, &failures)?;
+                selection::plan(&config.stages, config.by_name, config.choice, &facts, &failures)?;
             match loader::attach(&uses, &settings, &facts) {
                 Ok(attached) => break (uses, attached),
                 Err(error) => error.note(&mut failures)?,
@@ -290,7 +292,7 @@ impl Tracer {
         while self.drain_events() {}
         self.drain_records();
         self.read(true);
-        books::close(
+        accounting::close(
             &self.uses,
             &self.attached,
             &self.layout,
@@ -312,7 +314,7 @@ impl Tracer {
                 .timed()
                 .filter(|one| of(one.stage))
                 .filter_map(|one| one.method.map(|method| (one.stage, method)))
-                .map(|(stage, method)| books::open(stage, method, &self.attached))
+                .map(|(stage, method)| accounting::open(stage, method, &self.attached))
                 .sum();
             if open == 0 || Instant::now() >= deadline {
                 return;

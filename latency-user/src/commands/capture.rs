@@ -10,8 +10,10 @@ use std::{
 use anyhow::Result;
 use clap::{Args, ValueHint};
 
-use super::{Console, output::Output, triage::create, values};
-use crate::{host::ethtool::EthtoolDirectory, triage};
+use super::triage::create;
+use crate::cli::Console;
+use crate::cli::{stdout::Output, values};
+use crate::{host::nic::ethtool::EthtoolDirectory, triage};
 
 /// What to collect, and where to.
 #[derive(Args, Clone, Debug)]

@@ -5,7 +5,8 @@ use std::{io::Write, path::PathBuf};
 use anyhow::Result;
 use clap::{Args, ValueHint};
 
-use super::{Console, output::Output, values::Format};
+use crate::cli::Console;
+use crate::cli::{stdout::Output, values::Format};
 use crate::{
     compare::{Recorded, compare},
     model::comparison::Verdict,

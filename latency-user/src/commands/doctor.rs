@@ -9,20 +9,22 @@ use latency_common::{
     stage::Stage,
 };
 
-use super::{Console, output::Output, values::Format};
+use crate::cli::Console;
+use crate::cli::{stdout::Output, values::Format};
 use crate::{
     host::{
-        cpus, interfaces,
-        interrupts::Interrupts,
+        cpu::{cpus, interrupts::Interrupts},
         kernel,
-        netdev::{NapiDirectory, NetlinkDirectory},
-        queue_irqs,
+        net::interfaces,
+        nic::{
+            netdev::{NapiDirectory, NetlinkDirectory},
+            queue_irqs,
+        },
     },
     kernel::{
-        hooks,
         loader::{self, AttachError, Settings},
-        plan::KernelFacts,
         privileges,
+        probes::{hooks, selection::KernelFacts},
     },
     model::{
         diagnosis::{Diagnosis, InterfaceDiagnosis, MethodDiagnosis, StageDiagnosis},

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Result;
 use clap::{Args, ValueHint};
 
-use super::Console;
+use crate::cli::Console;
 use crate::{
     model::failure::Failure,
     recording::{merge::Merger, writer::Writer},

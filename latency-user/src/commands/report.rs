@@ -11,14 +11,15 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum, ValueHint};
 use latency_common::stage::Stage;
 
-use super::{Console, output::Output};
+use crate::cli::Console;
+use crate::cli::stdout::Output;
 use crate::{
     compare::{Recorded, compare},
     model::{
         distribution::Distribution, experiment::Experiment, failure::Failure,
         run::DEFAULT_THRESHOLD_NS, source::Source, summary::Summary, timeline::Timeline,
     },
-    recording::whole::Whole,
+    recording::loaded::Whole,
     views::{self, Style},
 };
 

@@ -11,13 +11,13 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
 use clap_complete::ArgValueCandidates;
 
-use super::{
-    Console,
-    output::Output,
+use crate::cli::Console;
+use crate::cli::{
+    stdout::Output,
     values::{self, Format},
 };
 use crate::{
-    host::ethtool::EthtoolDirectory,
+    host::nic::ethtool::EthtoolDirectory,
     model::failure::Failure,
     triage::{self, Host},
     views::{self, Style},

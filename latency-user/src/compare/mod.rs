@@ -47,9 +47,9 @@ use latency_common::stage::Stage;
 
 pub mod blocks;
 mod bootstrap;
+mod differences;
 mod exact;
 mod rates;
-mod remarks;
 mod verdict;
 
 #[cfg(test)]
@@ -65,7 +65,7 @@ use crate::{
         distribution::Distribution,
         run::DEFAULT_THRESHOLD_NS,
     },
-    recording::{reader::RecordedInterval, whole::Whole},
+    recording::{loaded::Whole, reader::RecordedInterval},
 };
 
 /// Thresholds that are looked at, as multiples of the recordings' own.
@@ -164,7 +164,7 @@ pub fn compare(before: &Recorded, after: &Recorded) -> Comparison {
     let mut comparison = Comparison {
         verdict: Verdict::NotComparable,
         weak: false,
-        remarks: remarks::remarks(before, after),
+        remarks: differences::remarks(before, after),
         before: before.side(),
         after: after.side(),
         tests: 0,

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{knob::Knob, tuning::Wanted};
+use super::{knob::Knob, tunable::Wanted};
 
 /// A knob with the value it had and the one that is tried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

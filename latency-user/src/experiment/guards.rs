@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::netns;
 use crate::{
-    host::protocol_counters::ProtocolCounters,
+    host::net::protocol_counters::ProtocolCounters,
     model::experiment::{Guard, Rates},
 };
 

@@ -1,6 +1,6 @@
 //! Experiments: one setting is changed, measured against what was before, and put back.
 //!
-//! Owns what may be changed ([`tuning`]), where it stands ([`knob`], [`netns`]), that it is put
+//! Owns what may be changed ([`tunable`]), where it stands ([`knob`], [`netns`]), that it is put
 //! back whatever happens ([`journal`], [`watchdog`], [`change`]), what is measured of a window
 //! ([`window`], [`guards`]), when one ends early ([`abort`]), and their order ([`rounds`]).
 //! Whether it helped is `compare`'s to say. Prints nothing: who runs an experiment hands over
@@ -8,13 +8,13 @@
 
 pub mod abort;
 pub mod change;
-#[cfg(test)]
-mod drift;
 pub mod guards;
 pub mod journal;
 pub mod knob;
 pub mod netns;
 pub mod rounds;
-pub mod tuning;
+#[cfg(test)]
+mod tests;
+pub mod tunable;
 pub mod watchdog;
 pub mod window;

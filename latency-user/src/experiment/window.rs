@@ -16,23 +16,23 @@ use super::{
     guards,
 };
 use crate::{
+    analysis::stall_totals::StallTotals,
     collect::{
         config::{Config, DEFAULT_SAMPLE_HZ},
         stalls::Learned,
         tracer::Tracer,
     },
-    host::{kernel, tcp_pressure, usage},
-    kernel::sampler,
+    host::{kernel, net::tcp_pressure, process::usage},
+    kernel::probes::sampler,
     model::{
         cost::{KernelCost, SelfCost},
         distribution::Distribution,
+        duration_classes::Lengths,
         experiment::{Rates, WindowSummary},
         interval::Interval,
         ledger::Ledger,
-        lengths::Lengths,
         run::{Run, Sampling, Transport},
         series::Series,
-        stall_totals::StallTotals,
         summary::{SeriesSummary, Stalls, Summary},
         tcp_pressure::TcpPressure,
     },

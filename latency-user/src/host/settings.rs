@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 use anyhow::Result;
 
 use super::{
-    interfaces::{self, Interface},
-    interrupts::Interrupts,
+    cpu::interrupts::Interrupts,
+    net::interfaces::{self, Interface},
 };
 use crate::model::settings::{IfaceSettings, IrqSettings, Settings};
 

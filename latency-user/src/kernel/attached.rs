@@ -22,10 +22,12 @@ use latency_common::{
 use log::Log;
 
 use super::{
-    hooks::{self, Turn},
-    mapped::Mapped,
-    misses,
-    statistics::RunTime,
+    maps::mmap::Mapped,
+    probes::{
+        bpf_stats::RunTime,
+        hooks::{self, Turn},
+        misses,
+    },
 };
 use crate::model::ledger::ProgramBooks;
 

@@ -13,14 +13,16 @@ use latency_common::{event::IntervalEvent, slot::RowLayout, stage::Stage};
 
 use super::{
     attached::{Attached, Link, Placed},
-    hooks::{self, Hook, Target},
-    mapped::Mapped,
-    offsets,
-    plan::{Failures, KernelFacts},
-    sampler,
+    maps::mmap::Mapped,
+    probes::{
+        hooks::{self, Hook, Target},
+        sampler,
+        selection::{Failures, KernelFacts},
+    },
+    types::offsets,
 };
 use crate::{
-    host::cpus,
+    host::cpu::cpus,
     model::run::{Method, ProbeUse, Transport},
 };
 

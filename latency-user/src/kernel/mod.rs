@@ -1,22 +1,13 @@
 //! The running kernel: what it can do, loading the programs into it, reading their maps.
 //!
-//! Owns every use of aya's loader. Formats nothing for people.
+//! Owns every use of aya's loader. [`types`] knows the kernel's structs and symbols, [`probes`] how
+//! each stage can be probed, [`maps`] how maps and ring-buffer records are read; [`loader`] puts
+//! them together and [`attached`] holds the result. Formats nothing for people.
 
-pub mod addresses;
 pub mod attached;
-pub mod btf;
-#[cfg(test)]
-mod btf_sample;
-pub mod hooks;
-pub mod instance;
-pub mod kallsyms;
 pub mod loader;
-pub mod mapped;
-pub mod misses;
-pub mod offsets;
-pub mod plan;
+pub mod maps;
 pub mod privileges;
-pub mod records;
-pub mod sampler;
-pub mod statistics;
-pub mod symbols;
+pub mod probes;
+pub mod single_instance;
+pub mod types;

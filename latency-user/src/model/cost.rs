@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use latency_common::stage::Stage;
 use serde::{Deserialize, Serialize};
 
-use super::stage_name;
+use super::stage;
 
 /// What the measurement took.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ impl ProgramCost {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Shed {
     /// The stage.
-    #[serde(with = "stage_name")]
+    #[serde(with = "stage")]
     pub stage: Stage,
     /// When, seconds from the begin of the run.
     pub after_s: f64,

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{comparison::Comparison, culprits::Culprit, lengths::Lengths};
+use super::{comparison::Comparison, duration_classes::Lengths};
+use crate::analysis::culprits::Culprit;
 
 /// What an experiment concludes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

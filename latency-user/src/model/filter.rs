@@ -54,7 +54,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::model::collapse::{Collapse, CollapsedQueue, Socket, SocketState};
+    use crate::model::stall::collapse::{Collapse, CollapsedQueue, Socket, SocketState};
 
     fn collapse(iface: Option<&str>) -> Collapse {
         let address = "127.0.0.1:80".parse().unwrap();

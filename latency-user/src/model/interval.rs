@@ -3,10 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use super::{
-    collapse::Collapse,
     distribution::Distribution,
     series::Series,
-    stall::{Stack, Stall},
+    stall::{Stack, Stall, collapse::Collapse},
 };
 
 /// All series over a stretch of time.

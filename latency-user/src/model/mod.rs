@@ -3,12 +3,11 @@
 //!
 //! Owns no I/O: everything here can be built from a live kernel or from a file.
 
-pub mod collapse;
 pub mod comparison;
 pub mod cost;
-pub mod culprits;
 pub mod diagnosis;
 pub mod distribution;
+pub mod duration_classes;
 pub mod envelope;
 pub mod experiment;
 pub mod failure;
@@ -16,15 +15,13 @@ pub mod filter;
 pub mod finding;
 pub mod interval;
 pub mod ledger;
-pub mod lengths;
 pub mod place;
 pub mod run;
 pub mod series;
 pub mod settings;
 pub mod source;
-pub mod stage_name;
+pub mod stage;
 pub mod stall;
-pub mod stall_totals;
 pub mod summary;
 pub mod tcp_pressure;
 pub mod timeline;

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, str::FromStr};
 use latency_common::stage::Stage;
 use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 
-use super::stage_name;
+use super::stage;
 
 /// From which duration on an interval is a stall, unless something else is asked for, ns.
 pub const DEFAULT_THRESHOLD_NS: u64 = 1_000_000;
@@ -78,7 +78,7 @@ impl Transport {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProbeUse {
     /// The stage.
-    #[serde(with = "stage_name")]
+    #[serde(with = "stage")]
     pub stage: Stage,
     /// The method in use; `None`: the stage is not timed.
     pub method: Option<Method>,

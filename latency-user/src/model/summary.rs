@@ -6,10 +6,16 @@ use latency_common::stage::Stage;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    collapse::SocketTotal, cost::SelfCost, culprits::Culprit, distribution::Distribution,
-    ledger::Ledger, place::Place, run::Run, series::Series, stall::Stall,
-    stall_totals::StallTotals, tcp_pressure::TcpPressure,
+    cost::SelfCost,
+    distribution::Distribution,
+    ledger::Ledger,
+    place::Place,
+    run::Run,
+    series::Series,
+    stall::{Stall, collapse::SocketTotal},
+    tcp_pressure::TcpPressure,
 };
+use crate::analysis::{culprits::Culprit, stall_totals::StallTotals};
 
 /// Version of the JSON that is made from these structures.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -35,7 +35,7 @@ pub const SETTINGS: &str = "settings";
 pub const STALL: &str = "stall";
 
 /// Kind of the object of a slow `tcp_collapse`: the fields of
-/// [`Collapse`](crate::model::collapse::Collapse).
+/// [`Collapse`](crate::model::stall::collapse::Collapse).
 pub const COLLAPSE: &str = "collapse";
 
 /// Kind of the object with the stacks of an interval: [`IntervalStacks`].

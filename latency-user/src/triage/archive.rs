@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use flate2::{Compression, write::GzEncoder};
 use serde::{Deserialize, Serialize};
 
-use super::{files, host::Host};
+use super::{snapshot::Host, sources};
 use crate::{
-    host::tree::Tree,
+    file_tree::Tree,
     model::{envelope::Envelope, failure::Failure, summary::SCHEMA_VERSION},
 };
 
@@ -89,7 +89,7 @@ pub fn load(folder: &Path) -> Result<Host> {
         );
     }
     let about: About = serde_json::from_str(&text).with_context(place)?;
-    let patterns = files::patterns();
+    let patterns = sources::patterns();
     let sample = |number: &str| Tree::load(&folder.join(number), &patterns);
     Ok(Host::new(sample("1")?, sample("2")?, Duration::from_nanos(about.duration_ns)))
 }
@@ -101,7 +101,7 @@ mod tests {
     use flate2::read::GzDecoder;
 
     use super::*;
-    use crate::host::nic::{Nic, NicDirectory};
+    use crate::host::nic::directory::{Nic, NicDirectory};
 
     struct NoNics;
 

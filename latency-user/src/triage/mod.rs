@@ -3,11 +3,11 @@
 //! Owns the flow. What is read lies in `files`, what a rule may see in `host`, the rules in
 //! `rules`; captures are `archive`'s.
 
-mod answer;
 mod archive;
-mod files;
-mod host;
+mod rule_answer;
 mod rules;
+mod snapshot;
+mod sources;
 mod trace;
 
 use std::{
@@ -16,19 +16,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{
-    answer::{Answer, Found},
-    host::Unknown,
-    rules::{RULES, Rule},
-    trace::ShortTrace,
-};
 pub use self::{
     archive::{load, save},
-    files::listed,
-    host::Host,
+    snapshot::Host,
+    sources::listed,
+};
+use self::{
+    rule_answer::{Answer, Found},
+    rules::{RULES, Rule},
+    snapshot::Unknown,
+    trace::ShortTrace,
 };
 use crate::{
-    host::nic::NicDirectory,
+    host::nic::directory::NicDirectory,
     model::finding::{Finding, Outcome, RuleAnswer, Step, StepTaken, Triage},
 };
 
@@ -44,7 +44,7 @@ pub fn sample(root: &Path, nics: &mut dyn NicDirectory, duration: Duration, trac
         false => Err("it was not asked for".into()),
     };
     let began = Instant::now();
-    let first = files::gather(root, nics, false);
+    let first = sources::gather(root, nics, false);
     while began.elapsed() < duration {
         thread::sleep(TICK.min(duration.saturating_sub(began.elapsed())));
         if let Ok(short_trace) = &mut short_trace {
@@ -52,9 +52,9 @@ pub fn sample(root: &Path, nics: &mut dyn NicDirectory, duration: Duration, trac
         }
     }
     let elapsed = began.elapsed();
-    let mut second = files::gather(root, nics, true);
+    let mut second = sources::gather(root, nics, true);
     let stalls = short_trace.and_then(ShortTrace::finish);
-    files::put(&mut second, files::TRACE, Ok(stalls));
+    sources::put(&mut second, sources::TRACE, Ok(stalls));
     Host::new(first, second, elapsed)
 }
 
@@ -161,7 +161,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::host::tree::Tree;
+    use crate::file_tree::Tree;
 
     #[test]
     fn a_host_that_tells_nothing_leaves_every_rule_unknown() {

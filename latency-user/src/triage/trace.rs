@@ -4,10 +4,10 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    analysis::culprits::culprits,
     collect::{config::Config, tracer::Tracer},
-    kernel::{instance::Instance, privileges},
+    kernel::{privileges, single_instance::Instance},
     model::{
-        culprits::culprits,
         distribution::Distribution,
         series::{Owner, Series},
     },

@@ -128,7 +128,7 @@ mod tests {
     use super::*;
     use crate::{
         model::cost::{ProgramCost, Shed},
-        views::samples,
+        views::fixtures,
     };
 
     fn measured() -> KernelCost {
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_dearest_program_comes_first() {
-        let lines = programs(&measured(), &samples::summary(&samples::stalled()).ledger);
+        let lines = programs(&measured(), &fixtures::summary(&fixtures::stalled()).ledger);
         assert!(lines[1].contains("softirq_entry") && lines[1].contains("125ns"), "{lines:?}");
         assert!(lines[1].contains("100000") && lines[1].contains("1.2%"), "{lines:?}");
         assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:?}");
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn shares_and_what_was_given_up_are_told() {
         let shed = vec![Shed { stage: Stage::Irq, after_s: 2.4, share: 0.031, allowed: 0.01 }];
-        let mut summary = samples::summary(&samples::stalled());
+        let mut summary = fixtures::summary(&fixtures::stalled());
         summary.self_cost.kernel = KernelCost { shed, ..measured() };
         let text = sentences(&summary).join("\n");
         assert!(text.contains("1.7% of CPU 3, the busiest, and 0.98% of all CPUs"), "{text}");

@@ -89,13 +89,13 @@ fn quoted(field: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::views::samples;
+    use crate::views::fixtures;
 
     #[test]
     fn every_line_has_every_column() {
         let mut out = Vec::new();
         head(&mut out).unwrap();
-        let timed = samples::stalled();
+        let timed = fixtures::stalled();
         series("a.hlog", &timed, &[("get".into(), timed[0].1.clone())], &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();

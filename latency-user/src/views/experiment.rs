@@ -3,9 +3,8 @@
 use std::{io, time::Duration};
 
 use super::{
-    Style, comparison,
+    Style, comparison, duration_classes,
     format::{count, duration},
-    lengths,
     text::{paragraph, printable},
 };
 use crate::model::experiment::{Changed, Conclusion, Experiment, Guard, Setting, WindowSummary};
@@ -80,7 +79,7 @@ pub fn experiment(
         ));
     }
     text.push('\n');
-    lengths::table(&mut text, &experiment.lengths, style);
+    duration_classes::table(&mut text, &experiment.lengths, style);
     text.push('\n');
     for guard in &experiment.guards {
         let paint = if guard.worse { Style::alarm } else { Style::plain };

@@ -71,11 +71,11 @@ pub fn distribution(distribution: &Distribution, out: &mut dyn io::Write) -> io:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::views::samples;
+    use crate::views::fixtures;
 
     #[test]
     fn the_last_line_holds_everything() {
-        let recorded = samples::durations(100, 2000, &[21_400_000]);
+        let recorded = fixtures::durations(100, 2000, &[21_400_000]);
         let mut out = Vec::new();
         distribution(&recorded, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();

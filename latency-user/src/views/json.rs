@@ -154,7 +154,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::views::samples;
+    use crate::views::fixtures;
 
     fn parsed(write: impl Fn(&mut Vec<u8>)) -> Value {
         let mut out = Vec::new();
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_summary_has_the_names_of_the_contract() {
-        let result = samples::summary(&samples::stalled());
+        let result = fixtures::summary(&fixtures::stalled());
         let object = parsed(|out| summary(&result, out).unwrap());
         let mut keys: Vec<_> = object.as_object().unwrap().keys().collect();
         keys.sort();
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn an_interval_says_when_it_was() {
-        let object = parsed(|out| interval(&samples::interval(samples::stalled()), out).unwrap());
+        let object = parsed(|out| interval(&fixtures::interval(fixtures::stalled()), out).unwrap());
         assert_eq!(object["kind"], "interval");
         assert_eq!(object["schema_version"], 1);
         assert_eq!(object["began_at"], "2026-01-02T03:04:05.006Z");

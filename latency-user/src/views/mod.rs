@@ -7,19 +7,19 @@ pub mod comparison;
 pub mod cost;
 pub mod csv;
 pub mod doctor;
+mod duration_classes;
 pub mod experiment;
 pub mod folded;
 pub mod format;
 pub mod hgrm;
 pub mod html;
 pub mod json;
-mod lengths;
 pub mod progress;
 pub mod table;
 pub mod triage;
 
 #[cfg(test)]
-mod samples;
+mod fixtures;
 mod text;
 
 /// How a view for people looks.

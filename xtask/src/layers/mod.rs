@@ -27,36 +27,36 @@ const fn room(name: &'static str, may_import: &'static [&'static str]) -> Room {
     Room { name, may_import }
 }
 
-/// What everything between `model` and `commands` that decides something may build on.
-const BELOW_DECISIONS: &[&str] =
-    &["model", "kernel", "collect", "host", "recording", "triage", "compare", "experiment"];
-
 /// From the bottom to the top. A room that is not here may not exist.
 const ROOMS: &[Room] = &[
-    room("model", &[]),
-    room("host", &["model"]),
-    room("recording", &["model"]),
-    room("views", &["model"]),
+    room("model", &["analysis"]),
+    room("analysis", &["model"]),
+    room("file_tree", &[]),
+    room("views", &["model", "analysis"]),
+    room("host", &["model", "file_tree"]),
     room("kernel", &["model", "host"]),
-    room("collect", &["model", "kernel", "host"]),
-    room("triage", BELOW_DECISIONS),
-    room("compare", BELOW_DECISIONS),
-    room("experiment", BELOW_DECISIONS),
+    room("recording", &["model", "analysis"]),
+    room("collect", &["model", "analysis", "kernel", "host"]),
+    room("compare", &["model", "recording"]),
+    room("experiment", &["model", "analysis", "host", "kernel", "collect", "recording", "compare"]),
+    room("triage", &["model", "analysis", "file_tree", "host", "kernel", "collect"]),
+    room("cli", &["model", "host", "kernel", "collect"]),
     room(
         "commands",
         &[
             "model",
-            "kernel",
-            "collect",
+            "analysis",
+            "views",
             "host",
+            "kernel",
             "recording",
-            "triage",
+            "collect",
             "compare",
             "experiment",
-            "views",
+            "triage",
+            "cli",
         ],
     ),
-    room("cli", &["commands", "model"]),
     room("main", &["cli", "commands", "model", "views"]),
 ];
 /// aya is the kernel's side door: whoever else needs it asks these.

@@ -12,8 +12,8 @@ use latency_common::slot::{SlotInfo, SlotKind};
 
 use crate::{
     host::{
-        interfaces::Interface,
-        netdev::{NapiInstance, RxQueue},
+        net::interfaces::Interface,
+        nic::netdev::{NapiInstance, RxQueue},
     },
     model::series::Queue,
 };

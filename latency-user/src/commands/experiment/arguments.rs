@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum, ValueHint};
 
 use crate::{
-    commands::values::{self, Format},
+    cli::values::{self, Format},
     experiment::{abort::Limit, journal},
 };
 

@@ -17,7 +17,9 @@ pub use self::{
     arguments::{Arguments, WatchArguments},
     undo::{mention, watch},
 };
-use super::{Console, output::Output, report, values::Format};
+use super::report;
+use crate::cli::Console;
+use crate::cli::{stdout::Output, values::Format};
 pub use crate::experiment::watchdog::COMMAND as WATCHDOG;
 use crate::{
     experiment::{
@@ -27,10 +29,10 @@ use crate::{
         knob::Knob,
         netns,
         rounds::{self, Plan, Progress},
-        tuning::{self, Scope},
+        tunable::{self, Scope},
         window::Look,
     },
-    kernel::{instance::Instance, privileges},
+    kernel::{privileges, single_instance::Instance},
     model::{
         experiment::{Conclusion, Experiment},
         failure::Failure,
@@ -59,10 +61,10 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
     }
     let mut wanted = Vec::new();
     for setting in &args.set {
-        wanted.extend(tuning::plan(setting, &scope)?);
+        wanted.extend(tunable::plan(setting, &scope)?);
     }
     let change = Change::new(wanted)?;
-    for warning in tuning::warnings(&args.set, &scope) {
+    for warning in tunable::warnings(&args.set, &scope) {
         let _ = writeln!(console.err, "warning: {warning}");
     }
     let output = args.output.clone().unwrap_or_else(folder);
@@ -147,9 +149,9 @@ fn told(progress: &Progress<'_>) -> String {
 fn list(scope: &Scope, console: Console) -> Result<u8> {
     let style = Style { colour: console.colour, width: Style::MAX_WIDTH };
     let mut text = Vec::new();
-    for tuning in tuning::ALL {
+    for tuning in tunable::ALL {
         let title = format!("{}:{}", tuning.name(), tuning.usage());
-        let values: Vec<(String, String)> = tuning::list(*tuning, scope)?
+        let values: Vec<(String, String)> = tunable::list(*tuning, scope)?
             .into_iter()
             .map(|one| (one.key, one.value.unwrap_or_else(|error| format!("({error:#})"))))
             .collect();

@@ -6,7 +6,8 @@ use anyhow::{Result, bail};
 
 use super::WatchArguments;
 use crate::{
-    commands::{Console, output::Output},
+    cli::Console,
+    cli::stdout::Output,
     experiment::{
         journal::{self, Folder},
         watchdog,

@@ -7,11 +7,11 @@ use clap_complete::ArgValueCandidates;
 use latency_common::stage::Stage;
 
 use crate::{
+    cli::values::{self, Format, TransportArg},
     collect::config::{
         DEFAULT_RECORDS_PER_SECOND, DEFAULT_RING_EVENTS, DEFAULT_SAMPLE_HZ, default_stages,
     },
-    commands::values::{self, Format, TransportArg},
-    kernel::plan::Choice,
+    kernel::probes::selection::Choice,
 };
 
 /// What to trace, for how long, and where the result goes.

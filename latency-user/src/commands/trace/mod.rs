@@ -10,14 +10,12 @@ use tokio::runtime;
 
 pub use self::arguments::Arguments;
 use self::session::Session;
-use super::{
-    Console,
-    ending::{self, Signals},
-};
+use crate::cli::Console;
+use crate::cli::{child, signals::Signals};
 use crate::{
     collect::{config::Config, tracer::Tracer},
-    host::interfaces,
-    kernel::{instance::Instance, privileges, statistics::Statistics},
+    host::net::interfaces,
+    kernel::{privileges, probes::bpf_stats::Statistics, single_instance::Instance},
     model::failure::Failure,
     recording::writer::Writer,
 };
@@ -30,7 +28,7 @@ use crate::{
 /// found before the first program is attached.
 pub fn run(args: &Arguments, verbose: bool, console: Console) -> Result<u8> {
     check_interfaces(&args.iface)?;
-    ending::find_program(&args.command)?;
+    child::find_program(&args.command)?;
     privileges::check()?;
     if args.max_overhead.is_some() {
         Statistics::switch_on().map_err(|refused| {
@@ -87,14 +85,14 @@ async fn trace(
     };
     let tracer = Tracer::start(&config)?;
     let mut session = Session::new(args, tracer, recording, console)?;
-    let mut child = ending::start(&args.command)?;
+    let mut child = child::spawn(&args.command)?;
     let ended = session.follow(args, &mut signals, &mut child).await;
     let status = session.finish()?;
     ended?;
     let child_status = match &mut child {
         Some(child) => match child.try_wait()? {
-            Some(status) => Some(ending::exit_status(status)),
-            None => ending::end(child).await.map(ending::exit_status),
+            Some(status) => Some(child::exit_status(status)),
+            None => child::terminate(child).await.map(child::exit_status),
         },
         None => None,
     };

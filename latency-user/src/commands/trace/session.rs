@@ -14,25 +14,20 @@ use tokio::{
 
 use super::Arguments;
 use crate::{
+    analysis::{culprits::add_stack, stall_totals::StallTotals},
+    cli::Console,
+    cli::{child, signals::Signals, stdout::Output, values::Format},
     collect::{stalls::Learned, tracer::Tracer},
-    commands::{
-        Console,
-        ending::{self, Signals},
-        output::Output,
-        values::Format,
-    },
-    host::{kernel, settings, tcp_pressure, usage},
-    kernel::sampler,
+    host::{kernel, net::tcp_pressure, process::usage, settings},
+    kernel::probes::sampler,
     model::{
         cost::{KernelCost, SelfCost, Shed},
-        culprits::add_stack,
         distribution::Distribution,
         filter::Filter,
         interval::Interval,
         ledger::Ledger,
         run::{Run, Sampling},
         series::Series,
-        stall_totals::StallTotals,
         summary::{SeriesSummary, Stalls, Summary},
         tcp_pressure::TcpPressure,
     },
@@ -154,7 +149,7 @@ impl Session {
             tokio::select! {
                 biased;
                 () = signals.received() => return Ok(()),
-                status = ending::ended(child) => {
+                status = child::exited(child) => {
                     status.context("wait for the command")?;
                     return Ok(());
                 }

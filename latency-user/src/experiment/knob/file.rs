@@ -5,7 +5,7 @@ use std::{fs, io, path::PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{experiment::netns, host::cpus};
+use crate::{experiment::netns, host::cpu::cpus};
 
 /// Where the kernel keeps the files of IRQs.
 const IRQS: &str = "/proc/irq";

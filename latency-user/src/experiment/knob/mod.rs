@@ -86,7 +86,7 @@ impl fmt::Display for Knob {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::nic_setting::{NicSetting, Ring};
+    use crate::host::nic::setting::{NicSetting, Ring};
 
     #[test]
     fn knobs_read_back_from_a_journal_of_this_or_an_older_version() {

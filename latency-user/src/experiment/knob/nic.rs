@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     experiment::netns,
-    host::{
+    host::nic::{
         ethtool::EthtoolDirectory,
-        nic_setting::{self, Coalesce, Held, NicSetting, Queues, Ring, Value},
+        setting::{self, Coalesce, Held, NicSetting, Queues, Ring, Value},
     },
 };
 
@@ -57,7 +57,7 @@ impl NicKnob {
         if self.netns.is_some_and(|netns| !netns::exists(netns)) {
             return true;
         }
-        let is_gone = netns::within(self.netns, false, || Ok(!nic_setting::exists(self.index)));
+        let is_gone = netns::within(self.netns, false, || Ok(!setting::exists(self.index)));
         is_gone.unwrap_or(false)
     }
 
@@ -116,7 +116,7 @@ pub(super) fn in_effect(content: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::ethtool::index_of;
+    use crate::host::nic::ethtool::index_of;
 
     #[test]
     fn what_is_asked_for_and_what_came_about_are_told_apart() {

@@ -16,21 +16,23 @@ use anyhow::Result;
 
 use super::{
     format::Merge,
+    loaded::{Whole, sort_worst},
     reader::RecordedInterval,
-    whole::{Whole, sort_worst},
     writer::Writer,
 };
-use crate::model::{
-    cost::{KernelCost, SelfCost, Shed},
-    distribution::Distribution,
-    failure::Failure,
-    interval::Interval,
-    ledger::{Ledger, ProgramBooks, RecordBooks, StageBooks},
-    run::{DEFAULT_THRESHOLD_NS, ProbeUse, Run, Sampling, Transport},
-    source::Source,
-    stall::Stack,
-    stall_totals::StallTotals,
-    summary::{SeriesSummary, Stalls, Summary},
+use crate::{
+    analysis::stall_totals::StallTotals,
+    model::{
+        cost::{KernelCost, SelfCost, Shed},
+        distribution::Distribution,
+        failure::Failure,
+        interval::Interval,
+        ledger::{Ledger, ProgramBooks, RecordBooks, StageBooks},
+        run::{DEFAULT_THRESHOLD_NS, ProbeUse, Run, Sampling, Transport},
+        source::Source,
+        stall::Stack,
+        summary::{SeriesSummary, Stalls, Summary},
+    },
 };
 
 /// The sum of recordings.

@@ -21,13 +21,12 @@ use super::{
     lines::{Line, Lines},
 };
 use crate::model::{
-    collapse::Collapse,
     distribution::Distribution,
     run::Run,
     series::{Owner, Queue, Series},
     settings::Settings,
     source::Source,
-    stall::{Stack, Stall},
+    stall::{Stack, Stall, collapse::Collapse},
     summary::{SCHEMA_VERSION, Summary},
 };
 

@@ -14,7 +14,6 @@ use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use serde::Serialize;
 
 use crate::model::{
-    collapse::Collapse,
     distribution::Distribution,
     envelope::Envelope,
     interval::Interval,
@@ -22,7 +21,7 @@ use crate::model::{
     series::{Owner, Queue, Series},
     settings::Settings,
     source::Source,
-    stall::{Stack, Stall},
+    stall::{Stack, Stall, collapse::Collapse},
     summary::Summary,
 };
 

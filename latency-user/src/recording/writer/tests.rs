@@ -16,12 +16,14 @@ use latency_common::{
 use serde_json::Value;
 
 use super::*;
-use crate::model::{
-    cost::SelfCost,
-    ledger::Ledger,
-    run::{Sampling, Transport},
-    stall_totals::StallTotals,
-    summary::{SeriesSummary, Stalls},
+use crate::{
+    analysis::stall_totals::StallTotals,
+    model::{
+        cost::SelfCost,
+        ledger::Ledger,
+        run::{Sampling, Transport},
+        summary::{SeriesSummary, Stalls},
+    },
 };
 
 fn run() -> Run {

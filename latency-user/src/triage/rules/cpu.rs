@@ -1,10 +1,10 @@
 //! What each CPU spends its time on, as `mpstat -P ALL` shows it, and ksoftirqd.
 
 use crate::{
-    host::stat::{Stat, Ticks},
+    host::cpu::stat::{Stat, Ticks},
     triage::{
-        answer::{Answers, Found, all_ok, crossed, plain, trace},
-        host::{Change, Host, Unknown},
+        rule_answer::{Answers, Found, all_ok, crossed, plain, trace},
+        snapshot::{Change, Host, Unknown},
     },
 };
 

@@ -3,8 +3,8 @@
 use crate::{
     host::diskstats::{self, DiskRates},
     triage::{
-        answer::{Answer, Answers, Found, crossed, ok, plain, quoted, trace},
-        host::{Host, Unknown},
+        rule_answer::{Answer, Answers, Found, crossed, ok, plain, quoted, trace},
+        snapshot::{Host, Unknown},
     },
 };
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    host::interrupts::Interrupts,
+    host::cpu::interrupts::Interrupts,
     triage::{
-        answer::{
+        rule_answer::{
             Answer, Answers, Found, all_ok, crossed, each_interface, ok, plain, quoted, trace,
         },
-        host::{Change, Host, Unknown},
+        snapshot::{Change, Host, Unknown},
     },
 };
 

@@ -2,8 +2,8 @@
 
 use super::irq;
 use crate::triage::{
-    answer::{Answers, Found, all_ok, crossed, each_interface, ok, plain, quoted, trace},
-    host::{Host, Unknown},
+    rule_answer::{Answers, Found, all_ok, crossed, each_interface, ok, plain, quoted, trace},
+    snapshot::{Host, Unknown},
 };
 
 /// NET_RX runs a second from which their place matters.
@@ -190,7 +190,7 @@ pub(super) fn moved(host: &Host, ifaces: &[String]) -> Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::cpus;
+    use crate::host::cpu::cpus;
 
     #[test]
     fn masks_are_read_back_as_they_were() {

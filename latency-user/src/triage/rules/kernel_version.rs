@@ -1,8 +1,8 @@
 //! Kernel versions with known changes that bear on stalls.
 
 use crate::triage::{
-    answer::{Answers, Found, all_ok, crossed, trace},
-    host::{Host, Unknown},
+    rule_answer::{Answers, Found, all_ok, crossed, trace},
+    snapshot::{Host, Unknown},
 };
 
 /// Share of a CPU that ksoftirqd used, percent, from which its hold on softirqs matters.

@@ -19,7 +19,7 @@ mod tcp_buffers;
 mod trace;
 mod waiting;
 
-use super::{answer::Answers, host::Host};
+use super::{rule_answer::Answers, snapshot::Host};
 use crate::model::finding::Step;
 
 /// A rule: what it is called, where it belongs, and how it is checked.

@@ -1,8 +1,8 @@
 //! NAPI settings of an interface: held packets and threads.
 
 use crate::triage::{
-    answer::{Answers, Found, crossed, each_interface, ok, plain, quoted, trace},
-    host::Host,
+    rule_answer::{Answers, Found, crossed, each_interface, ok, plain, quoted, trace},
+    snapshot::Host,
 };
 
 /// Time for which GRO may hold packets, ns, without any IRQ deferral to go with it.

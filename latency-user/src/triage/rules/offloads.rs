@@ -2,10 +2,10 @@
 
 use super::irq;
 use crate::{
-    host::nic::Features,
+    host::nic::directory::Features,
     triage::{
-        answer::{Answer, Answers, Found, crossed, each_interface, ok, plain, quoted, trace},
-        host::{Host, Unknown},
+        rule_answer::{Answer, Answers, Found, crossed, each_interface, ok, plain, quoted, trace},
+        snapshot::{Host, Unknown},
     },
 };
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::triage::{
-    answer::{Answers, Found, all_ok, crossed, plain, quoted, trace},
-    host::{Host, Unknown},
+    rule_answer::{Answers, Found, all_ok, crossed, plain, quoted, trace},
+    snapshot::{Host, Unknown},
 };
 
 /// Drivers whose governor `powersave` leaves the frequency to the hardware.

@@ -1,8 +1,8 @@
 //! Queueing disciplines: drops, and one lock for many queues.
 
 use crate::triage::{
-    answer::{Answers, Found, crossed, each_interface, ok, plain, quoted, trace},
-    host::{Host, Unknown},
+    rule_answer::{Answers, Found, crossed, each_interface, ok, plain, quoted, trace},
+    snapshot::{Host, Unknown},
 };
 
 /// Roots that have a queue, and a lock, for each of the NIC's, or none at all.

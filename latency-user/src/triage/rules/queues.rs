@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::irq;
 use crate::{
-    host::nic::Nic,
+    host::nic::directory::Nic,
     triage::{
-        answer::{Answers, Found, crossed, each_interface, ok, plain, quoted, trace},
-        host::{Change, Host, Unknown},
+        rule_answer::{Answers, Found, crossed, each_interface, ok, plain, quoted, trace},
+        snapshot::{Change, Host, Unknown},
     },
 };
 

@@ -1,8 +1,8 @@
 //! Settings of the softirq side that stretch the tail by themselves.
 
 use crate::triage::{
-    answer::{Answers, Found, all_ok, crossed, experiment, plain, sysctl},
-    host::Host,
+    rule_answer::{Answers, Found, all_ok, crossed, experiment, plain, sysctl},
+    snapshot::Host,
 };
 
 /// Longest run of `net_rx_action` that the setting allows, us; the default is 2,000, or two

@@ -1,11 +1,11 @@
 //! `softnet_stat`: what the per-CPU packet processing could not do.
 
 use crate::{
-    host::softnet::Softnet,
+    host::net::softnet::Softnet,
     model::finding::Number,
     triage::{
-        answer::{Answers, Found, all_ok, crossed, experiment, plain, sysctl, trace},
-        host::{Host, Unknown},
+        rule_answer::{Answers, Found, all_ok, crossed, experiment, plain, sysctl, trace},
+        snapshot::{Host, Unknown},
     },
 };
 

@@ -2,12 +2,12 @@
 
 use super::irq;
 use crate::{
-    host::cpus,
+    host::cpu::cpus,
     triage::{
-        answer::{
+        rule_answer::{
             Answers, Found, crossed, each_interface, experiment, ok, plain, quoted, sysctl, trace,
         },
-        host::{Host, Unknown},
+        snapshot::{Host, Unknown},
     },
 };
 

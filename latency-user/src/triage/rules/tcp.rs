@@ -2,8 +2,8 @@
 
 use super::tcp_buffers::{called, each_namespace, inside};
 use crate::triage::{
-    answer::{Answers, Found, crossed, ok, plain, trace},
-    host::{Host, Namespace, Unknown},
+    rule_answer::{Answers, Found, crossed, ok, plain, trace},
+    snapshot::{Host, Namespace, Unknown},
 };
 
 /// Segments sent again, percent of all that were sent.

@@ -3,8 +3,8 @@
 //! Counters and settings are of each network namespace by itself.
 
 use crate::triage::{
-    answer::{Answer, Answers, Found, crossed, experiment, ok, plain, sysctl, trace},
-    host::{Host, Namespace, Unknown},
+    rule_answer::{Answer, Answers, Found, crossed, experiment, ok, plain, sysctl, trace},
+    snapshot::{Host, Namespace, Unknown},
 };
 
 /// What grows when a receive buffer runs full: names of `TcpExt`.

@@ -3,8 +3,8 @@
 use crate::{
     model::run::DEFAULT_THRESHOLD_NS,
     triage::{
-        answer::{Answers, Found, all_ok, crossed, plain},
-        host::{Host, Unknown},
+        rule_answer::{Answers, Found, all_ok, crossed, plain},
+        snapshot::{Host, Unknown},
     },
 };
 
@@ -46,7 +46,7 @@ pub(super) fn stalls(host: &Host, ifaces: &[String]) -> Answers {
         false => format!(" Samples found the CPU in {}.", culprits.join(", ")),
     };
     let iface =
-        ifaces.first().map(|name| format!("--iface {} ", crate::triage::answer::quoted(name)));
+        ifaces.first().map(|name| format!("--iface {} ", crate::triage::rule_answer::quoted(name)));
     let trace = format!("latency-user trace {}--duration 30s", iface.unwrap_or_default());
     Ok(vec![
         Found {

@@ -3,8 +3,8 @@
 use crate::{
     host::pressure::Pressure,
     triage::{
-        answer::{Answers, Found, all_ok, crossed, trace},
-        host::{Host, Unknown},
+        rule_answer::{Answers, Found, all_ok, crossed, trace},
+        snapshot::{Host, Unknown},
     },
 };
 

@@ -17,22 +17,23 @@ use minijinja::{AutoEscape, Environment, value::Serde};
 use serde::Serialize;
 
 use super::{
-    comparison, experiment as told,
+    comparison, duration_classes, experiment as told,
     format::{bytes, duration, short_duration},
-    lengths, table,
+    table,
 };
-use crate::model::{
-    collapse::Collapse,
-    comparison::{Comparison, Verdict},
-    culprits,
-    distribution::Distribution,
-    experiment::Experiment,
-    lengths::Lengths,
-    series::Series,
-    settings::Settings,
-    stall::{Stack, Stall},
-    summary::{SeriesSummary, Summary},
-    timeline::Timeline,
+use crate::{
+    analysis::culprits,
+    model::{
+        comparison::{Comparison, Verdict},
+        distribution::Distribution,
+        duration_classes::Lengths,
+        experiment::Experiment,
+        series::Series,
+        settings::Settings,
+        stall::{Stack, Stall, collapse::Collapse},
+        summary::{SeriesSummary, Summary},
+        timeline::Timeline,
+    },
 };
 
 /// Series in tables; more are a matter for CSV.
@@ -144,7 +145,7 @@ pub fn page(
         lengths: match recordings {
             [before, after] => {
                 let of = |one: &Recording<'_>| Lengths::new(one.timed.iter().map(|(s, d)| (s, d)));
-                lengths::rows(&[of(before), of(after)]).to_vec()
+                duration_classes::rows(&[of(before), of(after)]).to_vec()
             }
             _ => Vec::new(),
         },

@@ -5,11 +5,13 @@ use serde::Serialize;
 
 use super::{Figure, Recording, share, svg};
 use crate::{
+    analysis::culprits::Culprit,
     model::{
-        collapse::{Collapse, CollapsedQueue, SocketOwner, SocketTotal},
-        culprits::Culprit,
         place::Place,
-        stall::{Holders, Stall, TaskShare},
+        stall::{
+            Holders, Stall, TaskShare,
+            collapse::{Collapse, CollapsedQueue, SocketOwner, SocketTotal},
+        },
         tcp_pressure::TcpPressure,
         timeline::Cell,
     },

@@ -2,9 +2,9 @@
 //!
 //! At most 80 columns wide, without a terminal as well.
 
+mod accounting;
 mod answer;
 mod block;
-mod books;
 mod plain;
 mod rows;
 mod stalls;
@@ -149,8 +149,8 @@ pub(super) fn numbers(numbers: &SeriesSummary) -> [String; 8] {
 /// Books, losses and own cost, a paragraph each.
 pub(super) fn books_of(summary: &Summary) -> Vec<String> {
     let transport = summary.run.transport;
-    let mut lines = books::balance(&summary.ledger, transport);
-    lines.extend(books::losses(&summary.ledger, &summary.run));
+    let mut lines = accounting::balance(&summary.ledger, transport);
+    lines.extend(accounting::losses(&summary.ledger, &summary.run));
     if summary.self_cost.programs > 0 {
         lines.extend(cost::sentences(summary));
     }
@@ -236,16 +236,16 @@ fn conclusion(text: &mut String, summary: &Summary, style: Style) {
     let transport = summary.run.transport;
     let known_bad = !summary.ledger.balanced && !summary.ledger.stages.is_empty();
     let paint = if known_bad { Style::alarm } else { Style::plain };
-    for line in books::balance(&summary.ledger, transport) {
+    for line in accounting::balance(&summary.ledger, transport) {
         paragraph(text, &line, 4, style, paint);
     }
-    for line in books::losses(&summary.ledger, &summary.run) {
+    for line in accounting::losses(&summary.ledger, &summary.run) {
         paragraph(text, &line, 4, style, Style::plain);
     }
     if let Some(line) = stalls::limited(summary) {
         paragraph(text, &line, 4, style, Style::plain);
     }
-    for line in books::misses(&summary.ledger) {
+    for line in accounting::misses(&summary.ledger) {
         paragraph(text, &line, 4, style, Style::alarm);
     }
     // A recording that was cut short does not tell it.

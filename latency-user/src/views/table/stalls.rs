@@ -3,13 +3,15 @@
 use latency_common::stage::Stage;
 
 use crate::{
+    analysis::culprits::Culprit,
     model::{
-        collapse::{SocketOwner, SocketTotal},
-        culprits::Culprit,
         ledger::RecordBooks,
         place::Place,
         run::{ProbeUse, Sampling},
-        stall::{Holders, NetRxParts, Stall},
+        stall::{
+            Holders, NetRxParts, Stall,
+            collapse::{SocketOwner, SocketTotal},
+        },
         summary::{Stalls, Summary},
         tcp_pressure::TcpPressure,
     },

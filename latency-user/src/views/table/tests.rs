@@ -11,13 +11,13 @@ use crate::{
         ledger::{Counted, Ledger, StageBooks},
         run::Transport,
     },
-    views::samples::{self, Recorded},
+    views::fixtures::{self, Recorded},
 };
 
 const PLAIN: Style = Style { colour: false, width: 80 };
 
 fn final_table(recorded: &Recorded, change: impl Fn(&mut Summary)) -> String {
-    let mut result = samples::summary(recorded);
+    let mut result = fixtures::summary(recorded);
     change(&mut result);
     let mut out = Vec::new();
     summary(&result, recorded, PLAIN, &mut out).unwrap();
@@ -26,7 +26,7 @@ fn final_table(recorded: &Recorded, change: impl Fn(&mut Summary)) -> String {
 
 fn live_table(recorded: Recorded, style: Style) -> String {
     let mut out = Vec::new();
-    interval(&samples::interval(recorded), samples::THRESHOLD_NS, style, &mut out).unwrap();
+    interval(&fixtures::interval(recorded), fixtures::THRESHOLD_NS, style, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -39,7 +39,7 @@ fn assert_fits(table: &str) {
 
 #[test]
 fn the_answer_comes_first() {
-    let table = final_table(&samples::stalled(), |_| ());
+    let table = final_table(&fixtures::stalled(), |_| ());
     assert_fits(&table);
     let mut lines = table.lines();
     assert_eq!(
@@ -62,17 +62,18 @@ fn the_answer_comes_first() {
 
 #[test]
 fn stalled_rows_are_marked() {
-    let table = live_table(samples::stalled(), PLAIN);
+    let table = live_table(fixtures::stalled(), PLAIN);
     let marked: Vec<_> = table.lines().filter(|line| line.starts_with("! ")).collect();
     assert_eq!(marked.len(), 4, "{table}");
-    let table = live_table(samples::stalled(), Style { colour: true, width: 80 });
+    let table = live_table(fixtures::stalled(), Style { colour: true, width: 80 });
     let red = table.lines().filter(|line| line.starts_with("\x1b[1;31m! ")).count();
     assert_eq!(red, 4, "{table}");
 }
 
 #[test]
 fn without_stalls_the_longest_run_is_told() {
-    let recorded = vec![(samples::cpu(Stage::NetRx, 0), samples::durations(100, 300, &[340_000]))];
+    let recorded =
+        vec![(fixtures::cpu(Stage::NetRx, 0), fixtures::durations(100, 300, &[340_000]))];
     let table = final_table(&recorded, |_| ());
     let answer = "No stall at or above 1ms in 30.0s; longest net_rx run 340us on CPU 0.\n";
     assert!(table.starts_with(answer), "{table}");
@@ -85,8 +86,8 @@ fn without_stalls_the_longest_run_is_told() {
 #[test]
 fn stalls_of_other_stages_do_not_hide_behind_net_rx() {
     let recorded = vec![
-        (samples::cpu(Stage::NetRx, 0), samples::durations(100, 300, &[340_000])),
-        (samples::cpu(Stage::RxWait, 3), samples::durations(100, 300, &[4_000_000])),
+        (fixtures::cpu(Stage::NetRx, 0), fixtures::durations(100, 300, &[340_000])),
+        (fixtures::cpu(Stage::RxWait, 3), fixtures::durations(100, 300, &[4_000_000])),
     ];
     let table = final_table(&recorded, |_| ());
     assert!(
@@ -113,7 +114,7 @@ fn an_empty_run_says_so() {
 
 #[test]
 fn awkward_names_and_numbers_fit() {
-    let table = final_table(&samples::awkward(), |summary| {
+    let table = final_table(&fixtures::awkward(), |summary| {
         summary.run.host = "h".repeat(64);
         summary.run.ifaces = vec!["enp129s0f1np000".into(); 40];
         summary.run.probes[0].at = "x".repeat(200);
@@ -122,15 +123,15 @@ fn awkward_names_and_numbers_fit() {
     // 28 of 256 stalled: more than a table for people shows.
     assert!(table.contains("+ 240 more CPUs: "), "{table}");
     assert!(table.lines().count() < 100, "{table}");
-    assert_fits(&live_table(samples::awkward(), PLAIN));
+    assert_fits(&live_table(fixtures::awkward(), PLAIN));
     for width in [0, 1, 39, 200] {
-        assert_fits(&live_table(samples::awkward(), Style { colour: false, width }));
+        assert_fits(&live_table(fixtures::awkward(), Style { colour: false, width }));
     }
 }
 
 #[test]
 fn broken_books_show_their_sums() {
-    let table = final_table(&samples::stalled(), |summary| {
+    let table = final_table(&fixtures::stalled(), |summary| {
         let cpus = StageLedger {
             begins_without_end: 5,
             ring_submitted: 40,
@@ -177,7 +178,7 @@ fn broken_books_show_their_sums() {
 
 #[test]
 fn what_is_not_described_is_called_by_its_name() {
-    let table = final_table(&samples::stalled(), |summary| {
+    let table = final_table(&fixtures::stalled(), |summary| {
         summary.ledger.stages[0].records.limited = 2;
         summary.ledger.stages[1].records.dropped = 3;
         summary.ledger.samples.dropped = 7;
@@ -197,8 +198,8 @@ fn what_is_not_described_is_called_by_its_name() {
 
 #[test]
 fn a_stall_is_told_with_its_end() {
-    let table = final_table(&samples::stalled(), |summary| {
-        summary.stalls.worst = vec![samples::stall()];
+    let table = final_table(&fixtures::stalled(), |summary| {
+        summary.stalls.worst = vec![fixtures::stall()];
     });
     assert_fits(&table);
     assert!(table.contains("21.4ms net_rx on CPU 1, ended 03:04:05.912Z: in tcp_collapse 87 %"));

@@ -1,0 +1,152 @@
+//! Values on the command line: durations, stages, probe methods, formats.
+
+use std::{path::Path, sync::LazyLock, time::Duration};
+
+use clap::ValueEnum;
+use clap_complete::CompletionCandidate;
+use latency_common::{bucket::MAX_VALUE, stage::Stage};
+
+use crate::{
+    collect::config::DEFAULT_COLLAPSE_THRESHOLD_NS,
+    host::net::interfaces,
+    kernel::probes::selection::Choice,
+    model::run::{DEFAULT_THRESHOLD_NS, Transport},
+};
+
+/// Longest stretch of time that makes sense for a run: more is taken for a slip.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Shortest time between two snapshots.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The threshold unless another is given.
+pub(crate) static THRESHOLD: LazyLock<String> = LazyLock::new(|| text(DEFAULT_THRESHOLD_NS));
+
+/// The threshold of slow collapses unless another is given.
+pub(crate) static COLLAPSE_THRESHOLD: LazyLock<String> =
+    LazyLock::new(|| text(DEFAULT_COLLAPSE_THRESHOLD_NS));
+
+fn text(ns: u64) -> String {
+    humantime::format_duration(Duration::from_nanos(ns)).to_string()
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For programs: one object a line.
+    Json,
+}
+
+/// How events travel, as an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TransportArg {
+    /// Counted in the kernel; loses nothing at any rate.
+    Maps,
+    /// Sent one by one and counted in user space; what does not fit is counted as dropped.
+    Ring,
+    /// Both, compared at the end.
+    Both,
+}
+
+impl From<TransportArg> for Transport {
+    fn from(transport: TransportArg) -> Self {
+        match transport {
+            TransportArg::Maps => Self::Maps,
+            TransportArg::Ring => Self::Ring,
+            TransportArg::Both => Self::Both,
+        }
+    }
+}
+
+/// Reads a duration such as `500us`, `10s`, `1m 30s`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it like 500us, 10s or 2m"))?;
+    if duration.is_zero() {
+        return Err("must be longer than 0".into());
+    }
+    if duration > LONGEST {
+        return Err("longer than a year".into());
+    }
+    Ok(duration)
+}
+
+/// Reads the time between snapshots.
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval < SHORTEST_INTERVAL {
+        return Err(format!("must be at least {SHORTEST_INTERVAL:?}"));
+    }
+    Ok(interval)
+}
+
+/// Reads a share such as `1%` or `0.5%`.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let percent = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    match percent {
+        Some(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent / 100.0),
+        _ => Err("not a share above 0% and up to 100%; write it like 1% or 0.5%".into()),
+    }
+}
+
+/// Reads a threshold: at most what the last bucket still tells apart.
+pub(crate) fn threshold(text: &str) -> Result<Duration, String> {
+    let threshold = duration(text)?;
+    if threshold > Duration::from_nanos(MAX_VALUE) {
+        return Err(format!("must be at most {:?}", Duration::from_nanos(MAX_VALUE)));
+    }
+    Ok(threshold)
+}
+
+/// Reads the name of a stage.
+pub(crate) fn stage(text: &str) -> Result<Stage, String> {
+    Stage::ALL.into_iter().find(|stage| stage.name() == text).ok_or_else(|| {
+        let names: Vec<&str> = Stage::ALL.into_iter().map(Stage::name).collect();
+        format!("no such stage; there are {}", names.join(", "))
+    })
+}
+
+/// The interfaces of this network namespace, for the shell to complete.
+pub(crate) fn interfaces() -> Vec<CompletionCandidate> {
+    let interfaces = interfaces::list(Path::new("/")).unwrap_or_default();
+    interfaces.into_iter().map(|interface| CompletionCandidate::new(interface.name)).collect()
+}
+
+/// Reads `auto` or the name of a method.
+pub(crate) fn choice(text: &str) -> Result<Choice, String> {
+    if text == "auto" {
+        return Ok(Choice::Auto);
+    }
+    text.parse().map(Choice::Forced).map_err(|error| format!("{error}, or auto"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_or_refused_with_a_reason() {
+        assert_eq!(duration("500us"), Ok(Duration::from_micros(500)));
+        for nonsense in ["0s", "-1s", "ten", "", "10", "99999999d", "18446744073709551616s"] {
+            assert!(duration(nonsense).is_err(), "{nonsense}");
+        }
+        assert!(interval("1ms").is_err() && interval("10ms").is_ok());
+        assert!(threshold("69s").is_err() && threshold("68s").is_ok());
+    }
+
+    #[test]
+    fn defaults_are_written_as_people_write_them() {
+        assert_eq!((THRESHOLD.as_str(), COLLAPSE_THRESHOLD.as_str()), ("1ms", "500us"));
+        assert_eq!(threshold(&THRESHOLD), Ok(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn stages_and_methods_have_names() {
+        assert_eq!(stage("tcp_collapse"), Ok(Stage::TcpCollapse));
+        assert!(stage("tcp").unwrap_err().contains("rx_wait"));
+        assert_eq!(choice("auto"), Ok(Choice::Auto));
+        assert!(choice("magic").is_err());
+    }
+}

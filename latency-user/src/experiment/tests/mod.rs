@@ -1,0 +1,3 @@
+//! Simulated experiments.
+
+mod load_drift;

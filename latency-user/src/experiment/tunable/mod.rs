@@ -1,0 +1,221 @@
+//! Tunings: what an experiment may change. One file each, one line in [`ALL`].
+//!
+//! A tuning turns `TARGET=VALUE` into knobs with their values and refuses what the kernel states
+//! to be out of bounds. Reading, writing, reading back and putting back are the same for all
+//! ([`super::change`]).
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+
+use super::{knob::Knob, netns};
+use crate::{host::cpu::cpus, model::failure::Failure};
+
+mod irq;
+mod napi;
+mod nic;
+mod offload;
+mod scheduler;
+mod steering;
+mod sysctl;
+
+/// Where knobs are looked for.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// The root that `/proc` and `/sys` lie under; another than `/` only in tests.
+    pub root: PathBuf,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// Interfaces to list; empty: all.
+    pub ifaces: Vec<String>,
+}
+
+/// A value for a knob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The knob.
+    pub knob: Knob,
+    /// The value to try.
+    pub value: String,
+}
+
+/// One way to change the machine.
+pub trait Tuning: Sync {
+    /// The word in front of the colon.
+    fn name(&self) -> &'static str;
+
+    /// What follows it, such as `NAME=VALUE`.
+    fn usage(&self) -> &'static str;
+
+    /// What it does, in plain words.
+    fn describe(&self) -> &'static str;
+
+    /// The knobs that `target=value` means, with their values. Runs inside the namespace.
+    ///
+    /// # Errors
+    ///
+    /// When the target is not there, or the value is outside what the kernel states.
+    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Wanted>>;
+
+    /// What may get in the way of an experiment with it; most have nothing.
+    fn warning(&self, _scope: &Scope) -> Option<String> {
+        None
+    }
+
+    /// The targets that [`list`] shows, with their knobs. Runs inside the namespace.
+    fn targets(&self, scope: &Scope) -> Vec<(String, Knob)>;
+}
+
+/// Every tuning.
+pub const ALL: &[&dyn Tuning] = &[
+    &sysctl::Sysctl,
+    &irq::Irq,
+    &steering::RPS,
+    &steering::XPS,
+    &napi::DEFER_HARD_IRQS,
+    &napi::GRO_FLUSH_TIMEOUT,
+    &napi::THREADED,
+    &offload::Offload,
+    &nic::RING,
+    &nic::CHANNELS,
+    &nic::COALESCE,
+    &scheduler::Scheduler,
+];
+
+/// A target and what it holds.
+pub struct Listed {
+    /// `sysctl:net.ipv4.tcp_rmem`.
+    pub key: String,
+    /// Its content, or why it cannot be read.
+    pub value: Result<String>,
+}
+
+/// The knobs that `KEY=VALUE` means, with their values.
+///
+/// # Errors
+///
+/// When there is no such tuning, or as [`Tuning::plan`].
+pub fn plan(setting: &str, scope: &Scope) -> Result<Vec<Wanted>> {
+    let usage = |why: String| {
+        let names: Vec<_> = ALL.iter().map(|t| format!("{}:{}", t.name(), t.usage())).collect();
+        let failure = Failure { status: 2, ..Failure::new(why) };
+        anyhow!(failure.hint(format!("there are: {}", names.join(", "))))
+    };
+    let parts = setting
+        .split_once('=')
+        .and_then(|(key, value)| Some((key.split_once(':')?, value)))
+        .filter(|((_, target), value)| !target.is_empty() && !value.trim().is_empty());
+    let Some(((name, target), value)) = parts else {
+        return Err(usage(format!("{setting:?} is not TUNING:TARGET=VALUE")));
+    };
+    let Some(tuning) = called(name) else {
+        return Err(usage(format!("no tuning {name:?}")));
+    };
+    inside(scope, || tuning.plan(target, value.trim(), scope))
+}
+
+/// What may get in the way of an experiment with these settings.
+pub fn warnings(settings: &[String], scope: &Scope) -> Vec<String> {
+    let names = settings.iter().filter_map(|setting| Some(setting.split_once(':')?.0));
+    let mut warnings: Vec<String> =
+        names.filter_map(called).filter_map(|tuning| tuning.warning(scope)).collect();
+    warnings.dedup();
+    warnings
+}
+
+fn called(name: &str) -> Option<&'static dyn Tuning> {
+    ALL.iter().find(|tuning| tuning.name() == name).copied()
+}
+
+/// What the tuning can be tried on, with the present values.
+///
+/// # Errors
+///
+/// When the namespace cannot be entered.
+pub fn list(tuning: &dyn Tuning, scope: &Scope) -> Result<Vec<Listed>> {
+    let targets = inside(scope, || Ok(tuning.targets(scope)))?;
+    let listed = targets.into_iter().map(|(target, knob)| Listed {
+        key: format!("{}:{target}", tuning.name()),
+        value: knob.read(),
+    });
+    Ok(listed.collect())
+}
+
+fn inside<T: Send>(scope: &Scope, body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let netns = (scope.root == Path::new("/")).then_some(scope.netns);
+    netns::within(netns, true, body)
+}
+
+impl Scope {
+    /// The namespace for knobs that each namespace has for itself.
+    fn netns(&self) -> Option<u32> {
+        (self.root == Path::new("/")).then_some(self.netns)
+    }
+
+    /// The interfaces to list.
+    fn interfaces(&self) -> Vec<String> {
+        let names = names_in(&self.root.join("sys/class/net"));
+        names.into_iter().filter(|n| self.ifaces.is_empty() || self.ifaces.contains(n)).collect()
+    }
+
+    /// The folder of an interface.
+    fn interface(&self, name: &str) -> Result<PathBuf, Failure> {
+        let folder = self.root.join("sys/class/net").join(name);
+        let is_name = !name.is_empty() && !name.contains('/') && !name.starts_with('.');
+        if is_name && folder.is_dir() {
+            return Ok(folder);
+        }
+        Err(Failure::new(format!("no interface {name:?} in this network namespace"))
+            .hint(format!("there are: {}", names_in(&self.root.join("sys/class/net")).join(", "))))
+    }
+}
+
+/// The folders in a folder, in order.
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = folder.read_dir().into_iter().flatten().filter_map(Result::ok);
+    let folders = entries.filter(|entry| entry.path().is_dir());
+    let mut names: Vec<_> =
+        folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// A whole number within bounds.
+fn whole(what: &str, value: &str, least: u64, most: u64) -> Result<u64, Failure> {
+    match value.parse() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(Failure::new(format!("{what}: {value:?} is not a number from {least} to {most}"))),
+    }
+}
+
+/// The CPUs of a list such as `0-3,6`, all of which must be online.
+fn online_cpus(list: &str, online: &[u32]) -> Result<Vec<u32>, Failure> {
+    let cpus = match cpus::parse_list(&list.replace(' ', "")) {
+        Ok(cpus) if !cpus.is_empty() => cpus,
+        _ => {
+            let why = format!("{list:?} is no list of CPUs: write it like 0-3,6");
+            return Err(Failure::new(why));
+        }
+    };
+    match cpus.iter().find(|cpu| !online.contains(cpu)) {
+        None => Ok(cpus),
+        Some(cpu) => Err(Failure::new(format!("CPU {cpu} of {list:?} is not online"))
+            .hint(format!("there are: {}", cpus::list(online)))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonsense_is_refused_with_the_list() {
+        let scope = Scope { root: "/no".into(), netns: 0, ifaces: Vec::new() };
+        for setting in ["", "x", "sysctl:=1", "sysctl:a=", "magic:a=1", "a=1", "sysctl:a"] {
+            let error = plan(setting, &scope).unwrap_err();
+            let failure = error.downcast_ref::<Failure>().unwrap();
+            assert_eq!(failure.status, 2, "{setting}");
+            assert!(failure.hint.as_ref().unwrap().contains("sysctl:NAME=VALUE"));
+        }
+    }
+}

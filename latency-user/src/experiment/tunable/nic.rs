@@ -1,0 +1,181 @@
+//! `ring:`, `channels:` and `coalesce:`: how many descriptors and queues a NIC has, and how long it
+//! waits with an interrupt.
+
+use anyhow::{Context, Result, bail};
+
+use super::{Scope, Tuning, Wanted, whole};
+use crate::{
+    experiment::knob::{Knob, NicKnob},
+    host::nic::{
+        ethtool::{EthtoolDirectory, index_of},
+        setting::{Coalesce, Held, NicSetting, Queues, Ring},
+    },
+    model::failure::Failure,
+};
+
+/// Sizes of rings.
+pub(super) const RING: OfNic = OfNic {
+    name: "ring",
+    usage: "IF/rx|tx=N",
+    least: 1,
+    settings: &[("rx", NicSetting::Ring(Ring::Rx)), ("tx", NicSetting::Ring(Ring::Tx))],
+    describe: "Descriptors in each ring of a NIC. Many drivers take the link down for a moment: \
+               --settle must cover it.",
+    warning: None,
+};
+
+/// Numbers of queues.
+pub(super) const CHANNELS: OfNic = OfNic {
+    name: "channels",
+    usage: "IF/rx|tx|combined=N",
+    least: 0,
+    settings: &[
+        ("rx", NicSetting::Channels(Queues::Rx)),
+        ("tx", NicSetting::Channels(Queues::Tx)),
+        ("combined", NicSetting::Channels(Queues::Combined)),
+    ],
+    describe: "Queues of a NIC that receive, send, or do both. Many drivers take the link down for \
+               a moment: --settle must cover it.",
+    warning: Some(
+        "channels: only the number of queues is put back: those that a smaller one takes away come \
+         back without the RPS, XPS and IRQ CPUs that they had",
+    ),
+};
+
+/// Interrupt coalescing. No driver states its bounds: it refuses or rounds what it cannot do.
+pub(super) const COALESCE: OfNic = OfNic {
+    name: "coalesce",
+    usage: "IF/NAME=N|on|off",
+    least: 0,
+    settings: &[
+        ("rx-usecs", NicSetting::Coalesce(Coalesce::RxUsecs)),
+        ("rx-frames", NicSetting::Coalesce(Coalesce::RxFrames)),
+        ("tx-usecs", NicSetting::Coalesce(Coalesce::TxUsecs)),
+        ("tx-frames", NicSetting::Coalesce(Coalesce::TxFrames)),
+        ("adaptive-rx", NicSetting::Coalesce(Coalesce::AdaptiveRx)),
+        ("adaptive-tx", NicSetting::Coalesce(Coalesce::AdaptiveTx)),
+    ],
+    describe: "How long (rx-usecs, tx-usecs) or for how many packets (rx-frames, tx-frames) a NIC \
+               holds an interrupt back, and whether its driver adapts that to the load \
+               (adaptive-rx, adaptive-tx: on or off).",
+    warning: None,
+};
+
+/// Settings of a NIC by their names.
+pub(super) struct OfNic {
+    name: &'static str,
+    usage: &'static str,
+    describe: &'static str,
+    /// What is to be known before it is tried.
+    warning: Option<&'static str>,
+    least: u32,
+    settings: &'static [(&'static str, NicSetting)],
+}
+
+impl Tuning for OfNic {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn usage(&self) -> &'static str {
+        self.usage
+    }
+
+    fn describe(&self) -> &'static str {
+        self.describe
+    }
+
+    fn warning(&self, _scope: &Scope) -> Option<String> {
+        self.warning.map(str::to_owned)
+    }
+
+    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Wanted>> {
+        let (iface, name) = parts(target, self.usage)?;
+        scope.interface(iface)?;
+        let Some((_, setting)) = self.settings.iter().find(|(known, _)| *known == name) else {
+            let names: Vec<&str> = self.settings.iter().map(|(name, _)| *name).collect();
+            let failure = Failure::new(format!("{} knows no {name:?}", self.name));
+            return Err(failure.hint(format!("it knows: {}", names.join(", "))).into());
+        };
+        let key = format!("{}:{target}", self.name);
+        let held = EthtoolDirectory::new().read(index_of(iface), setting);
+        let held = held.map_err(Failure::new).with_context(|| key.clone())?;
+        let value = check(&key, &held, self.least, value)?;
+        Ok(vec![Wanted { knob: knob(iface, setting.clone(), scope), value }])
+    }
+
+    fn targets(&self, scope: &Scope) -> Vec<(String, Knob)> {
+        let mut directory = EthtoolDirectory::new();
+        let mut found = Vec::new();
+        for iface in scope.interfaces() {
+            let index = index_of(&iface);
+            for (name, setting) in self.settings {
+                if directory.read(index, setting).is_ok() {
+                    let knob = knob(&iface, setting.clone(), scope);
+                    found.push((format!("{iface}/{name}"), knob));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// The knob of a setting. Runs inside the namespace.
+pub(super) fn knob(iface: &str, setting: NicSetting, scope: &Scope) -> Knob {
+    let index = index_of(iface);
+    Knob::Nic(NicKnob { iface: iface.to_owned(), index, netns: scope.netns(), setting })
+}
+
+/// `IF/NAME`
+pub(super) fn parts<'a>(target: &'a str, usage: &str) -> Result<(&'a str, &'a str), Failure> {
+    let parts = target.split_once('/').filter(|(_, name)| !name.is_empty());
+    parts.ok_or_else(|| {
+        Failure::new(format!("{target:?} says no setting of the interface"))
+            .hint(format!("write it like {usage}"))
+    })
+}
+
+/// The value in its spelling, if it is of the setting's kind and within what the driver states.
+fn check(key: &str, held: &Held, least: u32, value: &str) -> Result<String> {
+    match held {
+        Held::Switch { .. } if matches!(value, "on" | "off") => Ok(value.to_owned()),
+        Held::Switch { .. } => bail!("{key} is on or off, not {value:?}"),
+        Held::Number { most, .. } => {
+            let most = most.unwrap_or(u32::MAX);
+            Ok(whole(key, value, least.into(), most.into())?.to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_beyond_what_the_driver_states_are_refused() {
+        let ring = Held::Number { now: 256, most: Some(4096) };
+        assert_eq!(check("ring:eth0/rx", &ring, 1, "0512").unwrap(), "512");
+        assert_eq!(check("ring:eth0/rx", &ring, 1, "4096").unwrap(), "4096");
+        for value in ["4097", "0", "-1", "on", "", "5 6", "99999999999"] {
+            let error = check("ring:eth0/rx", &ring, 1, value).unwrap_err().to_string();
+            assert!(error.contains("ring:eth0/rx") && error.contains("1 to 4096"), "{error}");
+        }
+        let unbounded = Held::Number { now: 3, most: None };
+        assert_eq!(check("k", &unbounded, 0, "100000").unwrap(), "100000");
+        assert!(check("k", &unbounded, 0, "4294967296").is_err());
+        let switch = Held::Switch { on: true, wanted: true };
+        assert_eq!(check("k", &switch, 0, "off").unwrap(), "off");
+        assert!(check("k", &switch, 0, "0").is_err());
+    }
+
+    #[test]
+    fn what_an_interface_lacks_is_refused_with_the_reason() {
+        let scope = Scope { root: "/".into(), netns: 0, ifaces: vec!["lo".into()] };
+        assert!(RING.targets(&scope).is_empty());
+        let error = format!("{:#}", RING.plan("lo/rx", "1", &scope).unwrap_err());
+        assert!(error.starts_with("ring:lo/rx: the driver does not tell"), "{error}");
+        for target in ["lo", "lo/", "lo/middle", "none/rx"] {
+            assert!(RING.plan(target, "1", &scope).is_err(), "{target}");
+        }
+    }
+}

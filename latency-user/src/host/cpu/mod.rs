@@ -1,0 +1,6 @@
+//! CPUs: which there are, what they spend their time on, which interrupts and softirqs they handle.
+
+pub mod cpus;
+pub mod interrupts;
+pub mod softirqs;
+pub mod stat;

@@ -1,0 +1,3 @@
+//! Tests of all readers together.
+
+mod fuzz;

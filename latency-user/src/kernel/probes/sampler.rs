@@ -1,0 +1,36 @@
+//! The sampler: perf's software clock on each CPU, which takes stacks of stalls under way.
+
+use anyhow::{Context, Result};
+use aya::{
+    Ebpf,
+    programs::{
+        PerfEvent,
+        perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
+    },
+};
+
+use super::hooks;
+use crate::kernel::attached::Link;
+
+/// Where this clock cannot look.
+pub const BLIND_SPOT: &str = "the sampling clock does not tick while interrupts are off: hard-IRQ \
+                              handlers and sections with interrupts disabled have no stacks";
+
+/// Starts the clock with `hz` ticks a second on each of `cpus`.
+///
+/// # Errors
+///
+/// When the kernel refuses, for one in terms of `kernel.perf_event_max_sample_rate`.
+pub(in crate::kernel) fn attach(ebpf: &mut Ebpf, hz: u64, cpus: &[u32]) -> Result<Vec<Link>> {
+    let program: &mut PerfEvent =
+        ebpf.program_mut(hooks::SAMPLER).context("the eBPF object has no sampler")?.try_into()?;
+    program.load()?;
+    let clock = PerfEventConfig::Software(SoftwareEvent::CpuClock);
+    cpus.iter()
+        .map(|&cpu| {
+            let scope = PerfEventScope::AllProcessesOneCpu { cpu };
+            let id = program.attach(clock, scope, SamplePolicy::Frequency(hz), false)?;
+            Ok(Box::new(program.take_link(id)?) as Link)
+        })
+        .collect()
+}

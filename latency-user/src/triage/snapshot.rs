@@ -1,0 +1,292 @@
+//! A host as rules see it: two samples, parsed when a rule asks.
+//!
+//! Owns parsing once and the reason when something cannot be known; concludes nothing.
+
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::Result;
+use serde::de::DeserializeOwned;
+
+use super::{sources, trace::TraceResult};
+use crate::{
+    file_tree::Tree,
+    host::{
+        cpu::{cpus, interrupts::Interrupts, softirqs::Softirqs, stat::Stat},
+        net::{
+            interface_counters::{self, InterfaceCounters},
+            interfaces::Interface,
+            protocol_counters::ProtocolCounters,
+            softnet::{self, Softnet},
+        },
+        nic::directory::Nic,
+        process::processes::Processes,
+    },
+};
+
+/// Why a rule cannot tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unknown(pub(super) String);
+
+impl From<String> for Unknown {
+    fn from(reason: String) -> Self {
+        Self(reason)
+    }
+}
+
+impl From<anyhow::Error> for Unknown {
+    fn from(error: anyhow::Error) -> Self {
+        Self(format!("{error:#}"))
+    }
+}
+
+/// What was in both samples.
+#[derive(Clone, Debug)]
+pub(super) struct Change<T> {
+    pub(super) first: T,
+    pub(super) second: T,
+}
+
+type Parsed<T> = OnceCell<Result<T, Unknown>>;
+
+/// A host.
+pub struct Host {
+    /// The first sample: counters.
+    pub(super) first: Tree,
+    /// The second sample: counters and settings.
+    pub(super) second: Tree,
+    /// Time between them.
+    pub(super) elapsed: Duration,
+    stat: Parsed<Change<Stat>>,
+    interrupts: Parsed<Change<Interrupts>>,
+    softirqs: Parsed<Change<Softirqs>>,
+    softnet: Parsed<Change<Vec<Softnet>>>,
+    nics: Parsed<Change<Vec<Nic>>>,
+    interfaces: Parsed<Vec<Interface>>,
+    dev: Parsed<Change<BTreeMap<String, InterfaceCounters>>>,
+}
+
+impl Host {
+    /// A host of two samples.
+    pub(super) fn new(first: Tree, second: Tree, elapsed: Duration) -> Self {
+        Self {
+            first,
+            second,
+            elapsed,
+            stat: OnceCell::new(),
+            interrupts: OnceCell::new(),
+            softirqs: OnceCell::new(),
+            softnet: OnceCell::new(),
+            nics: OnceCell::new(),
+            interfaces: OnceCell::new(),
+            dev: OnceCell::new(),
+        }
+    }
+
+    /// Seconds between the samples, never 0.
+    pub(super) fn seconds(&self) -> f64 {
+        self.elapsed.as_secs_f64().max(1e-9)
+    }
+
+    /// Parses a file of both samples.
+    pub(super) fn change<T>(
+        &self,
+        path: &str,
+        parse: fn(&Path, &str) -> Result<T>,
+    ) -> Result<Change<T>, Unknown> {
+        let shown = format!("/{path}");
+        let shown = Path::new(&shown);
+        Ok(Change {
+            first: parse(shown, self.first.text(path)?)?,
+            second: parse(shown, self.second.text(path)?)?,
+        })
+    }
+
+    /// The text of a setting, without the line end.
+    pub(super) fn setting(&self, path: &str) -> Result<&str, Unknown> {
+        Ok(self.second.text(path)?.trim())
+    }
+
+    /// A setting that is a number.
+    pub(super) fn number(&self, path: &str) -> Result<i64, Unknown> {
+        let text = self.setting(path)?;
+        text.parse().map_err(|_| Unknown(format!("/{path}:1: expected a number, found {text:?}")))
+    }
+
+    /// `/proc/stat`.
+    pub(super) fn stat(&self) -> Result<&Change<Stat>, Unknown> {
+        cached(&self.stat, || self.change("proc/stat", Stat::parse))
+    }
+
+    /// `/proc/interrupts`.
+    pub(super) fn interrupts(&self) -> Result<&Change<Interrupts>, Unknown> {
+        cached(&self.interrupts, || self.change("proc/interrupts", Interrupts::parse))
+    }
+
+    /// `/proc/softirqs`.
+    pub(super) fn softirqs(&self) -> Result<&Change<Softirqs>, Unknown> {
+        cached(&self.softirqs, || self.change("proc/softirqs", Softirqs::parse))
+    }
+
+    /// `/proc/net/softnet_stat`.
+    pub(super) fn softnet(&self) -> Result<&Change<Vec<Softnet>>, Unknown> {
+        cached(&self.softnet, || self.change("proc/net/softnet_stat", softnet::parse))
+    }
+
+    /// Packets of the interfaces of the own namespace.
+    pub(super) fn dev(&self) -> Result<&Change<BTreeMap<String, InterfaceCounters>>, Unknown> {
+        cached(&self.dev, || {
+            let own = self.setting("netns/own")?;
+            self.change(&format!("netns/{own}/dev"), interface_counters::parse)
+        })
+    }
+
+    /// Packets that an interface received in a second.
+    pub(super) fn rx_rate(&self, iface: &str) -> Result<f64, Unknown> {
+        self.dev_rate(iface, |one| one.rx_packets)
+    }
+
+    /// Packets that an interface sent in a second.
+    pub(super) fn tx_rate(&self, iface: &str) -> Result<f64, Unknown> {
+        self.dev_rate(iface, |one| one.tx_packets)
+    }
+
+    fn dev_rate(
+        &self,
+        iface: &str,
+        of: impl Fn(&InterfaceCounters) -> u64,
+    ) -> Result<f64, Unknown> {
+        let dev = self.dev()?;
+        match (dev.first.get(iface), dev.second.get(iface)) {
+            (Some(first), Some(second)) => {
+                Ok(of(second).saturating_sub(of(first)) as f64 / self.seconds())
+            }
+            _ => Err(Unknown(format!("{iface} was not there the whole time"))),
+        }
+    }
+
+    /// Interfaces to judge when none was named: those that are up or carried packets.
+    pub fn busy_interfaces(&self) -> Vec<String> {
+        let Ok(dev) = self.dev() else { return Vec::new() };
+        let is_up = |name: &str| {
+            self.setting(&format!("sys/class/net/{name}/operstate")).is_ok_and(|s| s == "up")
+        };
+        let carried = |name: &str| {
+            dev.first.get(name).is_none_or(|first| dev.second.get(name) != Some(first))
+        };
+        let names = dev.second.keys().filter(|name| *name != "lo");
+        names.filter(|name| is_up(name) || carried(name)).cloned().collect()
+    }
+
+    /// Whether the host has an interface of that name.
+    pub fn has_interface(&self, name: &str) -> bool {
+        self.dev().is_ok_and(|dev| dev.second.contains_key(name))
+    }
+
+    /// What netlink told of an interface.
+    pub(super) fn nic(&self, name: &str) -> Result<Change<&Nic>, Unknown> {
+        let nics = cached(&self.nics, || {
+            Ok(Change {
+                first: object(&self.first, sources::NICS)?,
+                second: object(&self.second, sources::NICS)?,
+            })
+        })?;
+        let find = |nics: &'_ [Nic]| nics.iter().position(|nic| nic.name == name);
+        match (find(&nics.first), find(&nics.second)) {
+            (Some(first), Some(second)) => {
+                Ok(Change { first: &nics.first[first], second: &nics.second[second] })
+            }
+            _ => Err(Unknown(format!("{name} was not there the whole time"))),
+        }
+    }
+
+    /// Interfaces as `/sys` has them.
+    pub(super) fn interface(&self, name: &str) -> Result<&Interface, Unknown> {
+        let interfaces: &Vec<Interface> =
+            cached(&self.interfaces, || object(&self.second, sources::INTERFACES))?;
+        interfaces
+            .iter()
+            .find(|one| one.name == name)
+            .ok_or_else(|| Unknown(format!("/sys/class/net does not show {name}")))
+    }
+
+    /// Processes that matter, of both samples.
+    pub(super) fn processes(&self) -> Result<Change<Processes>, Unknown> {
+        Ok(Change {
+            first: object(&self.first, sources::PROCESSES)?,
+            second: object(&self.second, sources::PROCESSES)?,
+        })
+    }
+
+    /// What the short trace saw, or why there was none.
+    pub(super) fn trace(&self) -> Result<TraceResult, Unknown> {
+        object(&self.second, sources::TRACE).map_err(|_| Unknown("no trace was taken".into()))
+    }
+
+    /// CPUs that are online.
+    pub(super) fn online(&self) -> Result<Vec<u32>, Unknown> {
+        Ok(cpus::parse_list(self.setting("sys/devices/system/cpu/online")?)?)
+    }
+
+    /// CPUs of each NUMA node.
+    pub(super) fn nodes(&self) -> Result<BTreeMap<u32, Vec<u32>>, Unknown> {
+        let mut nodes = BTreeMap::new();
+        for folder in self.second.children("sys/devices/system/node") {
+            let Some(node) = folder.strip_prefix("node").and_then(|node| node.parse().ok()) else {
+                continue;
+            };
+            let path = format!("sys/devices/system/node/{folder}/cpulist");
+            nodes.insert(node, cpus::parse_list(self.setting(&path)?)?);
+        }
+        match nodes.is_empty() {
+            true => Err(Unknown("/sys/devices/system/node is absent".into())),
+            false => Ok(nodes),
+        }
+    }
+
+    /// Inodes of all network namespaces of the second sample; the own one first.
+    pub(super) fn namespaces(&self) -> Result<Vec<Namespace>, Unknown> {
+        let own = self.setting("netns/own")?;
+        let all: BTreeSet<&str> = self.second.children("netns");
+        let others =
+            all.iter().filter(|name| **name != own && name.bytes().all(|b| b.is_ascii_digit()));
+        Ok(std::iter::once(&own)
+            .chain(others)
+            .map(|inode| Namespace {
+                inode: (*inode).to_owned(),
+                pid: self.setting(&format!("netns/{inode}/pid")).ok().map(str::to_owned),
+            })
+            .collect())
+    }
+
+    /// A protocol file (`netstat`, `snmp`) of a namespace.
+    pub(super) fn protocols(
+        &self,
+        namespace: &Namespace,
+        file: &str,
+    ) -> Result<Change<ProtocolCounters>, Unknown> {
+        self.change(&format!("netns/{}/{file}", namespace.inode), ProtocolCounters::parse)
+    }
+}
+
+/// A network namespace.
+#[derive(Clone, Debug)]
+pub(super) struct Namespace {
+    /// Its inode.
+    pub(super) inode: String,
+    /// A process in it; `None`: it is the own one.
+    pub(super) pid: Option<String>,
+}
+
+fn cached<T>(cell: &Parsed<T>, parse: impl FnOnce() -> Result<T, Unknown>) -> Result<&T, Unknown> {
+    cell.get_or_init(parse).as_ref().map_err(Clone::clone)
+}
+
+fn object<T: DeserializeOwned>(tree: &Tree, name: &str) -> Result<T, Unknown> {
+    let text = tree.text(name)?;
+    serde_json::from_str(text).map_err(|error| Unknown(format!("{name}: {error}")))
+}

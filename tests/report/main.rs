@@ -1,0 +1,314 @@
+//! Reports of recordings: those of version 1 read back, pages need nothing else, and a second
+//! implementation of HdrHistogram agrees.
+
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+#![allow(clippy::print_stderr, reason = "a skip says why, before the harness counts it")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use anyhow::{Error, Result, ensure};
+use clap::Parser;
+use latency_common::stage::Stage;
+use latency_tests::{axe, python, tool};
+use latency_user::{
+    cli::Console,
+    commands::Cli,
+    model::{
+        distribution::Distribution,
+        interval::Interval,
+        run::{Run, Sampling, Transport},
+        series::{Owner, Queue, Series},
+    },
+    recording::writer::Writer,
+};
+use libtest_mimic::{Arguments, Trial};
+use serde_json::Value;
+
+/// Recordings that the first version wrote. They stay as they are.
+const VERSION_1: [&str; 2] = ["idle-v1.hlog", "collapse-v1.hlog"];
+
+fn main() {
+    let arguments = Arguments::from_args();
+    // Nothing is installed to list the tests.
+    let skips = |needs: fn() -> Result<()>| match arguments.list {
+        true => None,
+        false => needs().err(),
+    };
+    let trials = [
+        trial("version_1_reads_back_as_its_run_said_it_was", None, version_1),
+        trial("pages_need_nothing_else", None, pages_need_nothing_else),
+        trial("an_hour_of_64_cpus_and_64_queues_fits_into_500_kb", None, hour_fits),
+        trial("chromium_has_nothing_to_say_about_a_page", skips(chromium), chromium_is_silent),
+        trial("axe_finds_no_fault_in_pages_light_and_dark", skips(axe_core), axe_finds_no_fault),
+        trial(
+            "a_second_implementation_writes_what_is_read_and_agrees_on_percentiles",
+            skips(hdrhistogram),
+            second_implementation,
+        ),
+    ];
+    libtest_mimic::run(&arguments, trials.into()).exit();
+}
+
+/// A test that is skipped, and says why, when `lacks` tells what is missing for it.
+fn trial(name: &str, lacks: Option<Error>, body: fn()) -> Trial {
+    if let Some(lacks) = &lacks {
+        eprintln!("skipped: {name}: {lacks:#}");
+    }
+    let ignored = lacks.is_some();
+    Trial::test(name, move || {
+        body();
+        Ok(())
+    })
+    .with_ignored_flag(ignored)
+}
+
+fn chromium() -> Result<()> {
+    ensure!(tool::exists("chromium"), "chromium is not installed");
+    Ok(())
+}
+
+fn axe_core() -> Result<()> {
+    chromium()?;
+    axe::script().map(drop)
+}
+
+fn hdrhistogram() -> Result<()> {
+    python::with_hdrhistogram().map(drop)
+}
+
+/// Runs `latency-user report` and gives what it wrote.
+fn report(files: &[&Path], format: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let output = directory.path().join("output");
+    let mut line = vec!["latency-user".into(), "report".into()];
+    line.extend(files.iter().map(|file| file.as_os_str().to_owned()));
+    for word in ["--format", format, "--output"] {
+        line.push(word.into());
+    }
+    line.push(output.clone().into_os_string());
+    let console = Console {
+        out: Box::new(std::io::sink()),
+        err: Box::new(std::io::sink()),
+        rows: 0,
+        colour: false,
+        err_is_terminal: false,
+    };
+    assert_eq!(Cli::try_parse_from(line).unwrap().run(console).unwrap(), 0);
+    fs::read_to_string(output).unwrap()
+}
+
+/// Everything in `old` is in `new`, with the same value; `new` may have more.
+fn assert_contains(new: &Value, old: &Value, at: &str) {
+    match (new, old) {
+        (Value::Object(new), Value::Object(old)) => {
+            for (key, value) in old {
+                let found = new.get(key).unwrap_or_else(|| panic!("{at}.{key} is missing"));
+                assert_contains(found, value, &format!("{at}.{key}"));
+            }
+        }
+        (Value::Array(new), Value::Array(old)) => {
+            assert_eq!(new.len(), old.len(), "{at}");
+            for (n, (new, old)) in new.iter().zip(old).enumerate() {
+                assert_contains(new, old, &format!("{at}[{n}]"));
+            }
+        }
+        _ => assert_eq!(new, old, "{at}"),
+    }
+}
+
+fn version_1() {
+    for name in VERSION_1 {
+        let path = python::script(name);
+        let text = fs::read_to_string(&path).unwrap();
+        let summary = text.lines().last().unwrap().strip_prefix("#[latency-user]").unwrap();
+        let summary: Value = serde_json::from_str(summary).unwrap();
+        let reported: Value = serde_json::from_str(&report(&[&path], "json")).unwrap();
+        assert_contains(&reported, &summary, name);
+    }
+}
+
+fn assert_needs_nothing(page: &str) {
+    for reference in ["http:", "https:", "//", "<script", "src=", "href=", "@import", "url("] {
+        assert!(!page.contains(reference), "the page has {reference:?}");
+    }
+}
+
+fn pages_need_nothing_else() {
+    let files = VERSION_1.map(python::script);
+    let both: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+    for files in [&both[..1], &both[1..], &both[..]] {
+        let page = report(files, "html");
+        assert_needs_nothing(&page);
+        assert!(page.contains("<h1"));
+        assert_eq!(page.matches("<figure>").count(), page.matches("The numbers of: ").count());
+        assert_eq!(page.matches("role=\"img\"").count(), page.matches("<figure>").count());
+    }
+    let page = report(&both[1..], "html");
+    assert!(page.contains("<h1 class=\"bad\">NET_RX stalled 99 times"));
+    for part in ["longest duration by CPU over time", "durations by percentile", "<polyline"] {
+        assert!(page.contains(part), "{part}");
+    }
+}
+
+/// Writes 64 CPUs and 64 queues of an hour, in minutes: a page has no more columns for seconds.
+fn hour(path: &Path) {
+    let run = Run {
+        host: "big".into(),
+        kernel: "6.12.0".into(),
+        started_at: "2026-01-02T03:04:05.006Z".into(),
+        duration_s: 3600.0,
+        ifaces: Vec::new(),
+        threshold_ns: 1_000_000,
+        transport: Transport::Maps,
+        probes: Vec::new(),
+        sampling: Sampling::default(),
+        cpus: 64,
+        version: "0.1.0".into(),
+    };
+    let mut writer = Writer::create(path).unwrap();
+    writer.begin(&run).unwrap();
+    let mut began_at = humantime::parse_rfc3339(&run.started_at).unwrap();
+    for minute in 0..60_u64 {
+        let mut series = Vec::new();
+        for n in 0..64_u32 {
+            let queue = Queue::Device {
+                iface: "enp65s0f0np0".into(),
+                netns: None,
+                queue: Some(n),
+                napi_id: 513 + n,
+                irq: Some(100 + n),
+            };
+            let owners = [
+                (Stage::RxWait, Owner::Cpu(n)),
+                (Stage::NetRx, Owner::Cpu(n)),
+                (Stage::NapiPoll, Owner::Queue(queue)),
+            ];
+            for (at, (stage, owner)) in owners.into_iter().enumerate() {
+                let mut distribution = Distribution::default();
+                for k in 0..40_u64 {
+                    // Every cell differs from its neighbours: the largest page there can be.
+                    let mix = (minute * 7919 + u64::from(n) * 104_729 + k * 1299 + at as u64 * 31)
+                        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                    distribution.record(1000 << (mix % 15), run.threshold_ns, 1);
+                }
+                series.push((Series { stage, owner }, distribution));
+            }
+        }
+        let interval = Interval {
+            began_at,
+            duration: Duration::from_secs(60),
+            series,
+            stalls: Vec::new(),
+            collapses: Vec::new(),
+            stacks: Vec::new(),
+        };
+        writer.interval(&interval).unwrap();
+        began_at += Duration::from_secs(60);
+    }
+}
+
+fn hour_fits() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hour.hlog");
+    hour(&path);
+    let page = report(&[&path], "html");
+    eprintln!("page of an hour of 64 CPUs and 64 queues: {} bytes", page.len());
+    assert!(page.len() < 500_000, "{} bytes", page.len());
+}
+
+fn chromium_is_silent() {
+    let output = browse(&report(&[&python::script(VERSION_1[1])], "html"), &[]);
+    assert!(output.status.success(), "chromium ended with {}", output.status);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("CONSOLE"), "{said}");
+    let page = String::from_utf8_lossy(&output.stdout);
+    assert!(page.contains("<polyline") && page.contains("</table>"), "{page}");
+}
+
+/// Opens a page in chromium, which prints what became of it.
+fn browse(page: &str, options: &[&str]) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("page.html");
+    fs::write(&path, page).unwrap();
+    let profile = directory.path().join("profile");
+    Command::new("timeout")
+        .args(["60", "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"])
+        .args(["--no-first-run", "--disable-background-networking", "--disable-component-update"])
+        .args(["--disable-sync", "--enable-logging=stderr", "--dump-dom"])
+        .args(options)
+        .arg(format!("--user-data-dir={}", profile.display()))
+        .arg(format!("file://{}", path.display()))
+        .output()
+        .unwrap()
+}
+
+/// Runs axe-core when the page is there, with everything unfolded, and leaves its result in the
+/// title.
+const RUN_AXE: &str = "document.querySelectorAll('details').forEach(one => one.open = true);
+    axe.run(document, {resultTypes: ['violations']}).then(found => {
+        const broken = found.violations.map(one => one.id + ': ' + one.nodes[0].html);
+        document.title = 'axe passed ' + found.passes.length + ' broken ' + broken.length +
+            ': ' + broken.join('; ') + ' end of axe';
+    });";
+
+fn axe_finds_no_fault() {
+    let axe = axe::script().unwrap();
+    let file = python::script(VERSION_1[1]);
+    let file = file.as_path();
+    for files in [&[file][..], &[file, file]] {
+        let script = format!("<script>{axe}</script><script>{RUN_AXE}</script></body>");
+        let page = report(files, "html").replace("</body>", &script);
+        for scheme in ["0", "1"] {
+            let dark = format!("--blink-settings=preferredColorScheme={scheme}");
+            let output = browse(&page, &[&dark, "--virtual-time-budget=20000"]);
+            let shown = String::from_utf8_lossy(&output.stdout);
+            let result = shown
+                .split_once("<title>axe passed ")
+                .and_then(|(_, rest)| rest.split_once(" end of axe").map(|(result, _)| result));
+            let result = result.expect("axe-core ends within the time");
+            assert!(result.contains(" broken 0:"), "{result}");
+        }
+    }
+}
+
+fn second_implementation() {
+    let python = python::with_hdrhistogram().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (log, theirs) = (directory.path().join("log.hlog"), directory.path().join("log.hgrm"));
+    let output = Command::new(python)
+        .arg(python::script("write_log.py"))
+        .args([&log, &theirs])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let count: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let series: Value = serde_json::from_str(&report(&[&log], "json")).unwrap();
+    assert_eq!((&series["kind"], &series["tag"]), (&"plain_series".into(), &"".into()));
+    assert_eq!(series["count"], count);
+    let theirs = columns(&fs::read_to_string(theirs).unwrap());
+    let ours = columns(&report(&[&log], "hgrm"));
+    assert_eq!(ours.len(), theirs.len(), "{ours:?} {theirs:?}");
+    for (at, (our, their)) in ours.iter().zip(&theirs).enumerate() {
+        assert!((our[1] - their[1]).abs() < 1e-11, "{our:?} is not {their:?}");
+        // Rounding may put a percentile on the rank before or behind: then the line is that of a
+        // neighbour.
+        let ranks = &theirs[at.saturating_sub(1)..theirs.len().min(at + 2)];
+        let same = ranks.iter().any(|one| one[0] == our[0] && one[2] == our[2]);
+        assert!(same, "{our:?} is not {their:?}");
+    }
+}
+
+/// Value, percentile and count of each line.
+fn columns(hgrm: &str) -> Vec<[f64; 3]> {
+    let lines = hgrm.lines().skip(2).filter(|line| !line.starts_with('#'));
+    let numbers = lines.map(|line| {
+        let mut numbers = line.split_whitespace().map(|word| word.parse().unwrap());
+        [(); 3].map(|()| numbers.next().unwrap())
+    });
+    numbers.collect()
+}
