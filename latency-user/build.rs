@@ -1,18 +1,55 @@
-//! Compiles the eBPF object and hands it to the loader, which carries it inside the binary.
+//! Compiles the eBPF object and hands it to the loader, which carries it inside the binary. Notes
+//! for `--version` which object and which commit that is.
 
-use std::{env, error::Error, fs, path::Path};
+use std::{env, error::Error, fs, path::Path, process::Command};
+
+use sha2::{Digest, Sha256};
 
 #[path = "../xtask/src/build_ebpf.rs"]
 mod build_ebpf;
 
 const PACKAGE: &str = "latency-ebpf";
 
+/// Digits of hashes that people are shown.
+const DIGITS: usize = 12;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for source in ["latency-ebpf", "latency-common", "xtask/src/build_ebpf.rs", "Cargo.lock"] {
-        println!("cargo::rerun-if-changed={}", workspace.join(source).display());
+    for source in [
+        "latency-ebpf",
+        "latency-common",
+        "latency-user/src",
+        "xtask/src/build_ebpf.rs",
+        "Cargo.lock",
+        ".git/logs/HEAD",
+    ] {
+        let source = workspace.join(source);
+        if source.exists() {
+            println!("cargo::rerun-if-changed={}", source.display());
+        }
     }
     let objects = build_ebpf::build(&workspace, &[PACKAGE])?;
-    fs::copy(objects.join(PACKAGE), Path::new(&env::var("OUT_DIR")?).join(PACKAGE))?;
+    let object = fs::read(objects.join(PACKAGE))?;
+    fs::write(Path::new(&env::var("OUT_DIR")?).join(PACKAGE), &object)?;
+
+    let hash = format!("{:x}", Sha256::digest(&object));
+    let commit = commit(&workspace).map(|commit| format!("commit {commit}, ")).unwrap_or_default();
+    let build = format!(" ({commit}eBPF object {})", &hash[..DIGITS]);
+    println!("cargo::rustc-env=LATENCY_USER_BUILD={build}");
     Ok(())
+}
+
+/// The commit that is checked out, with a `+` behind it when tracked files differ from it; `None`:
+/// this is no checkout.
+fn commit(workspace: &Path) -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").arg("-C").arg(workspace).args(arguments).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
+    };
+    // A source archive may lie inside the checkout of something else.
+    workspace.join(".git").exists().then_some(())?;
+    let commit = git(&["rev-parse", &format!("--short={DIGITS}"), "HEAD"])?;
+    let is_changed = git(&["status", "--porcelain", "--untracked-files=no"])? != "";
+    Some(if is_changed { commit + "+" } else { commit })
 }

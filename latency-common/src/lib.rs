@@ -1,14 +1,16 @@
-//! The contract between kernel and user: what lies in the maps and in the ring buffer.
+//! The contract between kernel and user space: what lies in the maps and in the ring buffers.
 //!
-//! Owns the bucket arithmetic, the layout of rows, per-CPU state, slots and events, and the
-//! numbers that name stages. It is `no_std`, has no features and no dependencies, and knows
+//! Owns the bucket arithmetic, the layout of rows, slots, per-CPU state, records and events, and
+//! the numbers that name stages. It is `no_std`, has no features and no dependencies, and knows
 //! nothing of aya: the BPF build and the host build see the very same code.
 #![no_std]
 
 pub mod bucket;
-pub mod event;
-pub mod record;
+pub mod collapse_call;
+pub mod cpu_state;
 pub mod row;
+pub mod row_layout;
 pub mod slot;
+pub mod span_event;
 pub mod stage;
-pub mod state;
+pub mod stall_record;

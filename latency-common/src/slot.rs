@@ -1,33 +1,4 @@
-//! Rows: which index of the row array belongs to what.
-//!
-//! The array starts with a fixed block of rows for every CPU. Behind the blocks lie the slots:
-//! rows that the kernel side hands out when it first sees a NAPI instance or a hard IRQ.
-
-use crate::stage::{Stage, VECTORS};
-
-/// Rows that every CPU has. The order is the order inside a CPU's block.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CpuRow {
-    /// Stage `rx_wait`.
-    RxWait = 0,
-    /// Stage `net_rx`.
-    NetRx = 1,
-    /// Stage `tcp_collapse`.
-    TcpCollapse = 2,
-    /// Polls of the CPU's backlog, which belongs to no device.
-    Backlog = 3,
-    /// Polls of NAPI instances that found no free slot.
-    NapiOther = 4,
-    /// Hard IRQs that found no free slot.
-    IrqOther = 5,
-}
-
-/// Rows in a CPU's block when the stage `softirq` is off.
-pub const CPU_ROWS: u32 = 6;
-
-/// Rows in a CPU's block when the stage `softirq` is on: one more per vector.
-pub const CPU_ROWS_WITH_VECTORS: u32 = CPU_ROWS + VECTORS;
+//! Slots: rows that the kernel side assigns to NAPI instances and hard IRQs at first sight.
 
 /// What the kernel side asks the slot table for.
 #[repr(C)]
@@ -57,8 +28,8 @@ pub enum SlotKind {
     NapiWithoutId = 2,
     /// A hard IRQ on one CPU.
     Irq = 3,
-    /// Nothing: two CPUs asked for a slot for the same at once, and the other one's is used.
-    Nothing = 4,
+    /// Abandoned: another CPU registered the same key first; its slot is used.
+    Abandoned = 4,
 }
 
 impl TryFrom<u32> for SlotKind {
@@ -70,7 +41,7 @@ impl TryFrom<u32> for SlotKind {
             1 => Ok(Self::Napi),
             2 => Ok(Self::NapiWithoutId),
             3 => Ok(Self::Irq),
-            4 => Ok(Self::Nothing),
+            4 => Ok(Self::Abandoned),
             other => Err(other),
         }
     }
@@ -105,78 +76,3 @@ pub struct SlotInfo {
 }
 
 const _: () = assert!(size_of::<SlotInfo>() == 48);
-
-/// What a row index stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RowOwner {
-    /// A row of a CPU's block.
-    Cpu {
-        /// The CPU.
-        cpu: u32,
-        /// Which row of its block.
-        row: CpuRow,
-    },
-    /// A softirq vector on a CPU.
-    Vector {
-        /// The CPU.
-        cpu: u32,
-        /// The vector.
-        vector: u32,
-    },
-    /// The slot with this number.
-    Slot(u32),
-}
-
-/// The arrangement of the row array for one run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RowLayout {
-    /// Possible CPUs, numbered from 0.
-    pub cpus: u32,
-    /// Rows in a CPU's block: [`CPU_ROWS`] or [`CPU_ROWS_WITH_VECTORS`].
-    pub rows_per_cpu: u32,
-    /// Slots behind the blocks.
-    pub slots: u32,
-}
-
-impl RowLayout {
-    /// Rows in the array.
-    pub const fn rows(&self) -> u32 {
-        self.slot_base() + self.slots
-    }
-
-    /// Index of the first slot's row.
-    pub const fn slot_base(&self) -> u32 {
-        self.cpus * self.rows_per_cpu
-    }
-
-    /// What the row at `index` stands for.
-    pub const fn owner(&self, index: u32) -> RowOwner {
-        if index >= self.slot_base() {
-            return RowOwner::Slot(index - self.slot_base());
-        }
-        let cpu = index / self.rows_per_cpu;
-        let row = match index % self.rows_per_cpu {
-            0 => CpuRow::RxWait,
-            1 => CpuRow::NetRx,
-            2 => CpuRow::TcpCollapse,
-            3 => CpuRow::Backlog,
-            4 => CpuRow::NapiOther,
-            5 => CpuRow::IrqOther,
-            vector => return RowOwner::Vector { cpu, vector: vector - CPU_ROWS },
-        };
-        RowOwner::Cpu { cpu, row }
-    }
-}
-
-impl CpuRow {
-    /// The stage whose intervals the row counts.
-    pub const fn stage(self) -> Stage {
-        match self {
-            Self::RxWait => Stage::RxWait,
-            Self::NetRx => Stage::NetRx,
-            Self::TcpCollapse => Stage::TcpCollapse,
-            Self::Backlog | Self::NapiOther => Stage::NapiPoll,
-            Self::IrqOther => Stage::Irq,
-        }
-    }
-}

@@ -1,6 +1,6 @@
 //! Stages: the things that are timed.
 
-/// One thing that is timed. The discriminants index [`crate::state::CpuState::ledger`].
+/// One thing that is timed. The discriminants index [`crate::cpu_state::CpuState::ledger`].
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
@@ -36,6 +36,11 @@ impl Stage {
             Self::TcpCollapse => "tcp_collapse",
             Self::Softirq => "softirq",
         }
+    }
+
+    /// The stage of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.name() == name)
     }
 
     /// The stage's bit in a set of stages.

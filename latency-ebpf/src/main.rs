@@ -2,7 +2,9 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
-mod kernel_side;
+mod bpf;
+#[cfg(target_arch = "bpf")]
+mod probes;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -17,12 +17,12 @@ const REFUSED: &str = "refused.json";
 
 /// Files by their path below the root, without a leading slash.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tree {
+pub struct FileTree {
     files: BTreeMap<String, String>,
     refused: BTreeMap<String, String>,
 }
 
-impl Tree {
+impl FileTree {
     /// Reads all files below `root` whose path matches `pattern`, in which `*` stands for any
     /// part of a name. What does not exist is left out; what cannot be read, with its reason.
     pub fn gather(&mut self, root: &Path, pattern: &str) {
@@ -182,7 +182,7 @@ mod tests {
             ("net/bonding_masters", "no"),
             ("net/eth0/address", "no"),
         ]);
-        let mut tree = Tree::default();
+        let mut tree = FileTree::default();
         tree.gather(folder.path(), "net/*/queues/rx-*/rps_cpus");
         assert_eq!(tree.text("net/eth0/queues/rx-0/rps_cpus"), Ok("f"));
         assert_eq!(tree.children("net"), BTreeSet::from(["eth0", "é !"]));
@@ -193,12 +193,12 @@ mod tests {
     #[test]
     fn a_folder_in_place_of_a_file_is_refused_with_its_reason() {
         let folder = folder(&[("a/b", "")]);
-        let mut tree = Tree::default();
+        let mut tree = FileTree::default();
         tree.gather(folder.path(), "a");
         assert!(tree.text("a").unwrap_err().starts_with("/a cannot be read: "));
         let stored = tree.stored().unwrap();
         let copy = self::folder(&[(REFUSED, &stored[REFUSED])]);
-        assert_eq!(Tree::load(copy.path(), &["a"]).unwrap(), tree);
+        assert_eq!(FileTree::load(copy.path(), &["a"]).unwrap(), tree);
     }
 
     #[test]

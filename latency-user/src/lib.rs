@@ -14,6 +14,7 @@ pub mod experiment;
 pub mod file_tree;
 pub mod host;
 pub mod kernel;
+pub mod measure;
 pub mod model;
 pub mod recording;
 pub mod triage;

@@ -7,7 +7,11 @@ use std::{
 
 use clap::{CommandFactory, Parser};
 use clap_complete::CompleteEnv;
-use latency_user::{cli::Console, commands::Cli, model::failure::Failure};
+use latency_user::{
+    cli::Console,
+    commands::Cli,
+    model::{exit::Exit, failure::Failure},
+};
 
 fn main() -> ExitCode {
     // Answers the shell and ends, when it is the shell that asks what could be typed.
@@ -18,7 +22,8 @@ fn main() -> ExitCode {
         1 => log::LevelFilter::Info,
         _ => log::LevelFilter::Debug,
     };
-    env_logger::Builder::new().filter_level(level).init();
+    // RUST_LOG, where it is set, has the last word.
+    env_logger::Builder::new().filter_level(level).parse_default_env().init();
     let is_terminal = io::stdout().is_terminal();
     let rows = terminal_size::terminal_size_of(io::stdout()).map_or(0, |(_, height)| height.0);
     let console = Console {
@@ -29,7 +34,7 @@ fn main() -> ExitCode {
         colour: is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     };
     match cli.run(console) {
-        Ok(status) => ExitCode::from(status),
+        Ok(exit) => exit.into(),
         Err(error) => fail(&error),
     }
 }
@@ -42,5 +47,5 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     if let Some(hint) = failure.and_then(|failure| failure.hint.as_ref()) {
         let _ = writeln!(stderr, "hint: {hint}");
     }
-    ExitCode::from(failure.map_or(1, |failure| failure.status))
+    failure.map_or(Exit::Failed, |failure| failure.exit).into()
 }

@@ -27,7 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "cost::programs_are_weighed_as_bpftool_shows",
             Where::Everywhere,
             &["bpftool"],
-            weighed,
+            sample,
         ),
         trial("cost::stages_that_are_too_dear_are_given_up", Where::Everywhere, &[], shed),
     ]
@@ -37,7 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// The tracer's sums against what another program reads.
-fn weighed() -> Result<()> {
+fn sample() -> Result<()> {
     namespace::run(|| {
         let tracing = Tracing::start(&["--stages", "rx_wait,net_rx,napi_poll"])?;
         // The second window comes two seconds behind the first: between them nothing grows.

@@ -9,7 +9,7 @@ use latency_user::{
     collect::{config::Config, tracer::Tracer},
     host::cpu::softirqs::Softirqs,
     kernel::{
-        probes::{hooks, selection::Choice},
+        probes::{hooks, selection::ProbeChoice},
         types::{
             btf::{self, Btf},
             offsets,
@@ -18,7 +18,7 @@ use latency_user::{
     model::{
         distribution::Distribution,
         run::Method,
-        series::{Owner, Queue, Series},
+        series::{Location, Queue, Series},
     },
 };
 use libtest_mimic::Trial;
@@ -50,7 +50,7 @@ fn tracer(stages: &[Stage], method: Method) -> Result<Tracer> {
     let tracer = Tracer::start(&Config {
         stages: stages.to_vec(),
         by_name: true,
-        choice: Choice::Forced(method),
+        choice: ProbeChoice::Forced(method),
         threshold_ns: STALL.as_nanos() as u64,
         ..Config::new()
     })?;
@@ -183,7 +183,7 @@ fn polls_and_runs() -> Result<()> {
 
         let queue = |wanted: u32| {
             move |series: &Series| {
-                matches!(&series.owner, Owner::Queue(Queue::Device { iface, queue, .. })
+                matches!(&series.owner, Location::Queue(Queue::Device { iface, queue, .. })
                     if iface == veth::RECEIVER && *queue == Some(wanted))
             }
         };
@@ -215,7 +215,7 @@ fn irqs() -> Result<()> {
     let count = |side: &Side| -> BTreeMap<u32, u64> {
         let mut counts = BTreeMap::new();
         for (series, distribution) in &side.counted {
-            if let Owner::Irq { number: Some(number), name: Some(name), .. } = &series.owner
+            if let Location::Irq { number: Some(number), name: Some(name), .. } = &series.owner
                 && name.contains("virtio")
             {
                 *counts.entry(*number).or_default() += distribution.count();

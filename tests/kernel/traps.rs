@@ -13,7 +13,7 @@ use latency_user::{
     collect::{config::Config, tracer::Tracer},
     model::{
         run::Transport,
-        series::{Owner, Queue},
+        series::{Location, Queue},
     },
 };
 use libtest_mimic::Trial;
@@ -105,7 +105,7 @@ fn full_table() -> Result<()> {
         ensure!(ledger.stages[0].table_full > 0, "{ledger:?}");
         let total = tracer.total();
         let work = |wanted: fn(&Queue) -> bool| -> u64 {
-            let is_it = |owner: &Owner| matches!(owner, Owner::Queue(queue) if wanted(queue));
+            let is_it = |owner: &Location| matches!(owner, Location::Queue(queue) if wanted(queue));
             total.iter().filter(|(s, _)| is_it(&s.owner)).map(|(_, d)| d.work).sum()
         };
         let (own, other) = (

@@ -22,7 +22,7 @@ use latency_user::{
         distribution::Distribution,
         interval::Interval,
         run::{Run, Sampling, Transport},
-        series::{Owner, Queue, Series},
+        series::{Location, Queue, Series},
     },
     recording::writer::Writer,
 };
@@ -184,9 +184,9 @@ fn hour(path: &Path) {
                 irq: Some(100 + n),
             };
             let owners = [
-                (Stage::RxWait, Owner::Cpu(n)),
-                (Stage::NetRx, Owner::Cpu(n)),
-                (Stage::NapiPoll, Owner::Queue(queue)),
+                (Stage::RxWait, Location::Cpu(n)),
+                (Stage::NetRx, Location::Cpu(n)),
+                (Stage::NapiPoll, Location::Queue(queue)),
             ];
             for (at, (stage, owner)) in owners.into_iter().enumerate() {
                 let mut distribution = Distribution::default();

@@ -13,15 +13,16 @@ use aya::{EbpfLoader, maps::Map};
 use latency_common::{
     bucket,
     row::{self, HistogramRow},
-    slot::{CPU_ROWS, RowLayout, SlotInfo, SlotKind},
+    row_layout::{CPU_ROWS, RowLayout},
+    slot::{SlotInfo, SlotKind},
     stage::Stage,
 };
 use latency_user::{
-    kernel::maps::mmap::Mapped,
+    kernel::maps::mmap::MmapArray,
     model::{
         distribution::Distribution,
-        run::{Method, ProbeUse, Run, Sampling, Transport},
-        series::{Owner, Queue, Series},
+        run::{Method, Run, Sampling, SelectedProbe, Transport},
+        series::{Location, Queue, QueueId, Series, attrs::QueueAttrs},
     },
 };
 
@@ -36,9 +37,9 @@ const TIMES: u64 = 50;
 /// Rows of a machine's tracer in a BPF map, and a second view of them to write with.
 pub struct Rows {
     /// As the tracer reads them.
-    pub mapped: Mapped<HistogramRow>,
+    pub mapped: MmapArray<HistogramRow>,
     /// Whose rows the slots are.
-    pub slots: Mapped<SlotInfo>,
+    pub slots: MmapArray<SlotInfo>,
     /// Their arrangement.
     pub layout: RowLayout,
     memory: *mut HistogramRow,
@@ -73,8 +74,8 @@ impl Rows {
         let of_cpus = (0..cpus).flat_map(|cpu| [0, 1, 3].map(|row| cpu * CPU_ROWS + row));
         let active = of_cpus.chain(layout.slot_base()..layout.rows()).map(|row| row as usize);
         Ok(Self {
-            mapped: Mapped::new(rows, layout.rows())?,
-            slots: Mapped::new(slots, layout.slots)?,
+            mapped: MmapArray::new(rows, layout.rows())?,
+            slots: MmapArray::new(slots, layout.slots)?,
             layout,
             memory: memory.cast(),
             active: active.collect(),
@@ -106,13 +107,9 @@ impl Rows {
 }
 
 /// Series as they are recorded in an interval: one for each of `count` CPUs and queues.
-pub fn series(count: u32, random: &mut u64) -> Vec<(Series, Distribution)> {
-    let mut all: Vec<(Series, Distribution)> = (0..count)
+pub fn series(count: u32, random: &mut u64) -> Vec<Series> {
+    let mut all: Vec<Series> = (0..count)
         .map(|number| {
-            let series = match number % 2 {
-                0 => Series { stage: Stage::NetRx, owner: Owner::Cpu(number / 2) },
-                _ => Series { stage: Stage::NapiPoll, owner: Owner::Queue(queue(number / 2)) },
-            };
             let mut distribution = Distribution::default();
             for _ in 0..DRAWS {
                 let ns = duration(random);
@@ -120,25 +117,28 @@ pub fn series(count: u32, random: &mut u64) -> Vec<(Series, Distribution)> {
                     distribution.record(ns, THRESHOLD_NS, 1);
                 }
             }
-            (series, distribution)
+            match number % 2 {
+                0 => Series::new(Stage::NetRx, Location::Cpu(number / 2), distribution),
+                _ => queue(number / 2, distribution),
+            }
         })
         .collect();
-    all.sort_by(|one, other| one.0.cmp(&other.0));
+    all.sort_by(|a, b| a.id.cmp(&b.id));
     all
 }
 
-/// The header of a run that began `after` a fixed time.
+/// The header of a run that started `after` a fixed time.
 pub fn run(cpus: u32, after: Duration) -> Run {
-    let probe = |stage| ProbeUse {
+    let probe = |stage| SelectedProbe {
         stage,
         method: Some(Method::Tracepoint),
         at: "simulated".into(),
-        note: None,
+        notes: Vec::new(),
     };
     Run {
         host: "simulated".into(),
         kernel: "simulated".into(),
-        started_at: humantime::format_rfc3339_millis(begin() + after).to_string(),
+        started_at: humantime::format_rfc3339_millis(started_at() + after).to_string(),
         duration_s: 0.0,
         ifaces: Vec::new(),
         threshold_ns: THRESHOLD_NS,
@@ -150,14 +150,15 @@ pub fn run(cpus: u32, after: Duration) -> Run {
     }
 }
 
-/// When simulated runs begin.
-pub fn begin() -> SystemTime {
+/// When simulated runs start.
+pub fn started_at() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_700_000_000)
 }
 
-fn queue(number: u32) -> Queue {
-    let (queue, napi_id) = (Some(number), 500 + number);
-    Queue::Device { iface: "eth0".into(), netns: None, queue, napi_id, irq: Some(100 + number) }
+fn queue(number: u32, distribution: Distribution) -> Series {
+    let queue = Queue::Device { iface: "eth0".into(), netns: None, id: QueueId::Rx(number) };
+    let attrs = QueueAttrs { napi_id: Some(500 + number), irq: Some(100 + number) };
+    Series { attrs, ..Series::new(Stage::NapiPoll, Location::Queue(queue), distribution) }
 }
 
 /// Around 2 us, one in some thousands over 100 us: about log-normal, as runs of NET_RX are.

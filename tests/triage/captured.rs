@@ -8,7 +8,7 @@ use std::{fs, path::Path};
 
 use latency_user::{
     model::finding::Triage,
-    triage::{self, Host},
+    triage::{self, HostSnapshot},
 };
 use tempfile::TempDir;
 
@@ -33,7 +33,7 @@ impl Captured {
     }
 
     /// Loads it.
-    pub(crate) fn host(&self) -> Host {
+    pub(crate) fn host(&self) -> HostSnapshot {
         triage::load(self.path()).unwrap_or_else(|error| panic!("{}: {error:#}", self.place))
     }
 

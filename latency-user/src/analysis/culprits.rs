@@ -7,202 +7,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
-use crate::model::stall::Stack;
-
-/// Beginnings of names that only helpers have: no function that starts so is an answer itself.
-const HELPER_PREFIXES: [&str; 42] = [
-    // Entry code, and what may stand below an interrupted context.
-    "asm_",
-    "sysvec_",
-    "__sysvec_",
-    "common_interrupt",
-    "entry_SYSCALL",
-    "ret_from_",
-    "irqentry_",
-    // Copying, clearing and summing memory.
-    "memcpy",
-    "memmove",
-    "memset",
-    "__memcpy",
-    "__memmove",
-    "__memset",
-    "rep_movs",
-    "rep_stos",
-    "copy_user_",
-    "_copy_to_",
-    "_copy_from_",
-    "__copy_user_",
-    "raw_copy_",
-    "clear_page",
-    "csum_",
-    "__csum_partial",
-    // Allocating and freeing.
-    "kmalloc",
-    "__kmalloc",
-    "kmem_cache_alloc",
-    "kmem_cache_free",
-    "kfree_skb",
-    "__alloc_pages_noprof",
-    "get_page_from_",
-    "rmqueue",
-    "__rmqueue",
-    "free_unref_",
-    "free_frozen_",
-    "page_frag_",
-    // Locking and counting references.
-    "_raw_spin_",
-    "_raw_read_",
-    "_raw_write_",
-    "__raw_callee_save_",
-    "refcount_",
-    // Reading the clock.
-    "ktime_get",
-    "bpf_ktime_get",
-];
-
-/// Helpers by their whole names, where others that begin alike are answers.
-const HELPERS: [&str; 82] = [
-    "memcmp",
-    "copy_page",
-    "copy_page_to_iter",
-    "copy_page_from_iter",
-    "skb_copy_bits",
-    "skb_copy_datagram_iter",
-    "skb_copy_and_csum_bits",
-    "__skb_datagram_iter",
-    "__copy_skb_header",
-    "kfree",
-    "__kfree_skb",
-    "__slab_alloc",
-    "___slab_alloc",
-    "__slab_free",
-    "slab_update_freelist",
-    "put_cpu_partial",
-    "alloc_pages",
-    "alloc_pages_mpol",
-    "alloc_pages_noprof",
-    "__alloc_pages",
-    "__alloc_frozen_pages_noprof",
-    "free_pages",
-    "__free_pages",
-    "__free_pages_ok",
-    "__free_one_page",
-    "__free_slab",
-    "put_page",
-    "__put_page",
-    "__folio_put",
-    "skb_release_data",
-    "skb_release_head_state",
-    "skb_release_all",
-    "skb_free_head",
-    "skb_free_frag",
-    "consume_skb",
-    "sk_skb_reason_drop",
-    "alloc_skb_with_frags",
-    "__alloc_skb",
-    "napi_alloc_skb",
-    "__napi_alloc_skb",
-    "napi_build_skb",
-    "skb_set_owner_w",
-    "__pv_queued_spin_unlock",
-    "queued_spin_unlock",
-    "native_queued_spin_unlock",
-    "preempt_count_add",
-    "preempt_count_sub",
-    "local_bh_enable",
-    "local_bh_disable",
-    "__local_bh_enable_ip",
-    "__local_bh_disable_ip",
-    "rcu_read_lock",
-    "rcu_read_unlock",
-    "__rcu_read_lock",
-    "__rcu_read_unlock",
-    "rcu_read_unlock_strict",
-    "rcu_is_watching",
-    "rcu_segcblist_enqueue",
-    "call_rcu",
-    "__call_rcu_common",
-    "native_sched_clock",
-    "native_read_msr",
-    "native_write_msr",
-    "native_apic_msr_write",
-    "native_apic_msr_eoi",
-    "native_apic_mem_eoi",
-    "native_save_fl",
-    "native_irq_return_iret",
-    "pv_native_save_fl",
-    "read_tsc",
-    "read_hpet",
-    "acpi_pm_read",
-    "kvm_clock_get_cycles",
-    "kvm_clock_read",
-    "pvclock_clocksource_read",
-    "pvclock_clocksource_read_nowd",
-    "xen_clocksource_get_cycles",
-    "read_hv_clock_tsc_cs",
-    "arch_counter_get_cntvct",
-    "sched_clock",
-    "sched_clock_cpu",
-    "local_clock",
-];
-
-/// Functions in which a CPU waits until another one gives a lock free. They are passed over like
-/// helpers, because the caller says which lock it is, and are told beside it.
-const LOCK_WAITS: [&str; 12] = [
-    "native_queued_spin_lock_slowpath",
-    "__pv_queued_spin_lock_slowpath",
-    "queued_spin_lock_slowpath",
-    "resilient_queued_spin_lock_slowpath",
-    "queued_read_lock_slowpath",
-    "queued_write_lock_slowpath",
-    "pv_wait_head_or_lock",
-    "kvm_wait",
-    "osq_lock",
-    "mutex_spin_on_owner",
-    "rwsem_spin_on_owner",
-    "rtlock_slowlock_locked",
-];
-
-/// Shares of stalled time below this are summed up as others.
-const LEAST_SHARE: f64 = 0.01;
+use super::helper_functions::{LOCK_WAITS, is_helper};
+use crate::model::stall::{
+    batch::Stack,
+    culprit::{Culprit, LEAST_SHARE},
+};
 
 /// A caller takes over a callee that has at most so many times its own samples.
 const CALLER_PART: u64 = 4;
-
-/// A function and its part of the samples.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Culprit {
-    /// Name of the function.
-    pub function: String,
-    /// Samples of which it is the culprit.
-    pub samples: u64,
-    /// Those of them in which it waited for a lock.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub waiting_for_lock: u64,
-    /// Its part of all samples of stalls, 0 to 1.
-    pub share: f64,
-}
-
-impl Culprit {
-    /// Its part of all samples in which it waited for a lock, 0 to 1; `None`: it hardly did.
-    pub fn lock_share(&self) -> Option<f64> {
-        let share = self.share * self.waiting_for_lock as f64 / self.samples.max(1) as f64;
-        (share >= LEAST_SHARE).then_some(share)
-    }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-fn is_helper(frame: &str) -> bool {
-    HELPERS.contains(&frame)
-        || LOCK_WAITS.contains(&frame)
-        || HELPER_PREFIXES.iter().any(|prefix| frame.starts_with(prefix))
-}
 
 /// The culprit of one stack: its deepest frame that is no helper, or its deepest frame if it has
 /// only helpers. `None` for a stack without frames.
@@ -216,7 +28,7 @@ pub fn culprit(frames: &[String]) -> Option<&str> {
 /// hardly has samples itself: what a loop calls is part of it, what an entry point calls is not.
 pub fn culprits<'a>(stacks: impl IntoIterator<Item = &'a Stack>) -> Vec<Culprit> {
     let mut blamed: Vec<Blamed> = stacks.into_iter().filter_map(Blamed::new).collect();
-    let whole: u64 = blamed.iter().map(|one| one.count).sum();
+    let all: u64 = blamed.iter().map(|sample| sample.count).sum();
     let mut rising: Vec<(u64, &str)> =
         samples_of(&blamed).into_iter().map(|(function, samples)| (samples, function)).collect();
     rising.sort_unstable();
@@ -224,8 +36,8 @@ pub fn culprits<'a>(stacks: impl IntoIterator<Item = &'a Stack>) -> Vec<Culprit>
         hand_up(&mut blamed, function);
     }
     let mut waiting: BTreeMap<&str, u64> = BTreeMap::new();
-    for one in blamed.iter().filter(|one| one.waits_for_lock) {
-        *waiting.entry(one.function()).or_default() += one.count;
+    for sample in blamed.iter().filter(|sample| sample.waits_for_lock) {
+        *waiting.entry(sample.function()).or_default() += sample.count;
     }
     let mut culprits: Vec<Culprit> = samples_of(&blamed)
         .into_iter()
@@ -233,7 +45,7 @@ pub fn culprits<'a>(stacks: impl IntoIterator<Item = &'a Stack>) -> Vec<Culprit>
             function: function.to_owned(),
             samples,
             waiting_for_lock: waiting.get(function).copied().unwrap_or(0),
-            share: samples as f64 / whole as f64,
+            share: samples as f64 / all as f64,
         })
         .filter(|culprit| culprit.share >= LEAST_SHARE)
         .collect();
@@ -272,8 +84,8 @@ impl<'a> Blamed<'a> {
 
 fn samples_of<'a>(blamed: &[Blamed<'a>]) -> BTreeMap<&'a str, u64> {
     let mut samples = BTreeMap::new();
-    for one in blamed {
-        *samples.entry(one.function()).or_default() += one.count;
+    for sample in blamed {
+        *samples.entry(sample.function()).or_default() += sample.count;
     }
     samples
 }
@@ -283,7 +95,7 @@ fn samples_of<'a>(blamed: &[Blamed<'a>]) -> BTreeMap<&'a str, u64> {
 fn hand_up(blamed: &mut [Blamed], function: &str) {
     let samples = samples_of(blamed);
     let own = samples.get(function).copied().unwrap_or(0);
-    let mut of_function = blamed.iter().filter(|one| one.function() == function);
+    let mut of_function = blamed.iter().filter(|sample| sample.function() == function);
     let Some(first) = of_function.next() else { return };
     let shared = |caller: &&String| {
         let is_culprit =
@@ -292,13 +104,13 @@ fn hand_up(blamed: &mut [Blamed], function: &str) {
             && caller.as_str() != function
             && blamed
                 .iter()
-                .filter(|one| one.function() == function)
-                .all(|one| one.caller(caller).is_some())
+                .filter(|sample| sample.function() == function)
+                .all(|sample| sample.caller(caller).is_some())
     };
     let Some(caller) = first.frames[first.at + 1..].iter().find(shared).cloned() else { return };
-    for one in blamed.iter_mut().filter(|one| one.function() == function) {
-        if let Some(at) = one.caller(&caller) {
-            one.at = at;
+    for sample in blamed.iter_mut().filter(|sample| sample.function() == function) {
+        if let Some(at) = sample.caller(&caller) {
+            sample.at = at;
         }
     }
 }

@@ -3,4 +3,6 @@
 //! Owns no I/O, like [`crate::model`], whose types it reads and makes.
 
 pub mod culprits;
+mod helper_functions;
 pub mod stall_totals;
+pub mod totals;

@@ -1,23 +1,29 @@
-//! What the stalls of a run add up to: the worst of them, where they were spent, whose sockets.
+//! What the stalls of a run add up to: the longest of them, where they were spent, whose sockets.
+//!
+//! Adding does not depend on the order, so that merged recordings do not either.
 
-use std::collections::{BTreeMap, HashMap};
-
-use super::culprits::{self, Culprit};
-use crate::model::{
-    interval::Interval,
-    stall::{
-        Stack, Stall,
-        collapse::{Collapse, Socket, SocketTotal},
-    },
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::{BTreeMap, HashMap},
 };
 
-/// Stalls that are kept whole.
-const WORST: usize = 20;
+use serde::Serialize;
 
-/// Sockets that are told.
+use super::culprits;
+use crate::model::stall::{
+    Stall,
+    batch::{LocatedStack, Stack, StallBatch},
+    collapse::{Collapse, Socket, SocketTotal},
+    culprit::Culprit,
+};
+
+/// So many of the longest stalls, and of the slowest collapses, are kept in full.
+pub const KEPT: usize = 64;
+
+/// Sockets that a summary lists.
 const SOCKETS: usize = 10;
 
-/// Different stacks that are kept apart; later ones count as [`OTHERS`].
+/// Different stacks that are kept apart in a live run; later ones count as [`OTHERS`].
 const STACKS: usize = 8192;
 
 /// Stands for the frames of stacks beyond the limit.
@@ -26,29 +32,84 @@ const OTHERS: &str = "(other stacks)";
 /// Sockets that are kept apart; above it, those that matter least are forgotten.
 const KEPT_SOCKETS: usize = 8192;
 
-/// Sums over intervals. Takes bounded memory, however long a run lasts.
-#[derive(Clone, Debug, Default)]
+/// Sums over batches of stalls.
+#[derive(Clone, Debug)]
 pub struct StallTotals {
-    worst: Vec<Stall>,
+    longest: Vec<Stall>,
+    slowest: Vec<Collapse>,
     stacks: HashMap<Vec<String>, u64>,
     sockets: BTreeMap<Socket, SocketTotal>,
-    /// Stalls by the name of their stage.
-    pub records: BTreeMap<&'static str, u64>,
+    most_stacks: usize,
+}
+
+/// Takes bounded memory, however long a run lasts.
+impl Default for StallTotals {
+    fn default() -> Self {
+        Self {
+            longest: Vec::new(),
+            slowest: Vec::new(),
+            stacks: HashMap::new(),
+            sockets: BTreeMap::new(),
+            most_stacks: STACKS,
+        }
+    }
 }
 
 impl StallTotals {
+    /// Totals that keep all stacks apart: of recordings, whose number is limited by their files.
+    pub fn with_all_stacks() -> Self {
+        Self { most_stacks: usize::MAX, ..Self::default() }
+    }
+
     /// Adds what an interval has.
-    pub fn add(&mut self, interval: &Interval) {
-        for stall in &interval.stalls {
-            *self.records.entry(stall.stage.name()).or_default() += 1;
+    pub fn add(&mut self, batch: &StallBatch) {
+        for stall in &batch.stalls {
+            keep(&mut self.longest, stall, |stall| stall.duration_ns);
         }
-        self.keep_worst(&interval.stalls);
-        for stack in &interval.stacks {
-            self.add_stack(stack);
+        for LocatedStack { stack, .. } in &batch.stacks {
+            self.add_stack(&stack.frames, stack.count);
         }
-        for collapse in &interval.collapses {
+        for collapse in &batch.collapses {
+            keep(&mut self.slowest, collapse, |call| call.duration_ns);
             self.add_collapse(collapse);
         }
+        self.forget_sockets();
+    }
+
+    /// Adds other totals.
+    pub fn join(&mut self, other: Self) {
+        for stall in &other.longest {
+            keep(&mut self.longest, stall, |stall| stall.duration_ns);
+        }
+        for collapse in &other.slowest {
+            keep(&mut self.slowest, collapse, |call| call.duration_ns);
+        }
+        for (frames, count) in other.stacks {
+            self.add_stack(&frames, count);
+        }
+        for (socket, total) in other.sockets {
+            match self.sockets.get_mut(&socket) {
+                Some(known) => known.add(&total),
+                None => drop(self.sockets.insert(socket, total)),
+            }
+        }
+        self.forget_sockets();
+    }
+
+    /// Forgets the sockets: the slowest calls, which is all that a merged recording keeps, are no
+    /// sum over its sockets.
+    pub fn clear_sockets(&mut self) {
+        self.sockets.clear();
+    }
+
+    /// Names the host of stalls that do not name one.
+    pub fn set_host(&mut self, host: &str) {
+        for stall in &mut self.longest {
+            stall.labels.host.get_or_insert_with(|| host.to_owned());
+        }
+    }
+
+    fn forget_sockets(&mut self) {
         if self.sockets.len() > KEPT_SOCKETS {
             let mut sums: Vec<u64> = self.sockets.values().map(|total| total.sum_ns).collect();
             sums.sort_unstable();
@@ -57,60 +118,48 @@ impl StallTotals {
         }
     }
 
-    /// A storm has thousands of stalls with their stacks: only those that stay are copied.
-    fn keep_worst(&mut self, stalls: &[Stall]) {
-        for stall in stalls {
-            // Of equals, the earlier stays.
-            let at = self.worst.partition_point(|one| one.duration_ns >= stall.duration_ns);
-            if at < WORST {
-                self.worst.truncate(WORST - 1);
-                self.worst.insert(at, stall.clone());
-            }
-        }
-    }
-
-    fn add_stack(&mut self, stack: &Stack) {
-        if let Some(count) = self.stacks.get_mut(&stack.frames) {
-            *count += stack.count;
+    fn add_stack(&mut self, frames: &[String], count: u64) {
+        if let Some(sum) = self.stacks.get_mut(frames) {
+            *sum = sum.saturating_add(count);
             return;
         }
-        let frames = match self.stacks.len() {
-            ..STACKS => stack.frames.clone(),
-            _ => vec![OTHERS.to_owned()],
+        let frames = match self.stacks.len() < self.most_stacks {
+            true => frames.to_vec(),
+            false => vec![OTHERS.to_owned()],
         };
-        *self.stacks.entry(frames).or_default() += stack.count;
+        let sum = self.stacks.entry(frames).or_default();
+        *sum = sum.saturating_add(count);
     }
 
     fn add_collapse(&mut self, collapse: &Collapse) {
-        let total = self.sockets.entry(collapse.socket.clone()).or_insert_with(|| SocketTotal {
+        let call = SocketTotal {
             socket: collapse.socket.clone(),
-            owner: None,
-            calls: 0,
-            sum_ns: 0,
-            max_ns: 0,
+            owner: collapse.owner.clone(),
+            calls: 1,
+            sum_ns: collapse.duration_ns,
+            max_ns: collapse.duration_ns,
             worst_queue: Some(collapse.queue),
             worst: collapse.before,
-        });
-        total.calls += 1;
-        total.sum_ns += collapse.duration_ns;
-        if collapse.owner.is_some() {
-            total.owner.clone_from(&collapse.owner);
-        }
-        if collapse.duration_ns > total.max_ns {
-            total.max_ns = collapse.duration_ns;
-            total.worst_queue = Some(collapse.queue);
-            total.worst = collapse.before;
+        };
+        match self.sockets.get_mut(&collapse.socket) {
+            Some(total) => total.add(&call),
+            None => drop(self.sockets.insert(collapse.socket.clone(), call)),
         }
     }
 
-    /// The longest stalls, longest first.
-    pub fn worst(&self) -> &[Stall] {
-        &self.worst
+    /// The longest stalls, longest first: at most [`KEPT`].
+    pub fn longest(&self) -> &[Stall] {
+        &self.longest
+    }
+
+    /// The slowest calls of `tcp_collapse`, slowest first: at most [`KEPT`].
+    pub fn slowest(&self) -> &[Collapse] {
+        &self.slowest
     }
 
     /// Samples of stalls.
     pub fn samples(&self) -> u64 {
-        self.stacks.values().sum()
+        self.stacks.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// Each different stack, most frequent first.
@@ -132,29 +181,65 @@ impl StallTotals {
     /// The sockets whose collapses took the most time, worst first.
     pub fn sockets(&self) -> Vec<SocketTotal> {
         let mut sockets: Vec<SocketTotal> = self.sockets.values().cloned().collect();
-        sockets.sort_by_key(|total| std::cmp::Reverse(total.sum_ns));
+        sockets.sort_by_key(|total| Reverse(total.sum_ns));
         sockets.truncate(SOCKETS);
         sockets
     }
+
+    /// Everything in one batch, as a merged recording stores it.
+    pub fn into_batch(self) -> StallBatch {
+        let mut stacks: Vec<Stack> =
+            self.stacks.into_iter().map(|(frames, count)| Stack { frames, count }).collect();
+        stacks.sort_by(|a, b| a.frames.cmp(&b.frames));
+        let located = |stack| LocatedStack { stack, ..LocatedStack::default() };
+        StallBatch {
+            stalls: self.longest,
+            collapses: self.slowest,
+            stacks: stacks.into_iter().map(located).collect(),
+        }
+    }
+}
+
+/// Keeps the largest, largest first. A storm has thousands of stalls with their stacks: only those
+/// that stay are copied.
+fn keep<T: Clone + Serialize>(kept: &mut Vec<T>, new: &T, size: impl Fn(&T) -> u64) {
+    if kept.len() == KEPT && kept.last().is_some_and(|last| size(last) > size(new)) {
+        return;
+    }
+    let order = |known: &T| match size(new).cmp(&size(known)) {
+        // The whole content decides between equals, so that the order of adding does not.
+        Ordering::Equal => content(known).cmp(&content(new)),
+        other => other,
+    };
+    let at = kept.partition_point(|known| order(known) != Ordering::Greater);
+    if at < KEPT {
+        kept.truncate(KEPT - 1);
+        kept.insert(at, new.clone());
+    }
+}
+
+fn content(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use latency_common::stage::Stage;
 
     use super::*;
+    use crate::model::series::labels::Labels;
 
     fn stall(cpu: u32, duration_ns: u64) -> Stall {
         Stall {
             at: String::new(),
-            begin_ns: 0,
+            start_ns: 0,
             end_ns: duration_ns,
-            stage: latency_common::stage::Stage::NetRx,
+            stage: Stage::NetRx,
             cpu,
-            place: crate::model::place::Place::default(),
+            labels: Labels::default(),
             duration_ns,
             net_rx: None,
-            rx_wait: None,
+            interference: None,
             samples: 0,
             culprits: Vec::new(),
             stacks: Vec::new(),
@@ -162,30 +247,27 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_stalls_stay_and_of_equals_the_earlier() {
-        let mut totals = StallTotals::default();
+    fn the_longest_stalls_stay_in_whatever_order_they_come() {
         // Each length twice, the second time on another CPU; 7919 is prime to 101.
-        let stalls: Vec<Stall> =
+        let mut stalls: Vec<Stall> =
             (0..202_u32).map(|n| stall(n / 101, u64::from(n) * 7919 % 101)).collect();
-        for part in stalls.chunks(37) {
-            totals.add(&Interval { stalls: part.to_vec(), ..interval(Vec::new()) });
-        }
-        let told: Vec<(u64, u32)> =
-            totals.worst().iter().map(|stall| (stall.duration_ns, stall.cpu)).collect();
         let expected: Vec<(u64, u32)> =
-            (0..WORST as u64).map(|n| (100 - n / 2, (n % 2) as u32)).collect();
-        assert_eq!(told, expected);
+            (0..KEPT as u64).map(|n| (100 - n / 2, (n % 2) as u32)).collect();
+        for _ in 0..2 {
+            let mut totals = StallTotals::default();
+            for part in stalls.chunks(37) {
+                totals.add(&StallBatch { stalls: part.to_vec(), ..StallBatch::default() });
+            }
+            let kept: Vec<(u64, u32)> =
+                totals.longest().iter().map(|stall| (stall.duration_ns, stall.cpu)).collect();
+            assert_eq!(kept, expected);
+            stalls.reverse();
+        }
     }
 
-    fn interval(stacks: Vec<Stack>) -> Interval {
-        Interval {
-            began_at: UNIX_EPOCH,
-            duration: Duration::from_secs(1),
-            series: Vec::new(),
-            stalls: Vec::new(),
-            collapses: Vec::new(),
-            stacks,
-        }
+    fn stacks(stacks: Vec<Stack>) -> StallBatch {
+        let located = |stack| LocatedStack { stack, ..LocatedStack::default() };
+        StallBatch { stacks: stacks.into_iter().map(located).collect(), ..StallBatch::default() }
     }
 
     #[test]
@@ -194,11 +276,30 @@ mod tests {
         let different = STACKS as u64 + 97;
         for number in 0..different {
             let stack = Stack { frames: vec![format!("f{number}")], count: 2 };
-            totals.add(&interval(vec![stack.clone(), stack]));
+            totals.add(&stacks(vec![stack.clone(), stack]));
         }
         assert_eq!(totals.samples(), 4 * different);
         let stacks = totals.stacks();
         assert_eq!(stacks.len(), STACKS + 1);
         assert_eq!((&*stacks[0].frames[0], stacks[0].count), (OTHERS, 4 * 97));
+    }
+
+    #[test]
+    fn joined_totals_equal_those_of_one_run() {
+        let batches: Vec<StallBatch> = (0..5_u64)
+            .map(|n| StallBatch {
+                stalls: vec![stall(n as u32, 1000 - n)],
+                ..stacks(vec![Stack { frames: vec![format!("f{}", n % 2)], count: n }])
+            })
+            .collect();
+        let mut one = StallTotals::default();
+        batches.iter().for_each(|batch| one.add(batch));
+        let mut joined = StallTotals::default();
+        for batch in batches.iter().rev() {
+            let mut part = StallTotals::default();
+            part.add(batch);
+            joined.join(part);
+        }
+        assert_eq!(joined.into_batch(), one.into_batch());
     }
 }

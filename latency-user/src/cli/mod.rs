@@ -4,6 +4,7 @@ pub mod child;
 pub mod signals;
 pub mod stdout;
 pub mod values;
+pub mod version;
 
 use std::io::Write;
 

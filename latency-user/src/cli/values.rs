@@ -9,8 +9,11 @@ use latency_common::{bucket::MAX_VALUE, stage::Stage};
 use crate::{
     collect::config::DEFAULT_COLLAPSE_THRESHOLD_NS,
     host::net::interfaces,
-    kernel::probes::selection::Choice,
-    model::run::{DEFAULT_THRESHOLD_NS, Transport},
+    kernel::probes::selection::ProbeChoice,
+    model::{
+        failure::Failure,
+        run::{DEFAULT_THRESHOLD_NS, Transport},
+    },
 };
 
 /// Longest stretch of time that makes sense for a run: more is taken for a slip.
@@ -33,20 +36,20 @@ fn text(ns: u64) -> String {
 /// How results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// For people
     Table,
-    /// For programs: one object a line.
+    /// For programs: one object a line
     Json,
 }
 
 /// How events travel, as an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TransportArg {
-    /// Counted in the kernel; loses nothing at any rate.
+    /// Counted in the kernel; loses nothing at any rate
     Maps,
-    /// Sent one by one and counted in user space; what does not fit is counted as dropped.
+    /// Sent one by one and counted in user space; what does not fit is counted as dropped
     Ring,
-    /// Both, compared at the end.
+    /// Both, compared at the end
     Both,
 }
 
@@ -102,7 +105,7 @@ pub(crate) fn threshold(text: &str) -> Result<Duration, String> {
 
 /// Reads the name of a stage.
 pub(crate) fn stage(text: &str) -> Result<Stage, String> {
-    Stage::ALL.into_iter().find(|stage| stage.name() == text).ok_or_else(|| {
+    Stage::from_name(text).ok_or_else(|| {
         let names: Vec<&str> = Stage::ALL.into_iter().map(Stage::name).collect();
         format!("no such stage; there are {}", names.join(", "))
     })
@@ -114,12 +117,33 @@ pub(crate) fn interfaces() -> Vec<CompletionCandidate> {
     interfaces.into_iter().map(|interface| CompletionCandidate::new(interface.name)).collect()
 }
 
-/// Reads `auto` or the name of a method.
-pub(crate) fn choice(text: &str) -> Result<Choice, String> {
-    if text == "auto" {
-        return Ok(Choice::Auto);
+/// Checks that this network namespace has every interface in `asked`.
+///
+/// # Errors
+///
+/// Names the one that is not there, and those that are.
+pub(crate) fn check_interfaces(asked: &[String]) -> Result<(), Failure> {
+    if asked.is_empty() {
+        return Ok(());
     }
-    text.parse().map(Choice::Forced).map_err(|error| format!("{error}, or auto"))
+    let known = interfaces::list(Path::new("/"))
+        .map_err(|error| Failure::new(format!("interfaces cannot be listed: {error:#}")))?;
+    match asked.iter().find(|name| !known.iter().any(|interface| interface.name == **name)) {
+        None => Ok(()),
+        Some(unknown) => {
+            let names: Vec<&str> = known.iter().map(|interface| interface.name.as_str()).collect();
+            Err(Failure::new(format!("no interface {unknown:?} in this network namespace"))
+                .hint(format!("there are: {}", names.join(", "))))
+        }
+    }
+}
+
+/// Reads `auto` or the name of a method.
+pub(crate) fn choice(text: &str) -> Result<ProbeChoice, String> {
+    if text == "auto" {
+        return Ok(ProbeChoice::Auto);
+    }
+    text.parse().map(ProbeChoice::Forced).map_err(|error| format!("{error}, or auto"))
 }
 
 #[cfg(test)]
@@ -146,7 +170,7 @@ mod tests {
     fn stages_and_methods_have_names() {
         assert_eq!(stage("tcp_collapse"), Ok(Stage::TcpCollapse));
         assert!(stage("tcp").unwrap_err().contains("rx_wait"));
-        assert_eq!(choice("auto"), Ok(Choice::Auto));
+        assert_eq!(choice("auto"), Ok(ProbeChoice::Auto));
         assert!(choice("magic").is_err());
     }
 }

@@ -3,7 +3,7 @@
 use latency_common::stage::Stage;
 
 use crate::{
-    kernel::probes::selection::Choice,
+    kernel::probes::selection::ProbeChoice,
     model::run::{DEFAULT_THRESHOLD_NS, Transport},
 };
 
@@ -33,7 +33,7 @@ pub struct Config {
     /// Whether they were asked for by name, so that one that cannot be timed is an error.
     pub by_name: bool,
     /// Which methods to use.
-    pub choice: Choice,
+    pub choice: ProbeChoice,
     /// Durations at or above it are stalls, ns.
     pub threshold_ns: u64,
     /// How events travel.
@@ -60,7 +60,7 @@ impl Config {
         Self {
             stages: default_stages(),
             by_name: false,
-            choice: Choice::Auto,
+            choice: ProbeChoice::Auto,
             threshold_ns: DEFAULT_THRESHOLD_NS,
             transport: Transport::Maps,
             ring_events: DEFAULT_RING_EVENTS,

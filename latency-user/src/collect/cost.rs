@@ -1,5 +1,5 @@
 //! What the programs cost: the kernel's statistics, switched on for a part of the run, and which
-//! stage is the dearest.
+//! stage is the most expensive.
 
 use std::{
     collections::BTreeMap,
@@ -12,57 +12,58 @@ use crate::{
     kernel::{
         attached::Attached,
         probes::{
-            bpf_stats::{RunTime, Statistics},
+            bpf_stats::{BpfStats, RunTime},
             hooks,
         },
     },
     model::{
         cost::{KernelCost, ProgramCost},
+        note::Note,
         run::Method,
     },
 };
 
-/// Intervals of each stage that began, by CPU.
-type Begins = Vec<[u64; STAGES]>;
+/// Events of each stage that started, by CPU.
+type Started = Vec<[u64; STAGES]>;
 
 /// Adds up what the programs cost while the statistics were on.
 #[derive(Default)]
 pub struct CostMeter {
     window: Option<Window>,
     measured: Duration,
-    refused: Option<String>,
+    refused: Option<Note>,
     programs: BTreeMap<&'static str, RunTime>,
-    begins: Begins,
+    started: Started,
 }
 
 struct Window {
     /// They are on as long as it lives.
-    _statistics: Statistics,
-    began: Instant,
+    _statistics: BpfStats,
+    started_at: Instant,
     programs: BTreeMap<&'static str, RunTime>,
-    begins: Begins,
+    started: Started,
 }
 
 /// What one window has shown.
-pub struct Weighed {
+pub struct CostSample {
     length: Duration,
     programs: BTreeMap<&'static str, RunTime>,
-    begins: Begins,
+    started: Started,
 }
 
 impl CostMeter {
     /// Switches the statistics on. Where that is refused, it is not tried again.
-    pub fn begin(&mut self, attached: &Attached) {
+    pub fn start(&mut self, attached: &Attached) {
         if self.refused.is_some() {
             return;
         }
-        match Statistics::switch_on() {
+        match BpfStats::switch_on() {
             Ok(statistics) => {
                 self.window = Some(Window {
                     _statistics: statistics,
-                    began: Instant::now(),
+                    started_at: Instant::now(),
                     programs: attached.run_times(),
-                    begins: begins(attached),
+                    started: started(attached),
                 });
             }
             Err(error) => self.refused = Some(error),
@@ -70,37 +71,37 @@ impl CostMeter {
     }
 
     /// Switches them off and tells what came in between; `None`: they were not on.
-    pub fn end(&mut self, attached: &Attached) -> Option<Weighed> {
+    pub fn end(&mut self, attached: &Attached) -> Option<CostSample> {
         let window = self.window.take()?;
-        let length = window.began.elapsed();
+        let length = window.started_at.elapsed();
         let mut programs = attached.run_times();
         for (name, now) in &mut programs {
             // One that was loaded meanwhile shows what it ran before only from the next time on.
             let before = window.programs.get(name).copied().unwrap_or(*now);
             *now = RunTime { runs: now.runs - before.runs, ns: now.ns - before.ns };
         }
-        let mut begins = begins(attached);
-        for (now, before) in begins.iter_mut().zip(&window.begins) {
+        let mut started = started(attached);
+        for (now, before) in started.iter_mut().zip(&window.started) {
             for (now, before) in now.iter_mut().zip(before) {
                 *now -= before;
             }
         }
-        let weighed = Weighed { length, programs, begins };
-        self.add(&weighed);
-        Some(weighed)
+        let sample = CostSample { length, programs, started };
+        self.add(&sample);
+        Some(sample)
     }
 
-    fn add(&mut self, weighed: &Weighed) {
-        self.measured += weighed.length;
-        for (name, cost) in &weighed.programs {
+    fn add(&mut self, sample: &CostSample) {
+        self.measured += sample.length;
+        for (name, cost) in &sample.programs {
             let sum = self.programs.entry(name).or_default();
             sum.runs += cost.runs;
             sum.ns += cost.ns;
         }
-        self.begins.resize(weighed.begins.len(), [0; STAGES]);
-        for (sum, begins) in self.begins.iter_mut().zip(&weighed.begins) {
-            for (sum, begins) in sum.iter_mut().zip(begins) {
-                *sum += begins;
+        self.started.resize(sample.started.len(), [0; STAGES]);
+        for (sum, started) in self.started.iter_mut().zip(&sample.started) {
+            for (sum, started) in sum.iter_mut().zip(started) {
+                *sum += started;
             }
         }
     }
@@ -108,7 +109,7 @@ impl CostMeter {
     /// Everything measured so far; `cpus` are online.
     pub fn sum(&self, cpus: usize) -> KernelCost {
         let ns = total(&self.programs);
-        let busiest = busiest(&self.begins);
+        let busiest = busiest(&self.started);
         let share_of = |part: f64| match self.measured.as_nanos() {
             0 => 0.0,
             measured => ns as f64 * part / measured as f64,
@@ -129,22 +130,22 @@ impl CostMeter {
             share: share_of(1.0 / cpus.max(1) as f64),
             busiest_share: share_of(busiest.map_or(0.0, |(_, part)| part)),
             busiest_cpu: busiest.map(|(cpu, _)| cpu as u32),
-            shed: Vec::new(),
+            disabled: Vec::new(),
         }
     }
 }
 
-impl Weighed {
+impl CostSample {
     /// What all programs took of the CPU that had most of the runs.
     pub fn busiest_share(&self) -> f64 {
-        let part = busiest(&self.begins).map_or(0.0, |(_, part)| part);
+        let part = busiest(&self.started).map_or(0.0, |(_, part)| part);
         total(&self.programs) as f64 * part / self.length.as_nanos().max(1) as f64
     }
 
-    /// The stage of `stages` that saves most when it is given up; `None`: none saves anything. A
+    /// The stage of `stages` that saves most when it is disabled; `None`: none saves anything. A
     /// program that others of them need stays, so its time does not count; `softirq` has no
     /// program of its own, so its part is that of its events.
-    pub fn dearest(&self, stages: &[(Stage, Method)]) -> Option<Stage> {
+    pub fn most_expensive(&self, stages: &[(Stage, Method)]) -> Option<Stage> {
         let saved = |&(stage, method): &(Stage, Method)| -> f64 {
             hooks::hooks(stage, method)
                 .iter()
@@ -161,13 +162,13 @@ impl Weighed {
                 })
                 .sum()
         };
-        let dearest = stages.iter().max_by(|one, other| saved(one).total_cmp(&saved(other)));
-        dearest.filter(|one| saved(one) > 0.0).map(|(stage, _)| *stage)
+        let most_expensive = stages.iter().max_by(|one, other| saved(one).total_cmp(&saved(other)));
+        most_expensive.filter(|one| saved(one) > 0.0).map(|(stage, _)| *stage)
     }
 
     /// Part of the softirqs that are not NET_RX.
     fn part_of_vectors(&self) -> f64 {
-        let of = |stage: Stage| self.begins.iter().map(|cpu| cpu[stage as usize]).sum::<u64>();
+        let of = |stage: Stage| self.started.iter().map(|cpu| cpu[stage as usize]).sum::<u64>();
         let (others, net_rx) = (of(Stage::Softirq), of(Stage::NetRx));
         if others == 0 { 0.0 } else { others as f64 / (others + net_rx) as f64 }
     }
@@ -178,8 +179,8 @@ pub fn needs(stage: Stage, method: Method, program: &str) -> bool {
     hooks::hooks(stage, method).iter().any(|hook| hook.program == program)
 }
 
-fn begins(attached: &Attached) -> Begins {
-    (0..attached.cpus.len()).map(|cpu| attached.cpus.copy(cpu).begins).collect()
+fn started(attached: &Attached) -> Started {
+    (0..attached.cpus.len()).map(|cpu| attached.cpus.copy(cpu).started).collect()
 }
 
 fn total(programs: &BTreeMap<&'static str, RunTime>) -> u64 {
@@ -187,8 +188,8 @@ fn total(programs: &BTreeMap<&'static str, RunTime>) -> u64 {
 }
 
 /// The CPU on which most intervals began, and its part of all of them.
-fn busiest(begins: &Begins) -> Option<(usize, f64)> {
-    let sums: Vec<u64> = begins.iter().map(|cpu| cpu.iter().sum()).collect();
+fn busiest(started: &Started) -> Option<(usize, f64)> {
+    let sums: Vec<u64> = started.iter().map(|cpu| cpu.iter().sum()).collect();
     let all: u64 = sums.iter().sum();
     let (cpu, most) = sums.iter().enumerate().max_by_key(|(_, sum)| **sum)?;
     (*most > 0).then(|| (cpu, *most as f64 / all as f64))
@@ -198,12 +199,12 @@ fn busiest(begins: &Begins) -> Option<(usize, f64)> {
 mod tests {
     use super::*;
 
-    fn weighed(programs: &[(&'static str, u64)], begins: Begins) -> Weighed {
+    fn sample(programs: &[(&'static str, u64)], started: Started) -> CostSample {
         let cost = |&(name, ns)| (name, RunTime { runs: 10, ns });
-        Weighed {
+        CostSample {
             length: Duration::from_micros(1),
             programs: programs.iter().map(cost).collect(),
-            begins,
+            started,
         }
     }
 
@@ -217,25 +218,25 @@ mod tests {
 
     #[test]
     fn what_others_need_saves_nothing() {
-        let weighed = weighed(&CYCLE, Vec::new());
+        let sample = sample(&CYCLE, Vec::new());
         let all = by_tracepoint([Stage::NetRx, Stage::NapiPoll, Stage::RxWait]);
-        assert_eq!(weighed.dearest(&all), Some(Stage::RxWait));
+        assert_eq!(sample.most_expensive(&all), Some(Stage::RxWait));
         let two = by_tracepoint([Stage::NetRx, Stage::NapiPoll]);
-        assert_eq!(weighed.dearest(&two), Some(Stage::NapiPoll));
-        assert_eq!(weighed.dearest(&by_tracepoint([Stage::NetRx])), Some(Stage::NetRx));
-        assert_eq!(weighed.dearest(&[]), None);
+        assert_eq!(sample.most_expensive(&two), Some(Stage::NapiPoll));
+        assert_eq!(sample.most_expensive(&by_tracepoint([Stage::NetRx])), Some(Stage::NetRx));
+        assert_eq!(sample.most_expensive(&[]), None);
         // It did not run, so it costs nothing.
-        assert_eq!(weighed.dearest(&by_tracepoint([Stage::Irq])), None);
+        assert_eq!(sample.most_expensive(&by_tracepoint([Stage::Irq])), None);
     }
 
     #[test]
     fn vectors_save_their_part_of_the_shared_programs() {
         let stages = by_tracepoint([Stage::NetRx, Stage::Softirq, Stage::RxWait]);
         let with = |vectors: u64| {
-            let mut begins = [0; STAGES];
-            begins[Stage::Softirq as usize] = vectors;
-            begins[Stage::NetRx as usize] = 99;
-            weighed(&CYCLE, vec![begins]).dearest(&stages)
+            let mut started = [0; STAGES];
+            started[Stage::Softirq as usize] = vectors;
+            started[Stage::NetRx as usize] = 99;
+            sample(&CYCLE, vec![started]).most_expensive(&stages)
         };
         assert_eq!(with(1), Some(Stage::RxWait));
         assert_eq!(with(99), Some(Stage::Softirq));
@@ -243,12 +244,12 @@ mod tests {
 
     #[test]
     fn the_busiest_cpu_bears_its_part() {
-        let begins = vec![[1, 0, 0, 0, 0, 0], [2, 1, 0, 0, 0, 0]];
-        let weighed = weighed(&[("napi_poll", 100)], begins);
+        let started = vec![[1, 0, 0, 0, 0, 0], [2, 1, 0, 0, 0, 0]];
+        let sample = sample(&[("napi_poll", 100)], started);
         // Three quarters of 100 ns in 1000 ns.
-        assert!((weighed.busiest_share() - 0.075).abs() < 1e-12);
+        assert!((sample.busiest_share() - 0.075).abs() < 1e-12);
         let mut meter = CostMeter::default();
-        meter.add(&weighed);
+        meter.add(&sample);
         let cost = meter.sum(2);
         assert_eq!((cost.busiest_cpu, cost.programs[0].runs), (Some(1), 10));
         assert!((cost.share - 0.05).abs() < 1e-12 && cost.busiest_share > cost.share);

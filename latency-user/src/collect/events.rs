@@ -6,7 +6,7 @@ use bytes::Buf;
 use hdrhistogram::Histogram;
 use latency_common::{
     bucket::{MAX_VALUE, index_of},
-    event::IntervalEvent,
+    span_event::SpanEvent,
 };
 
 use crate::model::distribution::{Distribution, empty_histogram};
@@ -71,11 +71,11 @@ impl EventCounts {
     }
 }
 
-fn parse(mut bytes: &[u8]) -> Option<IntervalEvent> {
-    if bytes.len() != IntervalEvent::SIZE {
+fn parse(mut bytes: &[u8]) -> Option<SpanEvent> {
+    if bytes.len() != SpanEvent::SIZE {
         return None;
     }
-    Some(IntervalEvent {
+    Some(SpanEvent {
         end_ns: bytes.get_u64_ne(),
         duration_ns: bytes.get_u64_ne(),
         row: bytes.get_u32_ne(),

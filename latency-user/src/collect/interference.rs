@@ -1,15 +1,15 @@
-//! Who held a CPU while NET_RX waited for it: tasks, softirqs, hard IRQs.
+//! Interference: what ran on a CPU while NET_RX waited for it. Tasks, softirqs, hard IRQs.
 
 use latency_common::{
-    record::{HARD_IRQS, StallRecord, TaskRecord},
+    cpu_state::{HARD_IRQ_SOURCE, InterferenceTime},
     stage::{Stage, VECTOR_NAMES},
-    state::Held,
+    stall_record::{StallRecord, TaskRecord},
 };
 
-use super::stalls::Context;
+use super::context::Context;
 use crate::{
     kernel::maps::stall_decode,
-    model::stall::{Holders, IrqPart, Task, TaskShare, VectorPart},
+    model::stall::parts::{Interference, IrqPart, Task, TaskShare, VectorPart},
 };
 
 /// Functions that run softirqs, by the names that kernels have for them. Where `__do_softirq` opens
@@ -17,15 +17,16 @@ use crate::{
 const SOFTIRQ_FRAMES: [&str; 4] =
     ["handle_softirqs", "__do_softirq", "__softirqentry_text_start", "net_rx_action"];
 
-/// Whom samples found on the CPU.
+/// The tasks that samples found on the CPU.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct SampledTasks {
     tasks: Vec<TaskShare>,
     in_softirq: u64,
 }
 
-impl Found {
-    /// A task that a softirq interrupted does not hold the CPU: such a sample is the softirq's.
+impl SampledTasks {
+    /// Adds a sample. One inside a softirq counts for the softirq, not for the task that it
+    /// interrupted.
     pub(super) fn add(&mut self, frames: &[String], task: Task) {
         if frames.iter().any(|frame| SOFTIRQ_FRAMES.contains(&frame.as_str())) {
             self.in_softirq += 1;
@@ -38,28 +39,31 @@ impl Found {
     }
 }
 
-/// Whom the record of a wait and its samples tell of.
-pub(super) fn holders(record: &StallRecord, found: Found, context: &Context) -> Holders {
-    let Found { mut tasks, in_softirq } = found;
+/// What ran during a wait, by its record and its samples.
+pub(super) fn interference(
+    record: &StallRecord,
+    sampled: SampledTasks,
+    context: &Context,
+) -> Interference {
+    let SampledTasks { mut tasks, in_softirq } = sampled;
     tasks.sort_by_key(|share| std::cmp::Reverse(share.samples));
-    let of_this_wait = |held: &&Held| held.wait == record.begin_ns;
+    let of_this_wait = |time: &&InterferenceTime| time.wait_start_ns == record.start_ns;
     let mut vectors: Vec<VectorPart> = record
-        .held
+        .interference
         .iter()
         .zip(VECTOR_NAMES)
-        .filter(|(held, _)| of_this_wait(held))
-        .map(|(held, vector)| VectorPart { vector: vector.into(), runs: held.runs, ns: held.ns })
+        .filter(|(time, _)| of_this_wait(time))
+        .map(|(time, vector)| VectorPart { vector: vector.into(), runs: time.runs, ns: time.ns })
         .collect();
     vectors.sort_by_key(|part| std::cmp::Reverse(part.ns));
-    let irqs = Some(&record.held[HARD_IRQS]).filter(of_this_wait);
-    Holders {
+    let irqs = Some(&record.interference[HARD_IRQ_SOURCE]).filter(of_this_wait);
+    let irqs = irqs.map_or_else(IrqPart::default, |time| IrqPart { runs: time.runs, ns: time.ns });
+    Interference {
         task: task(&record.task),
         tasks,
         in_softirq,
         vectors,
-        irqs: context.stages.contains(&Stage::Irq).then(|| {
-            irqs.map_or_else(IrqPart::default, |held| IrqPart { runs: held.runs, ns: held.ns })
-        }),
+        irqs: context.is_timed(Stage::Irq).then_some(irqs),
     }
 }
 
@@ -73,11 +77,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_task_that_a_softirq_interrupted_holds_nothing() {
+    fn a_task_that_a_softirq_interrupted_is_not_counted() {
         let task = |comm: &str| Task { pid: 7, comm: comm.into() };
         let frames =
             |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let mut found = Found::default();
+        let mut found = SampledTasks::default();
         for run in ["handle_softirqs", "__do_softirq", "__softirqentry_text_start"] {
             found.add(&frames(&["tcp_collapse", run, "do_softirq", "ksys_write"]), task("writer"));
         }

@@ -5,6 +5,7 @@
 
 pub mod accounting;
 pub mod config;
+pub mod context;
 pub mod cost;
 pub mod events;
 pub mod identity;

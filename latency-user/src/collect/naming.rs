@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use anyhow::Result;
 use latency_common::{
-    slot::{CpuRow, RowLayout, RowOwner, SlotInfo, SlotKind},
+    row_layout::{CpuRow, RowLayout, RowOwner},
+    slot::{SlotInfo, SlotKind},
     stage::Stage,
 };
 
@@ -22,10 +23,10 @@ use crate::{
             queue_irqs,
         },
     },
-    kernel::maps::mmap::Mapped,
+    kernel::maps::mmap::MmapArray,
     model::{
         distribution::Distribution,
-        series::{Owner, Queue, Series},
+        series::{Location, Queue, QueueId, Series, SeriesId, attrs::QueueAttrs},
     },
 };
 
@@ -40,8 +41,23 @@ pub struct Naming {
     queue_irqs: BTreeMap<(u32, u32), u32>,
     slots: Vec<SlotInfo>,
     backlog_weight: Option<u32>,
-    /// Whom each slot belongs to; made when the machine is looked at, not for each row.
-    owners: Vec<Option<(Stage, Owner)>>,
+    /// The series of each slot; made when the machine is looked at, not for each row.
+    slot_series: Vec<Option<NamedRow>>,
+}
+
+/// The series that a row counts, with what else is known of its queue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedRow {
+    /// The series.
+    pub id: SeriesId,
+    /// Attributes of its queue.
+    pub attrs: QueueAttrs,
+}
+
+impl NamedRow {
+    fn new(stage: Stage, at: Location) -> Self {
+        Self { id: SeriesId { stage, at }, attrs: QueueAttrs::default() }
+    }
 }
 
 impl Naming {
@@ -64,34 +80,34 @@ impl Naming {
             instances: BTreeMap::new(),
             slots: Vec::new(),
             backlog_weight: kernel::backlog_weight(root),
-            owners: Vec::new(),
+            slot_series: Vec::new(),
         };
         naming.ask_netlink();
         Ok(naming)
     }
 
-    /// Looks at the machine again, and takes over the slots that were handed out meanwhile.
+    /// Looks at the machine again, and takes over the slots that were assigned meanwhile.
     ///
     /// # Errors
     ///
     /// As [`Self::new`].
-    pub fn refresh(&mut self, slots: &Mapped<SlotInfo>, handed_out: usize) -> Result<()> {
+    pub fn refresh(&mut self, slots: &MmapArray<SlotInfo>, assigned: usize) -> Result<()> {
         let root = std::path::Path::new("/");
         self.interfaces = interfaces::list(root)?;
         self.interrupts = Interrupts::read(root)?;
         self.ask_netlink();
         self.queue_irqs = queue_irqs::queue_irqs(&self.interfaces, &self.interrupts);
-        self.slots = (0..handed_out.min(slots.len())).map(|slot| slots.copy(slot)).collect();
-        let mut known = std::mem::take(&mut self.owners).into_iter();
-        self.owners = self
+        self.slots = (0..assigned.min(slots.len())).map(|slot| slots.copy(slot)).collect();
+        let mut known = std::mem::take(&mut self.slot_series).into_iter();
+        self.slot_series = self
             .slots
             .iter()
-            .map(|slot| keep_queue(known.next().flatten(), self.slot_owner(slot)))
+            .map(|slot| keep_queue(known.next().flatten(), self.name_slot(slot)))
             .collect();
         Ok(())
     }
 
-    /// Slots that are known: those before the first that was being handed out.
+    /// Slots that are known: those before the first that was being assigned.
     pub fn known_slots(&self) -> usize {
         self.slots.iter().position(|slot| slot.kind == 0).unwrap_or(self.slots.len())
     }
@@ -118,22 +134,30 @@ impl Naming {
 
     /// The distributions in `rows` under their names, and the rows whose names are not known yet.
     /// Rows that share a name are added up.
-    pub fn name(&self, rows: Rows) -> (Vec<(Series, Distribution)>, Rows) {
-        let mut named: BTreeMap<Series, Distribution> = BTreeMap::new();
+    pub fn name(&self, rows: Rows) -> (Vec<Series>, Rows) {
+        let mut named: BTreeMap<SeriesId, (QueueAttrs, Distribution)> = BTreeMap::new();
         let mut unknown = Rows::new();
         for (index, row) in rows {
-            let Some(series) = self.series(index) else {
+            let Some(NamedRow { id, attrs }) = self.series(index) else {
                 unknown.insert(index, row);
                 continue;
             };
-            match named.entry(series) {
+            match named.entry(id) {
                 Entry::Vacant(place) => {
-                    place.insert(row);
+                    place.insert((attrs, row));
                 }
-                Entry::Occupied(mut place) => place.get_mut().add(&row),
+                Entry::Occupied(mut place) => {
+                    let (known, sum) = place.get_mut();
+                    known.add(attrs);
+                    sum.add(&row);
+                }
             }
         }
-        (named.into_iter().collect(), unknown)
+        let series = named
+            .into_iter()
+            .map(|(id, (attrs, distribution))| Series { id, attrs, distribution })
+            .collect();
+        (series, unknown)
     }
 
     /// Packets that a poll of the row at `index` may process, as far as it is known.
@@ -147,36 +171,30 @@ impl Naming {
         }
     }
 
-    /// Whose row is at `index`; `None`: a slot that was not handed out, or not looked at yet.
-    pub fn series(&self, index: u32) -> Option<Series> {
-        let (stage, owner) = match self.layout.owner(index) {
-            RowOwner::Vector { cpu, vector } => (Stage::Softirq, Owner::Vector { vector, cpu }),
-            RowOwner::Cpu { cpu, row } => (row.stage(), self.cpu_owner(cpu, row)),
-            RowOwner::Slot(slot) => self.owners.get(slot as usize)?.clone()?,
-        };
-        Some(Series { stage, owner })
+    /// Whose row is at `index`; `None`: a slot that was not assigned, or not looked at yet.
+    pub fn series(&self, index: u32) -> Option<NamedRow> {
+        Some(match self.layout.owner(index) {
+            RowOwner::Vector { cpu, vector } => {
+                NamedRow::new(Stage::Softirq, Location::Vector { vector, cpu })
+            }
+            RowOwner::Cpu { cpu, row } => NamedRow::new(row.stage(), cpu_location(cpu, row)),
+            RowOwner::Slot(slot) => self.slot_series.get(slot as usize)?.clone()?,
+        })
     }
 
-    fn cpu_owner(&self, cpu: u32, row: CpuRow) -> Owner {
-        match row {
-            CpuRow::RxWait | CpuRow::NetRx | CpuRow::TcpCollapse => Owner::Cpu(cpu),
-            CpuRow::Backlog => Owner::Queue(Queue::Backlog { cpu }),
-            CpuRow::NapiOther => Owner::Queue(Queue::NoSlot { cpu }),
-            CpuRow::IrqOther => Owner::Irq { number: None, name: None, cpu },
-        }
-    }
-
-    fn slot_owner(&self, slot: &SlotInfo) -> Option<(Stage, Owner)> {
+    fn name_slot(&self, slot: &SlotInfo) -> Option<NamedRow> {
         match SlotKind::try_from(slot.kind).ok()? {
             SlotKind::Napi | SlotKind::NapiWithoutId => {
-                let queue = identity::name_queue(slot, &self.evidence());
-                Some((Stage::NapiPoll, Owner::Queue(queue)))
+                let (queue, attrs) = identity::name_queue(slot, &self.evidence());
+                let id = SeriesId { stage: Stage::NapiPoll, at: Location::Queue(queue) };
+                Some(NamedRow { id, attrs })
             }
             SlotKind::Irq => {
                 let name = self.interrupts.name(slot.id).map(str::to_owned);
-                Some((Stage::Irq, Owner::Irq { number: Some(slot.id), name, cpu: slot.cpu }))
+                let at = Location::Irq { number: Some(slot.id), name, cpu: slot.cpu };
+                Some(NamedRow::new(Stage::Irq, at))
             }
-            SlotKind::Nothing => None,
+            SlotKind::Abandoned => None,
         }
     }
 
@@ -207,15 +225,24 @@ impl Naming {
     }
 }
 
-/// The owner of today, unless only the one before said which RX queue it is. An instance that is
+fn cpu_location(cpu: u32, row: CpuRow) -> Location {
+    match row {
+        CpuRow::RxWait | CpuRow::NetRx | CpuRow::TcpCollapse => Location::Cpu(cpu),
+        CpuRow::Backlog => Location::Queue(Queue::Backlog { cpu }),
+        CpuRow::NapiOther => Location::Queue(Queue::NoSlot { cpu }),
+        CpuRow::IrqOther => Location::Irq { number: None, name: None, cpu },
+    }
+}
+
+/// The present name, unless only the one before said which RX queue it is. An instance that is
 /// gone (fewer channels, interface down) keeps its queue: what it counted was that queue's.
-fn keep_queue(
-    before: Option<(Stage, Owner)>,
-    now: Option<(Stage, Owner)>,
-) -> Option<(Stage, Owner)> {
-    let lost = matches!(now, Some((_, Owner::Queue(Queue::Device { queue: None, .. }))));
-    match before {
-        Some((_, Owner::Queue(Queue::Device { queue: Some(_), .. }))) if lost => before,
+fn keep_queue(before: Option<NamedRow>, now: Option<NamedRow>) -> Option<NamedRow> {
+    let queue_id = |row: &Option<NamedRow>| match row.as_ref().map(|row| &row.id.at) {
+        Some(Location::Queue(Queue::Device { id, .. })) => Some(*id),
+        _ => None,
+    };
+    match (queue_id(&before), queue_id(&now)) {
+        (Some(QueueId::Rx(_)), Some(QueueId::Napi(_))) => before,
         _ => now,
     }
 }
@@ -224,9 +251,10 @@ fn keep_queue(
 mod tests {
     use super::*;
 
-    fn device(name: &str, queue: Option<u32>) -> Option<(Stage, Owner)> {
-        let queue = Queue::Device { iface: name.into(), netns: None, queue, napi_id: 7, irq: None };
-        Some((Stage::NapiPoll, Owner::Queue(queue)))
+    fn device(name: &str, queue: Option<u32>) -> Option<NamedRow> {
+        let id = queue.map_or(QueueId::Napi(7), QueueId::Rx);
+        let queue = Queue::Device { iface: name.into(), netns: None, id };
+        Some(NamedRow::new(Stage::NapiPoll, Location::Queue(queue)))
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub struct Samples(BTreeMap<u32, OfCpu>);
 #[derive(Default)]
 struct OfCpu {
     samples: Vec<Waiting>,
-    /// Time of the last sample when old ones were dropped last.
+    /// Time of the last sample at the last discard.
     seen_until_ns: u64,
 }
 
@@ -32,12 +32,12 @@ impl Samples {
     pub fn between(
         &mut self,
         cpu: u32,
-        begin_ns: u64,
+        start_ns: u64,
         end_ns: u64,
         mut first: impl FnMut(&Sample),
     ) -> Vec<&Sample> {
         let Some(of_cpu) = self.0.get_mut(&cpu) else { return Vec::new() };
-        let from = of_cpu.samples.partition_point(|one| one.sample.at_ns < begin_ns);
+        let from = of_cpu.samples.partition_point(|one| one.sample.at_ns < start_ns);
         let to = of_cpu.samples.partition_point(|one| one.sample.at_ns <= end_ns);
         of_cpu.samples[from..to.max(from)]
             .iter_mut()
@@ -51,9 +51,9 @@ impl Samples {
             .collect()
     }
 
-    /// Drops all whose stall has been seen, or never became one. What is under way when they were
-    /// taken last may still end as a stall: samples of it stay as long as new ones arrive.
-    pub fn drop_old(&mut self) {
+    /// Discards samples that no future stall can claim. Samples of the span still in progress are
+    /// kept until a call finds no newer sample.
+    pub fn discard_old(&mut self) {
         for of_cpu in self.0.values_mut() {
             let Some(last) = of_cpu.samples.last() else { continue };
             let (at_ns, since_ns) = (last.sample.at_ns, last.sample.since_ns);
@@ -69,7 +69,7 @@ impl Samples {
 
 #[cfg(test)]
 mod tests {
-    use latency_common::record::TaskRecord;
+    use latency_common::stall_record::TaskRecord;
 
     use super::*;
 
@@ -77,9 +77,9 @@ mod tests {
         Sample { cpu: 3, at_ns, since_ns, task: TaskRecord::default(), frames: vec![at_ns] }
     }
 
-    fn times(samples: &mut Samples, cpu: u32, begin_ns: u64, end_ns: u64) -> (Vec<u64>, usize) {
+    fn times(samples: &mut Samples, cpu: u32, start_ns: u64, end_ns: u64) -> (Vec<u64>, usize) {
         let mut fresh = 0;
-        let found = samples.between(cpu, begin_ns, end_ns, |_| fresh += 1);
+        let found = samples.between(cpu, start_ns, end_ns, |_| fresh += 1);
         (found.into_iter().map(|one| one.at_ns).collect(), fresh)
     }
 
@@ -96,17 +96,17 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_under_way_stays() {
+    fn only_samples_of_the_span_in_progress_stay() {
         let mut samples = Samples::default();
         for (at, since) in [(100, 90), (200, 190), (300, 190)] {
             samples.add(sample(at, since));
         }
-        samples.drop_old();
+        samples.discard_old();
         assert_eq!(times(&mut samples, 3, 0, 999).0, [200, 300]);
         samples.add(sample(400, 190));
-        samples.drop_old();
+        samples.discard_old();
         assert_eq!(times(&mut samples, 3, 0, 999).0, [200, 300, 400]);
-        samples.drop_old();
+        samples.discard_old();
         assert_eq!(times(&mut samples, 3, 0, 999).0, [] as [u64; 0]);
     }
 }

@@ -8,14 +8,14 @@ use std::{
 
 use latency_common::row::{GROUP, HistogramRow};
 
-use crate::{kernel::maps::mmap::Mapped, model::distribution::Distribution};
+use crate::{kernel::maps::mmap::MmapArray, model::distribution::Distribution};
 
 /// Distributions by row index. Rows without events are absent.
 pub type Rows = BTreeMap<u32, Distribution>;
 
 /// What rows have counted: in all, and since it was taken last.
 #[derive(Default)]
-pub struct Counted {
+pub struct RowCounters {
     total: Rows,
     fresh: Rows,
 }
@@ -28,12 +28,12 @@ const WORK: usize = offset_of!(HistogramRow, work) / 8;
 const GROUPS: usize = offset_of!(HistogramRow, groups) / 8;
 const BUCKETS: usize = offset_of!(HistogramRow, buckets) / 8;
 
-impl Counted {
+impl RowCounters {
     /// Takes over what the kernel side has counted.
     ///
     /// A row whose sum did not change is not read again. A row that recorded nothing but durations
     /// of 0 ns would be missed that way, so the last reading of a run asks for `all`.
-    pub fn read(&mut self, mapped: &Mapped<HistogramRow>, all: bool) {
+    pub fn read(&mut self, mapped: &MmapArray<HistogramRow>, all: bool) {
         for index in 0..mapped.len() {
             let words = mapped.words(index);
             let sum = words[SUM].load(Ordering::Relaxed);
@@ -142,7 +142,7 @@ mod tests {
             values.iter().for_each(|value| distribution.record(*value, 1000, 0));
             distribution
         };
-        let mut counted = Counted::default();
+        let mut counted = RowCounters::default();
         counted.put(3, of(&[5]));
         counted.put(3, of(&[5, 7, 7]));
         counted.put(4, Distribution::default());

@@ -1,24 +1,23 @@
 //! Stalls from records: gives them names, their parts, their stacks and their sockets' owners.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     time::{Duration, SystemTime},
 };
 
 use latency_common::{
-    record::{
-        COLLAPSE_BOOKS, CollapseRecord, NO_ROW, RECORD_BOOKS, SAMPLE_BOOKS, SocketBefore,
-        StallRecord,
-    },
+    collapse_call::SocketBefore,
+    cpu_state::{COLLAPSE_RECORDS, NetRxRun, POLLS, RECORD_COUNTS, SAMPLE_RECORDS},
     stage::Stage,
-    state::{Cycle, POLLS},
+    stall_record::{CollapseRecord, NO_ROW, StallRecord},
 };
 
 use super::{
-    interference::{Found, holders, task},
-    naming::Naming,
+    context::Context,
+    interference::{SampledTasks, interference, task},
     samples::Samples,
 };
 use crate::{
@@ -29,16 +28,17 @@ use crate::{
         types::addresses::Addresses,
     },
     model::{
-        filter::Filter,
-        place::Place,
+        series::labels::Labels,
         stall::{
-            CollapsePart, NetRxParts, PollPart, Stack, Stall,
+            Stall,
+            batch::{LocatedStack, Stack, StallBatch},
             collapse::{Collapse, CollapsedQueue, Socket, SocketOwner, SocketState},
+            parts::{CollapsePart, NetRxParts, PollPart},
         },
     },
 };
 
-/// Different stacks of one stall that are told.
+/// Different stacks that are listed of one stall.
 const STACKS: usize = 8;
 
 /// Sockets whose owners are remembered.
@@ -55,29 +55,10 @@ pub struct StallCollector {
     samples: Samples,
     addresses: Addresses,
     owners: BTreeMap<u64, Option<SocketOwner>>,
-    /// Records received, by the index of their books.
-    pub received: [u64; RECORD_BOOKS],
-    /// Records that could not be understood.
+    /// Records received, by the index of their counts.
+    pub received: [u64; RECORD_COUNTS],
+    /// Records that could not be parsed.
     pub malformed: u64,
-}
-
-/// What was learned of stalls since the last time.
-#[derive(Debug, Default)]
-pub struct Learned {
-    /// Stalls that ended.
-    pub stalls: Vec<Stall>,
-    /// Slow calls of `tcp_collapse` that ended.
-    pub collapses: Vec<Collapse>,
-    /// Where those stalls were, each sample once.
-    pub stacks: Vec<Stack>,
-}
-
-/// What must be known to tell a record's story.
-pub struct Context<'a> {
-    /// Names of rows.
-    pub naming: &'a Naming,
-    /// Stages that are timed.
-    pub stages: &'a [Stage],
 }
 
 impl StallCollector {
@@ -92,64 +73,64 @@ impl StallCollector {
                 Err(_) => self.malformed += 1,
             },
             Some(Record::Collapse(collapse)) => {
-                self.received[COLLAPSE_BOOKS] += 1;
+                self.received[COLLAPSE_RECORDS] += 1;
                 self.collapses.push(*collapse);
             }
             Some(Record::Sample(sample)) => {
-                self.received[SAMPLE_BOOKS] += 1;
+                self.received[SAMPLE_RECORDS] += 1;
                 self.samples.add(sample);
             }
             None => self.malformed += 1,
         }
     }
 
-    /// Makes stalls of the records that came since the last call, all of them, but with the stacks
-    /// of those alone that `filter` keeps; behind them, the stacks of the others.
-    pub fn take(&mut self, context: &Context, filter: &Filter) -> (Learned, Vec<Stack>) {
-        let mut learned = Learned::default();
+    /// Converts pending records to stalls with their stacks and sockets.
+    pub fn take(&mut self, context: &Context) -> StallBatch {
+        let mut batch = StallBatch::default();
         let clock = WallClock::now();
         let mut records = std::mem::take(&mut self.stalls);
-        // Before those around them: each CPU sends in the order of ends.
+        batch.stacks = self.stacks(&mut records, context);
+        // A poll ends before the run around it: each CPU sends in the order of ends.
         records.sort_by_key(|record| record.end_ns);
-        let keeps = |record: &StallRecord| {
-            let stage = Stage::try_from(record.stage);
-            stage.is_ok_and(|stage| filter.keeps_place(stage, &place(record.row, context)))
-        };
-        let others;
-        (learned.stacks, others) = self.stacks(&records, keeps);
         for record in &records {
             let Ok(stage) = Stage::try_from(record.stage) else { continue };
-            learned.stalls.push(self.stall(stage, record, context, &clock));
+            batch.stalls.push(self.stall(stage, record, context, &clock));
         }
-        self.samples.drop_old();
+        self.samples.discard_old();
         let collapses = std::mem::take(&mut self.collapses);
         self.find_owners(&collapses);
         for record in &collapses {
-            learned.collapses.push(self.collapse(record, context, &clock));
+            batch.collapses.push(self.collapse(record, context, &clock));
         }
-        (learned, others)
+        batch
     }
 
-    /// The stacks of the stalls that `keeps` wants, then those of the others. Each sample counts
-    /// once, although a poll's stall lies inside a run's.
-    fn stacks(
-        &mut self,
-        records: &[StallRecord],
-        keeps: impl Fn(&StallRecord) -> bool,
-    ) -> (Vec<Stack>, Vec<Stack>) {
-        let (kept, others): (Vec<&StallRecord>, Vec<&StallRecord>) =
-            records.iter().partition(|record| keeps(record));
-        let mut stacks_of = |records: Vec<&StallRecord>| {
-            let mut stacks = Vec::new();
-            for record in records {
-                let (begin, end) = (record.begin_ns, record.end_ns);
-                self.samples.between(record.cpu, begin, end, |sample| {
-                    add_stack(&mut stacks, &self.addresses.frames(&sample.frames), 1);
-                });
-            }
-            stacks
-        };
-        (stacks_of(kept), stacks_of(others))
+    /// The stacks of all stalls. A poll's stall lies inside a run's: each sample counts once, for
+    /// the longest stall around it.
+    fn stacks(&mut self, records: &mut [StallRecord], context: &Context) -> Vec<LocatedStack> {
+        let mut counts: HashMap<(Stage, Labels, Vec<String>), u64> = HashMap::new();
+        records.sort_by_key(|record| Reverse(record.end_ns.saturating_sub(record.start_ns)));
+        for record in records {
+            let Ok(stage) = Stage::try_from(record.stage) else { continue };
+            let labels = context.labels(record.row);
+            let addresses = &mut self.addresses;
+            self.samples.between(record.cpu, record.start_ns, record.end_ns, |sample| {
+                let frames = addresses.frames(&sample.frames);
+                *counts.entry((stage, labels.clone(), frames)).or_default() += 1;
+            });
+        }
+        let mut stacks: Vec<LocatedStack> = counts
+            .into_iter()
+            .map(|((stage, labels, frames), count)| LocatedStack {
+                stack: Stack { frames, count },
+                stage: Some(stage.into()),
+                labels,
+            })
+            .collect();
+        stacks.sort_by(|a, b| {
+            b.stack.count.cmp(&a.stack.count).then_with(|| a.stack.frames.cmp(&b.stack.frames))
+        });
+        stacks
     }
 
     fn stall(
@@ -161,11 +142,11 @@ impl StallCollector {
     ) -> Stall {
         let addresses = &mut self.addresses;
         let mut stacks = Vec::new();
-        let mut found = Found::default();
-        let samples = self.samples.between(record.cpu, record.begin_ns, record.end_ns, |_| ());
+        let mut tasks = SampledTasks::default();
+        let samples = self.samples.between(record.cpu, record.start_ns, record.end_ns, |_| ());
         for sample in &samples {
             let frames = addresses.frames(&sample.frames);
-            found.add(&frames, task(&sample.task));
+            tasks.add(&frames, task(&sample.task));
             add_stack(&mut stacks, &frames, 1);
         }
         stacks.sort_by_key(|stack| std::cmp::Reverse(stack.count));
@@ -173,14 +154,14 @@ impl StallCollector {
         stacks.truncate(STACKS);
         Stall {
             at: clock.text(record.end_ns),
-            begin_ns: record.begin_ns,
+            start_ns: record.start_ns,
             end_ns: record.end_ns,
             stage,
             cpu: record.cpu,
-            place: place(record.row, context),
-            duration_ns: record.end_ns.saturating_sub(record.begin_ns),
+            labels: context.labels(record.row),
+            duration_ns: record.end_ns.saturating_sub(record.start_ns),
             net_rx: (stage == Stage::NetRx).then(|| net_rx_parts(record, context)),
-            rx_wait: (stage == Stage::RxWait).then(|| holders(record, found, context)),
+            interference: (stage == Stage::RxWait).then(|| interference(record, tasks, context)),
             samples: samples.len() as u64,
             culprits,
             stacks,
@@ -225,7 +206,7 @@ impl StallCollector {
             0 => CollapsedQueue::InOrder,
             _ => CollapsedQueue::OutOfOrder,
         };
-        let polled = (record.poll_row != NO_ROW).then(|| place(record.poll_row, context));
+        let polled = (record.poll_row != NO_ROW).then(|| context.labels(record.poll_row));
         Collapse {
             at: clock.text(record.end_ns),
             end_ns: record.end_ns,
@@ -254,47 +235,40 @@ impl StallCollector {
     }
 }
 
-/// Where the row with this index counts, without the CPU.
-fn place(row: u32, context: &Context) -> Place {
-    context
-        .naming
-        .series(row)
-        .map(|series| Place::from(&series.owner).without_cpu())
-        .unwrap_or_default()
-}
-
 fn net_rx_parts(record: &StallRecord, context: &Context) -> NetRxParts {
-    let is_timed = |stage| context.stages.contains(&stage);
-    let cycle = &record.cycle;
-    let polls = is_timed(Stage::NapiPoll).then(|| polls(cycle, context));
-    let told: u64 = polls.iter().flatten().map(|poll| poll.ns).sum();
-    let duration = record.end_ns.saturating_sub(record.begin_ns);
+    let is_timed = |stage| context.is_timed(stage);
+    let net_rx_run = &record.net_rx_run;
+    let polls = is_timed(Stage::NapiPoll).then(|| polls(net_rx_run, context));
+    let listed: u64 = polls.iter().flatten().map(|poll| poll.ns).sum();
+    let duration = record.end_ns.saturating_sub(record.start_ns);
     NetRxParts {
-        wait_ns: (is_timed(Stage::RxWait) && cycle.wait_ns != 0).then_some(cycle.wait_ns),
-        more_polls: u64::from(cycle.polls).saturating_sub(POLLS as u64),
-        more_polls_ns: cycle.more_polls_ns,
-        collapse: is_timed(Stage::TcpCollapse)
-            .then_some(CollapsePart { calls: cycle.collapse_calls.into(), ns: cycle.collapse_ns }),
-        rest_ns: duration.saturating_sub(told + cycle.more_polls_ns),
+        wait_ns: (is_timed(Stage::RxWait) && net_rx_run.wait_ns != 0).then_some(net_rx_run.wait_ns),
+        more_polls: u64::from(net_rx_run.polls).saturating_sub(POLLS as u64),
+        more_polls_ns: net_rx_run.more_polls_ns,
+        collapse: is_timed(Stage::TcpCollapse).then_some(CollapsePart {
+            calls: net_rx_run.collapse_calls.into(),
+            ns: net_rx_run.collapse_ns,
+        }),
+        rest_ns: duration.saturating_sub(listed + net_rx_run.more_polls_ns),
         polls,
     }
 }
 
-fn polls(cycle: &Cycle, context: &Context) -> Vec<PollPart> {
-    let kept = (cycle.polls as usize).min(POLLS);
-    let part = |span: &latency_common::state::PollSpan| PollPart {
-        place: place(span.row, context),
+fn polls(net_rx_run: &NetRxRun, context: &Context) -> Vec<PollPart> {
+    let kept = (net_rx_run.polls as usize).min(POLLS);
+    let part = |span: &latency_common::cpu_state::PollSpan| PollPart {
+        labels: context.labels(span.row),
         ns: span.ns,
         work: span.work,
         budget: context.naming.budget(span.row),
     };
-    cycle.poll[..kept].iter().map(part).collect()
+    net_rx_run.poll[..kept].iter().map(part).collect()
 }
 
 /// How much of a socket's memory is data, where it can be told.
 fn payload_ratio(queue: CollapsedQueue, before: &SocketBefore) -> Option<f64> {
-    let told = queue == CollapsedQueue::InOrder && before.rmem_alloc != 0;
-    told.then(|| f64::from(before.payload_bytes) / f64::from(before.rmem_alloc))
+    let is_known = queue == CollapsedQueue::InOrder && before.rmem_alloc != 0;
+    is_known.then(|| f64::from(before.payload_bytes) / f64::from(before.rmem_alloc))
 }
 
 fn address(family: u32, bytes: &[u8; 16], port: u32) -> SocketAddr {
@@ -334,8 +308,6 @@ impl WallClock {
 
 #[cfg(test)]
 mod tests {
-    use latency_common::record::TaskRecord;
-
     use super::*;
 
     #[test]
@@ -346,36 +318,6 @@ mod tests {
         assert_eq!(address(INET6, &Ipv6Addr::LOCALHOST.octets(), 443).to_string(), "[::1]:443");
         let mapped = Ipv4Addr::new(10, 1, 2, 3).to_ipv6_mapped().octets();
         assert_eq!(address(INET6, &mapped, 1).to_string(), "10.1.2.3:1");
-    }
-
-    #[test]
-    fn a_sample_of_a_stall_that_is_kept_is_not_one_of_the_others() {
-        let record = |row, begin_ns, end_ns| StallRecord {
-            kind: latency_common::record::RecordKind::Stall as u32,
-            stage: Stage::NetRx as u32,
-            cpu: 0,
-            row,
-            begin_ns,
-            end_ns,
-            task: TaskRecord::default(),
-            cycle: Cycle::default(),
-            held: Default::default(),
-        };
-        let mut collector = StallCollector::default();
-        for (at_ns, address) in [(300, 3), (700, 7), (800, 7)] {
-            let task = TaskRecord::default();
-            let sample =
-                stall_decode::Sample { cpu: 0, at_ns, since_ns: 100, task, frames: vec![address] };
-            collector.samples.add(sample);
-        }
-        // A poll inside a run that is kept, and one elsewhere.
-        let records = [record(2, 200, 400), record(1, 100, 500), record(2, 600, 900)];
-        let (kept, others) = collector.stacks(&records, |record| record.row == 1);
-        let told = |stacks: Vec<Stack>| -> Vec<(String, u64)> {
-            stacks.into_iter().map(|stack| (stack.frames.concat(), stack.count)).collect()
-        };
-        assert_eq!(told(kept), [("0x3".to_owned(), 1)]);
-        assert_eq!(told(others), [("0x7".to_owned(), 2)]);
     }
 
     #[test]

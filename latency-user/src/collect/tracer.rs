@@ -8,72 +8,74 @@ use std::{
 
 use anyhow::Result;
 use latency_common::{
-    slot::{CPU_ROWS, CPU_ROWS_WITH_VECTORS, RowLayout},
+    row::HistogramRow,
+    row_layout::{CPU_ROWS, CPU_ROWS_WITH_VECTORS, RowLayout},
     stage::Stage,
 };
 
 use super::{
     accounting::{self, Received},
     config::Config,
-    cost::{self, CostMeter, Weighed},
+    context::Context,
+    cost::{self, CostMeter, CostSample},
     events::EventCounts,
     naming::Naming,
     slots,
-    snapshot::Counted,
-    stalls::{Context, Learned, StallCollector},
+    snapshot::RowCounters,
+    stalls::StallCollector,
 };
 use crate::{
     host::cpu::cpus,
     kernel::{
         attached::Attached,
-        loader::{self, Settings},
+        loader::{self, ProgramConfig},
         probes::{
-            hooks::{self, Turn},
+            hooks::{self, AttachOrder},
             selection::{self, Failures, KernelFacts},
         },
         types::kallsyms,
     },
     model::{
-        cost::KernelCost,
-        distribution::Distribution,
-        filter::Filter,
-        ledger::{Ledger, ProgramBooks},
-        run::{Method, ProbeUse, Transport},
+        cost::{DisabledStage, KernelCost},
+        ledger::{Ledger, ProgramCounts},
+        note::Note,
+        run::{Method, Sampling, SelectedProbe, Transport},
         series::Series,
-        stall::Stack,
+        stall::batch::StallBatch,
     },
 };
 
 /// Snapshots that the packet probe may stay attached for.
 const RX_QUEUE_WATCH: u32 = 10;
 
-/// How long intervals under way are waited for at the end of a run.
+/// How long events in progress are waited for at the end of a run.
 const DRAIN: Duration = Duration::from_millis(100);
 
 /// Events read from the ring buffer before others get their turn.
 const EVENT_BATCH: usize = 65_536;
 
-/// Room in the ring buffer of reports for each CPU, and the least that it has, bytes.
+/// Size of the ring buffer of stall records for each CPU, and its minimum, bytes.
 const RECORD_BYTES_PER_CPU: u32 = 128 << 10;
 const LEAST_RECORD_BYTES: u32 = 1 << 20;
 
 /// A kernel being traced.
 pub struct Tracer {
-    uses: Vec<ProbeUse>,
+    probes: Vec<SelectedProbe>,
     attached: Attached,
     layout: RowLayout,
     transport: Transport,
     threshold_ns: u64,
+    sample_hz: u64,
     naming: Naming,
     named_slots: u64,
     watched: u32,
     events: EventCounts,
     stalls: StallCollector,
-    misses: Vec<ProgramBooks>,
+    misses: Vec<ProgramCounts>,
     meter: CostMeter,
-    shed: Vec<Stage>,
+    disabled: Vec<DisabledStage>,
     programs: usize,
-    rows: Counted,
+    rows: RowCounters,
 }
 
 impl Tracer {
@@ -87,7 +89,7 @@ impl Tracer {
     pub fn start(config: &Config) -> Result<Self> {
         let facts = KernelFacts::gather()?;
         let layout = layout(config)?;
-        let settings = Settings {
+        let program_config = ProgramConfig {
             layout,
             threshold_ns: config.threshold_ns,
             transport: config.transport,
@@ -100,24 +102,31 @@ impl Tracer {
         };
         let naming = Naming::new(layout)?;
         let mut failures = Failures::new();
-        let (uses, attached) = loop {
-            let uses =
-                selection::plan(&config.stages, config.by_name, config.choice, &facts, &failures)?;
-            match loader::attach(&uses, &settings, &facts) {
-                Ok(attached) => break (uses, attached),
+        let (probes, attached) = loop {
+            let probes = selection::select(
+                &config.stages,
+                config.by_name,
+                config.choice,
+                &facts,
+                &failures,
+            )?;
+            match loader::attach(&probes, &program_config, &facts) {
+                Ok(attached) => break (probes, attached),
                 Err(error) => error.note(&mut failures)?,
             }
         };
         let programs = attached.programs.len();
+        log::debug!("{} rows for {} CPUs, {programs} programs", layout.rows(), layout.cpus);
         drop(facts);
-        give_memory_back();
+        return_free_memory();
         Ok(Self {
             programs,
-            uses,
+            probes,
             attached,
             layout,
             transport: config.transport,
             threshold_ns: config.threshold_ns,
+            sample_hz: config.sample_hz,
             naming,
             named_slots: 0,
             watched: 0,
@@ -125,14 +134,24 @@ impl Tracer {
             stalls: StallCollector::default(),
             misses: Vec::new(),
             meter: CostMeter::default(),
-            shed: Vec::new(),
-            rows: Counted::default(),
+            disabled: Vec::new(),
+            rows: RowCounters::default(),
         })
     }
 
     /// How each stage is timed.
-    pub fn uses(&self) -> &[ProbeUse] {
-        &self.uses
+    pub fn probes(&self) -> &[SelectedProbe] {
+        &self.probes
+    }
+
+    /// How events travel.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Minimum duration of a stall, ns.
+    pub fn threshold_ns(&self) -> u64 {
+        self.threshold_ns
     }
 
     /// What the programs write, for those who read it themselves.
@@ -155,13 +174,14 @@ impl Tracer {
         self.programs
     }
 
-    /// Begins to measure what the programs cost. Costs something itself until [`Self::weigh`].
-    pub fn begin_to_weigh(&mut self) {
-        self.meter.begin(&self.attached);
+    /// Starts to measure what the programs cost. Costs something itself until
+    /// [`Self::end_cost_measurement`].
+    pub fn start_cost_measurement(&mut self) {
+        self.meter.start(&self.attached);
     }
 
-    /// Ends the measurement and tells what it has shown; `None`: it could not begin.
-    pub fn weigh(&mut self) -> Option<Weighed> {
+    /// Ends the measurement and returns what it has shown; `None`: it could not start.
+    pub fn end_cost_measurement(&mut self) -> Option<CostSample> {
         self.meter.end(&self.attached)
     }
 
@@ -171,31 +191,38 @@ impl Tracer {
     ///
     /// When the online CPUs cannot be read.
     pub fn kernel_cost(&self) -> Result<KernelCost> {
-        Ok(self.meter.sum(cpus::online(Path::new("/"))?.len()))
+        let cost = self.meter.sum(cpus::online(Path::new("/"))?.len());
+        Ok(KernelCost { disabled: self.disabled.clone(), ..cost })
     }
 
-    /// Gives up the stage that saves most; `None`: there is none left. `reason` comes into its
-    /// [`ProbeUse`].
+    /// Disables the stage that saves most, because the programs take more than `limit` of the
+    /// busiest CPU; `None`: there is none left. `after_s` is the time since the start of the run.
     ///
     /// # Errors
     ///
     /// When the programs refuse to be told.
-    pub fn shed(&mut self, weighed: &Weighed, reason: &str) -> Result<Option<Stage>> {
+    pub fn disable_most_expensive(
+        &mut self,
+        sample: &CostSample,
+        after_s: f64,
+        limit: f64,
+    ) -> Result<Option<(Stage, Note)>> {
         let mut stages: Vec<(Stage, Method)> =
-            self.timed().filter_map(|one| Some((one.stage, one.method?))).collect();
-        let Some(stage) = weighed.dearest(&stages) else { return Ok(None) };
+            self.timed().filter_map(|probe| Some((probe.stage, probe.method?))).collect();
+        let Some(stage) = sample.most_expensive(&stages) else { return Ok(None) };
         stages.retain(|(other, _)| *other != stage);
         let needed = |name: &str| stages.iter().any(|&(of, by)| cost::needs(of, by, name));
         let own: Vec<&str> =
-            self.uses.iter().filter(|one| one.stage == stage).flat_map(programs_of).collect();
+            self.probes.iter().filter(|one| one.stage == stage).flat_map(programs_of).collect();
         let unneeded: Vec<&str> = own.into_iter().filter(|name| !needed(name)).collect();
-        self.misses.extend(self.attached.shed(stage, &unneeded)?);
-        self.shed.push(stage);
-        for one in self.uses.iter_mut().filter(|one| one.stage == stage) {
-            let before = one.note.take().map(|note| format!("; {note}")).unwrap_or_default();
-            one.note = Some(format!("{reason}{before}"));
+        self.misses.extend(self.attached.disable(stage, &unneeded)?);
+        let share = sample.busiest_share();
+        self.disabled.push(DisabledStage { stage, after_s, share, limit });
+        let note = Note::StageDisabled { after_s, share, limit };
+        for probe in self.probes.iter_mut().filter(|probe| probe.stage == stage) {
+            probe.notes.insert(0, note.clone());
         }
-        Ok(Some(stage))
+        Ok(Some((stage, note)))
     }
 
     /// Whether a stage is still timed.
@@ -203,32 +230,29 @@ impl Tracer {
         self.timed().next().is_some()
     }
 
-    /// The stages that are timed still.
-    fn timed(&self) -> impl Iterator<Item = &ProbeUse> {
-        self.uses.iter().filter(|one| one.method.is_some() && !self.shed.contains(&one.stage))
+    /// The stages that are still timed.
+    fn timed(&self) -> impl Iterator<Item = &SelectedProbe> {
+        let is_disabled = |stage| self.disabled.iter().any(|disabled| disabled.stage == stage);
+        self.probes.iter().filter(move |probe| probe.method.is_some() && !is_disabled(probe.stage))
     }
 
-    /// Why the sampler does not run, although it was wanted.
-    pub fn sampling_failure(&self) -> Option<&str> {
-        self.attached.sampler_failure.as_deref()
-    }
-
-    /// Why stalls have no stacks, or less than they could have; `None`: they have all.
-    pub fn sampling_caveat(&self) -> Option<String> {
-        if let Some(failure) = self.sampling_failure() {
-            return Some(format!("no stacks: {failure}"));
-        }
-        kallsyms::are_hidden().then(|| {
-            "stacks show addresses: the kernel hides its symbols (kernel.kptr_restrict)".into()
-        })
+    /// How stacks of stalls are sampled.
+    pub fn sampling(&self) -> Sampling {
+        let (hz, note) = match &self.attached.sampler_failure {
+            _ if self.sample_hz == 0 => (0, Note::SamplingOff),
+            Some(failure) => (0, Note::NoStacks { reason: failure.clone() }),
+            None if kallsyms::are_hidden() => (self.sample_hz, Note::SymbolsHidden),
+            None => (self.sample_hz, Note::SamplerBlindSpot),
+        };
+        Sampling { hz, notes: vec![note] }
     }
 
     /// Bytes of the rows in the kernel.
     pub fn row_bytes(&self) -> u64 {
-        u64::from(self.layout.rows()) * size_of::<latency_common::row::HistogramRow>() as u64
+        u64::from(self.layout.rows()) * size_of::<HistogramRow>() as u64
     }
 
-    /// Reads a batch of events from the ring buffer and tells whether there may be more.
+    /// Reads a batch of events from the ring buffer and returns whether there may be more.
     pub fn drain_events(&mut self) -> bool {
         let Some(ring) = &mut self.attached.events else { return false };
         for _ in 0..EVENT_BATCH {
@@ -238,62 +262,57 @@ impl Tracer {
         true
     }
 
-    /// Reads all records of stalls that are there.
+    /// Reads all stall records that are there.
     pub fn drain_records(&mut self) {
         while let Some(record) = self.attached.records.next() {
             self.stalls.add(&record);
         }
     }
 
-    /// What was learned of stalls since the last call. Comes after [`Self::interval`], which
-    /// learns the names of new queues.
-    pub fn learned(&mut self) -> Learned {
-        self.learned_of(&Filter::default()).0
-    }
-
-    /// As [`Self::learned`], but with the stacks of those stalls alone that `filter` keeps; behind
-    /// them, the stacks of the others.
-    pub fn learned_of(&mut self, filter: &Filter) -> (Learned, Vec<Stack>) {
+    /// The stalls that ended since the last call. Comes after [`Self::take_series`], which learns
+    /// the names of new queues.
+    pub fn take_stalls(&mut self) -> StallBatch {
         self.drain_records();
-        let stages: Vec<Stage> = self.timed().map(|one| one.stage).collect();
-        self.stalls.take(&Context { naming: &self.naming, stages: &stages }, filter)
+        let stages: Vec<Stage> = self.timed().map(|probe| probe.stage).collect();
+        self.stalls.take(&Context { naming: &self.naming, stages: &stages })
     }
 
-    /// What came since the last call, by series.
+    /// What each series recorded since the last call.
     ///
     /// # Errors
     ///
     /// When the machine's interfaces or IRQs cannot be read to name new rows.
-    pub fn interval(&mut self) -> Result<Vec<(Series, Distribution)>> {
+    pub fn take_series(&mut self) -> Result<Vec<Series>> {
         self.read(false);
         self.refresh_names()?;
         let (named, unknown) = self.naming.name(self.rows.take_fresh());
+        log::debug!("snapshot: {} series, {} rows without a name", named.len(), unknown.len());
         self.rows.put_back(unknown);
         Ok(named)
     }
 
-    /// Everything since tracing began, by series.
-    pub fn total(&self) -> Vec<(Series, Distribution)> {
+    /// What each series recorded since tracing started, by the names that are known now.
+    pub fn total(&self) -> Vec<Series> {
         self.naming.name(self.rows.total().clone()).0
     }
 
-    /// Detaches all programs so that what is under way still finds its end, reads what is left,
-    /// and closes the books.
+    /// Detaches all programs so that what is in progress still finds its end, reads what is left,
+    /// and closes the ledger.
     pub fn finish(&mut self) -> Ledger {
         self.misses.extend(self.attached.misses());
         self.attached.unwatch_rx_queues();
-        self.attached.detach(Turn::Begin);
+        self.attached.detach(AttachOrder::Start);
         self.drain(|stage| stage == Stage::RxWait);
-        self.attached.detach(Turn::Both);
+        self.attached.detach(AttachOrder::EndAndStart);
         self.drain(|_| true);
-        self.attached.detach(Turn::End);
+        self.attached.detach(AttachOrder::End);
         self.attached.stop_sampling();
-        let_programs_end();
+        wait_for_programs();
         while self.drain_events() {}
         self.drain_records();
         self.read(true);
         accounting::close(
-            &self.uses,
+            &self.probes,
             &self.attached,
             &self.layout,
             self.transport,
@@ -303,20 +322,20 @@ impl Tracer {
         )
     }
 
-    /// Waits until no interval of the stages in `of` is under way, or [`DRAIN`] has passed:
-    /// what is open then is said in the ledger.
+    /// Waits until no event of the stages in `of` is in progress, or [`DRAIN`] has passed: the
+    /// ledger counts what is in progress then.
     fn drain(&mut self, of: impl Fn(Stage) -> bool) {
         let deadline = Instant::now() + DRAIN;
         loop {
             self.drain_events();
             self.drain_records();
-            let open: u64 = self
+            let in_progress: u64 = self
                 .timed()
-                .filter(|one| of(one.stage))
-                .filter_map(|one| one.method.map(|method| (one.stage, method)))
-                .map(|(stage, method)| accounting::open(stage, method, &self.attached))
+                .filter(|probe| of(probe.stage))
+                .filter_map(|probe| probe.method.map(|method| (probe.stage, method)))
+                .map(|(stage, method)| accounting::in_progress(stage, method, &self.attached))
                 .sum();
-            if open == 0 || Instant::now() >= deadline {
+            if in_progress == 0 || Instant::now() >= deadline {
                 return;
             }
             thread::sleep(Duration::from_micros(200));
@@ -338,16 +357,16 @@ impl Tracer {
 
     /// Names are looked up again when there are new slots, and while packets may tell more.
     fn refresh_names(&mut self) -> Result<()> {
-        // The cursor also counts those that were asked for in vain.
-        let handed_out = self.attached.slot_cursor.word(0, 0).min(self.layout.slots.into());
+        // The cursor keeps growing after the table is full: clamp it to the table size.
+        let assigned = self.attached.slot_cursor.word(0, 0).min(self.layout.slots.into());
         let watching = self.attached.watches_rx_queues();
-        if handed_out == self.named_slots && !watching {
+        if assigned == self.named_slots && !watching {
             return Ok(());
         }
-        if handed_out != self.named_slots {
+        if assigned != self.named_slots {
             self.watched = 0;
         }
-        self.naming.refresh(&self.attached.slots, handed_out as usize)?;
+        self.naming.refresh(&self.attached.slots, assigned as usize)?;
         self.named_slots = self.naming.known_slots() as u64;
         if self.naming.is_unsettled() && self.watched < RX_QUEUE_WATCH {
             self.watched += 1;
@@ -362,8 +381,8 @@ impl Tracer {
     }
 }
 
-/// Gives what the kernel's types took while they were read back to the machine.
-fn give_memory_back() {
+/// Returns the memory that the kernel's types took while they were read.
+fn return_free_memory() {
     // SAFETY: the call touches free memory of the allocator only.
     #[cfg(target_env = "gnu")]
     unsafe {
@@ -372,14 +391,14 @@ fn give_memory_back() {
 }
 
 /// The programs that time a stage.
-fn programs_of(one: &ProbeUse) -> impl Iterator<Item = &'static str> + use<> {
-    let hooks = one.method.map_or(&[][..], |method| hooks::hooks(one.stage, method));
+fn programs_of(probe: &SelectedProbe) -> impl Iterator<Item = &'static str> + use<> {
+    let hooks = probe.method.map_or(&[][..], |method| hooks::hooks(probe.stage, method));
     hooks.iter().map(|hook| hook.program)
 }
 
-/// Waits until programs that were detached while they ran have come to their end: what they count
-/// last belongs to the books.
-fn let_programs_end() {
+/// Waits until programs that were detached while they ran have ended: what they count last belongs
+/// to the ledger.
+fn wait_for_programs() {
     // SAFETY: the call touches no memory; it returns after an RCU grace period.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if result != 0 {
@@ -388,7 +407,7 @@ fn let_programs_end() {
     }
 }
 
-/// Size of the ring buffer of reports: a power of two.
+/// Size of the ring buffer of stall records: a power of two.
 fn record_bytes_for(cpus: u32) -> u32 {
     cpus.saturating_mul(RECORD_BYTES_PER_CPU).clamp(LEAST_RECORD_BYTES, 1 << 26).next_power_of_two()
 }

@@ -11,9 +11,12 @@ use anyhow::Result;
 use clap::{Args, ValueHint};
 
 use super::triage::create;
-use crate::cli::Console;
-use crate::cli::{stdout::Output, values};
-use crate::{host::nic::ethtool::EthtoolDirectory, triage};
+use crate::{
+    cli::{Console, stdout::Output, values},
+    host::nic::ethtool::EthtoolDirectory,
+    model::exit::Exit,
+    triage::{self, SampleConfig},
+};
 
 /// What to collect, and where to.
 #[derive(Args, Clone, Debug)]
@@ -31,34 +34,36 @@ It holds names of interfaces, IRQs and disks, counters and settings; no addresse
 of processes the CPU time of ksoftirqd, whether irqbalance runs, and an id in each network
 namespace.")]
 pub struct Arguments {
-    /// The file to write.
+    /// File to write
     #[arg(short, long, value_name = "FILE.tar.gz", value_hint = ValueHint::FilePath,
           required_unless_present = "list")]
     pub output: Option<PathBuf>,
-    /// Time between the two samples.
+    /// Time between the two samples
     #[arg(short, long, value_parser = values::duration, default_value = "5s")]
     pub duration: Duration,
-    /// Only list what is collected.
+    /// Only list what is collected
     #[arg(long, conflicts_with = "output")]
     pub list: bool,
 }
 
-/// Runs the command and returns the exit status.
+/// Runs the command.
 ///
 /// # Errors
 ///
 /// When the file cannot be written.
-pub fn run(args: &Arguments, console: Console) -> Result<u8> {
-    let mut text = String::new();
-    for line in triage::listed() {
-        let _ = writeln!(text, "{line}");
-    }
-    Output::new(console.out, 0).write(text.as_bytes())?;
-    if let Some(path) = &args.output {
-        let file = create(path)?;
-        let mut nics = EthtoolDirectory::new();
-        let host = triage::sample(Path::new("/"), &mut nics, args.duration, false);
-        triage::save(&host, BufWriter::new(file))?;
-    }
-    Ok(0)
+pub fn run(args: &Arguments, console: Console) -> Result<Exit> {
+    let Some(path) = &args.output else {
+        let mut text = String::new();
+        for line in triage::listed() {
+            let _ = writeln!(text, "{line}");
+        }
+        Output::new(console.out, 0).write(text.as_bytes())?;
+        return Ok(Exit::Ok);
+    };
+    let file = create(path)?;
+    let mut nics = EthtoolDirectory::new();
+    let config = SampleConfig { duration: args.duration, trace: false, max_overhead: None };
+    let host = triage::sample(Path::new("/"), &mut nics, config);
+    triage::save(&host, BufWriter::new(file))?;
+    Ok(Exit::Ok)
 }

@@ -5,18 +5,18 @@ use std::{io::Write, path::PathBuf};
 use anyhow::Result;
 use clap::{Args, ValueHint};
 
-use crate::cli::Console;
-use crate::cli::{stdout::Output, values::Format};
 use crate::{
-    compare::{Recorded, compare},
-    model::comparison::Verdict,
+    cli::{Console, stdout::Output, values::Format},
+    compare::compare,
+    model::{comparison::Verdict, exit::Exit},
+    recording::loaded::LoadedRecording,
     views::{self, Style},
 };
 
 /// What to compare.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-Exit status: 4 when it became worse, 0 otherwise.
+Exit status 4: it became worse.
 
 Examples:
   Did a smaller receive buffer help?
@@ -27,26 +27,27 @@ Examples:
   In a pipeline that must fail when a new kernel is worse:
       latency-user compare old.hlog new.hlog --format json > verdict.json")]
 pub struct Arguments {
-    /// The recording before the change.
+    /// Recording before the change
     #[arg(value_name = "BEFORE", value_hint = ValueHint::FilePath)]
     pub before: PathBuf,
-    /// The recording after it.
+    /// Recording after the change
     #[arg(value_name = "AFTER", value_hint = ValueHint::FilePath)]
     pub after: PathBuf,
-    /// How to print the result.
+    /// Output format
     #[arg(short, long, value_enum, default_value = "table")]
     pub format: Format,
 }
 
-/// Runs the command and returns the exit status: 4 when it became worse.
+/// Runs the command: [`Exit::Found`] when it became worse.
 ///
 /// # Errors
 ///
 /// When a recording cannot be read.
-pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
-    let (before, after) = (Recorded::read(&args.before)?, Recorded::read(&args.after)?);
-    for remark in before.remarks().iter().chain(after.remarks()) {
-        writeln!(console.err, "warning: {remark}")?;
+pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
+    let before = LoadedRecording::read(&args.before)?;
+    let after = LoadedRecording::read(&args.after)?;
+    for note in before.totals.notes.iter().chain(&after.totals.notes) {
+        writeln!(console.err, "warning: {note}")?;
     }
     let comparison = compare(&before, &after);
     let mut text = Vec::new();
@@ -58,5 +59,5 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
         Format::Json => views::json::comparison(&comparison, &mut text)?,
     }
     Output::new(console.out, 0).write(&text)?;
-    Ok(if comparison.verdict == Verdict::Worse { 4 } else { 0 })
+    Ok(if comparison.verdict == Verdict::Worse { Exit::Found } else { Exit::Ok })
 }

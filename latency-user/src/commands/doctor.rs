@@ -5,13 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 use clap::Args;
 use latency_common::{
-    slot::{CPU_ROWS_WITH_VECTORS, RowLayout},
+    row_layout::{CPU_ROWS_WITH_VECTORS, RowLayout},
     stage::Stage,
 };
 
-use crate::cli::Console;
-use crate::cli::{stdout::Output, values::Format};
 use crate::{
+    cli::{Console, stdout::Output, values::Format},
     host::{
         cpu::{cpus, interrupts::Interrupts},
         kernel,
@@ -22,13 +21,15 @@ use crate::{
         },
     },
     kernel::{
-        loader::{self, AttachError, Settings},
+        loader::{self, AttachError, ProgramConfig},
         privileges,
         probes::{hooks, selection::KernelFacts},
     },
     model::{
         diagnosis::{Diagnosis, InterfaceDiagnosis, MethodDiagnosis, StageDiagnosis},
-        run::{Method, ProbeUse, Transport},
+        exit::Exit,
+        note::{Note, Obstacle},
+        run::{Method, SelectedProbe, Transport},
     },
     views::{self, Style},
 };
@@ -42,18 +43,18 @@ Examples:
   Without root: what can be known without loading anything:
       latency-user doctor")]
 pub struct Arguments {
-    /// How to print the result.
+    /// Output format
     #[arg(short, long, value_enum, default_value = "table")]
     pub format: Format,
 }
 
-/// Runs the command and returns the exit status: 3 when some stage cannot be timed at all for
-/// want of privileges or kernel features, except `tcp_collapse`, whose absence is common.
+/// Runs the command: [`Exit::Unsupported`] when some stage cannot be timed at all for want of
+/// privileges or kernel features, except `tcp_collapse`, whose absence is common.
 ///
 /// # Errors
 ///
 /// When the kernel has no type information, or `/proc` and `/sys` cannot be read.
-pub fn run(args: &Arguments, console: Console) -> Result<u8> {
+pub fn run(args: &Arguments, console: Console) -> Result<Exit> {
     let diagnosis = diagnose()?;
     let mut text = Vec::new();
     match args.format {
@@ -64,20 +65,16 @@ pub fn run(args: &Arguments, console: Console) -> Result<u8> {
         Format::Json => views::json::diagnosis(&diagnosis, &mut text)?,
     }
     Output::new(console.out, 0).write(&text)?;
-    let usable = |stage: &StageDiagnosis| {
-        stage.would_use.is_some() || stage.stage == Stage::TcpCollapse.name()
-    };
+    let usable =
+        |stage: &StageDiagnosis| stage.would_use.is_some() || stage.stage == Stage::TcpCollapse;
     let complete = diagnosis.missing_privileges.is_empty() && diagnosis.stages.iter().all(usable);
-    Ok(if complete { 0 } else { 3 })
+    Ok(if complete { Exit::Ok } else { Exit::Unsupported })
 }
 
 fn diagnose() -> Result<Diagnosis> {
     let root = Path::new("/");
     let facts = KernelFacts::gather()?;
-    let missing: Vec<String> = privileges::missing()
-        .into_iter()
-        .map(|(capability, what)| format!("{capability} is missing: {what}"))
-        .collect();
+    let missing = privileges::missing();
     let tried = missing.is_empty();
     let cpus = cpus::possible(root)?;
     let stages = Stage::ALL.into_iter().map(|stage| examine(stage, &facts, cpus, tried)).collect();
@@ -89,7 +86,6 @@ fn diagnose() -> Result<Diagnosis> {
         tried,
         stages,
         interfaces: examine_interfaces(root)?,
-        remarks: Vec::new(),
     })
 }
 
@@ -99,26 +95,27 @@ fn examine(stage: Stage, facts: &KernelFacts, cpus: u32, tried: bool) -> StageDi
         .map(|&method| {
             let at = hooks::attach_points(stage, method);
             let obstacle = facts.obstacle(stage, method);
-            let caveat = hooks::caveat(stage, method).map(str::to_owned);
+            let caveat = hooks::caveat(stage, method);
+            let fallback = |obstacle| Some(Note::ProbeFallback { method, obstacle });
             let (works, note) = match (obstacle, tried) {
-                (Some(obstacle), _) => (Some(false), Some(obstacle)),
+                (Some(obstacle), _) => (Some(false), fallback(obstacle)),
                 (None, false) => (None, caveat),
                 (None, true) => match try_out(stage, method, facts, cpus) {
                     Ok(()) => (Some(true), caveat),
-                    Err(reason) => (Some(false), Some(reason)),
+                    Err(obstacle) => (Some(false), fallback(obstacle)),
                 },
             };
-            MethodDiagnosis { method, at, works, note }
+            MethodDiagnosis { method, at, works, notes: note.into_iter().collect() }
         })
         .collect();
     let would_use = methods.iter().find(|one| one.works != Some(false)).map(|one| one.method);
-    StageDiagnosis { stage: stage.name(), would_use, methods }
+    StageDiagnosis { stage: stage.into(), would_use, methods }
 }
 
 /// Loads and attaches the programs of one method, and detaches them at once.
-fn try_out(stage: Stage, method: Method, facts: &KernelFacts, cpus: u32) -> Result<(), String> {
-    let uses = [ProbeUse { stage, method: Some(method), at: String::new(), note: None }];
-    let settings = Settings {
+fn try_out(stage: Stage, method: Method, facts: &KernelFacts, cpus: u32) -> Result<(), Obstacle> {
+    let probe = SelectedProbe { stage, method: Some(method), at: String::new(), notes: Vec::new() };
+    let config = ProgramConfig {
         layout: RowLayout { cpus, rows_per_cpu: CPU_ROWS_WITH_VECTORS, slots: 1 },
         threshold_ns: 1,
         transport: Transport::Maps,
@@ -129,10 +126,10 @@ fn try_out(stage: Stage, method: Method, facts: &KernelFacts, cpus: u32) -> Resu
         sample_hz: 0,
         log: false,
     };
-    match loader::attach(&uses, &settings, facts) {
+    match loader::attach(&[probe], &config, facts) {
         Ok(_) => Ok(()),
-        Err(AttachError::Method(.., reason)) => Err(reason),
-        Err(AttachError::Other(error)) => Err(format!("{error:#}")),
+        Err(AttachError::Method(.., obstacle)) => Err(obstacle),
+        Err(AttachError::Other(error)) => Err(Obstacle::Failed { error: format!("{error:#}") }),
     }
 }
 

@@ -10,9 +10,9 @@ use std::{
 use anyhow::Result;
 use clap::{Args, ValueHint};
 
-use crate::cli::Console;
 use crate::{
-    model::failure::Failure,
+    cli::Console,
+    model::{exit::Exit, failure::Failure},
     recording::{merge::Merger, writer::Writer},
     views::progress,
 };
@@ -36,24 +36,24 @@ Examples:
       find runs -name '*.hlog' | latency-user merge --files-from - \\
           --output all.hlog")]
 pub struct Arguments {
-    /// Recordings, or interval logs of other programs.
+    /// Recordings, or interval logs of other programs
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, required_unless_present = "files_from")]
     pub files: Vec<PathBuf>,
-    /// Read names of further recordings from this file, one a line; -: from stdin.
+    /// Read further file names from LIST, one a line (-: stdin)
     #[arg(long, value_name = "LIST", value_hint = ValueHint::FilePath)]
     pub files_from: Option<PathBuf>,
-    /// Write the sum here.
+    /// File for the merged recording
     #[arg(short, long, value_name = "FILE.hlog", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
 }
 
-/// Runs the command and returns the exit status.
+/// Runs the command.
 ///
 /// # Errors
 ///
 /// When a recording cannot be read, thresholds differ, or the sum cannot be written. The output
 /// is created when all recordings were read.
-pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
+pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     let mut files = args.files.clone();
     if let Some(list) = &args.files_from {
         files.extend(listed(list)?);
@@ -63,20 +63,20 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
     }
     check_output(&args.output, &files)?;
     let mut merger = Merger::default();
-    let began = Instant::now();
+    let started = Instant::now();
     let mut shown: Option<Instant> = None;
     for (done, file) in files.iter().enumerate() {
-        let is_due = shown.map_or(began.elapsed() > PATIENCE, |at| at.elapsed() > REFRESH);
+        let is_due = shown.map_or(started.elapsed() > PATIENCE, |at| at.elapsed() > REFRESH);
         if console.err_is_terminal && is_due {
             progress::line(done as u64, files.len() as u64, "recordings", &mut console.err)?;
             shown = Some(Instant::now());
         }
-        let remarks = merger.add(file);
-        if shown.is_some() && remarks.as_ref().map_or(true, |remarks| !remarks.is_empty()) {
+        let notes = merger.add(file);
+        if shown.is_some() && notes.as_ref().map_or(true, |notes| !notes.is_empty()) {
             progress::clear(&mut console.err)?;
         }
-        for remark in remarks? {
-            writeln!(console.err, "warning: {remark}")?;
+        for note in notes? {
+            writeln!(console.err, "warning: {note}")?;
         }
     }
     if shown.is_some() {
@@ -85,7 +85,7 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
     let (recordings, series) = merger.size();
     merger.write(Writer::create(&args.output)?)?;
     writeln!(console.err, "{}: {recordings} recordings, {series} series", args.output.display())?;
-    Ok(0)
+    Ok(Exit::Ok)
 }
 
 fn listed(list: &Path) -> Result<Vec<PathBuf>, Failure> {

@@ -13,20 +13,24 @@ pub mod triage;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::cli::Console;
+use crate::{
+    cli::{Console, version::VERSION},
+    model::exit::Exit,
+};
 
-/// Finds softirq stalls in the Linux network path: which CPU and which NIC queue stalled, for
-/// how long, and how often.
+/// Find softirq stalls in the Linux network path: which CPU and which NIC queue stalled packet
+/// processing, for how long, how often, and in which functions.
 #[derive(Debug, Parser)]
-#[command(name = "latency-user", version, max_term_width = 80, subcommand_required = true)]
-#[command(after_help = "Exit status: 0 fine; 1 could not do it; 2 usage; 3 missing privilege or \
-                        kernel feature; 4 something was found.\n\
-                        Completion: source <(COMPLETE=bash latency-user), zsh and fish likewise.")]
+#[command(name = "latency-user", version = VERSION, max_term_width = 80, subcommand_required = true)]
+#[command(after_help = "Exit status: 0 success; 1 error; 2 usage; 3 missing privilege or kernel \
+                        feature; 4 something was found.\n\
+                        Shell completion: source <(COMPLETE=bash latency-user); also zsh, fish.")]
 pub struct Cli {
-    /// Tell more on stderr: what was tried, and the kernel side's own warnings.
+    /// Explain on stderr which probes, names and fallbacks are chosen (-vv: details). RUST_LOG, if
+    /// set, wins
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -34,40 +38,40 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Time softirqs, NAPI polls, hard IRQs and tcp_collapse on the running kernel.
+    /// Time softirqs, NAPI polls, hard IRQs and tcp_collapse on the running kernel
     Trace(trace::Arguments),
-    /// Show recordings: as tables, as JSON or CSV, as a page to send.
+    /// Show recordings as tables, JSON, CSV or a page to send
     Report(report::Arguments),
-    /// Tell whether stalls became rarer from one recording to another, by more than chance.
+    /// Compare two recordings and test whether stalls changed
     Compare(compare::Arguments),
-    /// Add any number of recordings up to one.
+    /// Merge recordings into one; counts are exact
     Merge(merge::Arguments),
-    /// Change one thing, measure without it and with it in turn, and put it back.
+    /// Change one setting, measure without it and with it in turn, put it back
     Experiment(experiment::Arguments),
     /// Put an experiment's setting back when its process dies.
     #[command(name = experiment::WATCHDOG, hide = true)]
     WatchExperiment(experiment::WatchArguments),
-    /// Tell what this kernel, these privileges and these NICs allow, and why.
+    /// Check kernel, privileges and NICs, and show which probes work
     Doctor(doctor::Arguments),
-    /// Judge this host, or a captured one: from "latency spiked" to evidence and a next step.
+    /// Judge this host, or a captured one: from "latency spiked" to a next step
     Triage(triage::Arguments),
-    /// Collect what triage reads, so that a host can be judged elsewhere.
+    /// Collect what triage reads, to judge the host elsewhere
     Capture(capture::Arguments),
 }
 
 impl Cli {
-    /// Runs the command and returns the exit status.
+    /// Runs the command.
     ///
     /// # Errors
     ///
-    /// What the command fails with; a [`crate::model::failure::Failure`] tells the exit status.
-    pub fn run(&self, mut console: Console) -> Result<u8> {
-        let clears_up = match &self.command {
+    /// What the command fails with; a [`crate::model::failure::Failure`] has the exit status.
+    pub fn run(&self, mut console: Console) -> Result<Exit> {
+        let undoes = match &self.command {
             Command::Experiment(arguments) => arguments.undo,
             Command::WatchExperiment(_) => true,
             _ => false,
         };
-        if !clears_up {
+        if !undoes {
             experiment::mention(&mut console.err);
         }
         match &self.command {

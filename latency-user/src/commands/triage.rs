@@ -11,15 +11,15 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
 use clap_complete::ArgValueCandidates;
 
-use crate::cli::Console;
-use crate::cli::{
-    stdout::Output,
-    values::{self, Format},
-};
 use crate::{
+    cli::{
+        Console,
+        stdout::Output,
+        values::{self, Format},
+    },
     host::nic::ethtool::EthtoolDirectory,
-    model::failure::Failure,
-    triage::{self, Host},
+    model::{exit::Exit, failure::Failure},
+    triage::{self, HostSnapshot, SampleConfig},
     views::{self, Style},
 };
 
@@ -38,47 +38,55 @@ Examples:
   As JSON, a finding a line:
       latency-user triage --format json | jq 'select(.kind == \"finding\")'
 
-It changes nothing. Exit status: 0 nothing found, 4 findings.")]
+It changes nothing. Exit status 4: something was found.")]
 pub struct Arguments {
-    /// Judge this interface; repeatable; none: those that are up or carry packets.
+    /// Judge IF (repeatable) [default: those that are up or carry packets]
     #[arg(short, long, value_name = "IF", add = ArgValueCandidates::new(values::interfaces))]
     pub iface: Vec<String>,
-    /// Time between the two samples.
+    /// Time between the two samples
     #[arg(short, long, value_parser = values::duration, default_value = "5s",
           conflicts_with = "root")]
     pub duration: Duration,
-    /// Judge the host whose capture was unpacked in this folder.
+    /// Judge the host whose capture was unpacked in DIR
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub root: Option<PathBuf>,
-    /// Do not trace meanwhile, even if it would be possible.
+    /// Do not trace meanwhile, even if it would be possible
     #[arg(long)]
     pub no_trace: bool,
-    /// Also write what was read to this file, as capture does.
+    /// Limit the programs of the short trace to this share of any CPU, such as 1%
+    #[arg(long, value_name = "SHARE", value_parser = values::share, conflicts_with = "root")]
+    pub max_overhead: Option<f64>,
+    /// Also write what was read to a file, as capture does
     #[arg(long, value_name = "FILE.tar.gz", value_hint = ValueHint::FilePath,
           conflicts_with = "root")]
     pub capture: Option<PathBuf>,
-    /// Show every rule's answer in the tree.
+    /// Show every rule's answer
     #[arg(short, long)]
     pub all: bool,
-    /// How to print the result.
+    /// Output format
     #[arg(short, long, value_enum, default_value = "table")]
     pub format: Format,
 }
 
-/// Runs the command and returns the exit status: 4 when something was found.
+/// Runs the command: [`Exit::Found`] when something was found.
 ///
 /// # Errors
 ///
 /// When the host cannot be sampled or loaded, when it lacks an interface that was named, or when
 /// the output cannot be written.
-pub fn run(args: &Arguments, console: Console) -> Result<u8> {
+pub fn run(args: &Arguments, console: Console) -> Result<Exit> {
     // Opened first: a wrong name should not cost the time of the samples.
     let file = args.capture.as_deref().map(create).transpose()?;
     let host = match &args.root {
-        Some(folder) => triage::load(folder)?,
+        Some(directory) => triage::load(directory)?,
         None => {
             let mut nics = EthtoolDirectory::new();
-            triage::sample(Path::new("/"), &mut nics, args.duration, !args.no_trace)
+            let config = SampleConfig {
+                duration: args.duration,
+                trace: !args.no_trace,
+                max_overhead: args.max_overhead,
+            };
+            triage::sample(Path::new("/"), &mut nics, config)
         }
     };
     if let Some(file) = file {
@@ -94,7 +102,7 @@ pub fn run(args: &Arguments, console: Console) -> Result<u8> {
         Format::Json => views::json::triage(&judged, &mut text)?,
     }
     Output::new(console.out, 0).write(&text)?;
-    Ok(if judged.found > 0 { 4 } else { 0 })
+    Ok(if judged.found > 0 { Exit::Found } else { Exit::Ok })
 }
 
 /// Creates the file of a capture.
@@ -106,7 +114,7 @@ pub(super) fn create(path: &Path) -> Result<File> {
     File::create(path).with_context(|| format!("create {}", path.display()))
 }
 
-fn interfaces(host: &Host, asked: &[String]) -> Result<Vec<String>> {
+fn interfaces(host: &HostSnapshot, asked: &[String]) -> Result<Vec<String>> {
     if asked.is_empty() {
         return Ok(host.busy_interfaces());
     }

@@ -4,7 +4,7 @@
 
 use latency_common::bucket::BUCKETS;
 
-use super::blocks::Counts;
+use super::counts::Counts;
 use crate::model::distribution::{Distribution, highest_value};
 
 /// Number of resamples. The standard error of a standard error from so many is 2 %.
@@ -27,7 +27,7 @@ pub(super) struct Resamples {
 
 /// Quantiles of a recording and of its resamples.
 pub(super) struct Quantiles {
-    pub(super) whole: Vec<f64>,
+    pub(super) of_recording: Vec<f64>,
     pub(super) resampled: Vec<Vec<f64>>,
 }
 
@@ -66,7 +66,7 @@ impl Resamples {
     pub(super) fn quantiles(&self, parts: &[Distribution], quantiles: &[f64]) -> Quantiles {
         let mut sums = vec![0_u64; BUCKETS];
         let ones = vec![1; parts.len()];
-        let whole = weighted_quantiles(parts, &ones, quantiles, &mut sums);
+        let of_recording = weighted_quantiles(parts, &ones, quantiles, &mut sums);
         let mut resampled = vec![Vec::with_capacity(QUANTILE_RESAMPLES); quantiles.len()];
         for weights in self.weights.iter().take(QUANTILE_RESAMPLES) {
             let values = weighted_quantiles(parts, weights, quantiles, &mut sums);
@@ -74,7 +74,7 @@ impl Resamples {
                 all.push(value);
             }
         }
-        Quantiles { whole, resampled }
+        Quantiles { of_recording, resampled }
     }
 }
 
@@ -140,11 +140,11 @@ mod tests {
         for n in 0..10_000_u64 {
             parts[(n % 10) as usize].record(n * n, 1_000_000, 0);
         }
-        let mut whole = Distribution::default();
-        parts.iter().for_each(|part| whole.add(part));
+        let mut of_recording = Distribution::default();
+        parts.iter().for_each(|part| of_recording.add(part));
         let found = Resamples::new(10, 1).quantiles(&parts, &[0.5, 0.99, 0.9999]);
-        let histogram = whole.histogram();
+        let histogram = of_recording.histogram();
         let expected = [0.5, 0.99, 0.9999].map(|q| histogram.value_at_quantile(q) as f64);
-        assert_eq!(found.whole, expected);
+        assert_eq!(found.of_recording, expected);
     }
 }

@@ -2,132 +2,132 @@
 
 use std::collections::BTreeMap;
 
-use super::Recorded;
-use crate::model::{
-    cost::Shed,
-    run::Run,
-    settings::{Difference, Settings},
+use latency_common::stage::Stage;
+
+use crate::{
+    model::{
+        cost::DisabledStage,
+        note::{CompareSide, Note, StageEnd},
+        run::{Method, Run},
+        settings::HostSettings,
+    },
+    recording::loaded::LoadedRecording,
 };
 
-/// Settings that a remark names; more of them are counted.
+/// Settings that a note names; more of them are counted.
 const NAMED: usize = 8;
 
-/// Sentences on what makes the recordings different.
-pub(super) fn remarks(before: &Recorded, after: &Recorded) -> Vec<String> {
-    let mut remarks = Vec::new();
-    if let (Some(a), Some(b)) = (&before.whole.run, &after.whole.run) {
-        for (what, a, b) in [("hosts", &a.host, &b.host), ("kernels", &a.kernel, &b.kernel)] {
-            if a != b {
-                remarks.push(format!("different {what}: {a} before, {b} after"));
+/// Notes on what makes the recordings different.
+pub(super) fn notes(before: &LoadedRecording, after: &LoadedRecording) -> Vec<Note> {
+    let mut notes = Vec::new();
+    let sides = [(CompareSide::Before, before), (CompareSide::After, after)];
+    if let (Some(a), Some(b)) = (&before.totals.run, &after.totals.run) {
+        runs(a, b, &mut notes);
+        methods(a, b, &mut notes);
+        for (side, recording) in sides {
+            if let Some(end) = &recording.totals.end {
+                notes.extend(disabled(side, &end.self_cost.kernel.disabled));
             }
         }
-        if a.threshold_ns != b.threshold_ns {
-            remarks.push(format!(
-                "different thresholds: {} ns before, {} ns after; stalls are counted from the \
-                 higher one on, to the precision of a bucket (0.8%)",
-                a.threshold_ns, b.threshold_ns
-            ));
-        }
-        methods(a, b, &mut remarks);
-        for (side, recorded) in [("before", before), ("after", after)] {
-            if let Some(end) = &recorded.whole.end {
-                remarks.extend(given_up(side, &end.self_cost.kernel.shed));
-            }
-        }
-        if let (Some(a), Some(b)) = (&before.whole.settings, &after.whole.settings) {
-            remarks.extend(settings(a, b));
+        if let (Some(a), Some(b)) = (&before.totals.settings, &after.totals.settings) {
+            notes.extend(settings(a, b));
         }
     } else {
-        remarks.push("logs of another program: values are taken as ns".into());
+        notes.push(Note::ForeignLogs);
     }
-    for (side, recorded) in [("before", before), ("after", after)] {
-        if recorded.whole.merge.as_ref().is_some_and(|merge| merge.recordings > 1) {
-            remarks.push(format!(
-                "the recording {side} was merged, which keeps no intervals: chance cannot be told \
-                 from change; compare the recordings that it was made of"
-            ));
+    for (side, recording) in sides {
+        if recording.totals.merge.as_ref().is_some_and(|merge| merge.recordings > 1) {
+            notes.push(Note::Merged { side });
         }
     }
-    let only = |a: &Recorded, b: &Recorded| {
-        let there: std::collections::BTreeSet<&String> = b.blocks.tags().collect();
-        a.blocks.tags().filter(|tag| !there.contains(tag)).count()
-    };
-    for (side, n) in [("before", only(before, after)), ("after", only(after, before))] {
-        if n > 0 {
-            remarks.push(format!("{n} series recorded only {side} are left out"));
+    let [a, b] = [before, after].map(|recording| recording.parts.keys());
+    for (side, series) in
+        [(CompareSide::Before, a.difference(b)), (CompareSide::After, b.difference(a))]
+    {
+        let series = series.count() as u64;
+        if series > 0 {
+            notes.push(Note::SeriesOnOneSide { side, series });
         }
     }
-    remarks
+    notes
+}
+
+fn runs(before: &Run, after: &Run, notes: &mut Vec<Note>) {
+    if before.host != after.host {
+        let (before, after) = (before.host.clone(), after.host.clone());
+        notes.push(Note::HostsDiffer { before, after });
+    }
+    if before.kernel != after.kernel {
+        let (before, after) = (before.kernel.clone(), after.kernel.clone());
+        notes.push(Note::KernelsDiffer { before, after });
+    }
+    let (before_ns, after_ns) = (before.threshold_ns, after.threshold_ns);
+    if before_ns != after_ns {
+        notes.push(Note::ThresholdsDiffer { before_ns, after_ns });
+    }
 }
 
 /// Which settings differ: as a rule, what was changed to see whether it helps.
-fn settings(before: &Settings, after: &Settings) -> Option<String> {
-    let differences = before.differences(after);
-    let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "absent".into());
-    let told = |one: &Difference| {
-        format!("{} is {} before, {} after", one.name, value(&one.before), value(&one.after))
-    };
-    let mut named: Vec<String> = differences.iter().take(NAMED).map(told).collect();
-    if differences.len() > NAMED {
-        named.push(format!("and {} more", differences.len() - NAMED));
-    }
-    (!named.is_empty()).then(|| format!("different settings: {}", named.join("; ")))
+fn settings(before: &HostSettings, after: &HostSettings) -> Option<Note> {
+    let mut differences = before.differences(after);
+    let more = differences.len().saturating_sub(NAMED) as u64;
+    differences.truncate(NAMED);
+    (!differences.is_empty()).then_some(Note::SettingsDiffer { differences, more })
 }
 
-/// Stages that were given up in a recording, whose rates lack what came later.
-fn given_up(side: &str, shed: &[Shed]) -> Option<String> {
-    let stages: Vec<String> =
-        shed.iter().map(|one| format!("{} after {:.1} s", one.stage.name(), one.after_s)).collect();
-    (!stages.is_empty())
-        .then(|| format!("the recording {side} gave up {} (--max-overhead)", stages.join(", ")))
+/// Stages that were disabled during a recording, whose rates lack what came later.
+fn disabled(side: CompareSide, disabled: &[DisabledStage]) -> Option<Note> {
+    let end = |one: &DisabledStage| StageEnd { stage: one.stage, after_s: one.after_s };
+    let stages: Vec<StageEnd> = disabled.iter().map(end).collect();
+    (!stages.is_empty()).then_some(Note::StagesDisabled { side, stages })
 }
 
-fn methods(before: &Run, after: &Run, remarks: &mut Vec<String>) {
-    let of = |run: &Run| -> BTreeMap<&'static str, &'static str> {
-        let used = run.probes.iter().filter_map(|p| Some((p.stage.name(), p.method?.name())));
-        used.collect()
+fn methods(before: &Run, after: &Run, notes: &mut Vec<Note>) {
+    let of = |run: &Run| -> BTreeMap<Stage, Method> {
+        run.probes.iter().filter_map(|probe| Some((probe.stage, probe.method?))).collect()
     };
     let (a, b) = (of(before), of(after));
-    for (stage, method) in &a {
-        match b.get(stage) {
-            Some(other) if other != method => {
-                remarks.push(format!("{stage} probed differently: {method} before, {other} after"))
+    for (&stage, &method) in &a {
+        match b.get(&stage) {
+            Some(&other) if other != method => {
+                notes.push(Note::MethodsDiffer { stage, before: method, after: other });
             }
             Some(_) => {}
-            None => remarks.push(format!("{stage} was timed only before")),
+            None => notes.push(Note::StageTimedOnOneSide { stage, side: CompareSide::Before }),
         }
     }
-    for stage in b.keys().filter(|stage| !a.contains_key(*stage)) {
-        remarks.push(format!("{stage} was timed only after"));
+    for &stage in b.keys().filter(|stage| !a.contains_key(*stage)) {
+        notes.push(Note::StageTimedOnOneSide { stage, side: CompareSide::After });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use latency_common::stage::Stage;
-
     use super::*;
 
     #[test]
-    fn what_was_given_up_is_said() {
-        assert_eq!(given_up("before", &[]), None);
-        let shed = [Shed { stage: Stage::Irq, after_s: 2.4, share: 0.03, allowed: 0.01 }];
-        let said = given_up("after", &shed).unwrap();
-        assert_eq!(said, "the recording after gave up irq after 2.4 s (--max-overhead)");
+    fn disabled_stages_are_noted() {
+        assert_eq!(disabled(CompareSide::Before, &[]), None);
+        let irq = DisabledStage { stage: Stage::Irq, after_s: 2.4, share: 0.03, limit: 0.01 };
+        let note = disabled(CompareSide::After, &[irq]).unwrap();
+        assert_eq!(
+            note.to_string(),
+            "stages disabled in the recording after (--max-overhead): irq after 2.4 s"
+        );
     }
 
-    fn set(values: &[(&str, &str)]) -> Settings {
+    fn set(values: &[(&str, &str)]) -> HostSettings {
         let sysctls = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Settings { sysctls: sysctls.collect(), ..Settings::default() }
+        HostSettings { sysctls: sysctls.collect(), ..HostSettings::default() }
     }
 
     #[test]
-    fn what_was_changed_is_said_and_what_was_not_is_not() {
+    fn settings_that_differ_are_noted_and_no_others() {
         let before = set(&[("net.core.dev_weight", "64"), ("net.ipv4.tcp_rmem", "4096 1 2")]);
         let after = set(&[("net.core.dev_weight", "64"), ("net.core.busy_poll", "50")]);
         assert_eq!(settings(&before, &before), None);
         assert_eq!(
-            settings(&before, &after).unwrap(),
+            settings(&before, &after).unwrap().to_string(),
             "different settings: net.core.busy_poll is absent before, 50 after; \
              net.ipv4.tcp_rmem is 4096 1 2 before, absent after"
         );
@@ -137,7 +137,7 @@ mod tests {
     fn many_differences_are_counted() {
         let names: Vec<String> = (0..NAMED + 3).map(|n| format!("s{n}")).collect();
         let values: Vec<_> = names.iter().map(|name| (&**name, "1")).collect();
-        let said = settings(&set(&values), &set(&[])).unwrap();
-        assert!(said.ends_with("; and 3 more"), "{said}");
+        let text = settings(&set(&values), &set(&[])).unwrap().to_string();
+        assert!(text.ends_with("; and 3 more"), "{text}");
     }
 }

@@ -1,52 +1,55 @@
 //! Compares two recordings: did stalls become rarer, and is that more than chance?
 //!
-//! **What is compared.** Of stages and of single series: durations per second (the load), how many
-//! of a million durations reach the threshold, four times and sixteen times the threshold, p99 to
-//! p99.99, and the longest. The verdict rests on the exceedance rates alone: stalls lie above
-//! p99.99 as a rule, where a quantile says nothing of them.
+//! **What is compared.** Of stages and of single series: events per second (the load), how many of a
+//! million events reach the threshold, four times and sixteen times the threshold, p99 to p99.99, and
+//! the longest. The verdict rests on the exceedance rates alone: stalls lie above p99.99 as a rule,
+//! where a quantile says nothing of them.
 //!
-//! **Why blocks.** Stalls cluster in time, so calls are not independent, and a test that takes
-//! them for independent finds differences everywhere. A recording is cut into at most
-//! [`blocks::MOST`] parts of equal length (its intervals, or several joined), and *blocks* of
-//! neighbouring parts are drawn with replacement: a circular block bootstrap ([`bootstrap`]). Of
-//! `B` parts a block takes `L = ceil(sqrt(B))`. The usual `B^(1/3)` has the smallest mean error of a
-//! variance, but on the low side: in the simulation of the tests, where bursts of stalls last up to
-//! seven parts, its 95 % intervals covered the truth in 92.4-93.5 % of 1,000 runs, those of
-//! `sqrt(B)` in 94.4-95.0 %. Circular, because then every part is drawn equally often.
+//! **Why blocks.** Stalls cluster in time, so events are not independent, and a test that takes them
+//! for independent finds differences everywhere. A recording is cut into parts of equal length
+//! ([`crate::recording::parts`]), and *blocks* of neighbouring parts are drawn with replacement: a
+//! circular block bootstrap ([`bootstrap`]; Künsch 1989, Politis and Romano 1992). Circular, because
+//! then every part is drawn equally often. Of `B` parts a block takes `L = ceil(sqrt(B))`: in the
+//! simulation of the tests, where bursts of stalls last up to seven parts, 95 % intervals of blocks of
+//! `B^(1/3)` parts, the usual choice, covered the truth in 92.4-93.5 % of 1,000 runs, those of
+//! `sqrt(B)` parts in 94.4-95.0 %.
 //!
-//! **Rates.** With `K` events in `N` calls a side, `theta = ln((K2/N2) / (K1/N1))`. The bootstrap
-//! gives the variance of each side's logarithm, of which one degree of freedom is given back by the
-//! factor `(B/L) / (B/L - 1)`; `s^2` is their sum; the interval is `exp(theta -/+ t s)` with Student's `t` for
-//! `B1/L1 + B2/L2 - 2` degrees of freedom, and `p` the probability of `|theta|/s` or more. Plain
-//! percentiles of so few blocks are too narrow, and cannot tell the small probabilities that many
-//! tests ask for.
+//! **Rates.** With `K1`, `K2` stalls in `N1`, `N2` events:
 //!
-//! **Rare events** ([`exact`]). With events in fewer than [`rates::LEAST_ACTIVE`] parts of a side
-//! there is nothing to resample. Given their sum, events of side 2 are binomial with probability
+//! ```text
+//! theta  = ln((K2 / N2) / (K1 / N1))                     the estimate
+//! s_i^2  = var_i * (B_i / L_i) / (B_i / L_i - 1)         var_i: of the resamples' ln(K_i / N_i)
+//! s^2    = s_1^2 + s_2^2
+//! df     = B_1 / L_1 + B_2 / L_2 - 2
+//! ratio  = exp(theta -/+ t(0.975, df) * s)               the 95 % interval
+//! p      = 2 * T(-|theta| / s, df)                       T: Student's distribution
+//! ```
+//!
+//! Plain percentiles of so few blocks are too narrow, and cannot tell the small probabilities that
+//! many tests ask for.
+//!
+//! **Rare events** ([`exact`]). With stalls in fewer than [`rates::LEAST_ACTIVE`] parts of a side
+//! there is nothing to resample. Given their sum, the stalls of side 2 are binomial with probability
 //! `N2 r / (N1 + N2 r)` when the rates' ratio is `r`; the Clopper-Pearson bounds of that probability
 //! give those of `r`. Clusters are allowed for by dividing both counts by the dispersion: Pearson's
-//! `phi = sum((k - e)^2 / e) / (B - 1)` over parts with `e` expected events, or over blocks, or 1,
+//! `phi = sum((k - e)^2 / e) / (B - 1)` over parts with `e` expected stalls, or over blocks, or 1,
 //! whichever is largest.
 //!
-//! **Quantiles.** Percentile intervals of the same resamples: quantiles have no standard error
-//! worth the name where buckets jump. **The longest** is one value a side: no resampling gives an
-//! interval for it. What can be said is how much of the load at most exceeds it: with 95 %
-//! confidence `ln(20)/N`.
+//! **Quantiles.** Percentile intervals of the same resamples: quantiles have no standard error worth
+//! the name where buckets jump. **The longest** is one value a side: no resampling gives an interval
+//! for it. What can be said is how much of the load at most exceeds it: with 95 % confidence
+//! `ln(20) / N`.
 //!
 //! **Many tests.** Every exceedance rate of a stage, and the one at the threshold of every series, is
 //! a test; Holm's correction keeps the probability of *any* false difference at 5 %.
 //!
-//! **Load.** When the durations per second of a stage differ by more than 20 %, a rate per call
-//! compares different loads. Then the verdict is weak, and a difference must show in stalls per
-//! second as well.
+//! **Load.** When the events per second of a stage differ by more than 20 %, a rate per event compares
+//! different loads. Then the verdict is weak, and a difference must show in stalls per second as well.
 
-use std::path::Path;
-
-use anyhow::Result;
 use latency_common::stage::Stage;
 
-pub mod blocks;
 mod bootstrap;
+mod counts;
 mod differences;
 mod exact;
 mod rates;
@@ -55,17 +58,17 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
-use self::{
-    blocks::{Blocks, Counts},
-    bootstrap::Resamples,
-};
+use self::{bootstrap::Resamples, counts::Counts};
 use crate::{
     model::{
-        comparison::{Approach, Change, Comparison, Exceedance, Quantile, Row, Side, Verdict},
+        comparison::{
+            Approach, BeforeAfter, ComparedRow, ComparedSide, Comparison, Exceedance, Quantile,
+            Verdict,
+        },
         distribution::Distribution,
         run::DEFAULT_THRESHOLD_NS,
     },
-    recording::{loaded::Whole, reader::RecordedInterval},
+    recording::loaded::LoadedRecording,
 };
 
 /// Thresholds that are looked at, as multiples of the recordings' own.
@@ -77,160 +80,124 @@ const QUANTILES: [f64; 3] = [0.99, 0.999, 0.9999];
 /// Fewer parts than this are no sample of anything.
 const LEAST_PARTS: usize = 5;
 
-/// A recording, cut into parts.
-pub struct Recorded {
-    path: String,
-    whole: Whole,
-    blocks: Blocks,
-}
-
-impl Recorded {
-    /// Reads a recording.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be read.
-    pub fn read(path: &Path) -> Result<Self> {
-        Self::watch(path, |_| {})
-    }
-
-    /// Reads a recording and hands each interval to `watch` as it goes by.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be read.
-    pub fn watch(path: &Path, mut watch: impl FnMut(&RecordedInterval)) -> Result<Self> {
-        let mut blocks = Blocks::default();
-        let whole = Whole::read(path, |interval| {
-            blocks.add(interval);
-            watch(interval);
-        })?;
-        blocks.finish();
-        Ok(Self { path: path.display().to_string(), whole, blocks })
-    }
-
-    /// Its sums.
-    pub fn whole(&self) -> &Whole {
-        &self.whole
-    }
-
-    /// What the user must know of the file.
-    pub fn remarks(&self) -> &[String] {
-        &self.whole.remarks
-    }
-
-    fn side(&self) -> Side {
-        let run = self.whole.run.as_ref();
-        Side {
-            recording: self.path.clone(),
-            host: run.map(|run| run.host.clone()),
-            kernel: run.map(|run| run.kernel.clone()),
-            duration_s: self.blocks.parts().iter().map(|part| part.seconds).sum(),
-            intervals: self.whole.intervals,
-            parts: self.blocks.parts().len(),
-        }
-    }
-
-    fn threshold_ns(&self) -> u64 {
-        self.whole.run.as_ref().map_or(DEFAULT_THRESHOLD_NS, |run| run.threshold_ns)
-    }
-}
-
 /// Compares two recordings.
-pub fn compare(before: &Recorded, after: &Recorded) -> Comparison {
+pub fn compare(before: &LoadedRecording, after: &LoadedRecording) -> Comparison {
     let sides = [before, after];
-    let threshold_ns = before.threshold_ns().max(after.threshold_ns());
+    let threshold_ns = threshold_ns(before).max(threshold_ns(after));
     // Only then were stalls counted before durations were rounded to buckets.
-    let is_exact = sides.iter().all(|s| s.whole.run.is_some() && s.threshold_ns() == threshold_ns);
-    let look = Look {
+    let is_exact = sides
+        .iter()
+        .all(|side| side.totals.run.is_some() && self::threshold_ns(side) == threshold_ns);
+    let comparer = Comparer {
         threshold_ns,
         is_exact,
-        resamples: [0, 1].map(|side| Resamples::new(sides[side].blocks.parts().len(), side)),
-        seconds: sides.map(|side| side.blocks.parts().iter().map(|part| part.seconds).collect()),
+        resamples: [0, 1].map(|side| Resamples::new(sides[side].parts.parts().len(), side)),
+        seconds: sides.map(|side| side.parts.parts().iter().map(|part| part.seconds).collect()),
     };
     let stages = Stage::ALL.into_iter().filter_map(|stage| {
-        let of = sides.map(|side| side.blocks.of_stage(stage));
-        look.row(&format!("stage={}", stage.name()), &of, &MULTIPLES)
+        let of = sides.map(|side| side.parts.of_stage(stage));
+        comparer.row(&format!("stage={}", stage.name()), &of, &MULTIPLES)
     });
-    let stages: Vec<Row> = stages.collect();
-    let vanished: Vec<&str> = Stage::ALL
+    let stages: Vec<ComparedRow> = stages.collect();
+    let vanished: Vec<Stage> = Stage::ALL
         .into_iter()
-        .filter(|stage| vanished(&sides.map(|side| side.blocks.of_stage(*stage))))
-        .map(Stage::name)
+        .filter(|stage| vanished(&sides.map(|side| side.parts.of_stage(*stage))))
         .collect();
-    let series = before.blocks.tags().filter_map(|tag| {
-        look.row(tag, &sides.map(|side| side.blocks.of_tag(tag)), &MULTIPLES[..1])
+    let series = before.parts.keys().iter().filter_map(|key| {
+        let of = sides.map(|side| side.parts.of_series(key));
+        comparer.row(&key.tag(), &of, &MULTIPLES[..1])
     });
     let mut comparison = Comparison {
         verdict: Verdict::NotComparable,
         weak: false,
-        remarks: differences::remarks(before, after),
-        before: before.side(),
-        after: after.side(),
+        notes: differences::notes(before, after),
+        before: compared_side(before),
+        after: compared_side(after),
         tests: 0,
         stages,
         series: series.collect(),
     };
-    verdict::conclude(&mut comparison, &look.seconds.map(|s| s.iter().sum()), &vanished);
+    verdict::conclude(&mut comparison, &comparer.seconds.map(|s| s.iter().sum()), &vanished);
     comparison
+}
+
+fn compared_side(recording: &LoadedRecording) -> ComparedSide {
+    let run = recording.totals.run.as_ref();
+    ComparedSide {
+        recording: recording.totals.path.display().to_string(),
+        host: run.map(|run| run.host.clone()),
+        kernel: run.map(|run| run.kernel.clone()),
+        duration_s: recording.parts.parts().iter().map(|part| part.seconds).sum(),
+        intervals: recording.totals.totals.intervals,
+        parts: recording.parts.parts().len(),
+    }
+}
+
+fn threshold_ns(recording: &LoadedRecording) -> u64 {
+    recording.totals.run.as_ref().map_or(DEFAULT_THRESHOLD_NS, |run| run.threshold_ns)
 }
 
 /// Whether a stage stalled on one side and was not recorded at all on the other.
 fn vanished(sides: &[Vec<Distribution>; 2]) -> bool {
     let [before, after] = sides.each_ref().map(|parts| {
-        let calls: u64 = parts.iter().map(Distribution::count).sum();
+        let events: u64 = parts.iter().map(Distribution::count).sum();
         let stalls: u64 = parts.iter().map(|part| part.over_threshold).sum();
-        (calls, stalls)
+        (events, stalls)
     });
     (before.0 == 0 && after.1 > 0) || (after.0 == 0 && before.1 > 0)
 }
 
-/// How rows are looked at.
-struct Look {
+/// How rows are compared.
+struct Comparer {
     threshold_ns: u64,
     is_exact: bool,
     resamples: [Resamples; 2],
     seconds: [Vec<f64>; 2],
 }
 
-impl Look {
+impl Comparer {
     /// A row; `None` unless both sides have it.
-    fn row(&self, name: &str, sides: &[Vec<Distribution>; 2], multiples: &[u64]) -> Option<Row> {
-        let calls: [Vec<u64>; 2] =
+    fn row(
+        &self,
+        name: &str,
+        sides: &[Vec<Distribution>; 2],
+        multiples: &[u64],
+    ) -> Option<ComparedRow> {
+        let events: [Vec<u64>; 2] =
             sides.each_ref().map(|s| s.iter().map(Distribution::count).collect());
-        let whole = calls.each_ref().map(|calls| calls.iter().sum::<u64>());
-        if whole.contains(&0) {
+        let sums = events.each_ref().map(|events| events.iter().sum::<u64>());
+        if sums.contains(&0) {
             return None;
         }
-        let load = rates::ratio(&counts(&calls, &self.seconds), &self.resamples);
+        let load = rates::ratio(&counts(&events, &self.seconds), &self.resamples);
         let max_ns = sides.each_ref().map(|s| s.iter().map(|d| d.max_ns).max().unwrap_or(0));
-        Some(Row {
+        Some(ComparedRow {
             name: name.to_owned(),
-            calls: whole,
+            events: sums,
             per_second: load.change(1.0),
-            exceedance: self.exceedance(sides, &calls, multiples),
+            exceedance: self.exceedance(sides, &events, multiples),
             quantiles: self.quantiles(sides, max_ns),
             max_ns,
-            longer_ppm: whole.map(|calls| 20_f64.ln() / calls as f64 * 1e6),
+            longer_ppm: sums.map(|events| 20_f64.ln() / events as f64 * 1e6),
         })
     }
 
     fn exceedance(
         &self,
         sides: &[Vec<Distribution>; 2],
-        calls: &[Vec<u64>; 2],
+        events: &[Vec<u64>; 2],
         multiples: &[u64],
     ) -> Vec<Exceedance> {
-        let exposure = calls.each_ref().map(|calls| calls.iter().map(|n| *n as f64).collect());
+        let exposure = events.each_ref().map(|events| events.iter().map(|n| *n as f64).collect());
         let of = |multiple: &u64| {
             let threshold_ns = self.threshold_ns.saturating_mul(*multiple);
-            let events = sides.each_ref().map(|side| {
+            let stalls = sides.each_ref().map(|side| {
                 side.iter().map(|d| self.at_or_above(d, threshold_ns)).collect::<Vec<u64>>()
             });
-            let found = rates::ratio(&counts(&events, &exposure), &self.resamples);
+            let found = rates::ratio(&counts(&stalls, &exposure), &self.resamples);
             Exceedance {
                 threshold_ns,
-                events: events.each_ref().map(|events| events.iter().sum()),
+                stalls: stalls.each_ref().map(|stalls| stalls.iter().sum()),
                 ppm: found.change(1e6),
                 p: found.p,
                 p_corrected: None,
@@ -252,8 +219,9 @@ impl Look {
         let enough = sides.iter().all(|side| side.len() >= LEAST_PARTS);
         let [a, b] = [0, 1].map(|side| self.resamples[side].quantiles(&sides[side], &QUANTILES));
         let quantiles = QUANTILES.iter().enumerate().map(|(at, quantile)| {
-            let value = |side: &bootstrap::Quantiles, max: u64| side.whole[at].min(max as f64);
-            let mut ns = Change::new(value(&a, max_ns[0]), value(&b, max_ns[1]));
+            let value =
+                |side: &bootstrap::Quantiles, max: u64| side.of_recording[at].min(max as f64);
+            let mut ns = BeforeAfter::new(value(&a, max_ns[0]), value(&b, max_ns[1]));
             if enough {
                 let mut ratios: Vec<f64> = a.resampled[at]
                     .iter()
@@ -282,8 +250,8 @@ fn counts(events: &[Vec<u64>; 2], exposure: &[Vec<f64>; 2]) -> [Counts; 2] {
 
 impl rates::Ratio {
     /// The change of a rate, in units of `scale` of it.
-    fn change(&self, scale: f64) -> Change {
-        let mut change = Change::new(self.rates[0] * scale, self.rates[1] * scale);
+    fn change(&self, scale: f64) -> BeforeAfter {
+        let mut change = BeforeAfter::new(self.rates[0] * scale, self.rates[1] * scale);
         if self.approach != Approach::None {
             change.ratio_low = Some(self.low);
             change.ratio_high = self.high.is_finite().then_some(self.high);

@@ -2,7 +2,7 @@
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use super::{LEAST_PARTS, blocks::Counts, bootstrap::Resamples, exact};
+use super::{LEAST_PARTS, bootstrap::Resamples, counts::Counts, exact};
 use crate::model::comparison::Approach;
 
 /// With events in fewer parts of a side, they are too rare to be resampled.

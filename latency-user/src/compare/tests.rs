@@ -6,9 +6,9 @@ use super::*;
 use crate::{
     model::{
         interval::Interval,
-        run::Run,
-        run::Transport,
-        series::{Owner, Series},
+        note::{CompareSide, Note},
+        run::{Run, Transport},
+        series::{Location, Series},
     },
     recording::writer::Writer,
 };
@@ -37,30 +37,21 @@ fn run(kernel: &str) -> Run {
 }
 
 /// Writes and reads a recording of `net_rx` on one CPU.
-fn recorded(kernel: &str, seconds: impl IntoIterator<Item = Distribution>) -> Recorded {
+fn recorded(kernel: &str, seconds: impl IntoIterator<Item = Distribution>) -> LoadedRecording {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("run.hlog");
-    let run = run(kernel);
     let mut writer = Writer::create(&path).unwrap();
-    writer.begin(&run).unwrap();
-    let mut began_at = humantime::parse_rfc3339(&run.started_at).unwrap();
-    for distribution in seconds {
-        let interval = Interval {
-            began_at,
-            duration: Duration::from_secs(1),
-            series: vec![(Series { stage: Stage::NetRx, owner: Owner::Cpu(0) }, distribution)],
-            stalls: Vec::new(),
-            collapses: Vec::new(),
-            stacks: Vec::new(),
-        };
-        writer.interval(&interval).unwrap();
-        began_at += Duration::from_secs(1);
+    writer.start(&run(kernel)).unwrap();
+    for (at, distribution) in (0..).zip(seconds) {
+        let series = Series::new(Stage::NetRx, Location::Cpu(0), distribution);
+        let start = Duration::from_secs(at);
+        writer.interval(&Interval::new(start, Duration::from_secs(1), vec![series])).unwrap();
     }
-    Recorded::read(&path).unwrap()
+    LoadedRecording::read(&path).unwrap()
 }
 
 /// A table of counts by power of two, spread over 30 seconds.
-fn table((stalls, calls): ([u64; 5], u64)) -> Recorded {
+fn table((stalls, events): ([u64; 5], u64)) -> LoadedRecording {
     let mut seconds = vec![Distribution::default(); 30];
     let mut at = 0;
     for (power, count) in stalls.into_iter().enumerate() {
@@ -70,7 +61,7 @@ fn table((stalls, calls): ([u64; 5], u64)) -> Recorded {
             at += 7;
         }
     }
-    let quiet = calls - stalls.iter().sum::<u64>();
+    let quiet = events - stalls.iter().sum::<u64>();
     for (second, distribution) in seconds.iter_mut().enumerate() {
         let n = quiet / 30 + u64::from((second as u64) < quiet % 30);
         let mut typical = Distribution::default();
@@ -87,16 +78,16 @@ fn a_smaller_receive_buffer_improved() {
     assert_eq!(found.verdict, Verdict::Improved);
     assert!(!found.weak);
     let [row] = &found.stages[..] else { panic!("{:?}", found.stages) };
-    assert_eq!(row.calls, [BEFORE.1, AFTER.1]);
+    assert_eq!(row.events, [BEFORE.1, AFTER.1]);
     let [from_1ms, from_4ms, from_16ms] = &row.exceedance[..] else { panic!("{row:?}") };
     // 260 of 3,685,271 against 39 of 3,567,235.
     let times = from_1ms.ppm.before / from_1ms.ppm.after;
     assert!((times - 6.45).abs() < 0.01, "{times}");
     assert_eq!(from_1ms.method, Approach::Blocks);
-    assert_eq!(from_4ms.events, [15, 0]);
+    assert_eq!(from_4ms.stalls, [15, 0]);
     assert_eq!(from_4ms.method, Approach::Exact);
     assert!(from_4ms.ppm.ratio_high.unwrap() < 0.3 && from_4ms.is_significant());
-    assert_eq!(from_16ms.events, [1, 0]);
+    assert_eq!(from_16ms.stalls, [1, 0]);
     assert!(!from_16ms.is_significant());
     assert_eq!(compare(&table(AFTER), &table(BEFORE)).verdict, Verdict::Worse);
 }
@@ -119,13 +110,13 @@ fn a_stage_that_vanished_is_no_improvement() {
     for (before, after) in [(&stalled, &silent), (&silent, &stalled)] {
         let comparison = compare(before, after);
         assert_eq!(comparison.verdict, Verdict::NotComparable);
-        let said = comparison.remarks.join("\n");
-        assert!(said.contains("net_rx stalled in one recording and has no event"), "{said}");
+        let stages = vec!["net_rx".to_owned()];
+        assert!(comparison.notes.contains(&Note::StagesVanished { stages }), "{comparison:?}");
     }
 }
 
 #[test]
-fn what_differs_besides_is_said() {
+fn what_differs_besides_is_noted() {
     let second = |n: u64| {
         let mut distribution = Distribution::default();
         distribution.record(5000, MS, 0);
@@ -137,14 +128,16 @@ fn what_differs_besides_is_said() {
     let after = recorded("6.12", (0..30).map(|_| second(5000)));
     let found = compare(&before, &after);
     assert!(found.weak);
-    // As many stalls a second: rarer only because there were more calls.
+    // As many stalls a second: rarer only because there were more events.
     assert_eq!(found.verdict, Verdict::NoDifferenceShown);
     assert!(found.stages[0].exceedance[0].is_significant());
-    assert!(found.remarks.contains(&"different kernels: 6.1 before, 6.12 after".into()));
-    let short = recorded("6.1", (0..3).map(|_| second(1000)));
-    let found = compare(&short, &after);
+    let kernels = Note::KernelsDiffer { before: "6.1".into(), after: "6.12".into() };
+    assert!(found.notes.contains(&kernels), "{found:?}");
+    let three = recorded("6.1", (0..3).map(|_| second(1000)));
+    let found = compare(&three, &after);
     assert_eq!(found.verdict, Verdict::NotComparable);
-    assert!(found.remarks.iter().any(|remark| remark.contains("before has 3 intervals")));
+    let short = Note::TooFewIntervals { side: CompareSide::Before, intervals: 3, needed: 5 };
+    assert!(found.notes.contains(&short), "{found:?}");
 }
 
 /// A Poisson number.
@@ -163,9 +156,9 @@ fn poisson(mean: f64, random: &mut fastrand::Rng) -> u64 {
 /// its stalls falls into the second of the one before it or into the next, as often as not.
 fn bursts(seconds: usize, bursts: f64, random: &mut fastrand::Rng) -> Vec<u64> {
     let mut stalls = vec![0; seconds];
-    for begin in 0..seconds {
+    for start in 0..seconds {
         for _ in 0..poisson(bursts, random) {
-            let mut second = begin;
+            let mut second = start;
             for _ in 0..=random.u8(0..7) {
                 stalls[second % seconds] += 1;
                 second += usize::from(random.bool());
@@ -175,8 +168,8 @@ fn bursts(seconds: usize, bursts: f64, random: &mut fastrand::Rng) -> Vec<u64> {
     stalls
 }
 
-fn look(seconds: usize) -> Look {
-    Look {
+fn comparer(seconds: usize) -> Comparer {
+    Comparer {
         threshold_ns: MS,
         is_exact: true,
         resamples: [0, 1].map(|side| Resamples::new(seconds, side)),
@@ -192,13 +185,13 @@ fn simulated(seconds: usize, rate: f64, random: &mut fastrand::Rng) -> Counts {
 
 #[test]
 fn intervals_cover_the_true_effect() {
-    let look = look(120);
+    let comparer = comparer(120);
     let mut random = fastrand::Rng::with_seed(1);
     for effect in [1.0, 0.5] {
         let mut covered = 0;
         for _ in 0..1000 {
             let sides = [simulated(120, 1.0, &mut random), simulated(120, effect, &mut random)];
-            let found = rates::ratio(&sides, &look.resamples);
+            let found = rates::ratio(&sides, &comparer.resamples);
             assert_eq!(found.approach, Approach::Blocks);
             covered += u32::from((found.low..found.high).contains(&effect));
         }
@@ -211,7 +204,7 @@ fn intervals_cover_the_true_effect() {
 fn equal_recordings_rarely_get_a_verdict() {
     let mut random = fastrand::Rng::with_seed(2);
     for (seconds, rate) in [(30, 3.0), (30, 0.3), (60, 0.05), (128, 1.0)] {
-        let look = look(seconds);
+        let comparer = comparer(seconds);
         let mut wrong = 0;
         for _ in 0..400 {
             let sides = [0, 1].map(|_| {
@@ -228,13 +221,13 @@ fn equal_recordings_rarely_get_a_verdict() {
                     })
                     .collect::<Vec<_>>()
             });
-            let calls = sides.each_ref().map(|s| s.iter().map(Distribution::count).collect());
+            let events = sides.each_ref().map(|s| s.iter().map(Distribution::count).collect());
             let mut comparison = empty(seconds);
-            comparison.stages.push(Row {
+            comparison.stages.push(ComparedRow {
                 name: "stage=net_rx".into(),
-                calls: [1, 1],
-                per_second: Change::new(1.0, 1.0),
-                exceedance: look.exceedance(&sides, &calls, &MULTIPLES),
+                events: [1, 1],
+                per_second: BeforeAfter::new(1.0, 1.0),
+                exceedance: comparer.exceedance(&sides, &events, &MULTIPLES),
                 quantiles: Vec::new(),
                 max_ns: [0, 0],
                 longer_ppm: [0.0, 0.0],
@@ -247,7 +240,7 @@ fn equal_recordings_rarely_get_a_verdict() {
 }
 
 fn empty(parts: usize) -> Comparison {
-    let side = || Side {
+    let side = || ComparedSide {
         recording: String::new(),
         host: None,
         kernel: None,
@@ -258,7 +251,7 @@ fn empty(parts: usize) -> Comparison {
     Comparison {
         verdict: Verdict::NotComparable,
         weak: false,
-        remarks: Vec::new(),
+        notes: Vec::new(),
         before: side(),
         after: side(),
         tests: 0,

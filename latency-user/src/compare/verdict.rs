@@ -1,37 +1,40 @@
 //! The verdict: corrects for the number of tests, weighs the load.
 
+use latency_common::stage::Stage;
+
 use super::{LEAST_PARTS, exact};
-use crate::model::comparison::{Comparison, Exceedance, Row, Verdict};
+use crate::model::{
+    comparison::{ComparedRow, Comparison, Exceedance, Verdict},
+    note::{CompareSide, Note},
+};
 
 /// Loads that differ by a larger factor make a verdict weak: 20 % up, or down by as much.
 const LOAD: f64 = 1.2;
 
 /// Corrects all tests and concludes. `seconds` is the length of each side; `vanished` are stages
 /// that stalled on one side and were not recorded on the other.
-pub(super) fn conclude(comparison: &mut Comparison, seconds: &[f64; 2], vanished: &[&str]) {
+pub(super) fn conclude(comparison: &mut Comparison, seconds: &[f64; 2], vanished: &[Stage]) {
     comparison.tests = correct(comparison);
     if !vanished.is_empty() {
-        comparison.remarks.push(format!(
-            "{} stalled in one recording and has no event in the other, which shows no difference \
-             but that something else was measured",
-            vanished.join(", ")
-        ));
+        let stages = vanished.iter().map(|stage| stage.name().to_owned()).collect();
+        comparison.notes.push(Note::StagesVanished { stages });
         return;
     }
     let parts = [comparison.before.parts, comparison.after.parts];
-    for (side, parts) in [("before", parts[0]), ("after", parts[1])] {
+    for (side, parts) in [(CompareSide::Before, parts[0]), (CompareSide::After, parts[1])] {
         if parts < LEAST_PARTS {
-            comparison.remarks.push(format!(
-                "the recording {side} has {parts} intervals; at least {LEAST_PARTS} are needed to \
-                 tell change from chance"
-            ));
+            comparison.notes.push(Note::TooFewIntervals {
+                side,
+                intervals: parts as u64,
+                needed: LEAST_PARTS as u64,
+            });
         }
     }
     if parts.iter().any(|parts| *parts < LEAST_PARTS) {
         return;
     }
     if comparison.stages.is_empty() && comparison.series.is_empty() {
-        comparison.remarks.push("no series is in both recordings".into());
+        comparison.notes.push(Note::NoCommonSeries);
         return;
     }
     comparison.weak = comparison.stages.iter().any(|row| loads_differ(row) && row.is_compared());
@@ -49,30 +52,30 @@ pub(super) fn conclude(comparison: &mut Comparison, seconds: &[f64; 2], vanished
     };
 }
 
-impl Row {
+impl ComparedRow {
     /// Whether a stall was seen on either side.
     fn is_compared(&self) -> bool {
-        self.exceedance.iter().any(|one| one.events != [0, 0])
+        self.exceedance.iter().any(|one| one.stalls != [0, 0])
     }
 }
 
 /// Whether the load changed by more than it may.
-pub(super) fn loads_differ(row: &Row) -> bool {
+pub(super) fn loads_differ(row: &ComparedRow) -> bool {
     row.per_second.ratio.is_none_or(|ratio| !(1.0 / LOAD..=LOAD).contains(&ratio))
 }
 
-/// Whether stalls per second changed in the same direction as stalls per call.
-fn shows_per_second(row: &Row, one: &Exceedance, seconds: &[f64; 2]) -> bool {
+/// Whether stalls per second changed in the same direction as stalls per event.
+fn shows_per_second(row: &ComparedRow, one: &Exceedance, seconds: &[f64; 2]) -> bool {
     if !loads_differ(row) {
         return true;
     }
-    // Counts in proportion to the evidence that the rate per call rests on.
-    let found = exact::bounds(one.events.map(|n| n as f64), *seconds);
-    let is_more = one.events[1] as f64 / seconds[1] > one.events[0] as f64 / seconds[0];
+    // Counts in proportion to the evidence that the rate per event rests on.
+    let found = exact::bounds(one.stalls.map(|n| n as f64), *seconds);
+    let is_more = one.stalls[1] as f64 / seconds[1] > one.stalls[0] as f64 / seconds[0];
     found.p < 0.05 && is_more == one.is_more()
 }
 
-fn rows(comparison: &Comparison) -> impl Iterator<Item = &Row> {
+fn rows(comparison: &Comparison) -> impl Iterator<Item = &ComparedRow> {
     comparison.stages.iter().chain(&comparison.series)
 }
 
@@ -82,7 +85,7 @@ fn correct(comparison: &mut Comparison) -> usize {
     // Without an event on either side there is nothing that a test could find.
     let mut tests: Vec<&mut Exceedance> = rows
         .flat_map(|row| &mut row.exceedance)
-        .filter(|one| one.p.is_some() && one.events != [0, 0])
+        .filter(|one| one.p.is_some() && one.stalls != [0, 0])
         .collect();
     tests.sort_by(|a, b| a.p.unwrap_or(1.0).total_cmp(&b.p.unwrap_or(1.0)));
     let n = tests.len();

@@ -2,9 +2,16 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use latency_common::stage::Stage;
+use anyhow::Result;
 
-use crate::model::{distribution::Distribution, series::Series};
+use super::{guards, window::WindowConfig};
+use crate::{
+    measure::{
+        pacing::Stop,
+        sink::{Measured, Sink},
+    },
+    model::{distribution::Distribution, note::Note},
+};
 
 /// A window with the change may have so many times the stalls of the worst one without.
 const TOLERATED: f64 = 10.0;
@@ -12,8 +19,8 @@ const TOLERATED: f64 = 10.0;
 /// Fewer stalls than this are no reason to end anything.
 const LEAST_STALLS: f64 = 10.0;
 
-/// Fewer durations than this have no quantile worth the name.
-const LEAST_CALLS: u64 = 100;
+/// Fewer events than this have no quantile worth the name.
+const LEAST_EVENTS: u64 = 100;
 
 /// A quantile of `net_rx` above a limit, such as `p99.9>5ms`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,47 +52,72 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Why to end a window whose durations so far are `series`; `None`: go on. `baseline` is the most
-/// stalls per second of a window without the change.
-pub fn reason(
+/// Ends a window with the change as soon as it is too bad, or its link is lost.
+pub(super) struct AbortRule {
     limit: Option<Limit>,
-    series: &[(Series, Distribution)],
+    netns: u32,
+    ifaces: Vec<String>,
+    /// The most stalls per second of a window without the change.
+    baseline: f64,
+}
+
+impl AbortRule {
+    pub(super) fn new(config: &WindowConfig, baseline: f64) -> Self {
+        Self { limit: config.limit, netns: config.netns, ifaces: config.ifaces.clone(), baseline }
+    }
+}
+
+impl Sink for AbortRule {
+    fn interval(&mut self, interval: &Measured<'_>) -> Result<Option<Stop>> {
+        let net_rx = interval.totals.net_rx();
+        let note = match reason(self.limit, &net_rx, interval.elapsed, self.baseline) {
+            Some(note) => Some(note),
+            None => {
+                guards::lost_link(self.netns, &self.ifaces)?.map(|iface| Note::LinkLost { iface })
+            }
+        };
+        Ok(note.map(Stop::Aborted))
+    }
+
+    fn last_interval(&mut self, _: &Measured<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Why to end a window with these runs of `net_rx_action`; `None`: go on. `baseline` is the most
+/// stalls per second of a window without the change.
+fn reason(
+    limit: Option<Limit>,
+    net_rx: &Distribution,
     elapsed: Duration,
     baseline: f64,
-) -> Option<String> {
-    let mut sum = Distribution::default();
-    series
-        .iter()
-        .filter(|(series, _)| series.stage == Stage::NetRx)
-        .for_each(|(_, distribution)| sum.add(distribution));
+) -> Option<Note> {
     if let Some(limit) = limit {
-        if sum.count() < LEAST_CALLS {
+        if net_rx.count() < LEAST_EVENTS {
             return None;
         }
-        let quantile = sum.histogram().value_at_quantile(limit.quantile).min(sum.max_ns);
-        let is_above = u128::from(quantile) > limit.limit.as_nanos();
-        let reached = humantime::format_duration(Duration::from_nanos(quantile));
-        return is_above.then(|| format!("{limit}: it reached {reached}"));
+        let reached_ns = net_rx.histogram().value_at_quantile(limit.quantile).min(net_rx.max_ns);
+        let is_above = u128::from(reached_ns) > limit.limit.as_nanos();
+        return is_above.then(|| Note::QuantileAboveLimit { rule: limit.to_string(), reached_ns });
     }
-    let stalls = sum.over_threshold as f64;
-    // The rate of a window that has just begun says nothing: at least a second counts.
-    let rate = stalls / elapsed.as_secs_f64().max(1.0);
-    (stalls >= LEAST_STALLS && rate > TOLERATED * baseline.max(1.0))
-        .then(|| format!("{rate:.1} stalls a second, {baseline:.1} without the change"))
+    let stalls = net_rx.over_threshold as f64;
+    // The rate of a window that has just started says nothing: at least a second counts.
+    let per_second = stalls / elapsed.as_secs_f64().max(1.0);
+    (stalls >= LEAST_STALLS && per_second > TOLERATED * baseline.max(1.0))
+        .then_some(Note::StallRateAboveLimit { per_second, baseline_per_second: baseline })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::series::Owner;
 
-    fn series(stalls: u64) -> Vec<(Series, Distribution)> {
+    fn runs(stalls: u64) -> Distribution {
         let mut distribution = Distribution::default();
         for at in 0..10_000 {
             let ns = if at < stalls { 6_000_000 } else { 2_000 };
             distribution.record(ns, 1_000_000, 0);
         }
-        vec![(Series { stage: Stage::NetRx, owner: Owner::Cpu(0) }, distribution)]
+        distribution
     }
 
     #[test]
@@ -101,17 +133,19 @@ mod tests {
     fn a_quantile_above_its_limit_ends_a_window() {
         let limit = "p99.9>5ms".parse().ok();
         let second = Duration::from_secs(1);
-        assert_eq!(reason(limit, &series(9), second, 0.0), None);
-        assert!(reason(limit, &series(11), second, 0.0).unwrap().contains("p99.9>5ms"));
-        assert_eq!(reason(limit, &[], second, 0.0), None);
+        assert_eq!(reason(limit, &runs(9), second, 0.0), None);
+        let note = reason(limit, &runs(11), second, 0.0).unwrap();
+        assert_eq!(note.code(), "quantile-above-limit");
+        assert!(note.to_string().contains("p99.9>5ms"), "{note}");
+        assert_eq!(reason(limit, &Distribution::default(), second, 0.0), None);
     }
 
     #[test]
     fn ten_times_the_stalls_end_a_window() {
         let ten = Duration::from_secs(10);
-        assert_eq!(reason(None, &series(99), ten, 0.0), None);
-        assert!(reason(None, &series(101), ten, 0.0).is_some());
-        assert_eq!(reason(None, &series(101), ten, 2.0), None);
-        assert_eq!(reason(None, &series(9), Duration::ZERO, 0.0), None);
+        assert_eq!(reason(None, &runs(99), ten, 0.0), None);
+        assert!(reason(None, &runs(101), ten, 0.0).is_some());
+        assert_eq!(reason(None, &runs(101), ten, 2.0), None);
+        assert_eq!(reason(None, &runs(9), Duration::ZERO, 0.0), None);
     }
 }

@@ -3,23 +3,29 @@
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{knob::Knob, tunable::Wanted};
+use super::{knob::Knob, tunable::Assignment};
+use crate::model::experiment::Changed;
 
 /// A knob with the value it had and the one that is tried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Saved {
+pub struct SavedValue {
     /// The knob.
     pub knob: Knob,
     /// What it held before.
     pub old: String,
-    /// What is tried. Once it is written: what it reads as, for a driver may round it.
-    pub new: String,
+    /// The value that was asked for.
+    #[serde(alias = "new")]
+    pub requested: String,
+    /// The value that read back after a successful write: drivers may round. `None`: it was not
+    /// written yet, or the journal is of an older version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<String>,
 }
 
 /// How far the new values have got. Each step is on disk before it is taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Step {
+pub enum ChangeStep {
     /// Nothing was written yet: a value that is not the old one is someone else's.
     Untouched,
     /// The new values are being written, and nobody knows yet what a driver makes of them: any
@@ -46,7 +52,7 @@ pub enum Restored {
 
 /// A knob that does not hold its old value, although it should.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
+pub struct RestoreFailure {
     /// What is wrong, and where.
     pub text: String,
     /// Whether it is worth while to try again: nobody else decided on the value.
@@ -54,29 +60,29 @@ pub struct Complaint {
 }
 
 /// Puts knobs back, the last one first, and tells which do not hold their old values.
-pub fn restore(saved: &[Saved], step: Step) -> Vec<Complaint> {
-    saved.iter().rev().filter_map(|one| one.complaint(&one.restore(step))).collect()
+pub fn restore(saved: &[SavedValue], step: ChangeStep) -> Vec<RestoreFailure> {
+    saved.iter().rev().filter_map(|one| one.failure(&one.restore(step))).collect()
 }
 
 /// All knobs of an experiment.
 #[derive(Clone, Debug)]
-pub struct Change {
-    saved: Vec<Saved>,
+pub struct ChangeSet {
+    saved: Vec<SavedValue>,
 }
 
 /// A change that is in place. It is put back when this is dropped, by a panic too.
 pub struct Applied {
-    saved: Vec<Saved>,
-    step: Step,
+    saved: Vec<SavedValue>,
+    step: ChangeStep,
     in_place: bool,
 }
 
 /// Writes down how far a change has got, before it goes on.
-pub type Note<'a> = dyn FnMut(Step, &[Saved]) -> Result<()> + 'a;
+pub type Note<'a> = dyn FnMut(ChangeStep, &[SavedValue]) -> Result<()> + 'a;
 
-impl Saved {
+impl SavedValue {
     /// Puts the old value back, unless someone else has changed it.
-    pub fn restore(&self, step: Step) -> Restored {
+    pub fn restore(&self, step: ChangeStep) -> Restored {
         let now = match self.knob.read() {
             Ok(now) => now,
             Err(_) if self.knob.is_gone() => return Restored::Gone,
@@ -86,9 +92,9 @@ impl Saved {
             return Restored::Original;
         }
         let is_ours = match step {
-            Step::Untouched => false,
-            Step::Writing => true,
-            Step::Written => self.knob.is_same(&now, &self.new),
+            ChangeStep::Untouched => false,
+            ChangeStep::Writing => true,
+            ChangeStep::Written => self.knob.is_same(&now, self.new()),
         };
         if !is_ours {
             return Restored::Foreign(now);
@@ -100,23 +106,40 @@ impl Saved {
         }
     }
 
-    /// Writes the new value, and makes it what then reads back.
+    /// The new value, as far as it is known.
+    pub fn new(&self) -> &str {
+        self.effective.as_ref().unwrap_or(&self.requested)
+    }
+
+    /// The knob with its values, as a result shows them.
+    pub fn changed(&self) -> Changed {
+        Changed {
+            knob: self.knob.to_string(),
+            old: self.old.clone(),
+            requested: self.requested.clone(),
+            effective: self.new().to_owned(),
+        }
+    }
+
+    /// Writes the new value and notes what then reads back.
     fn write(&mut self) -> Result<()> {
-        let Self { knob, old, new } = self;
-        knob.write(new)?;
+        let Self { knob, old, requested, effective } = self;
+        knob.write(requested)?;
         let now = knob.read()?;
-        if knob.works_same(&now, new) {
+        if knob.works_same(&now, requested) {
+            // Written in another way, it is the same value.
+            *effective = Some(requested.clone());
             return Ok(());
         }
         if knob.works_same(&now, old) {
-            bail!("{knob}: wrote {new:?}, the kernel kept {now:?}");
+            bail!("{knob}: wrote {requested:?}, the kernel kept {now:?}");
         }
-        *new = now;
+        *effective = Some(now);
         Ok(())
     }
 
     /// What is wrong with it then; `None`: all is well.
-    fn complaint(&self, restored: &Restored) -> Option<Complaint> {
+    fn failure(&self, restored: &Restored) -> Option<RestoreFailure> {
         let Self { knob, old, .. } = self;
         let text = match restored {
             Restored::Original | Restored::Gone => return None,
@@ -126,29 +149,29 @@ impl Saved {
             ),
             Restored::Failed(why) => format!("{knob} is not {old:?} again: {why}"),
         };
-        Some(Complaint { text, may_retry: matches!(restored, Restored::Failed(_)) })
+        Some(RestoreFailure { text, may_retry: matches!(restored, Restored::Failed(_)) })
     }
 }
 
-impl Change {
+impl ChangeSet {
     /// Reads what the knobs hold now.
     ///
     /// # Errors
     ///
     /// When one cannot be read, or is to get two values.
-    pub fn new(wanted: Vec<Wanted>) -> Result<Self> {
-        let mut saved: Vec<Saved> = Vec::with_capacity(wanted.len());
-        for Wanted { knob, value } in wanted {
+    pub fn new(wanted: Vec<Assignment>) -> Result<Self> {
+        let mut saved: Vec<SavedValue> = Vec::with_capacity(wanted.len());
+        for Assignment { knob, value } in wanted {
             if saved.iter().any(|other| other.knob == knob) {
                 bail!("{knob} would be set twice");
             }
-            saved.push(Saved { old: knob.read()?, knob, new: value });
+            saved.push(SavedValue { old: knob.read()?, knob, requested: value, effective: None });
         }
         Ok(Self { saved })
     }
 
     /// The knobs with both values, as they were asked for.
-    pub fn saved(&self) -> &[Saved] {
+    pub fn saved(&self) -> &[SavedValue] {
         &self.saved
     }
 
@@ -160,25 +183,25 @@ impl Change {
     /// When someone else changed a knob meanwhile, the kernel refuses a value or keeps the old
     /// one, or `note` fails.
     pub fn apply(&self, note: &mut Note<'_>) -> Result<Applied> {
-        for Saved { knob, old, .. } in &self.saved {
+        for SavedValue { knob, old, .. } in &self.saved {
             let now = knob.read()?;
             if !knob.is_same(&now, old) {
                 bail!("{knob} was {old:?} and is {now:?} now: someone else changed it");
             }
         }
-        note(Step::Writing, &self.saved)?;
+        note(ChangeStep::Writing, &self.saved)?;
         let saved = self.saved.clone();
-        let mut applied = Applied { saved, step: Step::Writing, in_place: true };
-        applied.saved.iter_mut().try_for_each(Saved::write)?;
-        applied.step = Step::Written;
-        note(Step::Written, &applied.saved).context("the change is put back")?;
+        let mut applied = Applied { saved, step: ChangeStep::Writing, in_place: true };
+        applied.saved.iter_mut().try_for_each(SavedValue::write)?;
+        applied.step = ChangeStep::Written;
+        note(ChangeStep::Written, &applied.saved).context("the change is put back")?;
         Ok(applied)
     }
 }
 
 impl Applied {
     /// The knobs with both values, as they read.
-    pub fn saved(&self) -> &[Saved] {
+    pub fn saved(&self) -> &[SavedValue] {
         &self.saved
     }
 
@@ -191,8 +214,8 @@ impl Applied {
         self.in_place = false;
         match &restore(&self.saved, self.step)[..] {
             [] => Ok(()),
-            complaints => {
-                let texts: Vec<&str> = complaints.iter().map(|one| one.text.as_str()).collect();
+            failures => {
+                let texts: Vec<&str> = failures.iter().map(|one| one.text.as_str()).collect();
                 bail!("{}", texts.join("; "))
             }
         }
@@ -207,8 +230,8 @@ impl Applied {
 impl Drop for Applied {
     fn drop(&mut self) {
         if self.in_place {
-            for complaint in restore(&self.saved, self.step) {
-                log::error!("{}", complaint.text);
+            for failure in restore(&self.saved, self.step) {
+                log::error!("{}", failure.text);
             }
         }
     }
@@ -229,24 +252,24 @@ mod tests {
         Knob::File(FileKnob { path: path.into(), netns: None, form: Form::Words })
     }
 
-    fn change(path: &Path, value: &str) -> Change {
-        Change::new(vec![Wanted { knob: knob(path), value: value.into() }]).unwrap()
+    fn change(path: &Path, value: &str) -> ChangeSet {
+        ChangeSet::new(vec![Assignment { knob: knob(path), value: value.into() }]).unwrap()
     }
 
-    fn apply(change: &Change) -> Result<Applied> {
+    fn apply(change: &ChangeSet) -> Result<Applied> {
         change.apply(&mut |_, _| Ok(()))
     }
 
     fn file() -> (tempfile::TempDir, std::path::PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("knob");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("knob");
         fs::write(&path, "1\t2\n").unwrap();
-        (folder, path)
+        (directory, path)
     }
 
     #[test]
     fn a_change_is_put_back() {
-        let (_folder, path) = file();
+        let (_directory, path) = file();
         let change = change(&path, "3 4");
         let applied = apply(&change).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "3 4");
@@ -261,14 +284,14 @@ mod tests {
         let mut steps = Vec::new();
         let applied = change
             .apply(&mut |step, saved| {
-                steps.push((step, saved[0].new.clone()));
+                steps.push((step, saved[0].new().to_owned()));
                 Ok(())
             })
             .unwrap();
-        assert_eq!(applied.saved()[0].new, "longer-than-a-n");
+        assert_eq!(applied.saved()[0].new(), "longer-than-a-n");
         let expected = [
-            (Step::Writing, "longer-than-a-name-can-be".to_owned()),
-            (Step::Written, "longer-than-a-n".to_owned()),
+            (ChangeStep::Writing, "longer-than-a-name-can-be".to_owned()),
+            (ChangeStep::Written, "longer-than-a-n".to_owned()),
         ];
         assert_eq!(steps, expected);
         applied.revert().unwrap();
@@ -292,11 +315,11 @@ mod tests {
         let change = change(Path::new(NAME), "longer-than-a-name-can-be");
         fs::write(NAME, "longer-than-a-name-can-be").unwrap();
         // As it stands in the journal of who was killed before it could read the value back.
-        assert_eq!(restore(change.saved(), Step::Writing), []);
+        assert_eq!(restore(change.saved(), ChangeStep::Writing), []);
         assert_eq!(fs::read_to_string(NAME).unwrap(), before);
         // Before and after that, it is someone else's.
         fs::write(NAME, "someone").unwrap();
-        for step in [Step::Untouched, Step::Written] {
+        for step in [ChangeStep::Untouched, ChangeStep::Written] {
             assert!(!restore(change.saved(), step)[0].may_retry, "{step:?}");
             assert_eq!(fs::read_to_string(NAME).unwrap().trim(), "someone");
         }
@@ -304,10 +327,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_written_down_is_not_changed() {
-        for failing in [Step::Writing, Step::Written] {
-            let (_folder, path) = file();
+        for failing in [ChangeStep::Writing, ChangeStep::Written] {
+            let (_directory, path) = file();
             let change = change(&path, "3 4");
-            let mut note = |step, _: &[Saved]| match step == failing {
+            let mut note = |step, _: &[SavedValue]| match step == failing {
                 true => bail!("no space left"),
                 false => Ok(()),
             };
@@ -320,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_panic_puts_it_back() {
-        let (_folder, path) = file();
+        let (_directory, path) = file();
         let change = change(&path, "3 4");
         let panicked = std::panic::catch_unwind(|| {
             let _applied = apply(&change).unwrap();
@@ -333,7 +356,7 @@ mod tests {
 
     #[test]
     fn what_someone_else_set_stays() {
-        let (_folder, path) = file();
+        let (_directory, path) = file();
         let change = change(&path, "3 4");
         let applied = apply(&change).unwrap();
         fs::write(&path, "9 9").unwrap();
@@ -345,18 +368,19 @@ mod tests {
     }
 
     #[test]
-    fn a_knob_that_is_gone_is_no_complaint() {
-        let (folder, path) = file();
+    fn a_knob_that_is_gone_is_no_failure() {
+        let (directory, path) = file();
         let change = change(&path, "3 4");
         let applied = apply(&change).unwrap();
-        drop(folder);
+        drop(directory);
         applied.revert().unwrap();
     }
 
     #[test]
     fn two_values_for_one_knob_are_refused() {
-        let (_folder, path) = file();
-        let wanted = ["3 4", "5 6"].map(|value| Wanted { knob: knob(&path), value: value.into() });
-        assert!(Change::new(wanted.into()).unwrap_err().to_string().contains("set twice"));
+        let (_directory, path) = file();
+        let wanted =
+            ["3 4", "5 6"].map(|value| Assignment { knob: knob(&path), value: value.into() });
+        assert!(ChangeSet::new(wanted.into()).unwrap_err().to_string().contains("set twice"));
     }
 }

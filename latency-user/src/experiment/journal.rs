@@ -1,10 +1,11 @@
 //! The journal: what an experiment is about to change, on disk before it does.
 //!
-//! One file for each experiment under way, in a folder that outlives the process. Its first line is
-//! written to the end and synced under another name before the file gets its own, so one that is
-//! torn belongs to a change that never began. A line is added and synced before each step of the
-//! change, and the last whole line counts: a step whose line is torn was not taken. Whoever runs or undoes the experiment holds a lock (flock) on it,
-//! which the kernel takes back with the process: a file without a lock was left over.
+//! One file for each experiment in progress, in a directory that outlives the process. The header
+//! line is written to a temporary file, synced, then renamed: a journal with a torn header therefore
+//! means that no change was made yet. A line is added and synced before each step of the change, and
+//! the last complete line counts: a step whose line is torn was not taken. Whoever runs or undoes the
+//! experiment holds a lock (flock) on the file, which the kernel releases with the process: a file
+//! without a lock was left over.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -16,79 +17,102 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::change::{self, Complaint, Saved, Step};
+use super::{
+    change::{self, ChangeStep, RestoreFailure, SavedValue},
+    knob::Knob,
+};
 use crate::model::failure::Failure;
 
 /// Where journals lie.
-pub const FOLDER: &str = "/var/lib/latency-user";
+pub const DIRECTORY: &str = "/var/lib/latency-user";
 
 const ENDING: &str = "journal";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What a journal holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct JournalEntry {
     /// Boot of the machine: settings do not outlive it.
     pub boot: String,
     /// The process.
     pub pid: u32,
-    /// When it began, RFC 3339, UTC.
-    pub began_at: String,
+    /// When it started, RFC 3339, UTC.
+    #[serde(alias = "began_at")]
+    pub started_at: String,
     /// What was asked for.
-    pub settings: Vec<String>,
+    #[serde(alias = "settings")]
+    pub requested: Vec<String>,
     /// The knobs with both values.
-    pub saved: Vec<Saved>,
+    pub saved: Vec<SavedValue>,
     /// How far the change has got.
     #[serde(default)]
-    pub step: Step,
+    pub step: ChangeStep,
 }
 
-/// A later line: a step, and the new values of all knobs in their order.
+/// A later line: a step, and what was read back of the knobs that were written.
 #[derive(Serialize, Deserialize)]
-struct Line {
-    step: Step,
+struct JournalLine {
+    step: ChangeStep,
+    #[serde(default)]
+    effective: Vec<EffectiveValue>,
+    /// In journals of older versions: the values of all knobs in their order.
+    #[serde(default, skip_serializing)]
     new: Vec<String>,
 }
 
-/// The folder of journals.
+/// What a knob reads as after it was written.
+#[derive(Serialize, Deserialize)]
+struct EffectiveValue {
+    knob: Knob,
+    value: String,
+}
+
+/// The directory of journals.
 #[derive(Clone, Debug)]
-pub struct Folder(PathBuf);
+pub struct JournalDirectory(PathBuf);
 
 /// A journal that is held.
 pub struct Journal {
     file: File,
     path: PathBuf,
     /// What it says; `None`: nothing that this version understands.
-    pub entry: Option<Entry>,
+    pub entry: Option<JournalEntry>,
     /// Whether its first line has no end: its change never began.
     pub is_torn: bool,
 }
 
-impl Entry {
+impl JournalEntry {
     /// The entry of this process.
     ///
     /// # Errors
     ///
     /// When the kernel does not tell its boot.
-    pub fn new(began_at: String, settings: Vec<String>, saved: Vec<Saved>) -> Result<Self> {
-        let (boot, pid, step) = (boot()?, std::process::id(), Step::Untouched);
-        Ok(Self { boot, pid, began_at, settings, saved, step })
+    pub fn new(started_at: String, requested: Vec<String>, saved: Vec<SavedValue>) -> Result<Self> {
+        let (boot, pid, step) = (boot()?, std::process::id(), ChangeStep::Untouched);
+        Ok(Self { boot, pid, started_at, requested, saved, step })
     }
 
     /// What the lines of a journal say; `None`: its first line is torn or of another version.
     fn read(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let mut entry: Self = serde_json::from_str(lines.next()?).ok()?;
-        for Line { step, new } in lines.map_while(|line| serde_json::from_str(line).ok()) {
+        let lines = lines.map_while(|line| serde_json::from_str::<JournalLine>(line).ok());
+        for JournalLine { step, effective, new } in lines {
             entry.step = step;
-            entry.saved.iter_mut().zip(new).for_each(|(saved, new)| saved.new = new);
+            for (saved, value) in entry.saved.iter_mut().zip(new) {
+                saved.effective = Some(value);
+            }
+            for EffectiveValue { knob, value } in effective {
+                let written = entry.saved.iter_mut().find(|saved| saved.knob == knob);
+                written.into_iter().for_each(|saved| saved.effective = Some(value.clone()));
+            }
         }
         Some(entry)
     }
 
     /// Puts everything back and tells what does not hold its old value. After a restart of the
     /// machine there is nothing to put back.
-    pub fn restore(&self) -> Vec<Complaint> {
+    pub fn restore(&self) -> Vec<RestoreFailure> {
         if boot().is_ok_and(|now| now != self.boot) {
             return Vec::new();
         }
@@ -96,8 +120,8 @@ impl Entry {
     }
 }
 
-impl Folder {
-    /// The folder at `path`, which need not exist.
+impl JournalDirectory {
+    /// The directory at `path`, which need not exist.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
@@ -111,9 +135,9 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// When another experiment changes one of the knobs, or left one behind, or the folder cannot
+    /// When another experiment changes one of the knobs, or left one behind, or the directory cannot
     /// be written.
-    pub fn begin(&self, entry: &Entry) -> Result<Journal> {
+    pub fn begin(&self, entry: &JournalEntry) -> Result<Journal> {
         fs::create_dir_all(&self.0).with_context(|| format!("make {}", self.0.display()))?;
         let gate_path = self.0.join("lock");
         let gate =
@@ -121,7 +145,7 @@ impl Folder {
         // Two that begin at once must see each other; the lock goes with `gate`.
         lock(&gate, libc::LOCK_EX).with_context(|| format!("lock {}", gate_path.display()))?;
         self.check_free(entry)?;
-        let name = format!("{}-{}", entry.pid, entry.began_at.replace(':', ""));
+        let name = format!("{}-{}", entry.pid, entry.started_at.replace(':', ""));
         let path = self.0.join(format!("{name}.{ENDING}"));
         let unfinished = self.0.join(format!("{name}.unfinished"));
         let place = || format!("write {}", unfinished.display());
@@ -138,7 +162,7 @@ impl Folder {
         Ok(Journal { file, path, entry: Some(entry.clone()), is_torn: false })
     }
 
-    /// The journals that nobody holds, locked from now on. A folder that is not there, or may
+    /// The journals that nobody holds, locked from now on. A directory that is not there, or may
     /// not be read by this user, has none.
     pub fn left_over(&self) -> Vec<Journal> {
         self.paths().into_iter().filter_map(|path| Journal::take(path, false)).collect()
@@ -149,12 +173,13 @@ impl Folder {
         Journal::take(self.0.join(name), true)
     }
 
-    fn check_free(&self, entry: &Entry) -> Result<(), Failure> {
+    fn check_free(&self, entry: &JournalEntry) -> Result<(), Failure> {
         for path in self.paths() {
             let Ok(text) = fs::read_to_string(&path) else { continue };
-            let Some(other) = Entry::read(&text) else { continue };
-            let is_ours = |theirs: &&Saved| entry.saved.iter().any(|ours| ours.knob == theirs.knob);
-            let Some(Saved { knob, .. }) = other.saved.iter().find(is_ours) else { continue };
+            let Some(other) = JournalEntry::read(&text) else { continue };
+            let is_ours =
+                |theirs: &&SavedValue| entry.saved.iter().any(|ours| ours.knob == theirs.knob);
+            let Some(SavedValue { knob, .. }) = other.saved.iter().find(is_ours) else { continue };
             return Err(match Journal::take(path, false) {
                 Some(_) => Failure::new(format!(
                     "an experiment that did not end (process {}) may have left {knob} changed",
@@ -181,8 +206,8 @@ impl Folder {
     }
 
     fn sync(&self) -> Result<()> {
-        let folder = File::open(&self.0).and_then(|folder| folder.sync_all());
-        folder.with_context(|| format!("sync {}", self.0.display()))
+        let directory = File::open(&self.0).and_then(|directory| directory.sync_all());
+        directory.with_context(|| format!("sync {}", self.0.display()))
     }
 }
 
@@ -199,7 +224,7 @@ impl Journal {
         }
         let mut text = String::new();
         let is_read = file.read_to_string(&mut text).is_ok();
-        let entry = is_read.then(|| Entry::read(&text)).flatten();
+        let entry = is_read.then(|| JournalEntry::read(&text)).flatten();
         // What cannot be read may be whole.
         let is_torn = is_read && entry.is_none() && !text.contains('\n');
         Some(Self { file, path, entry, is_torn })
@@ -210,9 +235,12 @@ impl Journal {
     /// # Errors
     ///
     /// When the file cannot be written.
-    pub fn note(&mut self, step: Step, saved: &[Saved]) -> Result<()> {
-        let new = saved.iter().map(|one| one.new.clone()).collect();
-        add(&mut self.file, &Line { step, new })
+    pub fn note(&mut self, step: ChangeStep, saved: &[SavedValue]) -> Result<()> {
+        let written = saved.iter().filter_map(|one| {
+            Some(EffectiveValue { knob: one.knob.clone(), value: one.effective.clone()? })
+        });
+        let effective = written.collect();
+        add(&mut self.file, &JournalLine { step, effective, new: Vec::new() })
             .with_context(|| format!("write {}", self.path.display()))?;
         if let Some(entry) = &mut self.entry {
             entry.step = step;
@@ -241,7 +269,10 @@ impl Journal {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("remove {}", self.path.display()))
             }
-            _ => self.path.parent().map_or(Ok(()), |folder| Folder::new(folder).sync()),
+            _ => self
+                .path
+                .parent()
+                .map_or(Ok(()), |directory| JournalDirectory::new(directory).sync()),
         }
     }
 }
@@ -279,80 +310,81 @@ mod tests {
 
     struct Ground {
         root: tempfile::TempDir,
-        folder: Folder,
+        directory: JournalDirectory,
     }
 
     impl Ground {
         fn new() -> Self {
             let root = tempfile::tempdir().unwrap();
             fs::write(root.path().join("knob"), "old").unwrap();
-            let folder = Folder::new(root.path().join("state"));
-            Self { root, folder }
+            let directory = JournalDirectory::new(root.path().join("state"));
+            Self { root, directory }
         }
 
         fn knob(&self) -> PathBuf {
             self.root.path().join("knob")
         }
 
-        fn entry(&self, at: &str) -> Entry {
+        fn entry(&self, at: &str) -> JournalEntry {
             let knob = Knob::File(FileKnob { path: self.knob(), netns: None, form: Form::Words });
-            let saved = Saved { knob, old: "old".into(), new: "new".into() };
-            Entry::new(at.into(), vec!["sysctl:x=new".into()], vec![saved]).unwrap()
+            let saved =
+                SavedValue { knob, old: "old".into(), requested: "new".into(), effective: None };
+            JournalEntry::new(at.into(), vec!["sysctl:x=new".into()], vec![saved]).unwrap()
         }
     }
 
     #[test]
     fn what_a_killed_process_changed_is_put_back() {
         let ground = Ground::new();
-        let mut journal = ground.folder.begin(&ground.entry("1")).unwrap();
-        assert!(ground.folder.left_over().is_empty(), "it is held");
-        journal.note(Step::Written, &ground.entry("1").saved).unwrap();
+        let mut journal = ground.directory.begin(&ground.entry("1")).unwrap();
+        assert!(ground.directory.left_over().is_empty(), "it is held");
+        journal.note(ChangeStep::Written, &ground.entry("1").saved).unwrap();
         fs::write(ground.knob(), "new").unwrap();
         let entry = journal.entry.clone();
         // The kernel closes the file of a process that is killed.
         drop(journal);
-        let mut left = ground.folder.left_over();
+        let mut left = ground.directory.left_over();
         assert_eq!(left.len(), 1);
         let left = left.remove(0);
         assert_eq!(left.entry, entry);
         assert_eq!(left.entry.as_ref().unwrap().restore(), []);
         assert_eq!(fs::read_to_string(ground.knob()).unwrap(), "old");
         left.done().unwrap();
-        assert!(ground.folder.left_over().is_empty());
+        assert!(ground.directory.left_over().is_empty());
     }
 
     #[test]
     fn one_experiment_on_a_knob_at_a_time() {
         let ground = Ground::new();
-        let held = ground.folder.begin(&ground.entry("1")).unwrap();
+        let held = ground.directory.begin(&ground.entry("1")).unwrap();
         let refused = |word| {
-            let error = ground.folder.begin(&ground.entry("2")).err().unwrap();
+            let error = ground.directory.begin(&ground.entry("2")).err().unwrap();
             assert!(format!("{error:#}").contains(word), "{error:#}");
         };
         refused("is changing");
         drop(held);
         refused("did not end");
-        for left in ground.folder.left_over() {
+        for left in ground.directory.left_over() {
             left.done().unwrap();
         }
-        ground.folder.begin(&ground.entry("3")).unwrap().done().unwrap();
+        ground.directory.begin(&ground.entry("3")).unwrap().done().unwrap();
     }
 
     #[test]
     fn a_torn_write_is_a_change_that_never_began() {
         let ground = Ground::new();
         let whole = serde_json::to_vec(&ground.entry("1")).unwrap();
-        fs::create_dir_all(ground.folder.path()).unwrap();
+        fs::create_dir_all(ground.directory.path()).unwrap();
         for length in 0..whole.len() {
-            let path = ground.folder.path().join("7-1.journal");
+            let path = ground.directory.path().join("7-1.journal");
             fs::write(path, &whole[..length]).unwrap();
-            let mut left = ground.folder.left_over();
+            let mut left = ground.directory.left_over();
             assert!(left[0].entry.is_none() && left[0].is_torn, "{length} bytes");
             left.remove(0).done().unwrap();
         }
-        fs::write(ground.folder.path().join("7-1.unfinished"), &whole).unwrap();
-        assert!(ground.folder.left_over().is_empty());
-        ground.folder.begin(&ground.entry("2")).unwrap().done().unwrap();
+        fs::write(ground.directory.path().join("7-1.unfinished"), &whole).unwrap();
+        assert!(ground.directory.left_over().is_empty());
+        ground.directory.begin(&ground.entry("2")).unwrap().done().unwrap();
     }
 
     /// Killed while the line of a step was written, at each byte of it: the step before counts, in
@@ -360,11 +392,12 @@ mod tests {
     #[test]
     fn a_torn_step_was_not_taken() {
         let ground = Ground::new();
-        let rounded = Saved { new: "rounded".into(), ..ground.entry("1").saved[0].clone() };
-        let mut journal = ground.folder.begin(&ground.entry("1")).unwrap();
+        let rounded =
+            SavedValue { effective: Some("rounded".into()), ..ground.entry("1").saved[0].clone() };
+        let mut journal = ground.directory.begin(&ground.entry("1")).unwrap();
         let mut ends = vec![journal.file.metadata().unwrap().len() as usize];
         for (step, saved) in
-            [(Step::Writing, &ground.entry("1").saved[0]), (Step::Written, &rounded)]
+            [(ChangeStep::Writing, &ground.entry("1").saved[0]), (ChangeStep::Written, &rounded)]
         {
             journal.note(step, std::slice::from_ref(saved)).unwrap();
             ends.push(journal.file.metadata().unwrap().len() as usize);
@@ -372,21 +405,21 @@ mod tests {
         let whole = fs::read(&journal.path).unwrap();
         journal.done().unwrap();
         for length in ends[0]..=whole.len() {
-            let path = ground.folder.path().join("7-1.journal");
+            let path = ground.directory.path().join("7-1.journal");
             fs::write(path, &whole[..length]).unwrap();
-            let left = ground.folder.left_over().remove(0);
+            let left = ground.directory.left_over().remove(0);
             let entry = left.entry.as_ref().unwrap();
             // The end of a line is not needed to read it.
             let expected = match length {
-                _ if length < ends[1] - 1 => Step::Untouched,
-                _ if length < ends[2] - 1 => Step::Writing,
-                _ => Step::Written,
+                _ if length < ends[1] - 1 => ChangeStep::Untouched,
+                _ if length < ends[2] - 1 => ChangeStep::Writing,
+                _ => ChangeStep::Written,
             };
             assert_eq!(entry.step, expected, "{length} bytes");
             // Only the last step knows what the driver made of the value.
-            let is_known = expected == Step::Written;
-            assert_eq!(entry.saved[0].new, if is_known { "rounded" } else { "new" });
-            let holds = if expected == Step::Untouched { "old" } else { "rounded" };
+            let is_known = expected == ChangeStep::Written;
+            assert_eq!(entry.saved[0].new(), if is_known { "rounded" } else { "new" });
+            let holds = if expected == ChangeStep::Untouched { "old" } else { "rounded" };
             fs::write(ground.knob(), holds).unwrap();
             assert_eq!(entry.restore(), [], "{length} bytes");
             assert_eq!(fs::read_to_string(ground.knob()).unwrap(), "old");
@@ -403,10 +436,10 @@ mod tests {
             entry.boot,
             ground.knob().display()
         );
-        fs::create_dir_all(ground.folder.path()).unwrap();
-        fs::write(ground.folder.path().join("7-1.journal"), old).unwrap();
+        fs::create_dir_all(ground.directory.path()).unwrap();
+        fs::write(ground.directory.path().join("7-1.journal"), old).unwrap();
         fs::write(ground.knob(), "new").unwrap();
-        let left = ground.folder.left_over().remove(0);
+        let left = ground.directory.left_over().remove(0);
         assert_eq!(left.entry.as_ref().unwrap().restore(), []);
         assert_eq!(fs::read_to_string(ground.knob()).unwrap(), "old");
     }
@@ -414,17 +447,17 @@ mod tests {
     #[test]
     fn a_whole_journal_of_another_version_is_not_torn() {
         let ground = Ground::new();
-        fs::create_dir_all(ground.folder.path()).unwrap();
+        fs::create_dir_all(ground.directory.path()).unwrap();
         let text = "{\"saved\":[{\"knob\":{\"magic\":1}}]}\n";
-        fs::write(ground.folder.path().join("7-1.journal"), text).unwrap();
-        let left = ground.folder.left_over().remove(0);
+        fs::write(ground.directory.path().join("7-1.journal"), text).unwrap();
+        let left = ground.directory.left_over().remove(0);
         assert!(left.entry.is_none() && !left.is_torn);
     }
 
     #[test]
     fn after_a_restart_nothing_is_put_back() {
         let ground = Ground::new();
-        let entry = Entry { boot: "another".into(), ..ground.entry("1") };
+        let entry = JournalEntry { boot: "another".into(), ..ground.entry("1") };
         fs::write(ground.knob(), "new").unwrap();
         assert_eq!(entry.restore(), []);
         assert_eq!(fs::read_to_string(ground.knob()).unwrap(), "new");

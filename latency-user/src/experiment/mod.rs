@@ -2,7 +2,7 @@
 //!
 //! Owns what may be changed ([`tunable`]), where it stands ([`knob`], [`netns`]), that it is put
 //! back whatever happens ([`journal`], [`watchdog`], [`change`]), what is measured of a window
-//! ([`window`], [`guards`]), when one ends early ([`abort`]), and their order ([`rounds`]).
+//! ([`window`], [`side`], [`guards`]), when one ends early ([`abort`]), and their order ([`rounds`]).
 //! Whether it helped is `compare`'s to say. Prints nothing: who runs an experiment hands over
 //! what is told of its progress.
 
@@ -13,6 +13,7 @@ pub mod journal;
 pub mod knob;
 pub mod netns;
 pub mod rounds;
+pub mod side;
 #[cfg(test)]
 mod tests;
 pub mod tunable;

@@ -14,18 +14,21 @@ use std::{
 use anyhow::{Result, bail};
 
 use super::{
-    change::{Applied, Change, Saved, Step},
+    change::{Applied, ChangeSet, ChangeStep, SavedValue},
     guards,
-    journal::{Entry, Folder, Journal},
+    journal::{Journal, JournalDirectory, JournalEntry},
+    side::SideRecording,
     watchdog::Watchdog,
-    window::{Look, Measured, Side},
+    window::{Window, WindowConfig},
 };
 use crate::{
-    compare::{self, Recorded},
+    compare,
     model::{
         comparison::{Comparison, Verdict},
         experiment::{Changed, Conclusion, Experiment, Guard, Rates, Setting, WindowSummary},
+        note::Note,
     },
+    recording::loaded::LoadedRecording,
 };
 
 /// How often the end of a pause, and a signal, is looked for.
@@ -35,9 +38,9 @@ const TICK: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// What was asked for, in the user's words.
-    pub settings: Vec<String>,
+    pub requested: Vec<String>,
     /// What each window measures.
-    pub look: Look,
+    pub window: WindowConfig,
     /// Pause after each change, which is not measured.
     pub settle: Duration,
     /// Windows with the change.
@@ -47,7 +50,7 @@ pub struct Plan {
     /// Where recordings go.
     pub output: PathBuf,
     /// Where journals lie.
-    pub journals: Folder,
+    pub journals: JournalDirectory,
 }
 
 /// What is going on.
@@ -71,9 +74,25 @@ pub enum Progress<'a> {
     /// The old value is back.
     Reverted,
     /// A window ends early.
-    Aborted(&'a str),
+    Aborted(&'a Note),
     /// The change is about to be made once more, to confirm what improved.
     Confirming,
+}
+
+/// What an experiment has found.
+pub struct Finished {
+    /// Its conclusion with everything behind it.
+    pub experiment: Experiment,
+    /// The recordings that were compared.
+    pub sides: Sides,
+}
+
+/// All windows without the change, and all with it.
+pub struct Sides {
+    /// Without it.
+    pub before: LoadedRecording,
+    /// With it.
+    pub after: LoadedRecording,
 }
 
 /// What protects the setting. The journal is let go before the watchdog looks for it.
@@ -90,12 +109,12 @@ struct Safeguards {
 /// the original one then too, unless the error says otherwise.
 pub fn run(
     plan: &Plan,
-    change: &Change,
+    change: &ChangeSet,
     stop: &AtomicBool,
-    tell: &mut dyn FnMut(Progress<'_>),
-) -> Result<Experiment> {
-    let began_at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-    let entry = Entry::new(began_at, plan.settings.clone(), change.saved().to_vec())?;
+    report: &mut dyn FnMut(Progress<'_>),
+) -> Result<Finished> {
+    let started_at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+    let entry = JournalEntry::new(started_at, plan.requested.clone(), change.saved().to_vec())?;
     let journal = plan.journals.begin(&entry)?;
     let watchdog = Watchdog::start(&plan.journals, &journal)?;
     let mut safeguards = Safeguards { journal: Some(journal), watchdog: Some(watchdog) };
@@ -104,30 +123,30 @@ pub fn run(
         change,
         safeguards: &mut safeguards,
         stop,
-        tell,
+        report,
         at: 0,
         most: 0.0,
         changed: Vec::new(),
         done: Vec::new(),
     };
     let outcome = windows.run();
-    let kept = matches!(&outcome, Ok(outcome) if outcome.setting == Setting::Kept);
+    let kept = matches!(&outcome, Ok(outcome) if outcome.experiment.setting == Setting::Kept);
     safeguards.end(kept)?;
     outcome
 }
 
 impl Safeguards {
-    fn note(&mut self, step: Step, saved: &[Saved]) -> Result<()> {
+    fn note(&mut self, step: ChangeStep, saved: &[SavedValue]) -> Result<()> {
         self.journal.as_mut().map_or(Ok(()), |journal| journal.note(step, saved))
     }
 
     /// Ends the experiment: with its setting kept, or certainly the original one.
     fn end(mut self, kept: bool) -> Result<()> {
         let entry = self.journal.as_ref().and_then(|journal| journal.entry.as_ref());
-        let complaints = entry.filter(|_| !kept).map(Entry::restore).unwrap_or_default();
-        if complaints.iter().any(|complaint| complaint.may_retry) {
+        let failures = entry.filter(|_| !kept).map(JournalEntry::restore).unwrap_or_default();
+        if failures.iter().any(|failure| failure.may_retry) {
             // The journal stays, and the watchdog tries again.
-            let texts: Vec<String> = complaints.into_iter().map(|one| one.text).collect();
+            let texts: Vec<String> = failures.into_iter().map(|one| one.text).collect();
             bail!("{}; `latency-user experiment --undo` tries again", texts.join("; "));
         }
         if let Some(journal) = self.journal.take() {
@@ -136,8 +155,8 @@ impl Safeguards {
         if let Some(watchdog) = self.watchdog.take() {
             watchdog.dismiss()?;
         }
-        if let Some(complaint) = complaints.first() {
-            bail!("{}", complaint.text);
+        if let Some(failure) = failures.first() {
+            bail!("{}", failure.text);
         }
         Ok(())
     }
@@ -146,10 +165,10 @@ impl Safeguards {
 /// The windows of an experiment.
 struct Windows<'a> {
     plan: &'a Plan,
-    change: &'a Change,
+    change: &'a ChangeSet,
     safeguards: &'a mut Safeguards,
     stop: &'a AtomicBool,
-    tell: &'a mut dyn FnMut(Progress<'_>),
+    report: &'a mut dyn FnMut(Progress<'_>),
     at: u32,
     /// The most stalls per second in a window without the change.
     most: f64,
@@ -159,10 +178,10 @@ struct Windows<'a> {
 }
 
 impl Windows<'_> {
-    fn run(&mut self) -> Result<Experiment> {
+    fn run(&mut self) -> Result<Finished> {
         let output = &self.plan.output;
-        let mut before = Side::create(output.join("before.hlog"))?;
-        let mut after = Side::create(output.join("after.hlog"))?;
+        let mut before = SideRecording::create(output.join("before.hlog"))?;
+        let mut after = SideRecording::create(output.join("after.hlog"))?;
         self.measure(&mut before, false)?;
         let mut aborted = None;
         for _ in 0..self.plan.rounds {
@@ -175,46 +194,47 @@ impl Windows<'_> {
             self.measure(&mut before, false)?;
         }
         let guards = guards::judge(&before.rates, &after.rates);
-        let (culprits, without) = (before.totals().culprits(), before.rates.clone());
-        let lengths = [before.lengths(), after.lengths()];
-        let (before, after) = (before.finish()?, after.finish()?);
-        let comparison = compare(&before, &after)?;
+        let (culprits, without) = (before.culprits(), before.rates.clone());
+        let duration_classes = [before.duration_classes(), after.duration_classes()];
+        let sides = Sides::read(&before.finish()?, &after.finish()?)?;
+        let comparison = sides.compare();
         let conclusion = conclude(comparison.verdict, &guards, aborted.is_some());
         let setting = match conclusion {
-            Conclusion::Improved if self.plan.keep => self.confirm(&before, &without)?,
+            Conclusion::Improved if self.plan.keep => self.confirm(&sides.before, &without)?,
             _ => Setting::Original,
         };
-        Ok(Experiment {
+        let experiment = Experiment {
             conclusion,
             setting,
             changed: std::mem::take(&mut self.changed),
             aborted,
             guards,
             windows: std::mem::take(&mut self.done),
-            lengths,
+            duration_classes,
             culprits,
             comparison,
-        })
+        };
+        Ok(Finished { experiment, sides })
     }
 
     /// Measures one window. Returns why it ended early; `None`: it did not.
-    fn measure(&mut self, side: &mut Side, changed: bool) -> Result<Option<String>> {
+    fn measure(&mut self, side: &mut SideRecording, changed: bool) -> Result<Option<Note>> {
         self.at += 1;
         let (at, of) = (self.at, self.at.max(2 * self.plan.rounds + 1));
-        let length = self.plan.look.length;
-        (self.tell)(Progress::Window { at, of, changed, length });
+        let length = self.plan.window.length;
+        (self.report)(Progress::Window { at, of, changed, length });
         let kind = if changed { "after" } else { "before" };
         let path = self.plan.output.join(format!("window-{at}-{kind}.hlog"));
         let baseline = changed.then_some(self.most);
-        let Measured { summary, aborted } =
-            self.plan.look.measure(&path, side, baseline, self.stop)?;
+        let Window { summary, aborted } =
+            self.plan.window.measure(&path, side, baseline, self.stop)?;
         if !changed {
             self.most = self.most.max(summary.stalls as f64 / summary.duration_s);
         }
         if let Some(reason) = &aborted {
-            (self.tell)(Progress::Aborted(reason));
+            (self.report)(Progress::Aborted(reason));
         }
-        (self.tell)(Progress::Measured(&summary));
+        (self.report)(Progress::Measured(&summary));
         self.done.push(summary);
         Ok(aborted)
     }
@@ -222,16 +242,15 @@ impl Windows<'_> {
     /// Puts the change in place and lets it settle.
     fn apply(&mut self) -> Result<Applied> {
         let applied = self.change.apply(&mut |step, saved| self.safeguards.note(step, saved))?;
-        let both = self.change.saved().iter().zip(applied.saved());
-        self.changed = both.map(|(asked, is)| changed(asked, is)).collect();
-        (self.tell)(Progress::Applied(&self.changed));
+        self.changed = applied.saved().iter().map(SavedValue::changed).collect();
+        (self.report)(Progress::Applied(&self.changed));
         self.settle()?;
         Ok(applied)
     }
 
     fn revert(&mut self, applied: Applied) -> Result<()> {
         applied.revert()?;
-        (self.tell)(Progress::Reverted);
+        (self.report)(Progress::Reverted);
         self.settle()
     }
 
@@ -247,35 +266,31 @@ impl Windows<'_> {
     }
 
     /// Measures once more with the change, and keeps it unless that window is worse than before.
-    fn confirm(&mut self, before: &Path, without: &[Rates]) -> Result<Setting> {
-        (self.tell)(Progress::Confirming);
+    fn confirm(&mut self, before: &LoadedRecording, without: &[Rates]) -> Result<Setting> {
+        (self.report)(Progress::Confirming);
         let applied = self.apply()?;
         let path = self.plan.output.join("confirmation.hlog");
-        let mut side = Side::create(path)?;
+        let mut side = SideRecording::create(path)?;
         let aborted = self.measure(&mut side, true)?;
         let guards = guards::judge(without, &side.rates);
-        let comparison = compare(before, &side.finish()?)?;
+        let comparison = compare::compare(before, &LoadedRecording::read(&side.finish()?)?);
         if conclude(comparison.verdict, &guards, aborted.is_some()) == Conclusion::Improved {
             applied.keep();
             return Ok(Setting::Kept);
         }
         applied.revert()?;
-        (self.tell)(Progress::Reverted);
+        (self.report)(Progress::Reverted);
         Ok(Setting::NotConfirmed)
     }
 }
 
-fn compare(before: &Path, after: &Path) -> Result<Comparison> {
-    Ok(compare::compare(&Recorded::read(before)?, &Recorded::read(after)?))
-}
+impl Sides {
+    fn read(before: &Path, after: &Path) -> Result<Self> {
+        Ok(Self { before: LoadedRecording::read(before)?, after: LoadedRecording::read(after)? })
+    }
 
-/// A setting as it was asked for and as it is.
-fn changed(asked: &Saved, is: &Saved) -> Changed {
-    Changed {
-        knob: is.knob.to_string(),
-        old: is.old.clone(),
-        new: is.new.clone(),
-        asked: (asked.new != is.new).then(|| asked.new.clone()),
+    fn compare(&self) -> Comparison {
+        compare::compare(&self.before, &self.after)
     }
 }
 

@@ -16,8 +16,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    change::Complaint,
-    journal::{Folder, Journal},
+    change::RestoreFailure,
+    journal::{Journal, JournalDirectory},
 };
 
 /// The hidden command that a watchdog is started with.
@@ -34,10 +34,10 @@ impl Watchdog {
     /// # Errors
     ///
     /// When this program cannot be started once more.
-    pub fn start(folder: &Folder, journal: &Journal) -> Result<Self> {
+    pub fn start(directory: &JournalDirectory, journal: &Journal) -> Result<Self> {
         let program = env::current_exe().context("find this program")?;
         let mut command = Command::new(program);
-        command.arg(COMMAND).arg(folder.path()).arg(journal.name());
+        command.arg(COMMAND).arg(directory.path()).arg(journal.name());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         // SAFETY: setsid takes nothing, touches no memory and may be called after fork.
         unsafe {
@@ -83,11 +83,11 @@ impl Drop for Watchdog {
 ///
 /// When the journal cannot be removed.
 pub fn watch(
-    folder: &Path,
+    directory: &Path,
     name: &str,
     ready: &mut dyn Write,
     alive: &mut dyn Read,
-) -> Result<Vec<Complaint>> {
+) -> Result<Vec<RestoreFailure>> {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE] {
         // SAFETY: ignoring a signal touches no memory.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
@@ -97,15 +97,15 @@ pub fn watch(
     if alive.read(&mut farewell).unwrap_or(0) == 1 {
         return Ok(Vec::new());
     }
-    let Some(journal) = Folder::new(folder).take(name) else { return Ok(Vec::new()) };
-    let complaints = match &journal.entry {
+    let Some(journal) = JournalDirectory::new(directory).take(name) else { return Ok(Vec::new()) };
+    let failures = match &journal.entry {
         Some(entry) => entry.restore(),
         None if journal.is_torn => Vec::new(),
         // Of another version, or unreadable: it stays for `--undo`, which tells of it.
         None => return Ok(Vec::new()),
     };
-    if complaints.is_empty() {
+    if failures.is_empty() {
         journal.done()?;
     }
-    Ok(complaints)
+    Ok(failures)
 }

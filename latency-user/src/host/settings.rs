@@ -8,7 +8,7 @@ use super::{
     cpu::interrupts::Interrupts,
     net::interfaces::{self, Interface},
 };
-use crate::model::settings::{IfaceSettings, IrqSettings, Settings};
+use crate::model::settings::{HostSettings, IfaceSettings, IrqSettings};
 
 /// Sysctls that decide how much work NET_RX does in one go and how much TCP keeps.
 const SYSCTLS: [&str; 12] = [
@@ -32,7 +32,7 @@ const SYSCTLS: [&str; 12] = [
 /// # Errors
 ///
 /// When the list of interfaces cannot be read.
-pub fn read(root: &Path, wanted: &[String]) -> Result<Settings> {
+pub fn read(root: &Path, wanted: &[String]) -> Result<HostSettings> {
     // Without the table, IRQs have no names.
     let interrupts = Interrupts::read(root).ok();
     let sysctls = SYSCTLS.into_iter().filter_map(|name| {
@@ -44,7 +44,7 @@ pub fn read(root: &Path, wanted: &[String]) -> Result<Settings> {
         .into_iter()
         .filter(|iface| wanted.is_empty() || wanted.contains(&iface.name))
         .map(|iface| of_interface(root, iface, interrupts.as_ref()));
-    Ok(Settings { sysctls: sysctls.collect(), ifaces: ifaces.collect() })
+    Ok(HostSettings { sysctls: sysctls.collect(), ifaces: ifaces.collect() })
 }
 
 fn of_interface(root: &Path, iface: Interface, interrupts: Option<&Interrupts>) -> IfaceSettings {

@@ -14,40 +14,38 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use latency_common::{
-    row::HistogramRow,
-    slot::SlotInfo,
+    collapse_call::CollapseStack, cpu_state::CpuState, row::HistogramRow, slot::SlotInfo,
     stage::Stage,
-    state::{CollapseStack, CpuState},
 };
 use log::Log;
 
 use super::{
-    maps::mmap::Mapped,
+    maps::mmap::MmapArray,
     probes::{
         bpf_stats::RunTime,
-        hooks::{self, Turn},
+        hooks::{self, AttachOrder},
         misses,
     },
 };
-use crate::model::ledger::ProgramBooks;
+use crate::model::ledger::ProgramCounts;
 
 /// Programs at work. Everything is detached and freed when this is dropped, or the process ends.
 pub struct Attached {
     pub(super) ebpf: Ebpf,
     pub(super) links: Vec<Placed>,
-    pub(super) shed: Array<MapData, u32>,
+    pub(super) disabled_stages: Array<MapData, u32>,
     pub(super) sampler: Vec<Link>,
     pub(super) rx_queue_links: Vec<Link>,
     pub(super) kprobe_misses_are_told: bool,
     /// All rows.
-    pub rows: Mapped<HistogramRow>,
+    pub rows: MmapArray<HistogramRow>,
     /// State of each CPU.
-    pub cpus: Mapped<CpuState>,
-    /// Who each slot was handed to.
-    pub slots: Mapped<SlotInfo>,
+    pub cpus: MmapArray<CpuState>,
+    /// What each slot counts.
+    pub slots: MmapArray<SlotInfo>,
     /// Number of slots asked for.
-    pub slot_cursor: Mapped<u64>,
-    pub(super) collapsing: HashMap<MapData, u64, Collapsing>,
+    pub slot_cursor: MmapArray<u64>,
+    pub(super) collapse_calls: HashMap<MapData, u64, CollapseCalls>,
     /// The ring buffer of records of stalls.
     pub records: RingBuf<MapData>,
     /// The ring buffer of events, when they are sent.
@@ -56,51 +54,52 @@ pub struct Attached {
     pub logger: Option<EbpfLogger<&'static dyn Log>>,
     /// Names of the programs attached, each once.
     pub programs: Vec<&'static str>,
-    /// Why no stacks are taken, when they were wanted.
+    /// Why no stacks are sampled, when they were wanted.
     pub sampler_failure: Option<String>,
 }
 
-/// Lets aya copy the kernel side's record of calls under way.
+/// Lets aya copy the kernel side's record of calls in progress.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-pub(super) struct Collapsing(CollapseStack);
+pub(super) struct CollapseCalls(CollapseStack);
 
 // SAFETY: `repr(C)`, integers without padding (its size is asserted).
-unsafe impl Pod for Collapsing {}
+unsafe impl Pod for CollapseCalls {}
 
 /// A link that detaches its program when it is dropped.
 pub(super) type Link = Box<dyn Any>;
 
 /// A program in its place.
 pub(super) struct Placed {
-    pub(super) turn: Turn,
+    pub(super) order: AttachOrder,
     pub(super) program: &'static str,
     /// Kept, not read: see [`Link`].
     pub(super) _link: Link,
 }
 
 impl Attached {
-    /// Detaches the programs of `turn`.
-    pub fn detach(&mut self, turn: Turn) {
-        self.links.retain(|one| one.turn != turn);
+    /// Detaches the programs of `order`.
+    pub fn detach(&mut self, order: AttachOrder) {
+        self.links.retain(|placed| placed.order != order);
     }
 
-    /// Gives a stage up, together with `programs`, which no other needs, and tells what the
+    /// Disables a stage, and detaches `programs`, which no other stage needs. Returns what the
     /// kernel skipped of them.
     ///
     /// # Errors
     ///
     /// When the programs that stay cannot be told.
-    pub fn shed(&mut self, stage: Stage, programs: &[&str]) -> Result<Vec<ProgramBooks>> {
-        let shed = self.shed.get(&0, 0).context("read what was given up")?;
-        self.shed.set(0, shed | stage.bit(), 0).context("give a stage up")?;
-        let mut books = self.misses();
-        books.retain(|one| programs.contains(&one.program.as_str()));
-        for turn in [Turn::Begin, Turn::Both, Turn::End] {
-            self.links.retain(|one| one.turn != turn || !programs.contains(&one.program));
+    pub fn disable(&mut self, stage: Stage, programs: &[&str]) -> Result<Vec<ProgramCounts>> {
+        let disabled = self.disabled_stages.get(&0, 0).context("read the disabled stages")?;
+        self.disabled_stages.set(0, disabled | stage.bit(), 0).context("disable a stage")?;
+        let mut counts = self.misses();
+        counts.retain(|program| programs.contains(&program.program.as_str()));
+        for order in [AttachOrder::Start, AttachOrder::EndAndStart, AttachOrder::End] {
+            self.links
+                .retain(|placed| placed.order != order || !programs.contains(&placed.program));
         }
         self.programs.retain(|name| !programs.contains(name));
-        Ok(books)
+        Ok(counts)
     }
 
     /// Runs and time of each program since it was loaded, as far as statistics were on.
@@ -132,7 +131,7 @@ impl Attached {
 
     /// What the kernel skipped of each program. Asked for while they are attached: a probe's
     /// count goes with its link.
-    pub fn misses(&self) -> Vec<ProgramBooks> {
+    pub fn misses(&self) -> Vec<ProgramCounts> {
         let missed = misses::kprobe_misses();
         self.programs
             .iter()
@@ -141,7 +140,7 @@ impl Attached {
                 let id = program.info().ok()?.id();
                 let is_kprobe = matches!(program, Program::KProbe(_));
                 let of_probe = || missed.iter().filter(|(of, _)| *of == id).map(|(_, n)| n).sum();
-                Some(ProgramBooks {
+                Some(ProgramCounts {
                     program: (*name).to_owned(),
                     recursion_misses: misses::recursion_misses(program.fd().ok()?).ok(),
                     missed: (is_kprobe && self.kprobe_misses_are_told).then(of_probe),
@@ -150,9 +149,9 @@ impl Attached {
             .collect()
     }
 
-    /// Calls of `tcp_collapse` under way.
-    pub fn collapses_under_way(&self) -> u64 {
-        self.collapsing.iter().filter_map(Result::ok).map(|(_, calls)| calls.0.depth).sum()
+    /// Calls of `tcp_collapse` in progress.
+    pub fn collapses_in_progress(&self) -> u64 {
+        self.collapse_calls.iter().filter_map(Result::ok).map(|(_, calls)| calls.0.depth).sum()
     }
 
     /// Attaches the packet probe that tells which RX queue a NAPI instance serves.

@@ -1,4 +1,4 @@
-//! Loads the programs, attaches them in their turns, and maps what they write.
+//! Loads the programs, attaches them in order, and maps what they write.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -9,11 +9,11 @@ use aya::{
     programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
 };
 use aya_log::EbpfLogger;
-use latency_common::{event::IntervalEvent, slot::RowLayout, stage::Stage};
+use latency_common::{row_layout::RowLayout, span_event::SpanEvent, stage::Stage};
 
 use super::{
     attached::{Attached, Link, Placed},
-    maps::mmap::Mapped,
+    maps::mmap::MmapArray,
     probes::{
         hooks::{self, Hook, Target},
         sampler,
@@ -23,13 +23,16 @@ use super::{
 };
 use crate::{
     host::cpu::cpus,
-    model::run::{Method, ProbeUse, Transport},
+    model::{
+        note::Obstacle,
+        run::{Method, SelectedProbe, Transport},
+    },
 };
 
 /// The eBPF object, compiled in.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/latency-ebpf"));
 
-/// What has lasted for this part of the threshold may become a stall, and is sampled.
+/// Stack sampling starts once a span has lasted threshold / `SAMPLED_PART`.
 const SAMPLED_PART: u64 = 4;
 
 /// The kernel's own errno for what it does not support; libc has no name for it.
@@ -37,7 +40,7 @@ const ENOTSUPP: i32 = 524;
 
 /// What the programs are told before they are loaded.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ProgramConfig {
     /// Arrangement of the rows.
     pub layout: RowLayout,
     /// Durations at or above it are stalls, ns.
@@ -62,7 +65,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub enum AttachError {
     /// One method of one stage does not work on this kernel.
-    Method(Stage, Method, String),
+    Method(Stage, Method, Obstacle),
     /// Something else.
     Other(anyhow::Error),
 }
@@ -74,17 +77,19 @@ impl From<anyhow::Error> for AttachError {
 }
 
 impl AttachError {
-    /// Notes a failed method for the next plan.
+    /// Notes a failed method for the next selection.
     ///
     /// # Errors
     ///
     /// When it was not a method that failed, or one that had failed before.
     pub fn note(self, failures: &mut Failures) -> Result<()> {
         match self {
-            Self::Method(stage, method, reason) => {
-                match failures.insert((stage, method), reason.clone()) {
+            Self::Method(stage, method, obstacle) => {
+                match failures.insert((stage, method), obstacle.clone()) {
                     None => Ok(()),
-                    Some(_) => Err(anyhow!("{} by {method} failed twice: {reason}", stage.name())),
+                    Some(_) => {
+                        Err(anyhow!("{} by {method} failed twice: {obstacle}", stage.name()))
+                    }
                 }
             }
             Self::Other(error) => Err(error),
@@ -92,28 +97,28 @@ impl AttachError {
     }
 }
 
-/// Loads and attaches what `uses` plans.
+/// Loads and attaches what was selected.
 ///
 /// # Errors
 ///
 /// The first method that the kernel refuses, with its reason; nothing stays attached then.
 pub fn attach(
-    uses: &[ProbeUse],
-    settings: &Settings,
+    probes: &[SelectedProbe],
+    config: &ProgramConfig,
     facts: &KernelFacts,
 ) -> Result<Attached, AttachError> {
-    let mut ebpf = load_object(uses, settings, facts)?;
+    let mut ebpf = load_object(probes, config, facts)?;
     let mut wanted: BTreeMap<&str, (Hook, Stage, Method)> = BTreeMap::new();
-    for (stage, method) in in_use(uses) {
+    for (stage, method) in in_use(probes) {
         for hook in hooks::hooks(stage, method) {
             wanted.entry(hook.program).or_insert((*hook, stage, method));
         }
     }
     let mut wanted: Vec<_> = wanted.into_values().collect();
-    wanted.sort_by_key(|(hook, ..)| hook.turn);
+    wanted.sort_by_key(|(hook, ..)| hook.order);
     let refused =
-        |stage, method, error: &ProgramError| AttachError::Method(stage, method, reason(error));
-    // All are loaded before the first is attached: what is refused is refused without a trace.
+        |stage, method, error: &ProgramError| AttachError::Method(stage, method, obstacle(error));
+    // Load everything before attaching anything, so that a rejected program has no side effect.
     for (hook, stage, method) in &wanted {
         load_program(&mut ebpf, hook, facts).map_err(|error| refused(*stage, *method, &error))?;
     }
@@ -121,30 +126,30 @@ pub fn attach(
     for (hook, stage, method) in &wanted {
         let link = attach_program(&mut ebpf, hook, facts)
             .map_err(|error| refused(*stage, *method, &error))?;
-        links.push(Placed { turn: hook.turn, program: hook.program, _link: link });
+        links.push(Placed { order: hook.order, program: hook.program, _link: link });
     }
-    let layout = settings.layout;
+    let layout = config.layout;
     let mut take = |name: &str| -> Result<Map> {
         ebpf.take_map(name).with_context(|| format!("the eBPF object has no map {name}"))
     };
-    let rows = Mapped::new(take("ROWS")?, layout.rows()).context("rows")?;
-    let cpus = Mapped::new(take("CPUS")?, layout.cpus).context("per-CPU state")?;
-    let slots = Mapped::new(take("SLOT_INFO")?, layout.slots).context("slots")?;
-    let slot_cursor = Mapped::new(take("SLOT_CURSOR")?, 1).context("slot cursor")?;
-    let collapsing = HashMap::try_from(take("COLLAPSING")?).context("calls under way")?;
+    let rows = MmapArray::new(take("ROWS")?, layout.rows()).context("rows")?;
+    let cpus = MmapArray::new(take("CPUS")?, layout.cpus).context("per-CPU state")?;
+    let slots = MmapArray::new(take("SLOT_INFO")?, layout.slots).context("slots")?;
+    let slot_cursor = MmapArray::new(take("SLOT_CURSOR")?, 1).context("slot cursor")?;
+    let collapse_calls = HashMap::try_from(take("COLLAPSE_CALLS")?).context("calls in progress")?;
     // The eBPF object's only variable that is not frozen lies alone in its section.
-    let shed = Array::try_from(take(".bss")?).context("what is given up")?;
-    let records = RingBuf::try_from(take("RECORDS")?).context("ring buffer of stalls")?;
-    let events = match settings.transport.sends_events() {
-        true => Some(RingBuf::try_from(take("EVENTS")?).context("ring buffer")?),
+    let disabled_stages = Array::try_from(take(".bss")?).context("disabled stages")?;
+    let records = RingBuf::try_from(take("STALL_RECORDS")?).context("ring buffer of stalls")?;
+    let events = match config.transport.sends_events() {
+        true => Some(RingBuf::try_from(take("SPAN_EVENTS")?).context("ring buffer")?),
         false => None,
     };
-    let logger = match settings.log {
+    let logger = match config.log {
         true => Some(EbpfLogger::init(&mut ebpf).context("log of the kernel side")?),
         false => None,
     };
     let mut programs: Vec<&'static str> = wanted.iter().map(|(hook, ..)| hook.program).collect();
-    let (sampler, sampler_failure) = match start_sampler(&mut ebpf, settings) {
+    let (sampler, sampler_failure) = match start_sampler(&mut ebpf, config) {
         Ok(links) => (links, None),
         Err(error) => (Vec::new(), Some(format!("{error:#}"))),
     };
@@ -155,7 +160,7 @@ pub fn attach(
     Ok(Attached {
         ebpf,
         links,
-        shed,
+        disabled_stages,
         sampler,
         rx_queue_links: Vec::new(),
         kprobe_misses_are_told: facts.btf.offset("bpf_link_info", misses_field).is_some(),
@@ -165,39 +170,43 @@ pub fn attach(
         cpus,
         slots,
         slot_cursor,
-        collapsing,
+        collapse_calls,
         events,
         logger,
         programs,
     })
 }
 
-fn start_sampler(ebpf: &mut Ebpf, settings: &Settings) -> Result<Vec<Link>> {
-    if settings.sample_hz == 0 {
+fn start_sampler(ebpf: &mut Ebpf, config: &ProgramConfig) -> Result<Vec<Link>> {
+    if config.sample_hz == 0 {
         return Ok(Vec::new());
     }
-    sampler::attach(ebpf, settings.sample_hz, &cpus::online(Path::new("/"))?)
+    sampler::attach(ebpf, config.sample_hz, &cpus::online(Path::new("/"))?)
 }
 
-fn in_use(uses: &[ProbeUse]) -> impl Iterator<Item = (Stage, Method)> {
-    uses.iter().filter_map(|one| one.method.map(|method| (one.stage, method)))
+fn in_use(probes: &[SelectedProbe]) -> impl Iterator<Item = (Stage, Method)> {
+    probes.iter().filter_map(|probe| probe.method.map(|method| (probe.stage, method)))
 }
 
 /// Creates the maps and prepares the programs.
-fn load_object(uses: &[ProbeUse], settings: &Settings, facts: &KernelFacts) -> Result<Ebpf> {
-    let layout = &settings.layout;
-    let stages: u32 = in_use(uses).map(|(stage, _)| stage.bit()).sum();
-    let tracepoint_stages: u32 = in_use(uses)
+fn load_object(
+    probes: &[SelectedProbe],
+    config: &ProgramConfig,
+    facts: &KernelFacts,
+) -> Result<Ebpf> {
+    let layout = &config.layout;
+    let stages: u32 = in_use(probes).map(|(stage, _)| stage.bit()).sum();
+    let tracepoint_stages: u32 = in_use(probes)
         .filter(|(_, method)| *method == Method::Tracepoint)
         .map(|(stage, _)| stage.bit())
         .sum();
-    let count_in_rows = u32::from(settings.transport.counts_in_rows());
-    let send_events = u32::from(settings.transport.sends_events());
-    let wake_at_bytes = u64::from(settings.ring_bytes / 4);
+    let count_in_rows = u32::from(config.transport.counts_in_rows());
+    let send_events = u32::from(config.transport.sends_events());
+    let wake_at_bytes = u64::from(config.ring_bytes / 4);
     let slot_base = layout.slot_base();
-    let log_level: u8 = if settings.log { 0xff } else { 0 };
-    let records_wake_at_bytes = u64::from(settings.record_bytes / 4);
-    let sample_after_ns = settings.threshold_ns / SAMPLED_PART;
+    let log_level: u8 = if config.log { 0xff } else { 0 };
+    let records_wake_at_bytes = u64::from(config.record_bytes / 4);
+    let sample_after_ns = config.threshold_ns / SAMPLED_PART;
     let offsets = offsets::resolve(&facts.btf);
 
     let mut loader = EbpfLoader::new();
@@ -209,26 +218,26 @@ fn load_object(uses: &[ProbeUse], settings: &Settings, facts: &KernelFacts) -> R
     loader
         .override_global("STAGES", &stages, true)
         .override_global("TRACEPOINT_STAGES", &tracepoint_stages, true)
-        .override_global("THRESHOLD_NS", &settings.threshold_ns, true)
+        .override_global("THRESHOLD_NS", &config.threshold_ns, true)
         .override_global("COUNT_IN_ROWS", &count_in_rows, true)
         .override_global("SEND_EVENTS", &send_events, true)
         .override_global("WAKE_AT_BYTES", &wake_at_bytes, true)
-        .override_global("RECORDS_PER_SECOND", &settings.records_per_second, true)
+        .override_global("RECORDS_PER_SECOND", &config.records_per_second, true)
         .override_global("RECORDS_WAKE_AT_BYTES", &records_wake_at_bytes, true)
         .override_global("SAMPLE_AFTER_NS", &sample_after_ns, true)
-        .override_global("COLLAPSE_THRESHOLD_NS", &settings.collapse_threshold_ns, true)
+        .override_global("COLLAPSE_THRESHOLD_NS", &config.collapse_threshold_ns, true)
         .override_global("ROWS_PER_CPU", &layout.rows_per_cpu, true)
         .override_global("SLOT_BASE", &slot_base, true)
         .override_global("SLOTS", &layout.slots, true)
         .override_global(aya_log::LEVEL, &log_level, true)
-        .map_max_entries("RECORDS", settings.record_bytes)
+        .map_max_entries("STALL_RECORDS", config.record_bytes)
         .map_max_entries("ROWS", layout.rows())
         .map_max_entries("CPUS", layout.cpus)
-        .map_max_entries("SLOT_OF", layout.slots)
+        .map_max_entries("SLOT_BY_KEY", layout.slots)
         .map_max_entries("SLOT_INFO", layout.slots);
     // A ring buffer is whole pages long, which are not 4 KiB everywhere, also where it is not used.
-    let event_bytes = if settings.transport.sends_events() { settings.ring_bytes } else { 1 };
-    loader.map_max_entries("EVENTS", event_bytes.max(page_bytes()));
+    let event_bytes = if config.transport.sends_events() { config.ring_bytes } else { 1 };
+    loader.map_max_entries("SPAN_EVENTS", event_bytes.max(page_bytes()));
     let ebpf = loader.load(OBJECT).context("load the eBPF object's maps into the kernel")?;
     Ok(ebpf)
 }
@@ -274,33 +283,27 @@ fn program_mut<'a>(ebpf: &'a mut Ebpf, hook: &Hook) -> Result<&'a mut Program, P
     ebpf.program_mut(hook.program).ok_or(ProgramError::NotLoaded)
 }
 
-/// The kernel's answer in one line: the verifier's log has hundreds, and goes to `-v`.
-fn reason(error: &ProgramError) -> String {
+/// The kernel's answer in one line: the verifier's log has hundreds, and goes to `-vv`.
+fn obstacle(error: &ProgramError) -> Obstacle {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             log::debug!("verifier log:\n{verifier_log}");
-            let last = verifier_log.to_string();
-            let last = last.lines().rev().find(|line| {
+            let text = verifier_log.to_string();
+            let last = text.lines().rev().find(|line| {
                 !line.is_empty()
                     && !line.starts_with("processed")
                     && !line.starts_with("verification")
                     && !line.starts_with("stack depth")
             });
-            match last {
-                Some(last) => {
-                    format!("the kernel refuses to load the program: {io_error} ({last})")
-                }
-                None => format!("the kernel refuses to load the program: {io_error}"),
-            }
+            Obstacle::LoadRefused { error: io_error.to_string(), verifier: last.map(str::to_owned) }
         }
         ProgramError::SyscallError(error) if error.io_error.raw_os_error() == Some(ENOTSUPP) => {
-            "the kernel cannot attach a trampoline to the function: before Linux 6.6 (x86) not to \
-             one with more than six arguments"
-                .into()
+            Obstacle::TooManyArguments
         }
-        ProgramError::SyscallError(error) => {
-            format!("the kernel refuses to attach the program: {}: {}", error.call, error.io_error)
-        }
+        ProgramError::SyscallError(error) => Obstacle::AttachRefused {
+            call: error.call.to_owned(),
+            error: error.io_error.to_string(),
+        },
         other => {
             let mut text = other.to_string();
             let mut source = std::error::Error::source(other);
@@ -308,7 +311,7 @@ fn reason(error: &ProgramError) -> String {
                 text = format!("{text}: {cause}");
                 source = cause.source();
             }
-            text
+            Obstacle::Failed { error: text }
         }
     }
 }
@@ -322,5 +325,5 @@ fn page_bytes() -> u32 {
 /// Bytes that `events` take in the ring buffer, with the header that the kernel adds to each.
 pub const fn ring_bytes_for(events: u32) -> u32 {
     const HEADER: u32 = 8;
-    (events * (IntervalEvent::SIZE as u32 + HEADER)).next_power_of_two()
+    (events * (SpanEvent::SIZE as u32 + HEADER)).next_power_of_two()
 }

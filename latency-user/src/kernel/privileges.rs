@@ -1,8 +1,8 @@
-//! What this process may do, said before anything is attached.
+//! What this process may do, checked before anything is attached.
 
 use caps::{CapSet, Capability};
 
-use crate::model::failure::Failure;
+use crate::model::{failure::Failure, note::Note};
 
 /// The capabilities that loading and attaching need, and what each is for.
 const NEEDED: [(Capability, &str); 2] = [
@@ -13,28 +13,31 @@ const NEEDED: [(Capability, &str); 2] = [
 /// Capabilities that this process lacks, with what cannot be done without them.
 ///
 /// `CAP_SYS_ADMIN` stands in for all of them, as it does in the kernel.
-pub fn missing() -> Vec<(Capability, &'static str)> {
+pub fn missing() -> Vec<Note> {
     let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
     if has(Capability::CAP_SYS_ADMIN) {
         return Vec::new();
     }
-    NEEDED.into_iter().filter(|(capability, _)| !has(*capability)).collect()
+    let missing = NEEDED.into_iter().filter(|(capability, _)| !has(*capability));
+    missing
+        .map(|(capability, consequence)| Note::MissingCapability {
+            capability: capability.to_string(),
+            consequence: consequence.to_owned(),
+        })
+        .collect()
 }
 
 /// Checks the privileges for tracing.
 ///
 /// # Errors
 ///
-/// Names every missing capability and what cannot be done without it; exit status 3.
+/// Names every missing capability and what cannot be done without it.
 pub fn check() -> Result<(), Failure> {
     let missing = missing();
     if missing.is_empty() {
         return Ok(());
     }
-    let list: Vec<String> = missing
-        .iter()
-        .map(|(capability, what)| format!("{capability} is missing: {what}"))
-        .collect();
-    Err(Failure::missing(list.join("; "))
+    let list: Vec<String> = missing.iter().map(Note::to_string).collect();
+    Err(Failure::unsupported(list.join("; "))
         .hint("run it as root (sudo), or grant CAP_BPF and CAP_PERFMON"))
 }

@@ -13,11 +13,11 @@ const PATH: &str = "/run/latency-user.lock";
 
 /// Held while tracing.
 #[derive(Debug)]
-pub struct Instance {
+pub struct SingleInstance {
     _lock: Option<File>,
 }
 
-impl Instance {
+impl SingleInstance {
     /// Takes the place of the one tracer.
     ///
     /// Who may trace but not write to `/run` shares a lock file that root has made; where there is
@@ -72,16 +72,17 @@ impl Instance {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::exit::Exit;
 
     #[test]
     fn the_second_is_refused_and_told_who_is_first() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lock");
-        let first = Instance::claim_at(&path).unwrap();
-        let refusal = Instance::claim_at(&path).unwrap_err();
-        assert_eq!(refusal.status, 1);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let first = SingleInstance::claim_at(&path).unwrap();
+        let refusal = SingleInstance::claim_at(&path).unwrap_err();
+        assert_eq!(refusal.exit, Exit::Failed);
         assert!(refusal.message.contains(&std::process::id().to_string()), "{refusal}");
         drop(first);
-        Instance::claim_at(&path).unwrap();
+        SingleInstance::claim_at(&path).unwrap();
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::note::Note;
+
 /// What a comparison concludes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -24,22 +26,22 @@ pub struct Comparison {
     /// Whether the two loads differ so much that the conclusion is a weak one.
     pub weak: bool,
     /// What else to know: differences of kernel, threshold or method, what was left out.
-    pub remarks: Vec<String>,
+    pub notes: Vec<Note>,
     /// The recording before the change.
-    pub before: Side,
+    pub before: ComparedSide,
     /// The recording after it.
-    pub after: Side,
+    pub after: ComparedSide,
     /// Number of tests that the conclusion is corrected for.
     pub tests: usize,
     /// Whole stages.
-    pub stages: Vec<Row>,
+    pub stages: Vec<ComparedRow>,
     /// Single series.
-    pub series: Vec<Row>,
+    pub series: Vec<ComparedRow>,
 }
 
 /// One of the recordings.
 #[derive(Clone, Debug, Serialize)]
-pub struct Side {
+pub struct ComparedSide {
     /// Its file.
     pub recording: String,
     /// Name of the host; absent in logs of other programs.
@@ -58,14 +60,14 @@ pub struct Side {
 
 /// A stage or a series.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct ComparedRow {
     /// Tag of the series, or its part that names the stage.
     pub name: String,
-    /// Number of durations before and after.
-    pub calls: [u64; 2],
-    /// Durations per second.
-    pub per_second: Change,
-    /// How often durations reach thresholds, lowest threshold first.
+    /// Number of events before and after.
+    pub events: [u64; 2],
+    /// Events per second.
+    pub per_second: BeforeAfter,
+    /// How often events reach thresholds, lowest threshold first.
     pub exceedance: Vec<Exceedance>,
     /// Quantiles, ns.
     pub quantiles: Vec<Quantile>,
@@ -77,7 +79,7 @@ pub struct Row {
 
 /// A number before and after.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Change {
+pub struct BeforeAfter {
     /// Before.
     pub before: f64,
     /// After.
@@ -92,15 +94,15 @@ pub struct Change {
     pub ratio_high: Option<f64>,
 }
 
-/// How often durations reach a threshold.
+/// How often events reach a threshold.
 #[derive(Clone, Debug, Serialize)]
 pub struct Exceedance {
     /// The threshold.
     pub threshold_ns: u64,
-    /// Durations at or above it.
-    pub events: [u64; 2],
+    /// Events at or above it.
+    pub stalls: [u64; 2],
     /// Of a million.
-    pub ppm: Change,
+    pub ppm: BeforeAfter,
     /// Probability of such a difference by chance; absent when it cannot be told.
     pub p: Option<f64>,
     /// The same, corrected for the number of tests.
@@ -127,10 +129,10 @@ pub struct Quantile {
     /// Which: 0.99 is p99.
     pub quantile: f64,
     /// Its values.
-    pub ns: Change,
+    pub ns: BeforeAfter,
 }
 
-impl Change {
+impl BeforeAfter {
     /// A change without an interval.
     pub fn new(before: f64, after: f64) -> Self {
         let ratio = (before > 0.0).then(|| after / before);

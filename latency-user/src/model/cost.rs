@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use latency_common::stage::Stage;
 use serde::{Deserialize, Serialize};
 
-use super::stage;
+use super::{note::Note, stage};
 
 /// What the measurement took.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,24 @@ pub struct SelfCost {
     pub kernel: KernelCost,
 }
 
+impl SelfCost {
+    /// Adds what another run took. Does not depend on the order: times are whole microseconds,
+    /// which as seconds read back exactly for 285 years. What the programs took is left out, since
+    /// shares of different runs do not add up.
+    pub fn add(&mut self, other: &Self) {
+        let sum = |a: f64, b: f64| ((a * 1e6).round() + (b * 1e6).round()) / 1e6;
+        self.programs = self.programs.max(other.programs);
+        self.row_bytes = self.row_bytes.max(other.row_bytes);
+        self.user_cpu_s = sum(self.user_cpu_s, other.user_cpu_s);
+        self.startup_cpu_s = sum(self.startup_cpu_s, other.startup_cpu_s);
+        self.resident_bytes = self.resident_bytes.max(other.resident_bytes);
+        let mut disabled = std::mem::take(&mut self.kernel.disabled);
+        disabled.extend(other.kernel.disabled.iter().cloned());
+        disabled.sort_by(|a, b| a.stage.cmp(&b.stage).then(a.after_s.total_cmp(&b.after_s)));
+        self.kernel = KernelCost { disabled, ..KernelCost::default() };
+    }
+}
+
 /// What the programs took, by the kernel's run-time statistics. These cost something themselves,
 /// all of which is in the figures, so they are switched on for a part of the run only.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,18 +52,19 @@ pub struct KernelCost {
     pub measured_s: f64,
     /// Why they could not be switched on.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub refused: Option<String>,
+    pub refused: Option<Note>,
     /// Each program that ran meanwhile.
     pub programs: Vec<ProgramCost>,
     /// Share of the time of all CPUs.
     pub share: f64,
-    /// Share of the CPU that had most of the runs, estimated from where intervals began.
+    /// Share of the CPU that had most of the runs, estimated from where events started.
     pub busiest_share: f64,
     /// That CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub busiest_cpu: Option<u32>,
-    /// Stages that were given up because of their cost, in order.
-    pub shed: Vec<Shed>,
+    /// Stages that were disabled because of their cost, in order.
+    #[serde(alias = "shed")]
+    pub disabled: Vec<DisabledStage>,
 }
 
 /// What one program took while the statistics were on.
@@ -67,16 +86,17 @@ impl ProgramCost {
     }
 }
 
-/// A stage that was given up because all of them together cost too much.
+/// A stage that was disabled because all of them together cost too much.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Shed {
+pub struct DisabledStage {
     /// The stage.
     #[serde(with = "stage")]
     pub stage: Stage,
-    /// When, seconds from the begin of the run.
+    /// When, seconds from the start of the run.
     pub after_s: f64,
     /// What all programs took of the busiest CPU then.
     pub share: f64,
-    /// What was allowed.
-    pub allowed: f64,
+    /// The limit.
+    #[serde(alias = "allowed")]
+    pub limit: f64,
 }

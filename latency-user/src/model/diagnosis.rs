@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::run::Method;
+use super::{note::Note, run::Method, stage::StageName};
 
 /// Everything that `doctor` found.
 #[derive(Clone, Debug, Serialize)]
@@ -14,22 +14,20 @@ pub struct Diagnosis {
     /// Possible CPUs.
     pub cpus: u32,
     /// Missing privileges, each with what cannot be done without it.
-    pub missing_privileges: Vec<String>,
+    pub missing_privileges: Vec<Note>,
     /// Whether methods were tried out by loading and attaching them, which needs privileges.
     pub tried: bool,
     /// The stages.
     pub stages: Vec<StageDiagnosis>,
     /// The interfaces of this network namespace.
     pub interfaces: Vec<InterfaceDiagnosis>,
-    /// Remarks on the machine as a whole.
-    pub remarks: Vec<String>,
 }
 
 /// What is possible for one stage.
 #[derive(Clone, Debug, Serialize)]
 pub struct StageDiagnosis {
     /// Name of the stage.
-    pub stage: &'static str,
+    pub stage: StageName,
     /// The method that `--probes auto` would use; `None`: none works.
     pub would_use: Option<Method>,
     /// Every method of the stage, best first.
@@ -46,8 +44,8 @@ pub struct MethodDiagnosis {
     /// Whether it works; `None`: that cannot be known without privileges.
     pub works: Option<bool>,
     /// Why it does not, or what to know about its numbers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Note>,
 }
 
 /// How the queues of an interface would be named.

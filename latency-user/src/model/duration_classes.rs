@@ -1,31 +1,30 @@
-//! Runs of `net_rx_action` by their length: powers of two of a millisecond, the coarse picture
-//! that a glance takes in.
+//! Runs of `net_rx_action` by duration: powers of two of a millisecond, as a first overview.
 
 use latency_common::stage::Stage;
 use serde::Serialize;
 
-use super::{distribution::Distribution, series::Series};
+use super::{distribution::Distribution, series::SeriesId};
 
 /// Where the classes begin, ms. The last one has no end.
-pub const FROM_MS: [u64; 7] = [0, 1, 2, 4, 8, 16, 32];
+pub const LOWER_BOUNDS_MS: [u64; 7] = [0, 1, 2, 4, 8, 16, 32];
 
-/// How many runs are of which length.
+/// How many runs fall into each class of duration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Lengths {
+pub struct DurationClasses {
     /// All runs.
     pub runs: u64,
-    /// Those of each class of [`FROM_MS`], to the precision of a bucket (0.8 %).
-    pub from_ms: [u64; FROM_MS.len()],
+    /// Those of each class of [`LOWER_BOUNDS_MS`], to the precision of a bucket (0.8 %).
+    pub counts: [u64; LOWER_BOUNDS_MS.len()],
 }
 
-impl Lengths {
+impl DurationClasses {
     /// Sorts the runs of all CPUs.
-    pub fn new<'a>(series: impl IntoIterator<Item = (&'a Series, &'a Distribution)>) -> Self {
+    pub fn new<'a>(series: impl IntoIterator<Item = (&'a SeriesId, &'a Distribution)>) -> Self {
         let mut lengths = Self::default();
-        for (_, runs) in series.into_iter().filter(|(one, _)| one.stage == Stage::NetRx) {
-            let at_least = FROM_MS.map(|ms| runs.count_from(ms * 1_000_000));
+        for (_, runs) in series.into_iter().filter(|(id, _)| id.stage == Stage::NetRx) {
+            let at_least = LOWER_BOUNDS_MS.map(|ms| runs.count_from(ms * 1_000_000));
             lengths.runs += at_least[0];
-            for (at, class) in lengths.from_ms.iter_mut().enumerate() {
+            for (at, class) in lengths.counts.iter_mut().enumerate() {
                 *class += at_least[at] - at_least.get(at + 1).unwrap_or(&0);
             }
         }
@@ -36,7 +35,7 @@ impl Lengths {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::series::Owner;
+    use crate::model::series::Location;
 
     #[test]
     fn runs_fall_into_one_class_each() {
@@ -44,13 +43,13 @@ mod tests {
         for us in [1, 900, 1_100, 1_900, 2_100, 7_000, 15_000, 17_000, 31_000, 33_000, 400_000] {
             runs.record(us * 1_000, 1_000_000, 0);
         }
-        let series = |stage, cpu| Series { stage, owner: Owner::Cpu(cpu) };
+        let series = |stage, cpu| SeriesId { stage, at: Location::Cpu(cpu) };
         let all = [
             (series(Stage::NetRx, 0), runs.clone()),
             (series(Stage::NetRx, 1), runs.clone()),
             (series(Stage::RxWait, 1), runs),
         ];
-        let found = Lengths::new(all.iter().map(|(series, runs)| (series, runs)));
-        assert_eq!(found, Lengths { runs: 22, from_ms: [4, 4, 2, 2, 2, 4, 4] });
+        let found = DurationClasses::new(all.iter().map(|(series, runs)| (series, runs)));
+        assert_eq!(found, DurationClasses { runs: 22, counts: [4, 4, 2, 2, 2, 4, 4] });
     }
 }

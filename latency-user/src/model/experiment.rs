@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::{comparison::Comparison, duration_classes::Lengths};
-use crate::analysis::culprits::Culprit;
-
+use super::{
+    comparison::Comparison, duration_classes::DurationClasses, note::Note, stall::culprit::Culprit,
+};
 /// What an experiment concludes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -57,7 +57,7 @@ pub struct WindowSummary {
     /// How long it lasted, seconds.
     pub duration_s: f64,
     /// Runs of `net_rx_action`.
-    pub calls: u64,
+    pub events: u64,
     /// Those at or above the threshold.
     pub stalls: u64,
     /// The longest, ns.
@@ -85,11 +85,10 @@ pub struct Changed {
     pub knob: String,
     /// What it held before.
     pub old: String,
-    /// What was tried, as it read back.
-    pub new: String,
-    /// What was asked for, when the kernel or the driver made something else of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub asked: Option<String>,
+    /// The value that was asked for.
+    pub requested: String,
+    /// The value that read back: a driver may round it.
+    pub effective: String,
 }
 
 /// Everything that an experiment found.
@@ -103,13 +102,13 @@ pub struct Experiment {
     pub changed: Vec<Changed>,
     /// Why a window ended early; absent when none did.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub aborted: Option<String>,
+    pub aborted: Option<Note>,
     /// Drops, retransmits and throughput.
     pub guards: Vec<Guard>,
     /// The windows in their order.
     pub windows: Vec<WindowSummary>,
-    /// Runs of `net_rx_action` by their length, without the change and with it.
-    pub lengths: [Lengths; 2],
+    /// Runs of `net_rx_action` by duration, without the change and with it.
+    pub duration_classes: [DurationClasses; 2],
     /// The functions that stalls without the change were spent in, worst first.
     pub culprits: Vec<Culprit>,
     /// Without the change and with it.

@@ -2,11 +2,13 @@
 
 use std::fmt;
 
+use super::exit::Exit;
+
 /// An error with the exit status that it ends the program with, and a hint.
 #[derive(Debug)]
 pub struct Failure {
-    /// Exit status: 1 could not do it, 2 usage, 3 missing privilege or kernel feature.
-    pub status: u8,
+    /// How the program ends.
+    pub exit: Exit,
     /// What is wrong, and where.
     pub message: String,
     /// What to do next.
@@ -14,14 +16,19 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Something could not be done: exit status 1.
+    /// Something could not be done.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { status: 1, message: message.into(), hint: None }
+        Self { exit: Exit::Failed, message: message.into(), hint: None }
     }
 
-    /// A privilege or kernel feature is missing: exit status 3.
-    pub fn missing(message: impl Into<String>) -> Self {
-        Self { status: 3, message: message.into(), hint: None }
+    /// The command line makes no sense.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, ..Self::new(message) }
+    }
+
+    /// A privilege or kernel feature is missing.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Unsupported, ..Self::new(message) }
     }
 
     /// Adds the next step.

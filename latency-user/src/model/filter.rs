@@ -1,10 +1,14 @@
 //! Which series a reader asked for.
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use latency_common::stage::Stage;
 
-use super::{interval::Interval, place::Place, series::Series};
+use super::{
+    interval::Interval,
+    series::{Series, labels::Labels},
+    stall::batch::StallBatch,
+};
 
 /// Keeps what concerns some interfaces.
 #[derive(Clone, Debug, Default)]
@@ -16,49 +20,69 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// What is asked for of an interval.
+    pub fn apply<'a>(&self, interval: &'a Interval) -> Cow<'a, Interval> {
+        if self.ifaces.is_empty() {
+            return Cow::Borrowed(interval);
+        }
+        let batch = &interval.batch;
+        Cow::Owned(Interval {
+            start: interval.start,
+            duration: interval.duration,
+            series: kept(&interval.series, |series| self.keeps(series)),
+            batch: StallBatch {
+                stalls: kept(&batch.stalls, |stall| self.keeps_labels(stall.stage, &stall.labels)),
+                collapses: kept(&batch.collapses, |collapse| {
+                    let polled = collapse.polled.as_ref();
+                    polled.is_none_or(|polled| self.keeps_labels(Stage::NapiPoll, polled))
+                }),
+                stacks: kept(&batch.stacks, |stack| {
+                    let stage = stack.stage.as_ref().and_then(|stage| stage.known());
+                    stage.is_none_or(|stage| self.keeps_labels(stage, &stack.labels))
+                }),
+            },
+        })
+    }
+
     /// Whether `series` is asked for.
     pub fn keeps(&self, series: &Series) -> bool {
-        self.keeps_place(series.stage, &Place::from(&series.owner))
+        self.ifaces.is_empty() || self.keeps_labels(series.id.stage, &series.labels())
     }
 
-    /// Leaves what is asked for of an interval. Stacks are not told apart any more: they were
-    /// chosen before.
-    pub fn apply(&self, interval: &mut Interval) {
-        interval.series.retain(|(series, _)| self.keeps(series));
-        interval.stalls.retain(|stall| self.keeps_place(stall.stage, &stall.place));
-        interval.collapses.retain(|collapse| {
-            let polled = collapse.polled.as_ref();
-            polled.is_none_or(|polled| self.keeps_place(Stage::NapiPoll, polled))
-        });
-    }
-
-    /// Whether what a stage did at a place is asked for: everything that is kept per CPU, the
+    /// Whether what a stage did at a location is asked for: everything that is kept per CPU, the
     /// queues of the interfaces, and their IRQs. The backlogs stay: they carry what loopback and
     /// RPS bring.
-    pub fn keeps_place(&self, stage: Stage, place: &Place) -> bool {
+    fn keeps_labels(&self, stage: Stage, labels: &Labels) -> bool {
         if self.ifaces.is_empty() {
             return true;
         }
         if stage == Stage::Irq {
-            return place.irq.is_none_or(|number| self.irqs.contains(&number));
+            return labels.irq.is_none_or(|number| self.irqs.contains(&number));
         }
-        match &place.iface {
-            Some(iface) => place.netns.is_none() && self.ifaces.contains(iface),
+        match &labels.iface {
+            Some(iface) => labels.netns.is_none() && self.ifaces.contains(iface),
             None => true,
         }
     }
 }
 
+fn kept<T: Clone>(all: &[T], keeps: impl Fn(&T) -> bool) -> Vec<T> {
+    all.iter().filter(|entry| keeps(entry)).cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::Duration;
 
     use super::*;
-    use crate::model::stall::collapse::{Collapse, CollapsedQueue, Socket, SocketState};
+    use crate::model::stall::{
+        batch::{LocatedStack, Stack},
+        collapse::{Collapse, CollapsedQueue, Socket, SocketState},
+    };
 
     fn collapse(iface: Option<&str>) -> Collapse {
         let address = "127.0.0.1:80".parse().unwrap();
-        let polled = iface.map(|iface| Place { iface: Some(iface.into()), ..Place::default() });
+        let polled = iface.map(|iface| Labels { iface: Some(iface.into()), ..Labels::default() });
         Collapse {
             at: String::new(),
             end_ns: 0,
@@ -74,17 +98,26 @@ mod tests {
     }
 
     #[test]
-    fn collapses_of_other_interfaces_are_left_out() {
+    fn other_interfaces_are_left_out() {
+        let stack = |stage: Stage, iface: &str| LocatedStack {
+            stack: Stack { frames: vec![iface.into()], count: 1 },
+            stage: Some(stage.into()),
+            labels: Labels { iface: Some(iface.into()), ..Labels::default() },
+        };
         let filter = Filter { ifaces: vec!["eth0".into()], ..Filter::default() };
-        let mut interval = Interval {
-            began_at: UNIX_EPOCH,
+        let interval = Interval {
+            start: Duration::ZERO,
             duration: Duration::ZERO,
             series: Vec::new(),
-            stalls: Vec::new(),
-            collapses: [Some("eth1"), None, Some("eth0")].map(collapse).to_vec(),
-            stacks: Vec::new(),
+            batch: StallBatch {
+                stalls: Vec::new(),
+                collapses: [Some("eth1"), None, Some("eth0")].map(collapse).to_vec(),
+                stacks: ["eth1", "eth0"].map(|iface| stack(Stage::NapiPoll, iface)).to_vec(),
+            },
         };
-        filter.apply(&mut interval);
-        assert_eq!(interval.collapses, [None, Some("eth0")].map(collapse));
+        let kept = filter.apply(&interval);
+        assert_eq!(kept.batch.collapses, [None, Some("eth0")].map(collapse));
+        assert_eq!(kept.batch.stacks, [stack(Stage::NapiPoll, "eth0")]);
+        assert_eq!(*Filter::default().apply(&interval), interval);
     }
 }

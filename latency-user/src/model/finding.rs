@@ -5,7 +5,7 @@ use serde::Serialize;
 /// The steps of the flow, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Step {
+pub enum TriageStep {
     /// Do tasks wait for disks?
     Io,
     /// What do the CPUs spend their time on?
@@ -20,7 +20,7 @@ pub enum Step {
     Trace,
 }
 
-impl Step {
+impl TriageStep {
     /// All steps, in the order of the flow.
     pub const ALL: [Self; 6] = [Self::Io, Self::Cpu, Self::Irq, Self::Nic, Self::Tcp, Self::Trace];
 
@@ -65,13 +65,21 @@ pub struct Number {
     pub source: String,
 }
 
-/// Something that is wrong, and what to do about it.
+/// Something that is wrong, and the rule that found it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
     /// Name of the rule.
     pub rule: &'static str,
     /// Step of the flow.
-    pub step: Step,
+    pub step: TriageStep,
+    /// What the rule has found.
+    #[serde(flatten)]
+    pub detail: Detail,
+}
+
+/// What is wrong, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Detail {
     /// The disk, CPU, interface or namespace that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
@@ -99,14 +107,14 @@ pub struct RuleAnswer {
     /// The answer.
     pub outcome: Outcome,
     /// The answer in words; why, when it is unknown.
-    pub said: String,
+    pub text: String,
 }
 
 /// A step of the flow with its answers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct StepTaken {
+pub struct StepAnswer {
     /// The step.
-    pub step: Step,
+    pub step: TriageStep,
     /// Its question.
     pub question: &'static str,
     /// The answer to it: a finding, when any rule has one; unknown, when no rule could tell.
@@ -125,7 +133,7 @@ pub struct Triage {
     /// Interfaces that were judged.
     pub ifaces: Vec<String>,
     /// The path taken.
-    pub path: Vec<StepTaken>,
+    pub path: Vec<StepAnswer>,
     /// Number of findings.
     pub found: usize,
     /// Number of answers that could not be given.

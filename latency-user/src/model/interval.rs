@@ -1,26 +1,34 @@
 //! Intervals: what happened between two snapshots.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::{
-    distribution::Distribution,
-    series::Series,
-    stall::{Stack, Stall, collapse::Collapse},
+    series::{Series, SeriesId},
+    stall::batch::StallBatch,
 };
 
-/// All series over a stretch of time.
-#[derive(Clone, Debug)]
-pub struct Interval {
-    /// When it began.
-    pub began_at: SystemTime,
+/// All series over a stretch of time. `K` is [`SeriesId`] for live data and
+/// [`SeriesKey`](super::series::SeriesKey) for files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interval<K = SeriesId> {
+    /// Its start, counted from the start of the run by the wall clock.
+    pub start: Duration,
     /// How long it lasted.
     pub duration: Duration,
     /// Series that recorded something, in their order.
-    pub series: Vec<(Series, Distribution)>,
-    /// Stalls that ended in it, by their ends.
-    pub stalls: Vec<Stall>,
-    /// Slow calls of `tcp_collapse` that ended in it.
-    pub collapses: Vec<Collapse>,
-    /// Stacks of those stalls, each sample once, although a poll's stall lies inside a run's.
-    pub stacks: Vec<Stack>,
+    pub series: Vec<Series<K>>,
+    /// Stalls that ended in it.
+    pub batch: StallBatch,
+}
+
+impl<K> Interval<K> {
+    /// An interval without stalls.
+    pub fn new(start: Duration, duration: Duration, series: Vec<Series<K>>) -> Self {
+        Self { start, duration, series, batch: StallBatch::default() }
+    }
+
+    /// Its end, counted from the start of the run.
+    pub fn end(&self) -> Duration {
+        self.start.saturating_add(self.duration)
+    }
 }

@@ -1,19 +1,19 @@
-//! The ledger: the sums that prove that nothing was lost unseen.
-
-use std::borrow::Cow;
+//! The ledger: the sums that prove that nothing was lost unnoticed.
 
 use latency_common::{
+    cpu_state::{RecordLedger, StageLedger},
     stage::Stage,
-    state::{RecordLedger, StageLedger},
 };
 use serde::{Deserialize, Serialize};
+
+use super::stage::StageName;
 
 /// The ledgers of all stages of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// One entry for each stage that was timed.
-    pub stages: Vec<StageBooks>,
-    /// Events that the ring buffer handed over but that could not be understood.
+    pub stages: Vec<StageCounts>,
+    /// Events of the ring buffer that could not be parsed.
     pub malformed_events: u64,
     /// With both transports at once: rows whose counts differ between them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -23,32 +23,34 @@ pub struct Ledger {
     pub slots: Slots,
     /// Records of slow calls of `tcp_collapse`.
     #[serde(default)]
-    pub collapses: RecordBooks,
+    pub collapses: RecordCounts,
     /// Samples of stalls under way.
     #[serde(default)]
-    pub samples: RecordBooks,
-    /// Records that could not be understood.
+    pub samples: RecordCounts,
+    /// Records that could not be parsed.
     #[serde(default)]
     pub malformed_records: u64,
     /// What the kernel skipped of each program.
     #[serde(default)]
-    pub programs: Vec<ProgramBooks>,
-    /// Whether every stage's books balance, and those of records.
+    pub programs: Vec<ProgramCounts>,
+    /// Whether the sums of every stage hold, and those of records.
     pub balanced: bool,
 }
 
-/// Rows that are handed out when a queue or an IRQ is first seen.
+/// Rows that are assigned when a queue or an IRQ is first seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slots {
-    /// How many there were; those that found none left are in `table_full` of their stages.
-    pub room: u64,
-    /// How many were handed out.
-    pub taken: u64,
+    /// How many there are; what found none left is in `table_full` of its stage.
+    #[serde(alias = "room")]
+    pub capacity: u64,
+    /// How many were assigned.
+    #[serde(alias = "taken")]
+    pub used: u64,
 }
 
-/// The books of one kind of record, summed over all CPUs.
+/// Counts of one kind of record, summed over all CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RecordBooks {
+pub struct RecordCounts {
     /// Records that the kernel side sent.
     pub submitted: u64,
     /// Records that arrived.
@@ -61,7 +63,7 @@ pub struct RecordBooks {
 
 /// What the kernel skipped of one program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProgramBooks {
+pub struct ProgramCounts {
     /// Name of the program.
     pub program: String,
     /// Runs that the kernel skipped, because the program was at work on the CPU already; absent
@@ -74,43 +76,47 @@ pub struct ProgramBooks {
     pub missed: Option<u64>,
 }
 
-/// What has been counted of a stage apart from the kernel side's own ledger.
+/// What user space counts of a stage, beside the kernel side's own ledger.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Counted {
-    /// Intervals that began.
-    pub begins: u64,
-    /// Intervals in rows, or received as events when there are no rows.
+pub struct UserCounts {
+    /// Events that started.
+    pub started: u64,
+    /// Events in rows, or received one by one when there are no rows.
     pub recorded: u64,
     /// Those of them at or above the threshold.
     pub over_threshold: u64,
-    /// Intervals under way.
-    pub open: u64,
+    /// Events in progress.
+    pub in_progress: u64,
     /// Events received.
     pub events: u64,
     /// Records of stalls received.
     pub records: u64,
 }
 
-/// The books of one stage, summed over all CPUs.
+/// The events of one stage by what became of them, summed over all CPUs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StageBooks {
+pub struct StageCounts {
     /// Name of the stage.
-    pub stage: Cow<'static, str>,
-    /// Intervals that began.
-    pub begins: u64,
-    /// Intervals that ended and are in a row or were received as events.
+    pub stage: StageName,
+    /// Events that started.
+    #[serde(alias = "begins")]
+    pub started: u64,
+    /// Events that ended and are in a row, or were received one by one.
     pub recorded: u64,
     /// Those of them at or above the threshold: each of these stalls is to be in `records`.
     #[serde(default)]
     pub over_threshold: u64,
-    /// Intervals under way when the books were read.
-    pub open: u64,
-    /// Begins that never met their end.
-    pub begins_without_end: u64,
-    /// Intervals that ended before they began.
+    /// Events in progress when the ledger was closed.
+    #[serde(alias = "open")]
+    pub in_progress: u64,
+    /// Starts that never met their end.
+    #[serde(alias = "begins_without_end")]
+    pub unmatched_start: u64,
+    /// Events whose end stamp lies before their start stamp.
     pub backwards: u64,
-    /// Ends without a begin: not part of the balance.
-    pub ends_without_begin: u64,
+    /// Ends without a start: not part of the balance.
+    #[serde(alias = "ends_without_begin")]
+    pub unmatched_end: u64,
     /// Recorded in a catch-all row, because no slot was left.
     pub table_full: u64,
     /// Longer than the last bucket.
@@ -123,35 +129,36 @@ pub struct StageBooks {
     pub ring_dropped: u64,
     /// Records of the stage's stalls.
     #[serde(default)]
-    pub records: RecordBooks,
-    /// `begins` equals `recorded + open + begins_without_end + backwards` (plus `ring_dropped`
+    pub records: RecordCounts,
+    /// `started` equals `recorded + in_progress + unmatched_start + backwards` (plus `ring_dropped`
     /// when only events are kept), `ring_submitted` equals `ring_received`, records that were
-    /// submitted were received, and every stall is in `records` ([`Self::tell_every_stall`]).
+    /// submitted were received, and every stall is in `records` ([`Self::covers_every_stall`]).
     pub balanced: bool,
 }
 
-impl StageBooks {
-    /// Sums up a stage. `in_rows`: intervals are counted in rows.
+impl StageCounts {
+    /// Sums up a stage. `in_rows`: events are counted in rows.
     pub fn new(
         stage: Stage,
         cpus: &StageLedger,
         records: &RecordLedger,
-        counted: Counted,
+        counted: UserCounts,
         in_rows: bool,
     ) -> Self {
-        let Counted { begins, recorded, over_threshold, open, events: received, .. } = counted;
-        let records = RecordBooks::new(records, counted.records);
+        let UserCounts { started, recorded, over_threshold, in_progress, events: received, .. } =
+            counted;
+        let records = RecordCounts::new(records, counted.records);
         let unknown = if in_rows { 0 } else { cpus.ring_dropped };
-        let ended = recorded + open + cpus.begins_without_end + cpus.backwards + unknown;
-        let mut books = Self {
-            stage: stage.name().into(),
-            begins,
+        let ended = recorded + in_progress + cpus.unmatched_start + cpus.backwards + unknown;
+        let mut counts = Self {
+            stage: stage.into(),
+            started,
             recorded,
             over_threshold,
-            open,
-            begins_without_end: cpus.begins_without_end,
+            in_progress,
+            unmatched_start: cpus.unmatched_start,
             backwards: cpus.backwards,
-            ends_without_begin: cpus.ends_without_begin,
+            unmatched_end: cpus.unmatched_end,
             table_full: cpus.table_full,
             clamped: cpus.clamped,
             ring_submitted: cpus.ring_submitted,
@@ -160,31 +167,57 @@ impl StageBooks {
             records,
             balanced: false,
         };
-        books.balanced = books.begins == ended
-            && books.ring_submitted == books.ring_received
-            && books.records.is_balanced()
-            && books.tell_every_stall(in_rows);
-        books
+        counts.balanced = counts.started == ended
+            && counts.ring_submitted == counts.ring_received
+            && counts.records.is_balanced()
+            && counts.covers_every_stall(in_rows);
+        counts
+    }
+
+    /// Adds the counts of another run.
+    pub fn add(&mut self, other: &Self) {
+        self.started += other.started;
+        self.recorded += other.recorded;
+        self.over_threshold += other.over_threshold;
+        self.in_progress += other.in_progress;
+        self.unmatched_start += other.unmatched_start;
+        self.backwards += other.backwards;
+        self.unmatched_end += other.unmatched_end;
+        self.table_full += other.table_full;
+        self.clamped += other.clamped;
+        self.ring_submitted += other.ring_submitted;
+        self.ring_received += other.ring_received;
+        self.ring_dropped += other.ring_dropped;
+        self.records.add(&other.records);
+        self.balanced &= other.balanced;
     }
 
     /// Whether every stall was submitted, dropped or above the limit. Softirqs send no records;
     /// without rows, events that were dropped may have been stalls.
-    pub fn tell_every_stall(&self, in_rows: bool) -> bool {
+    pub fn covers_every_stall(&self, in_rows: bool) -> bool {
         let unknown = if in_rows { 0 } else { self.ring_dropped };
         let stalls = self.over_threshold..=self.over_threshold + unknown;
-        self.stage == Stage::Softirq.name() || stalls.contains(&self.records.told())
+        self.stage == Stage::Softirq || stalls.contains(&self.records.total())
     }
 }
 
-impl RecordBooks {
+impl RecordCounts {
     /// Puts both sides together.
     pub fn new(sent: &RecordLedger, received: u64) -> Self {
         Self { submitted: sent.submitted, received, dropped: sent.dropped, limited: sent.limited }
     }
 
-    /// What came to the kernel side's notice: sent, or not and why.
-    pub fn told(&self) -> u64 {
+    /// Everything that the kernel side had to send, whether it could or not.
+    pub fn total(&self) -> u64 {
         self.submitted + self.dropped + self.limited
+    }
+
+    /// Adds the counts of another run.
+    pub fn add(&mut self, other: &Self) {
+        self.submitted += other.submitted;
+        self.received += other.received;
+        self.dropped += other.dropped;
+        self.limited += other.limited;
     }
 
     /// Whether all that were sent arrived.
@@ -194,6 +227,35 @@ impl RecordBooks {
 }
 
 impl Ledger {
+    /// Adds the ledger of another run. Does not depend on the order.
+    pub fn add(&mut self, other: Self) {
+        for counts in other.stages {
+            match self.stages.iter_mut().find(|known| known.stage == counts.stage) {
+                Some(known) => known.add(&counts),
+                None => self.stages.push(counts),
+            }
+        }
+        self.stages.sort_by(|a, b| a.stage.cmp(&b.stage));
+        self.slots.capacity += other.slots.capacity;
+        self.slots.used += other.slots.used;
+        self.malformed_events += other.malformed_events;
+        self.rows_that_differ = plus(self.rows_that_differ, other.rows_that_differ);
+        self.collapses.add(&other.collapses);
+        self.samples.add(&other.samples);
+        self.malformed_records += other.malformed_records;
+        for program in other.programs {
+            match self.programs.iter_mut().find(|known| known.program == program.program) {
+                Some(known) => {
+                    known.recursion_misses = plus(known.recursion_misses, program.recursion_misses);
+                    known.missed = plus(known.missed, program.missed);
+                }
+                None => self.programs.push(program),
+            }
+        }
+        self.programs.sort_by(|a, b| a.program.cmp(&b.program));
+        self.balanced &= other.balanced;
+    }
+
     /// Whether every sum holds.
     #[must_use]
     pub fn closed(mut self) -> Self {
@@ -202,8 +264,16 @@ impl Ledger {
             && self.rows_that_differ.unwrap_or(0) == 0
             && self.collapses.is_balanced()
             && self.samples.is_balanced()
-            && self.stages.iter().all(|books| books.balanced);
+            && self.stages.iter().all(|counts| counts.balanced);
         self
+    }
+}
+
+/// The sum, as far as either is known.
+fn plus(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a + b),
+        (a, b) => a.or(b),
     }
 }
 
@@ -213,12 +283,12 @@ mod tests {
 
     fn balanced(stage: Stage, over_threshold: u64, ring_dropped: u64, in_rows: bool) -> bool {
         let recorded = 100;
-        let begins = recorded + if in_rows { 0 } else { ring_dropped };
+        let started = recorded + if in_rows { 0 } else { ring_dropped };
         let cpus = StageLedger { ring_dropped, ..StageLedger::default() };
         let records = RecordLedger { submitted: 3, dropped: 2, limited: 5, reserved: 0 };
         let counted =
-            Counted { begins, recorded, over_threshold, records: 3, ..Counted::default() };
-        StageBooks::new(stage, &cpus, &records, counted, in_rows).balanced
+            UserCounts { started, recorded, over_threshold, records: 3, ..UserCounts::default() };
+        StageCounts::new(stage, &cpus, &records, counted, in_rows).balanced
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What a measurement is: series, their distributions, intervals, the run and its summary; stalls
-//! and what they were spent in.
+//! and what they were spent in; notes, failures and exit statuses.
 //!
 //! Owns no I/O: everything here can be built from a live kernel or from a file.
 
@@ -8,18 +8,18 @@ pub mod cost;
 pub mod diagnosis;
 pub mod distribution;
 pub mod duration_classes;
-pub mod envelope;
+pub mod exit;
 pub mod experiment;
 pub mod failure;
 pub mod filter;
 pub mod finding;
 pub mod interval;
 pub mod ledger;
-pub mod place;
+pub mod note;
 pub mod run;
+pub mod schema;
 pub mod series;
 pub mod settings;
-pub mod source;
 pub mod stage;
 pub mod stall;
 pub mod summary;

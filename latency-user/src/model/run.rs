@@ -1,13 +1,16 @@
 //! The run: what was measured, where, and by which probes.
 
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr, time::SystemTime};
 
 use latency_common::stage::Stage;
 use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 
-use super::stage;
+use super::{
+    note::{self, Note},
+    stage,
+};
 
-/// From which duration on an interval is a stall, unless something else is asked for, ns.
+/// The minimum duration of a stall, unless another is asked for, ns.
 pub const DEFAULT_THRESHOLD_NS: u64 = 1_000_000;
 
 /// How a stage is probed.
@@ -76,7 +79,7 @@ impl Transport {
 
 /// How one stage was probed in a run, or why it was not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ProbeUse {
+pub struct SelectedProbe {
     /// The stage.
     #[serde(with = "stage")]
     pub stage: Stage,
@@ -85,16 +88,23 @@ pub struct ProbeUse {
     /// The kernel's name of what the programs are attached to.
     pub at: String,
     /// What the reader must know: an approximation, a method passed over, a reason for absence.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
+    #[serde(
+        default,
+        alias = "note",
+        deserialize_with = "note::notes",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub notes: Vec<Note>,
 }
 
 /// The entries that this version understands: a newer one may know more stages and methods.
-fn known_probes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ProbeUse>, D::Error> {
+fn known_probes<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<SelectedProbe>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Entry {
-        Known(ProbeUse),
+        Known(SelectedProbe),
         Unknown(IgnoredAny),
     }
     let entries = Vec::<Entry>::deserialize(deserializer)?;
@@ -113,7 +123,8 @@ pub struct Sampling {
     /// Ticks of the clock in one second, on each CPU; 0: none were taken.
     pub hz: u64,
     /// What the reader must know: where the clock cannot look, why there are no names.
-    pub note: String,
+    #[serde(default, alias = "note", deserialize_with = "note::notes")]
+    pub notes: Vec<Note>,
 }
 
 /// Header of a run.
@@ -123,7 +134,7 @@ pub struct Run {
     pub host: String,
     /// Release of the kernel.
     pub kernel: String,
-    /// When tracing began, RFC 3339, UTC.
+    /// When tracing started, RFC 3339, UTC.
     pub started_at: String,
     /// How long it was traced, seconds.
     pub duration_s: f64,
@@ -135,7 +146,7 @@ pub struct Run {
     pub transport: Transport,
     /// One entry for each stage that was asked for.
     #[serde(deserialize_with = "known_probes")]
-    pub probes: Vec<ProbeUse>,
+    pub probes: Vec<SelectedProbe>,
     /// How stacks of stalls were taken.
     #[serde(default)]
     pub sampling: Sampling,
@@ -143,4 +154,11 @@ pub struct Run {
     pub cpus: u32,
     /// Version of this program.
     pub version: Cow<'static, str>,
+}
+
+impl Run {
+    /// When tracing started; `None`: the text is no time.
+    pub fn started(&self) -> Option<SystemTime> {
+        humantime::parse_rfc3339(&self.started_at).ok()
+    }
 }

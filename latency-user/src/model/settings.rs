@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// What a machine was set to when a run began. What it did not tell is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Settings {
+pub struct HostSettings {
     /// Values by the sysctl's name, as `sysctl` prints both.
     pub sysctls: BTreeMap<String, String>,
     /// The interfaces of the run, by rising index.
@@ -62,9 +62,9 @@ pub struct IrqSettings {
 }
 
 /// A setting that is not the same on both sides; `None`: absent there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
-    /// Its name, as in [`Settings::by_name`].
+    /// Its name, as in [`HostSettings::by_name`].
     pub name: String,
     /// Its value before.
     pub before: Option<String>,
@@ -72,7 +72,7 @@ pub struct Difference {
     pub after: Option<String>,
 }
 
-impl Settings {
+impl HostSettings {
     /// Each setting by a name of its own: `net.core.dev_weight`, `eth0 mtu`,
     /// `eth0 irq eth0-TxRx-0 CPUs`.
     pub fn by_name(&self) -> BTreeMap<String, String> {
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn an_irq_that_was_renumbered_is_no_difference_but_its_cpus_are() {
-        let with = |number, affinity: &str| Settings {
+        let with = |number, affinity: &str| HostSettings {
             ifaces: vec![IfaceSettings {
                 name: "eth0".into(),
                 irqs: vec![IrqSettings {
@@ -135,7 +135,7 @@ mod tests {
                 }],
                 ..IfaceSettings::default()
             }],
-            ..Settings::default()
+            ..HostSettings::default()
         };
         assert_eq!(with(24, "0-1").differences(&with(31, "0-1")), []);
         let expected = Difference {
@@ -149,8 +149,8 @@ mod tests {
     #[test]
     fn what_only_one_side_has_differs() {
         let sysctls = [("net.core.busy_poll".to_owned(), "50".to_owned())];
-        let some = Settings { sysctls: sysctls.into(), ..Settings::default() };
-        let found = Settings::default().differences(&some);
+        let some = HostSettings { sysctls: sysctls.into(), ..HostSettings::default() };
+        let found = HostSettings::default().differences(&some);
         assert_eq!(
             (found.len(), &found[0].before, found[0].after.as_deref()),
             (1, &None, Some("50"))

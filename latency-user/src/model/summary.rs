@@ -1,6 +1,6 @@
 //! The summary: every series of a run in numbers.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use latency_common::stage::Stage;
 use serde::{Deserialize, Serialize};
@@ -9,17 +9,12 @@ use super::{
     cost::SelfCost,
     distribution::Distribution,
     ledger::Ledger,
-    place::Place,
     run::Run,
-    series::Series,
-    stall::{Stall, collapse::SocketTotal},
+    series::{Location, Series, SeriesId, labels::Labels},
+    stage::StageName,
+    stall::{Stall, collapse::SocketTotal, culprit::Culprit},
     tcp_pressure::TcpPressure,
 };
-use crate::analysis::{culprits::Culprit, stall_totals::StallTotals};
-
-/// Version of the JSON that is made from these structures.
-pub const SCHEMA_VERSION: u32 = 1;
-
 /// The result of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Summary {
@@ -29,22 +24,30 @@ pub struct Summary {
     pub series: Vec<SeriesSummary>,
     /// Stalls by stage.
     pub stalls: Stalls,
-    /// The books.
+    /// The sums that prove that nothing was lost unnoticed.
     pub ledger: Ledger,
-    /// What the measurement itself took.
+    /// What the measurement itself cost.
     pub self_cost: SelfCost,
 }
 
-/// One series in numbers. Durations are ns.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+/// One series in numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SeriesSummary {
     /// Name of the stage.
-    pub stage: Cow<'static, str>,
+    pub stage: StageName,
     /// The CPU, queue, IRQ or vector.
     #[serde(flatten)]
-    pub place: Place,
-    /// Number of intervals.
+    pub labels: Labels,
+    /// The numbers.
+    #[serde(flatten)]
+    pub numbers: Numbers,
+}
+
+/// A distribution in numbers. Durations are ns.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Numbers {
+    /// Number of events.
     pub count: u64,
     /// Their sum, exact.
     pub sum_ns: u64,
@@ -60,11 +63,11 @@ pub struct SeriesSummary {
     pub p99_9_ns: u64,
     /// 99.99th percentile.
     pub p99_99_ns: u64,
-    /// Largest interval, exact.
+    /// Longest event, exact.
     pub max_ns: u64,
-    /// Intervals at or above the threshold.
+    /// Events at or above the threshold.
     pub over_threshold: u64,
-    /// Intervals at or above the threshold, of a million.
+    /// Events at or above the threshold, of a million.
     pub ppm: f64,
     /// Packets processed, of stage `napi_poll`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,33 +76,58 @@ pub struct SeriesSummary {
 
 impl SeriesSummary {
     /// The numbers of one series.
-    pub fn new(series: &Series, distribution: &Distribution) -> Self {
-        let mut summary = Self {
-            stage: series.stage.name().into(),
-            place: Place::from(&series.owner),
-            packets: (series.stage == Stage::NapiPoll).then_some(distribution.work),
-            ..Self::default()
-        };
-        summary.set_numbers(distribution);
-        summary
+    pub fn new(series: &Series) -> Self {
+        let mut numbers = Numbers::new(&series.distribution);
+        if series.id.stage == Stage::NapiPoll {
+            numbers.packets = Some(series.distribution.work);
+        }
+        Self { stage: series.id.stage.into(), labels: series.labels(), numbers }
     }
 
-    /// Fills in everything that does not name the series.
-    pub fn set_numbers(&mut self, distribution: &Distribution) {
+    /// The series; `None`: this version does not know it.
+    pub fn id(&self) -> Option<SeriesId> {
+        Some(SeriesId { stage: self.stage.known()?, at: self.location()? })
+    }
+
+    fn location(&self) -> Option<Location> {
+        match (self.stage.known()?, self.labels.location()?) {
+            // The IRQs for which no slot was left have neither number nor name.
+            (Stage::Irq, Location::Cpu(cpu)) => {
+                Some(Location::Irq { number: None, name: None, cpu })
+            }
+            (Stage::Irq, Location::OnHost { host, at }) => match *at {
+                Location::Cpu(cpu) => {
+                    let at = Box::new(Location::Irq { number: None, name: None, cpu });
+                    Some(Location::OnHost { host, at })
+                }
+                at => Some(Location::OnHost { host, at: Box::new(at) }),
+            },
+            (_, at) => Some(at),
+        }
+    }
+}
+
+impl Numbers {
+    /// The numbers of a distribution, without its packets.
+    pub fn new(distribution: &Distribution) -> Self {
         let histogram = distribution.histogram();
         // A quantile is the upper end of its bucket, which may lie above the largest duration.
         let quantile = |q| histogram.value_at_quantile(q).min(distribution.max_ns);
-        self.count = histogram.len();
-        self.sum_ns = distribution.sum_ns;
-        self.min_ns = distribution.min_ns();
-        self.p50_ns = quantile(0.5);
-        self.p90_ns = quantile(0.9);
-        self.p99_ns = quantile(0.99);
-        self.p99_9_ns = quantile(0.999);
-        self.p99_99_ns = quantile(0.9999);
-        self.max_ns = distribution.max_ns;
-        self.over_threshold = distribution.over_threshold;
-        self.ppm = ppm(distribution.over_threshold, self.count);
+        let count = histogram.len();
+        Self {
+            count,
+            sum_ns: distribution.sum_ns,
+            min_ns: distribution.min_ns(),
+            p50_ns: quantile(0.5),
+            p90_ns: quantile(0.9),
+            p99_ns: quantile(0.99),
+            p99_9_ns: quantile(0.999),
+            p99_99_ns: quantile(0.9999),
+            max_ns: distribution.max_ns,
+            over_threshold: distribution.over_threshold,
+            ppm: ppm(distribution.over_threshold, count),
+            packets: None,
+        }
     }
 }
 
@@ -110,7 +138,7 @@ pub struct Stalls {
     pub threshold_ns: u64,
     /// Stalls of each stage that had any, by the histograms; the parts of a queue and of its CPU
     /// overlap, so there is no sum over stages.
-    pub by_stage: BTreeMap<Cow<'static, str>, u64>,
+    pub by_stage: BTreeMap<StageName, u64>,
     /// Samples that were taken during stalls.
     #[serde(default)]
     pub samples: u64,
@@ -128,31 +156,7 @@ pub struct Stalls {
     pub tcp: Vec<TcpPressure>,
 }
 
-impl Stalls {
-    /// Puts together what the histograms count and what records tell.
-    pub fn new(
-        threshold_ns: u64,
-        series: &[SeriesSummary],
-        totals: &StallTotals,
-        tcp: Vec<TcpPressure>,
-    ) -> Self {
-        let mut by_stage = BTreeMap::new();
-        for one in series.iter().filter(|one| one.over_threshold > 0) {
-            *by_stage.entry(one.stage.clone()).or_default() += one.over_threshold;
-        }
-        Self {
-            threshold_ns,
-            by_stage,
-            samples: totals.samples(),
-            culprits: totals.culprits(),
-            worst: totals.worst().to_vec(),
-            sockets: totals.sockets(),
-            tcp,
-        }
-    }
-}
-
-/// `part` of `whole` in parts per million; 0 of nothing.
-pub fn ppm(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 * 1e6 }
+/// `part` of `total` in parts per million; 0 of nothing.
+pub fn ppm(part: u64, total: u64) -> f64 {
+    if total == 0 { 0.0 } else { part as f64 / total as f64 * 1e6 }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{distribution::Distribution, series::Series, source::Source};
+use super::series::{Series, SeriesId, SeriesKey};
 
 /// The most columns: more are neither seen in a figure nor read in a table.
 pub const MOST_COLUMNS: usize = 60;
@@ -13,7 +13,7 @@ pub struct Timeline {
     /// Length of each column, seconds.
     pub seconds: Vec<f64>,
     /// Cells of each series, as many as it needed.
-    cells: BTreeMap<Series, Vec<Cell>>,
+    cells: BTreeMap<SeriesId, Vec<Cell>>,
     span: usize,
     filled: usize,
 }
@@ -31,7 +31,7 @@ pub struct Cell {
 
 impl Timeline {
     /// Adds the next interval.
-    pub fn add(&mut self, length: Duration, series: &[(Source, Distribution)]) {
+    pub fn add(&mut self, length: Duration, series: &[Series<SeriesKey>]) {
         self.span = self.span.max(1);
         if self.seconds.is_empty() || self.filled == self.span {
             if self.seconds.len() == MOST_COLUMNS {
@@ -43,11 +43,11 @@ impl Timeline {
         self.filled += 1;
         let column = self.seconds.len() - 1;
         self.seconds[column] += length.as_secs_f64();
-        for (source, distribution) in series {
-            let Source::Series(series) = source else { continue };
-            let cells = match self.cells.get_mut(series) {
+        for Series { id, distribution, .. } in series {
+            let Some(id) = id.known() else { continue };
+            let cells = match self.cells.get_mut(id) {
                 Some(cells) => cells,
-                None => self.cells.entry(series.clone()).or_default(),
+                None => self.cells.entry(id.clone()).or_default(),
             };
             cells.resize(column + 1, Cell::default());
             cells[column].add(Cell {
@@ -72,11 +72,11 @@ impl Timeline {
     }
 
     /// The series, in their order, each with one cell for each column.
-    pub fn rows(&self) -> impl Iterator<Item = (&Series, Vec<Cell>)> {
-        self.cells.iter().map(|(series, cells)| {
+    pub fn rows(&self) -> impl Iterator<Item = (&SeriesId, Vec<Cell>)> {
+        self.cells.iter().map(|(id, cells)| {
             let mut cells = cells.clone();
             cells.resize(self.seconds.len(), Cell::default());
-            (series, cells)
+            (id, cells)
         })
     }
 }
@@ -95,7 +95,10 @@ mod tests {
     use latency_common::stage::Stage;
 
     use super::*;
-    use crate::model::series::Owner;
+    use crate::model::{
+        distribution::Distribution,
+        series::{Location, attrs::QueueAttrs},
+    };
 
     #[test]
     fn an_hour_fits_and_loses_nothing() {
@@ -103,8 +106,10 @@ mod tests {
         for second in 0..3600_u64 {
             let mut distribution = Distribution::default();
             distribution.record(second * 1000, 1_000_000, 0);
-            let series = Series { stage: Stage::NetRx, owner: Owner::Cpu((second % 7) as u32) };
-            timeline.add(Duration::from_secs(1), &[(Source::Series(series), distribution)]);
+            let id = SeriesId { stage: Stage::NetRx, at: Location::Cpu((second % 7) as u32) };
+            let series =
+                Series { id: SeriesKey::Known(id), attrs: QueueAttrs::default(), distribution };
+            timeline.add(Duration::from_secs(1), &[series]);
         }
         assert!(timeline.seconds.len() <= MOST_COLUMNS);
         assert_eq!(timeline.seconds.iter().sum::<f64>(), 3600.0);

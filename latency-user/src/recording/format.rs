@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    run::{ProbeUse, Transport},
-    stall::Stack,
+    distribution::Distribution,
+    run::{SelectedProbe, Transport},
+    series::attrs::QueueAttrs,
+    stall::batch::LocatedStack,
 };
 
 /// The first line.
@@ -28,7 +30,7 @@ pub const MAX_VALUE_DIVISOR: f64 = 1e6;
 pub const RUN: &str = "run";
 
 /// Kind of the object behind the header: the fields of
-/// [`Settings`](crate::model::settings::Settings).
+/// [`HostSettings`](crate::model::settings::Settings).
 pub const SETTINGS: &str = "settings";
 
 /// Kind of a stall's object: the fields of [`Stall`](crate::model::stall::Stall).
@@ -38,10 +40,10 @@ pub const STALL: &str = "stall";
 /// [`Collapse`](crate::model::stall::collapse::Collapse).
 pub const COLLAPSE: &str = "collapse";
 
-/// Kind of the object with the stacks of an interval: [`IntervalStacks`].
+/// Kind of the object with the stacks of an interval: [`StacksMeta`].
 pub const STACKS: &str = "stacks";
 
-/// Kind of an interval's object: [`IntervalBooks`].
+/// Kind of an interval's object: [`IntervalMeta`].
 pub const INTERVAL: &str = "interval";
 
 /// Kind of the last object: the fields of [`Summary`](crate::model::summary::Summary).
@@ -69,7 +71,7 @@ pub struct Merge {
     /// Transports in use.
     pub transports: BTreeSet<Transport>,
     /// How stages were probed, each way once.
-    pub probes: BTreeSet<ProbeUse>,
+    pub probes: BTreeSet<SelectedProbe>,
     /// CPUs of the largest host.
     pub cpus: u32,
     /// Begin of the first run, ms since the epoch.
@@ -82,26 +84,26 @@ pub struct Merge {
 
 /// What histograms have no place for, of one interval.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct IntervalBooks {
+pub struct IntervalMeta {
     /// Start of the interval, seconds since `StartTime`.
     pub start_s: f64,
     /// Length of the interval, seconds.
     pub duration_s: f64,
     /// By tag: one entry for each histogram line of the interval.
-    pub series: BTreeMap<String, SeriesBooks>,
+    pub series: BTreeMap<String, SeriesMeta>,
 }
 
 /// Where the samples of an interval's stalls were.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct IntervalStacks {
+pub struct StacksMeta {
     /// Each stack once.
-    pub stacks: Vec<Stack>,
+    pub stacks: Vec<LocatedStack>,
 }
 
 /// What a histogram has no place for, of one series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct SeriesBooks {
+pub struct SeriesMeta {
     /// Sum of all durations, ns, exact.
     pub sum_ns: u64,
     /// Largest duration, ns.
@@ -116,4 +118,23 @@ pub struct SeriesBooks {
     /// The hard IRQ that schedules the queue, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub irq: Option<u32>,
+}
+
+impl SeriesMeta {
+    /// What the histogram of a series has no place for.
+    pub(super) fn new(attrs: QueueAttrs, distribution: &Distribution) -> Self {
+        Self {
+            sum_ns: distribution.sum_ns,
+            max_ns: distribution.max_ns,
+            over_threshold: distribution.over_threshold,
+            work: distribution.work,
+            napi_id: attrs.napi_id,
+            irq: attrs.irq,
+        }
+    }
+
+    /// What is known of the queue.
+    pub(super) fn attrs(&self) -> QueueAttrs {
+        QueueAttrs { napi_id: self.napi_id, irq: self.irq }
+    }
 }

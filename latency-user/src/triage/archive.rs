@@ -6,10 +6,13 @@ use anyhow::{Context, Result};
 use flate2::{Compression, write::GzEncoder};
 use serde::{Deserialize, Serialize};
 
-use super::{snapshot::Host, sources};
+use super::{snapshot::HostSnapshot, sources};
 use crate::{
-    file_tree::Tree,
-    model::{envelope::Envelope, failure::Failure, summary::SCHEMA_VERSION},
+    file_tree::FileTree,
+    model::{
+        failure::Failure,
+        schema::{Envelope, SCHEMA_VERSION},
+    },
 };
 
 /// Name of the file that says what a capture is.
@@ -35,7 +38,7 @@ struct Version {
 /// # Errors
 ///
 /// When `out` cannot be written.
-pub fn save(host: &Host, out: impl Write) -> Result<()> {
+pub fn save(host: &HostSnapshot, out: impl Write) -> Result<()> {
     let mut archive = tar::Builder::new(GzEncoder::new(out, Compression::default()));
     let about = About {
         duration_ns: u64::try_from(host.elapsed.as_nanos()).unwrap_or(u64::MAX),
@@ -64,34 +67,34 @@ fn append(archive: &mut tar::Builder<impl Write>, path: &str, text: &str) -> Res
         .with_context(|| format!("put {path} into the capture"))
 }
 
-/// Reads a host from the folder into which a capture was unpacked.
+/// Reads a host from the directory into which a capture was unpacked.
 ///
 /// # Errors
 ///
-/// When `folder` holds no capture, or one of a newer program.
-pub fn load(folder: &Path) -> Result<Host> {
-    let path = folder.join(ABOUT);
+/// When `directory` holds no capture, or one of a newer program.
+pub fn load(directory: &Path) -> Result<HostSnapshot> {
+    let path = directory.join(ABOUT);
     let text = fs::read_to_string(&path).map_err(|error| {
         Failure::new(format!(
             "no capture in {}: read {}: {error}",
-            folder.display(),
+            directory.display(),
             path.display()
         ))
         .hint("make one with `latency-user capture --output FILE.tar.gz`, and unpack it there")
     })?;
     let place = || format!("parse {}", path.display());
     let version: Version = serde_json::from_str(&text).with_context(place)?;
-    if version.schema_version != SCHEMA_VERSION {
+    if version.schema_version > SCHEMA_VERSION {
         anyhow::bail!(
-            "{}: expected schema version {SCHEMA_VERSION}, found {}",
+            "{}: expected schema version {SCHEMA_VERSION} at most, found {}",
             path.display(),
             version.schema_version
         );
     }
     let about: About = serde_json::from_str(&text).with_context(place)?;
     let patterns = sources::patterns();
-    let sample = |number: &str| Tree::load(&folder.join(number), &patterns);
-    Ok(Host::new(sample("1")?, sample("2")?, Duration::from_nanos(about.duration_ns)))
+    let sample = |number: &str| FileTree::load(&directory.join(number), &patterns);
+    Ok(HostSnapshot::new(sample("1")?, sample("2")?, Duration::from_nanos(about.duration_ns)))
 }
 
 #[cfg(test)]
@@ -101,7 +104,10 @@ mod tests {
     use flate2::read::GzDecoder;
 
     use super::*;
-    use crate::host::nic::directory::{Nic, NicDirectory};
+    use crate::{
+        host::nic::directory::{Nic, NicDirectory},
+        triage::{SampleConfig, sample},
+    };
 
     struct NoNics;
 
@@ -113,13 +119,14 @@ mod tests {
 
     #[test]
     fn a_capture_holds_what_was_read_and_nothing_else() {
-        let host =
-            super::super::sample(Path::new("/"), &mut NoNics, Duration::from_millis(1), false);
+        let duration = Duration::from_millis(1);
+        let config = SampleConfig { duration, trace: false, max_overhead: None };
+        let host = sample(Path::new("/"), &mut NoNics, config);
         let mut packed = Vec::new();
         save(&host, &mut packed).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        tar::Archive::new(GzDecoder::new(&packed[..])).unpack(folder.path()).unwrap();
-        let copy = load(folder.path()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        tar::Archive::new(GzDecoder::new(&packed[..])).unpack(directory.path()).unwrap();
+        let copy = load(directory.path()).unwrap();
         assert_eq!((&copy.first, &copy.second), (&host.first, &host.second));
         assert_eq!(copy.elapsed, host.elapsed);
 
@@ -149,12 +156,12 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_a_capture_is_refused_with_a_hint() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = load(folder.path()).err().unwrap();
+    fn a_directory_without_a_capture_is_refused_with_a_hint() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = load(directory.path()).err().unwrap();
         assert!(error.downcast_ref::<Failure>().unwrap().hint.is_some());
-        fs::write(folder.path().join(ABOUT), r#"{"schema_version":99}"#).unwrap();
-        let error = load(folder.path()).err().unwrap().to_string();
-        assert!(error.ends_with("expected schema version 1, found 99"), "{error}");
+        fs::write(directory.path().join(ABOUT), r#"{"schema_version":99}"#).unwrap();
+        let error = load(directory.path()).err().unwrap().to_string();
+        assert!(error.ends_with("expected schema version 2 at most, found 99"), "{error}");
     }
 }

@@ -18,67 +18,76 @@ use std::{
 
 pub use self::{
     archive::{load, save},
-    snapshot::Host,
+    snapshot::HostSnapshot,
     sources::listed,
 };
 use self::{
-    rule_answer::{Answer, Found},
+    rule_answer::Answer,
     rules::{RULES, Rule},
     snapshot::Unknown,
     trace::ShortTrace,
 };
 use crate::{
     host::nic::directory::NicDirectory,
-    model::finding::{Finding, Outcome, RuleAnswer, Step, StepTaken, Triage},
+    model::finding::{Finding, Outcome, RuleAnswer, StepAnswer, Triage, TriageStep},
 };
 
-/// How often the records of a short trace are read.
-const TICK: Duration = Duration::from_millis(50);
+/// What triage may do to a live host.
+#[derive(Clone, Copy, Debug)]
+pub struct SampleConfig {
+    /// Time between the two samples.
+    pub duration: Duration,
+    /// Whether a short trace runs meanwhile, as far as the kernel and the privileges allow.
+    pub trace: bool,
+    /// The largest share of any CPU that the trace may take, 0 to 1; `None`: no limit.
+    pub max_overhead: Option<f64>,
+}
 
-/// Samples the host below `root` twice, `duration` apart. With `trace`, a short trace runs
-/// meanwhile, as far as the kernel and the privileges allow.
-pub fn sample(root: &Path, nics: &mut dyn NicDirectory, duration: Duration, trace: bool) -> Host {
+/// Samples the host below `root` twice.
+pub fn sample(root: &Path, nics: &mut dyn NicDirectory, config: SampleConfig) -> HostSnapshot {
     // Started first: loading the programs takes CPU time that the host must not be blamed for.
-    let mut short_trace = match trace {
-        true => ShortTrace::start(),
+    let mut trace = match config.trace {
+        true => ShortTrace::start(config.max_overhead),
         false => Err("it was not asked for".into()),
     };
-    let began = Instant::now();
+    let started = Instant::now();
     let first = sources::gather(root, nics, false);
-    while began.elapsed() < duration {
-        thread::sleep(TICK.min(duration.saturating_sub(began.elapsed())));
-        if let Ok(short_trace) = &mut short_trace {
-            short_trace.drain();
-        }
+    let left = config.duration.saturating_sub(started.elapsed());
+    if let Ok(running) = &mut trace
+        && let Err(reason) = running.follow(left)
+    {
+        trace = Err(reason);
     }
-    let elapsed = began.elapsed();
+    thread::sleep(config.duration.saturating_sub(started.elapsed()));
+    let elapsed = started.elapsed();
     let mut second = sources::gather(root, nics, true);
-    let stalls = short_trace.and_then(ShortTrace::finish);
+    let stalls = trace.and_then(ShortTrace::finish);
     sources::put(&mut second, sources::TRACE, Ok(stalls));
-    Host::new(first, second, elapsed)
+    HostSnapshot::new(first, second, elapsed)
 }
 
 /// Applies all rules to a host, and of its interfaces to those that are named.
-pub fn judge(host: &Host, ifaces: &[String]) -> Triage {
+pub fn judge(host: &HostSnapshot, ifaces: &[String]) -> Triage {
     let mut findings = Vec::new();
-    let mut path: Vec<StepTaken> = Vec::new();
-    for step in Step::ALL {
+    let mut path: Vec<StepAnswer> = Vec::new();
+    for step in TriageStep::ALL {
         let mut answers = Vec::new();
         for rule in RULES.iter().filter(|rule| rule.step == step) {
-            let said = (rule.check)(host, ifaces)
+            let answered = (rule.check)(host, ifaces)
                 .unwrap_or_else(|Unknown(reason)| vec![Answer::Unknown(reason)]);
-            for answer in said {
+            for answer in answered {
                 answers.push(note(rule, answer, &mut findings));
             }
         }
-        path.push(StepTaken {
+        path.push(StepAnswer {
             step,
             question: step.question(),
             outcome: sum_up(&answers),
             rules: answers,
         });
     }
-    findings.sort_by(|a: &Finding, b| b.weight.cmp(&a.weight).then(a.step.cmp(&b.step)));
+    findings
+        .sort_by(|a: &Finding, b| b.detail.weight.cmp(&a.detail.weight).then(a.step.cmp(&b.step)));
     let unknown = count(&path, Outcome::Unknown);
     Triage {
         kernel: host.setting("proc/sys/kernel/osrelease").ok().map(str::to_owned),
@@ -93,32 +102,16 @@ pub fn judge(host: &Host, ifaces: &[String]) -> Triage {
 }
 
 fn note(rule: &Rule, answer: Answer, findings: &mut Vec<Finding>) -> RuleAnswer {
-    let (outcome, said) = match answer {
-        Answer::Ok(said) => (Outcome::Ok, said),
+    let (outcome, text) = match answer {
+        Answer::Ok(text) => (Outcome::Ok, text),
         Answer::Unknown(reason) => (Outcome::Unknown, reason),
-        Answer::Finding(found) => {
-            let finding = finding(rule, *found);
-            let seen = finding.seen.clone();
-            findings.push(finding);
+        Answer::Finding(detail) => {
+            let seen = detail.seen.clone();
+            findings.push(Finding { rule: rule.name, step: rule.step, detail: *detail });
             (Outcome::Finding, seen)
         }
     };
-    RuleAnswer { rule: rule.name, outcome, said }
-}
-
-fn finding(rule: &Rule, found: Found) -> Finding {
-    Finding {
-        rule: rule.name,
-        step: rule.step,
-        subject: found.subject,
-        weight: found.weight,
-        seen: found.seen,
-        numbers: found.numbers,
-        why: found.why,
-        next: found.next,
-        undo: found.undo,
-        confirm: found.confirm,
-    }
+    RuleAnswer { rule: rule.name, outcome, text }
 }
 
 /// A finding outweighs all; a step is unknown when none of its rules could tell.
@@ -133,7 +126,7 @@ fn sum_up(answers: &[RuleAnswer]) -> Outcome {
     }
 }
 
-fn count(path: &[StepTaken], outcome: Outcome) -> usize {
+fn count(path: &[StepAnswer], outcome: Outcome) -> usize {
     path.iter().flat_map(|step| &step.rules).filter(|one| one.outcome == outcome).count()
 }
 
@@ -146,12 +139,12 @@ fn verdict(findings: &[Finding], unknown: usize, ok: usize) -> String {
     match findings {
         [] if ok == 0 => format!("Nothing can be said of this host.{open}"),
         [] => format!("Nothing was found.{open}"),
-        [one] => format!("Start with {}, the only finding: {}{open}", one.rule, one.seen),
+        [one] => format!("Start with {}, the only finding: {}{open}", one.rule, one.detail.seen),
         [first, rest @ ..] => format!(
             "Start with {}, the heaviest of {} findings: {}{open}",
             first.rule,
             rest.len() + 1,
-            first.seen
+            first.detail.seen
         ),
     }
 }
@@ -161,15 +154,16 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::file_tree::Tree;
+    use crate::file_tree::FileTree;
 
     #[test]
     fn a_host_that_tells_nothing_leaves_every_rule_unknown() {
-        let host = Host::new(Tree::default(), Tree::default(), Duration::from_secs(5));
+        let host =
+            HostSnapshot::new(FileTree::default(), FileTree::default(), Duration::from_secs(5));
         let triage = judge(&host, &["eth0".into()]);
         for answer in triage.path.iter().flat_map(|step| &step.rules) {
-            assert_eq!(answer.outcome, Outcome::Unknown, "{}: {}", answer.rule, answer.said);
-            assert!(!answer.said.is_empty());
+            assert_eq!(answer.outcome, Outcome::Unknown, "{}: {}", answer.rule, answer.text);
+            assert!(!answer.text.is_empty());
         }
         assert_eq!((triage.found, triage.unknown), (0, RULES.len()));
         assert!(triage.verdict.starts_with("Nothing can be said"), "{}", triage.verdict);

@@ -1,7 +1,7 @@
 //! What a rule answers, and the words that answers share.
 
-use super::snapshot::{Host, Unknown};
-use crate::model::finding::Number;
+use super::snapshot::{HostSnapshot, Unknown};
+use crate::model::finding::{Detail, Number};
 
 /// An answer of a rule.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,39 +9,25 @@ pub(super) enum Answer {
     /// Nothing is wrong; what was looked at.
     Ok(String),
     /// Something is wrong.
-    Finding(Box<Found>),
+    Finding(Box<Detail>),
     /// It cannot be told, because.
     Unknown(String),
-}
-
-/// A finding, without what the list of rules knows of it.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Found {
-    pub(super) subject: Option<String>,
-    pub(super) weight: u8,
-    pub(super) seen: String,
-    pub(super) numbers: Vec<Number>,
-    pub(super) why: &'static str,
-    pub(super) next: String,
-    pub(super) undo: Option<String>,
-    pub(super) confirm: String,
 }
 
 /// What a rule returns: answers, or the reason why it has none.
 pub(super) type Answers = Result<Vec<Answer>, Unknown>;
 
-impl Found {
-    pub(super) fn answer(self) -> Answer {
-        Answer::Finding(Box::new(self))
-    }
+/// The answer that something is wrong.
+pub(super) fn found(detail: Detail) -> Answer {
+    Answer::Finding(Box::new(detail))
 }
 
-pub(super) fn ok(said: impl Into<String>) -> Answer {
-    Answer::Ok(said.into())
+pub(super) fn ok(text: impl Into<String>) -> Answer {
+    Answer::Ok(text.into())
 }
 
-pub(super) fn all_ok(said: impl Into<String>) -> Answers {
-    Ok(vec![ok(said)])
+pub(super) fn all_ok(text: impl Into<String>) -> Answers {
+    Ok(vec![ok(text)])
 }
 
 /// A number that crossed a threshold.
@@ -67,9 +53,9 @@ pub(super) fn plain(
 
 /// Asks `judge` about each interface. One that cannot be judged does not hide the others.
 pub(super) fn each_interface(
-    host: &Host,
+    host: &HostSnapshot,
     ifaces: &[String],
-    judge: impl Fn(&Host, &str) -> Result<Answer, Unknown>,
+    judge: impl Fn(&HostSnapshot, &str) -> Result<Answer, Unknown>,
 ) -> Answers {
     if ifaces.is_empty() {
         return Err(Unknown("no interface is up".into()));
@@ -77,7 +63,7 @@ pub(super) fn each_interface(
     Ok(ifaces
         .iter()
         .map(|iface| match judge(host, iface) {
-            Ok(Answer::Ok(said)) => ok(format!("{iface}: {said}")),
+            Ok(Answer::Ok(text)) => ok(format!("{iface}: {text}")),
             Ok(answer) => answer,
             Err(Unknown(reason)) => Answer::Unknown(format!("{iface}: {reason}")),
         })

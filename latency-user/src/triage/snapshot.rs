@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::{sources, trace::TraceResult};
 use crate::{
-    file_tree::Tree,
+    file_tree::FileTree,
     host::{
         cpu::{cpus, interrupts::Interrupts, softirqs::Softirqs, stat::Stat},
         net::{
@@ -46,7 +46,7 @@ impl From<anyhow::Error> for Unknown {
 
 /// What was in both samples.
 #[derive(Clone, Debug)]
-pub(super) struct Change<T> {
+pub(super) struct Samples<T> {
     pub(super) first: T,
     pub(super) second: T,
 }
@@ -54,25 +54,25 @@ pub(super) struct Change<T> {
 type Parsed<T> = OnceCell<Result<T, Unknown>>;
 
 /// A host.
-pub struct Host {
+pub struct HostSnapshot {
     /// The first sample: counters.
-    pub(super) first: Tree,
+    pub(super) first: FileTree,
     /// The second sample: counters and settings.
-    pub(super) second: Tree,
+    pub(super) second: FileTree,
     /// Time between them.
     pub(super) elapsed: Duration,
-    stat: Parsed<Change<Stat>>,
-    interrupts: Parsed<Change<Interrupts>>,
-    softirqs: Parsed<Change<Softirqs>>,
-    softnet: Parsed<Change<Vec<Softnet>>>,
-    nics: Parsed<Change<Vec<Nic>>>,
+    stat: Parsed<Samples<Stat>>,
+    interrupts: Parsed<Samples<Interrupts>>,
+    softirqs: Parsed<Samples<Softirqs>>,
+    softnet: Parsed<Samples<Vec<Softnet>>>,
+    nics: Parsed<Samples<Vec<Nic>>>,
     interfaces: Parsed<Vec<Interface>>,
-    dev: Parsed<Change<BTreeMap<String, InterfaceCounters>>>,
+    dev: Parsed<Samples<BTreeMap<String, InterfaceCounters>>>,
 }
 
-impl Host {
+impl HostSnapshot {
     /// A host of two samples.
-    pub(super) fn new(first: Tree, second: Tree, elapsed: Duration) -> Self {
+    pub(super) fn new(first: FileTree, second: FileTree, elapsed: Duration) -> Self {
         Self {
             first,
             second,
@@ -97,10 +97,10 @@ impl Host {
         &self,
         path: &str,
         parse: fn(&Path, &str) -> Result<T>,
-    ) -> Result<Change<T>, Unknown> {
+    ) -> Result<Samples<T>, Unknown> {
         let shown = format!("/{path}");
         let shown = Path::new(&shown);
-        Ok(Change {
+        Ok(Samples {
             first: parse(shown, self.first.text(path)?)?,
             second: parse(shown, self.second.text(path)?)?,
         })
@@ -118,27 +118,27 @@ impl Host {
     }
 
     /// `/proc/stat`.
-    pub(super) fn stat(&self) -> Result<&Change<Stat>, Unknown> {
+    pub(super) fn stat(&self) -> Result<&Samples<Stat>, Unknown> {
         cached(&self.stat, || self.change("proc/stat", Stat::parse))
     }
 
     /// `/proc/interrupts`.
-    pub(super) fn interrupts(&self) -> Result<&Change<Interrupts>, Unknown> {
+    pub(super) fn interrupts(&self) -> Result<&Samples<Interrupts>, Unknown> {
         cached(&self.interrupts, || self.change("proc/interrupts", Interrupts::parse))
     }
 
     /// `/proc/softirqs`.
-    pub(super) fn softirqs(&self) -> Result<&Change<Softirqs>, Unknown> {
+    pub(super) fn softirqs(&self) -> Result<&Samples<Softirqs>, Unknown> {
         cached(&self.softirqs, || self.change("proc/softirqs", Softirqs::parse))
     }
 
     /// `/proc/net/softnet_stat`.
-    pub(super) fn softnet(&self) -> Result<&Change<Vec<Softnet>>, Unknown> {
+    pub(super) fn softnet(&self) -> Result<&Samples<Vec<Softnet>>, Unknown> {
         cached(&self.softnet, || self.change("proc/net/softnet_stat", softnet::parse))
     }
 
     /// Packets of the interfaces of the own namespace.
-    pub(super) fn dev(&self) -> Result<&Change<BTreeMap<String, InterfaceCounters>>, Unknown> {
+    pub(super) fn dev(&self) -> Result<&Samples<BTreeMap<String, InterfaceCounters>>, Unknown> {
         cached(&self.dev, || {
             let own = self.setting("netns/own")?;
             self.change(&format!("netns/{own}/dev"), interface_counters::parse)
@@ -188,9 +188,9 @@ impl Host {
     }
 
     /// What netlink told of an interface.
-    pub(super) fn nic(&self, name: &str) -> Result<Change<&Nic>, Unknown> {
+    pub(super) fn nic(&self, name: &str) -> Result<Samples<&Nic>, Unknown> {
         let nics = cached(&self.nics, || {
-            Ok(Change {
+            Ok(Samples {
                 first: object(&self.first, sources::NICS)?,
                 second: object(&self.second, sources::NICS)?,
             })
@@ -198,7 +198,7 @@ impl Host {
         let find = |nics: &'_ [Nic]| nics.iter().position(|nic| nic.name == name);
         match (find(&nics.first), find(&nics.second)) {
             (Some(first), Some(second)) => {
-                Ok(Change { first: &nics.first[first], second: &nics.second[second] })
+                Ok(Samples { first: &nics.first[first], second: &nics.second[second] })
             }
             _ => Err(Unknown(format!("{name} was not there the whole time"))),
         }
@@ -215,8 +215,8 @@ impl Host {
     }
 
     /// Processes that matter, of both samples.
-    pub(super) fn processes(&self) -> Result<Change<Processes>, Unknown> {
-        Ok(Change {
+    pub(super) fn processes(&self) -> Result<Samples<Processes>, Unknown> {
+        Ok(Samples {
             first: object(&self.first, sources::PROCESSES)?,
             second: object(&self.second, sources::PROCESSES)?,
         })
@@ -268,7 +268,7 @@ impl Host {
         &self,
         namespace: &Namespace,
         file: &str,
-    ) -> Result<Change<ProtocolCounters>, Unknown> {
+    ) -> Result<Samples<ProtocolCounters>, Unknown> {
         self.change(&format!("netns/{}/{file}", namespace.inode), ProtocolCounters::parse)
     }
 }
@@ -286,7 +286,7 @@ fn cached<T>(cell: &Parsed<T>, parse: impl FnOnce() -> Result<T, Unknown>) -> Re
     cell.get_or_init(parse).as_ref().map_err(Clone::clone)
 }
 
-fn object<T: DeserializeOwned>(tree: &Tree, name: &str) -> Result<T, Unknown> {
+fn object<T: DeserializeOwned>(tree: &FileTree, name: &str) -> Result<T, Unknown> {
     let text = tree.text(name)?;
     serde_json::from_str(text).map_err(|error| Unknown(format!("{name}: {error}")))
 }

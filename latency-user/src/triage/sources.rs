@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::{
-    file_tree::Tree,
+    file_tree::FileTree,
     host::{
         net::{interfaces, namespaces},
         nic::directory::NicDirectory,
@@ -105,8 +105,8 @@ pub fn listed() -> Vec<String> {
 }
 
 /// Reads a sample of the host below `root`; `second`: settings are read too.
-pub(super) fn gather(root: &Path, nics: &mut dyn NicDirectory, second: bool) -> Tree {
-    let mut tree = Tree::default();
+pub(super) fn gather(root: &Path, nics: &mut dyn NicDirectory, second: bool) -> FileTree {
+    let mut tree = FileTree::default();
     for (path, when) in FILES {
         if second || *when == When::Both {
             tree.gather(root, path);
@@ -127,7 +127,7 @@ pub(super) fn gather(root: &Path, nics: &mut dyn NicDirectory, second: bool) -> 
 
 /// Interfaces of the own namespace but loopback. Not those of `/sys`, which may have been
 /// mounted in another namespace.
-fn names(tree: &Tree) -> Vec<String> {
+fn names(tree: &FileTree) -> Vec<String> {
     let own = tree.text("netns/own").unwrap_or_default();
     let text = tree.text(&format!("netns/{own}/dev")).unwrap_or_default();
     let counters = crate::host::net::interface_counters::parse(Path::new("/proc/net/dev"), text)
@@ -136,7 +136,7 @@ fn names(tree: &Tree) -> Vec<String> {
 }
 
 /// Puts an object into the tree as JSON.
-pub(super) fn put<T: Serialize>(tree: &mut Tree, name: &str, object: Result<T>) {
+pub(super) fn put<T: Serialize>(tree: &mut FileTree, name: &str, object: Result<T>) {
     let text =
         object.and_then(|object| serde_json::to_string_pretty(&object).context("write it as JSON"));
     match text {

@@ -1,15 +1,21 @@
 //! The short trace that triage adds when it may: stalls by stage.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    analysis::culprits::culprits,
-    collect::{config::Config, tracer::Tracer},
-    kernel::{privileges, single_instance::Instance},
+    kernel::{privileges, single_instance::SingleInstance},
+    measure::{
+        self, MeasureConfig, Measurement,
+        pacing::{Ends, Stop},
+    },
     model::{
-        distribution::Distribution,
-        series::{Owner, Series},
+        note::Note,
+        series::labels::Labels,
+        stage::StageName,
+        summary::{SeriesSummary, Summary},
     },
 };
 
@@ -26,11 +32,11 @@ pub(super) struct Traced {
 }
 
 /// What one stage showed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StageStalls {
     /// Name of the stage.
-    pub(super) stage: String,
-    /// Intervals timed.
+    pub(super) stage: StageName,
+    /// Events timed.
     pub(super) count: u64,
     /// Those at or above the threshold.
     pub(super) stalls: u64,
@@ -40,10 +46,10 @@ pub(super) struct StageStalls {
     pub(super) place: String,
 }
 
-/// A trace under way.
+/// A trace in progress.
 pub(super) struct ShortTrace {
-    tracer: Tracer,
-    _instance: Instance,
+    measurement: Measurement,
+    _instance: SingleInstance,
 }
 
 impl ShortTrace {
@@ -52,18 +58,28 @@ impl ShortTrace {
     /// # Errors
     ///
     /// Why there can be no trace.
-    pub(super) fn start() -> Result<Self, String> {
-        let text = |error: anyhow::Error| format!("{error:#}");
+    pub(super) fn start(max_overhead: Option<f64>) -> Result<Self, String> {
         privileges::check().map_err(|failure| failure.message)?;
-        let instance = Instance::claim().map_err(|failure| failure.message)?;
-        let config = Config::new();
-        let tracer = Tracer::start(&config).map_err(text)?;
-        Ok(Self { tracer, _instance: instance })
+        let instance = SingleInstance::claim().map_err(|failure| failure.message)?;
+        let config = MeasureConfig { max_overhead, ..MeasureConfig::new() };
+        let measurement = Measurement::start(&config).map_err(text)?;
+        Ok(Self { measurement, _instance: instance })
     }
 
-    /// Reads the records that are there, so that their buffer does not fill.
-    pub(super) fn drain(&mut self) {
-        self.tracer.drain_records();
+    /// Traces for `duration`, which is over when this returns.
+    ///
+    /// # Errors
+    ///
+    /// Why the trace had to end early.
+    pub(super) fn follow(&mut self, duration: Duration) -> Result<(), String> {
+        let ends = Ends {
+            duration: Some(duration),
+            signal: std::future::pending::<Result<Stop>>(),
+            outlast_stages: true,
+        };
+        let mut notify = |_, note: &Note| log::info!("the short trace: {note}");
+        let followed = self.measurement.follow(ends, &mut [], &mut notify);
+        measure::block_on(followed).map(drop).map_err(text)
     }
 
     /// Detaches the programs and sums up.
@@ -71,49 +87,63 @@ impl ShortTrace {
     /// # Errors
     ///
     /// Why the trace cannot be believed.
-    pub(super) fn finish(mut self) -> TraceResult {
-        let ledger = self.tracer.finish();
-        if !ledger.balanced {
+    pub(super) fn finish(self) -> TraceResult {
+        let outcome = self.measurement.finish(&mut [], &mut |_, _| {}).map_err(text)?;
+        if !outcome.summary.ledger.balanced {
             return Err("the trace's ledger does not balance".into());
         }
-        self.tracer.interval().map_err(|error| format!("{error:#}"))?;
-        let culprits = culprits(&self.tracer.learned().stacks);
-        Ok(Traced {
-            stages: by_stage(&self.tracer.total()),
-            culprits: culprits
-                .into_iter()
-                .map(|one| (one.function, (one.share * 100.0).round() as u32))
-                .collect(),
-        })
+        Ok(Traced::new(&outcome.summary))
     }
 }
 
-fn by_stage(series: &[(Series, Distribution)]) -> Vec<StageStalls> {
+impl Traced {
+    fn new(summary: &Summary) -> Self {
+        let culprits = summary.stalls.culprits.iter();
+        Self {
+            stages: by_stage(&summary.series),
+            culprits: culprits
+                .map(|culprit| (culprit.function.clone(), (culprit.share * 100.0).round() as u32))
+                .collect(),
+        }
+    }
+}
+
+fn text(error: anyhow::Error) -> String {
+    format!("{error:#}")
+}
+
+fn by_stage(series: &[SeriesSummary]) -> Vec<StageStalls> {
     let mut stages: Vec<StageStalls> = Vec::new();
-    for (series, distribution) in series {
-        let name = series.stage.name();
-        let at = stages.iter().position(|one| one.stage == name).unwrap_or_else(|| {
-            stages.push(StageStalls { stage: name.into(), ..StageStalls::default() });
+    for SeriesSummary { stage, labels, numbers } in series {
+        let at = stages.iter().position(|known| known.stage == *stage).unwrap_or_else(|| {
+            let (stage, place) = (stage.clone(), String::new());
+            stages.push(StageStalls { stage, count: 0, stalls: 0, max_ns: 0, place });
             stages.len() - 1
         });
         let stage = &mut stages[at];
-        stage.count += distribution.count();
-        stage.stalls += distribution.over_threshold;
-        if distribution.max_ns > stage.max_ns {
-            stage.max_ns = distribution.max_ns;
-            stage.place = place(&series.owner);
+        stage.count += numbers.count;
+        stage.stalls += numbers.over_threshold;
+        if numbers.max_ns > stage.max_ns {
+            stage.max_ns = numbers.max_ns;
+            stage.place = place(labels);
         }
     }
     stages
 }
 
-fn place(owner: &Owner) -> String {
-    match owner {
-        Owner::Cpu(cpu) | Owner::Vector { cpu, .. } => format!("CPU {cpu}"),
-        Owner::Irq { number: Some(number), cpu, .. } => format!("IRQ {number} on CPU {cpu}"),
-        Owner::Irq { number: None, cpu, .. } => format!("an IRQ on CPU {cpu}"),
-        Owner::OnHost { owner, .. } => place(owner),
-        Owner::Queue(queue) => queue.iface().map_or_else(|| "a backlog".into(), str::to_owned),
+fn place(labels: &Labels) -> String {
+    let on_cpu = labels.cpu.map(|cpu| format!(" on CPU {cpu}")).unwrap_or_default();
+    match (&labels.iface, labels.irq, labels.cpu) {
+        (Some(iface), ..) => match labels.queue {
+            Some(queue) => format!("{iface} queue {queue}"),
+            None => iface.clone(),
+        },
+        (None, Some(irq), _) => format!("IRQ {irq}{on_cpu}"),
+        (None, None, Some(cpu)) => match &labels.queue_kind {
+            Some(kind) => format!("the {kind} of CPU {cpu}"),
+            None => format!("CPU {cpu}"),
+        },
+        (None, None, None) => "an unknown place".into(),
     }
 }
 
@@ -122,22 +152,18 @@ mod tests {
     use latency_common::stage::Stage;
 
     use super::*;
-    use crate::model::run::DEFAULT_THRESHOLD_NS;
+    use crate::model::summary::Numbers;
 
     #[test]
     fn stages_sum_up_and_name_the_place_of_the_longest() {
-        let of = |values: &[u64]| {
-            let mut distribution = Distribution::default();
-            for value in values {
-                distribution.record(*value, DEFAULT_THRESHOLD_NS, 0);
-            }
-            distribution
+        let series = |cpu, count, over_threshold, max_ns| SeriesSummary {
+            stage: Stage::NetRx.into(),
+            labels: Labels { cpu: Some(cpu), ..Labels::default() },
+            numbers: Numbers { count, over_threshold, max_ns, ..Numbers::default() },
         };
-        let series = |cpu| Series { stage: Stage::NetRx, owner: Owner::Cpu(cpu) };
-        let stages =
-            by_stage(&[(series(0), of(&[5, 2_000_000])), (series(3), of(&[7_000_000, 1_000_000]))]);
+        let stages = by_stage(&[series(0, 2, 1, 2_000_000), series(3, 2, 2, 7_000_000)]);
         let expected = StageStalls {
-            stage: "net_rx".into(),
+            stage: Stage::NetRx.into(),
             count: 4,
             stalls: 3,
             max_ns: 7_000_000,

@@ -2,7 +2,9 @@
 
 use std::io;
 
-use crate::model::comparison::{Approach, Change, Comparison, Exceedance, Row, Side, Verdict};
+use crate::model::comparison::{
+    Approach, BeforeAfter, ComparedRow, ComparedSide, Comparison, Exceedance, Verdict,
+};
 
 use super::{
     Style,
@@ -29,8 +31,9 @@ pub fn comparison(
     if comparison.weak {
         paragraph(&mut text, &load_warning(comparison), 2, style, Style::alarm);
     }
-    for remark in &comparison.remarks {
-        paragraph(&mut text, &format!("note: {}", printable(remark)), 2, style, Style::plain);
+    for note in &comparison.notes {
+        let line = format!("note: {}", printable(&note.to_string()));
+        paragraph(&mut text, &line, 2, style, Style::plain);
     }
     for (name, side) in [("before", &comparison.before), ("after", &comparison.after)] {
         paragraph(&mut text, &about(name, side), 2, style, Style::dim);
@@ -60,24 +63,24 @@ pub fn sentence(comparison: &Comparison) -> String {
         let mut found: Vec<_> =
             all.filter(|(_, one)| one.is_significant() && one.is_more() == more).collect();
         // Whole stages come before single series, whatever their probabilities.
-        let is_stage = |row: &Row| !row.name.contains(';');
+        let is_stage = |row: &ComparedRow| !row.name.contains(';');
         found.sort_by(|(a, x), (b, y)| {
             let order = (!is_stage(a)).cmp(&!is_stage(b));
             order.then(x.p.unwrap_or(1.0).total_cmp(&y.p.unwrap_or(1.0)))
         });
         found
     };
-    let told = |more: bool| {
+    let changes = |more: bool| {
         let found = found(more);
         // The same stage from two thresholds on says more than two stages that share their stalls.
-        let same = |(row, _): &&(&Row, &Exceedance)| row.name == found[0].0.name;
-        let told: Vec<String> =
+        let same = |(row, _): &&(&ComparedRow, &Exceedance)| row.name == found[0].0.name;
+        let changes: Vec<String> =
             found.iter().filter(same).take(2).map(|(r, e)| change(r, e)).collect();
-        told.join("; ")
+        changes.join("; ")
     };
     let verdict = match comparison.verdict {
-        Verdict::Improved => format!("{weak}improved: {}.", told(false)),
-        Verdict::Worse => format!("{weak}worse: {}.", told(true)),
+        Verdict::Improved => format!("{weak}improved: {}.", changes(false)),
+        Verdict::Worse => format!("{weak}worse: {}.", changes(true)),
         Verdict::NoDifferenceShown => match comparison.stages.first() {
             Some(_) => {
                 let lead = comparison
@@ -97,7 +100,7 @@ pub fn sentence(comparison: &Comparison) -> String {
 
 /// Rows of all stages for a page: name, before, after, times, interval, how it was found.
 pub(super) fn rows(comparison: &Comparison) -> Vec<Vec<String>> {
-    let of_stage = |row: &Row| -> Vec<Vec<String>> {
+    let of_stage = |row: &ComparedRow| -> Vec<Vec<String>> {
         let cells = |label: String, cells: [String; 5]| {
             let mut line = vec![format!("{} {label}", name(row))];
             line.extend(cells);
@@ -114,7 +117,7 @@ pub(super) fn rows(comparison: &Comparison) -> Vec<Vec<String>> {
             let label = format!("p{}", percent(one.quantile));
             lines.push(cells(label, changed(&one.ns, |ns| duration(ns as u64), String::new())));
         }
-        let max = Change::new(row.max_ns[0] as f64, row.max_ns[1] as f64);
+        let max = BeforeAfter::new(row.max_ns[0] as f64, row.max_ns[1] as f64);
         lines.push(cells("max".into(), changed(&max, |ns| duration(ns as u64), String::new())));
         lines
     };
@@ -122,7 +125,7 @@ pub(super) fn rows(comparison: &Comparison) -> Vec<Vec<String>> {
 }
 
 /// `net_rx at or above 1ms 70.6 ppm before, 10.9 ppm after (0.15 times, 0.11 to 0.21)`.
-fn change(row: &Row, one: &Exceedance) -> String {
+fn change(row: &ComparedRow, one: &Exceedance) -> String {
     let times = match (one.ppm.ratio, interval(&one.ppm)) {
         (Some(ratio), Some(interval)) => format!(" ({} times, {interval})", number(ratio)),
         (None, Some(interval)) => format!(" (times {interval})"),
@@ -133,15 +136,15 @@ fn change(row: &Row, one: &Exceedance) -> String {
         name(row),
         short_duration(one.threshold_ns),
         ppm(one.ppm.before),
-        count(one.events[0]),
+        count(one.stalls[0]),
         ppm(one.ppm.after),
-        count(one.events[1]),
+        count(one.stalls[1]),
     )
 }
 
 fn load_warning(comparison: &Comparison) -> String {
     // A stage without a stall on either side is not compared, whatever its load.
-    let stalled = |row: &&Row| row.exceedance.iter().any(|one| one.events != [0, 0]);
+    let stalled = |row: &&ComparedRow| row.exceedance.iter().any(|one| one.stalls != [0, 0]);
     let furthest = comparison.stages.iter().filter(stalled);
     let furthest = furthest.max_by(|a, b| distance(a).total_cmp(&distance(b)));
     let load = furthest.map_or_else(String::new, |row| {
@@ -158,11 +161,11 @@ fn load_warning(comparison: &Comparison) -> String {
     )
 }
 
-fn distance(row: &Row) -> f64 {
+fn distance(row: &ComparedRow) -> f64 {
     row.per_second.ratio.map_or(f64::INFINITY, |ratio| ratio.max(f64::MIN_POSITIVE).ln().abs())
 }
 
-fn about(name: &str, side: &Side) -> String {
+fn about(name: &str, side: &ComparedSide) -> String {
     let host = side.host.as_deref().map(|host| format!(", {}", printable(host)));
     let kernel = side.kernel.as_deref().map(|kernel| format!(", Linux {}", printable(kernel)));
     format!(
@@ -175,12 +178,12 @@ fn about(name: &str, side: &Side) -> String {
     )
 }
 
-fn name(row: &Row) -> String {
+fn name(row: &ComparedRow) -> String {
     printable(row.name.strip_prefix("stage=").unwrap_or(&row.name))
 }
 
 /// The rows of one stage.
-fn block(text: &mut String, row: &Row, style: Style) {
+fn block(text: &mut String, row: &ComparedRow, style: Style) {
     let title =
         line(&name(row), ["before", "after", "times", "95% interval", ""].map(str::to_owned));
     text.push_str(&style.bold(&title));
@@ -191,11 +194,11 @@ fn block(text: &mut String, row: &Row, style: Style) {
         text.push('\n');
     };
     put(
-        "  calls",
-        [count(row.calls[0]), count(row.calls[1]), String::new(), String::new(), String::new()],
+        "  events",
+        [count(row.events[0]), count(row.events[1]), String::new(), String::new(), String::new()],
         false,
     );
-    put("  calls/s", changed(&row.per_second, rate, String::new()), false);
+    put("  events/s", changed(&row.per_second, rate, String::new()), false);
     for one in &row.exceedance {
         let label = format!("  ppm >= {}", short_duration(one.threshold_ns));
         let how = match one.method {
@@ -211,13 +214,13 @@ fn block(text: &mut String, row: &Row, style: Style) {
         let label = format!("  p{}", percent(quantile.quantile));
         put(&label, changed(&quantile.ns, |ns| duration(ns as u64), String::new()), false);
     }
-    let max = Change::new(row.max_ns[0] as f64, row.max_ns[1] as f64);
+    let max = BeforeAfter::new(row.max_ns[0] as f64, row.max_ns[1] as f64);
     let mut cells = changed(&max, |ns| duration(ns as u64), String::new());
     cells[3] = format!("<= {}/{} ppm longer", ppm(row.longer_ppm[0]), ppm(row.longer_ppm[1]));
     put("  max", cells, false);
 }
 
-fn changed(change: &Change, show: impl Fn(f64) -> String, how: String) -> [String; 5] {
+fn changed(change: &BeforeAfter, show: impl Fn(f64) -> String, how: String) -> [String; 5] {
     [
         show(change.before),
         show(change.after),
@@ -234,7 +237,7 @@ fn line(label: &str, [before, after, times, interval, how]: [String; 5]) -> Stri
 
 /// Series that changed by more than chance.
 fn series(text: &mut String, comparison: &Comparison, style: Style) {
-    let mut changed: Vec<(&Row, &Exceedance)> = comparison
+    let mut changed: Vec<(&ComparedRow, &Exceedance)> = comparison
         .series
         .iter()
         .flat_map(|row| row.exceedance.iter().map(move |one| (row, one)))
@@ -270,7 +273,7 @@ fn series(text: &mut String, comparison: &Comparison, style: Style) {
 }
 
 /// `0.11 to 0.21`, `at least 3.4`.
-fn interval(change: &Change) -> Option<String> {
+fn interval(change: &BeforeAfter) -> Option<String> {
     let low = change.ratio_low?;
     Some(match change.ratio_high {
         Some(high) => format!("{} to {}", number(low), number(high)),
@@ -302,9 +305,10 @@ fn percent(quantile: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::note::Note;
 
     fn sample(verdict: Verdict, weak: bool) -> Comparison {
-        let side = |n: u32| Side {
+        let side = |n: u32| ComparedSide {
             recording: format!("{}.hlog", "x".repeat(70)),
             host: Some(format!("web-{n}")),
             kernel: Some("6.12".into()),
@@ -314,27 +318,27 @@ mod tests {
         };
         let exceedance = Exceedance {
             threshold_ns: 1_000_000,
-            events: [260, 39],
-            ppm: Change {
+            stalls: [260, 39],
+            ppm: BeforeAfter {
                 ratio_low: Some(0.11),
                 ratio_high: Some(0.21),
-                ..Change::new(70.55, 10.93)
+                ..BeforeAfter::new(70.55, 10.93)
             },
             p: Some(1e-9),
             p_corrected: Some(1e-7),
             method: Approach::Blocks,
         };
-        let row = Row {
+        let row = ComparedRow {
             name: "stage=net_rx".into(),
-            calls: [3_685_271, 3_567_235],
-            per_second: Change::new(122_842.0, 118_907.0),
+            events: [3_685_271, 3_567_235],
+            per_second: BeforeAfter::new(122_842.0, 118_907.0),
             exceedance: vec![exceedance],
             quantiles: Vec::new(),
             max_ns: [21_400_000, 3_000_000],
             longer_ppm: [0.8, 0.8],
         };
         let series = (0..20)
-            .map(|n| Row {
+            .map(|n| ComparedRow {
                 name: format!("stage=napi_poll;if={}{n};q=3", "e".repeat(40)),
                 ..row.clone()
             })
@@ -342,7 +346,7 @@ mod tests {
         Comparison {
             verdict,
             weak,
-            remarks: vec!["different kernels: 6.1 before, 6.12 after".into()],
+            notes: vec![Note::KernelsDiffer { before: "6.1".into(), after: "6.12".into() }],
             before: side(1),
             after: side(2),
             tests: 21,

@@ -3,19 +3,9 @@
 use super::format::{bytes, count, counted, duration};
 use crate::model::{
     cost::KernelCost,
-    ledger::{Ledger, ProgramBooks},
+    ledger::{Ledger, ProgramCounts},
     summary::Summary,
 };
-
-/// Why a stage is not timed any more.
-pub fn given_up(after_s: f64, share: f64, allowed: f64) -> String {
-    format!(
-        "given up after {}: the programs took {} of the busiest CPU, and {} is allowed",
-        duration(ns(after_s)),
-        percent(share),
-        percent(allowed)
-    )
-}
 
 /// What the measurement itself took, in one paragraph each for this process and for the kernel.
 pub(super) fn sentences(summary: &Summary) -> Vec<String> {
@@ -26,12 +16,12 @@ pub(super) fn sentences(summary: &Summary) -> Vec<String> {
         String::new()
     };
     let mut sentences = vec![format!(
-        "Own cost: {}, {} of rows in the kernel ({} of {} for queues and IRQs taken); this \
-         process {} CPU time{share}, {} memory.",
+        "Overhead: {}, {} of histogram rows in the kernel ({} of {} for queues and IRQs used); \
+         this process {} CPU time{share}, {} memory.",
         counted(cost.programs as u64, "program"),
         bytes(cost.row_bytes),
-        count(slots.taken),
-        count(slots.room),
+        count(slots.used),
+        count(slots.capacity),
         duration(ns(cost.user_cpu_s)),
         bytes(cost.resident_bytes),
     )];
@@ -39,17 +29,17 @@ pub(super) fn sentences(summary: &Summary) -> Vec<String> {
     sentences
 }
 
-/// Which stages were timed for a part of the run only; `None`: all were to its end.
-pub(super) fn missing(cost: &KernelCost) -> Option<String> {
+/// Which stages were disabled during the run; `None`: none was.
+pub(super) fn disabled_stages(cost: &KernelCost) -> Option<String> {
     let stages: Vec<String> = cost
-        .shed
+        .disabled
         .iter()
-        .map(|shed| format!("{} after {}", shed.stage.name(), duration(ns(shed.after_s))))
+        .map(|one| format!("{} after {}", one.stage.name(), duration(ns(one.after_s))))
         .collect();
     (!stages.is_empty()).then(|| {
         format!(
-            "Given up because of their cost (--max-overhead): {}. What came later is not in the \
-             numbers.",
+            "Stages disabled because of their overhead (--max-overhead): {}. Later events are \
+             missing.",
             stages.join(", ")
         )
     })
@@ -74,7 +64,7 @@ fn in_kernel(cost: &KernelCost) -> Option<String> {
     ))
 }
 
-/// The programs that ran while they were measured, dearest first, as lines of a table; empty
+/// The programs that ran while they were measured, most expensive first, as lines of a table; empty
 /// where none did.
 pub(super) fn programs(cost: &KernelCost, ledger: &Ledger) -> Vec<String> {
     let mut programs: Vec<_> = cost.programs.iter().collect();
@@ -100,10 +90,10 @@ pub(super) fn programs(cost: &KernelCost, ledger: &Ledger) -> Vec<String> {
     std::iter::once(titles).chain(rows).collect()
 }
 
-/// Runs that the kernel skipped in the whole run, as far as it tells.
+/// Runs that the kernel skipped during the run, as far as it reports them.
 fn skipped(ledger: &Ledger, program: &str) -> Option<u64> {
-    let books: &ProgramBooks = ledger.programs.iter().find(|books| books.program == program)?;
-    Some(books.recursion_misses? + books.missed.unwrap_or(0))
+    let counts: &ProgramCounts = ledger.programs.iter().find(|one| one.program == program)?;
+    Some(counts.recursion_misses? + counts.missed.unwrap_or(0))
 }
 
 /// `12%`, `1.3%`, `0.04%`
@@ -127,7 +117,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::cost::{ProgramCost, Shed},
+        model::{
+            cost::{DisabledStage, ProgramCost},
+            note::Note,
+        },
         views::fixtures,
     };
 
@@ -146,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dearest_program_comes_first() {
+    fn the_most_expensive_program_comes_first() {
         let lines = programs(&measured(), &fixtures::summary(&fixtures::stalled()).ledger);
         assert!(lines[1].contains("softirq_entry") && lines[1].contains("125ns"), "{lines:?}");
         assert!(lines[1].contains("100000") && lines[1].contains("1.2%"), "{lines:?}");
@@ -155,24 +148,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_said() {
-        let refused = KernelCost { refused: Some("no right".into()), ..KernelCost::default() };
-        assert_eq!(in_kernel(&refused).as_deref(), Some("In the kernel: no right."));
+    fn what_is_not_known_is_shown() {
+        let refused = KernelCost {
+            refused: Some(Note::RunTimeUnknown { error: None }),
+            ..KernelCost::default()
+        };
+        assert_eq!(
+            in_kernel(&refused).as_deref(),
+            Some(
+                "In the kernel: run-time statistics need CAP_SYS_ADMIN: the programs' time is not known."
+            )
+        );
         assert_eq!(in_kernel(&KernelCost::default()), None);
         let idle = KernelCost { measured_s: 0.2, ..KernelCost::default() };
         assert!(in_kernel(&idle).unwrap().contains("nothing ran"));
     }
 
     #[test]
-    fn shares_and_what_was_given_up_are_told() {
-        let shed = vec![Shed { stage: Stage::Irq, after_s: 2.4, share: 0.031, allowed: 0.01 }];
+    fn shares_and_disabled_stages_are_shown() {
+        let disabled =
+            vec![DisabledStage { stage: Stage::Irq, after_s: 2.4, share: 0.031, limit: 0.01 }];
         let mut summary = fixtures::summary(&fixtures::stalled());
-        summary.self_cost.kernel = KernelCost { shed, ..measured() };
+        summary.self_cost.kernel = KernelCost { disabled, ..measured() };
         let text = sentences(&summary).join("\n");
         assert!(text.contains("1.7% of CPU 3, the busiest, and 0.98% of all CPUs"), "{text}");
-        assert!(missing(&summary.self_cost.kernel).unwrap().contains("irq after 2.40s"));
-        assert_eq!(missing(&measured()), None);
-        let reason = given_up(2.4, 0.031, 0.01);
-        assert!(reason.ends_with("took 3.1% of the busiest CPU, and 1.0% is allowed"), "{reason}");
+        assert!(disabled_stages(&summary.self_cost.kernel).unwrap().contains("irq after 2.40s"));
+        assert_eq!(disabled_stages(&measured()), None);
     }
 }

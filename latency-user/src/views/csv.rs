@@ -2,7 +2,11 @@
 
 use std::io;
 
-use crate::model::{distribution::Distribution, series::Series, summary::SeriesSummary};
+use crate::model::{
+    distribution::Distribution,
+    series::{Series, labels::Labels},
+    summary::{Numbers, SeriesSummary},
+};
 
 /// Names of the columns.
 const COLUMNS: &str = "recording,series,stage,host,cpu,iface,queue,irq,count,sum_ns,min_ns,p50_ns,\
@@ -17,44 +21,45 @@ pub fn head(out: &mut dyn io::Write) -> io::Result<()> {
     out.write_all(COLUMNS.as_bytes())
 }
 
-/// Writes the series of a recording: timed ones, then plain ones.
+/// Writes the series of a recording: known ones, then foreign ones.
 ///
 /// # Errors
 ///
 /// What `out` fails with.
 pub fn series(
     recording: &str,
-    timed: &[(Series, Distribution)],
-    plain: &[(String, Distribution)],
+    series: &[Series],
+    foreign: &[(String, Distribution)],
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
-    for (series, distribution) in timed {
-        let numbers = SeriesSummary::new(series, distribution);
-        out.write_all(line(recording, &series.tag(), &numbers).as_bytes())?;
+    for one in series {
+        let summary = SeriesSummary::new(one);
+        let stage = summary.stage.as_str();
+        let line = line(recording, &one.id.tag(), stage, &summary.labels, &summary.numbers);
+        out.write_all(line.as_bytes())?;
     }
-    for (tag, distribution) in plain {
-        let mut numbers = SeriesSummary::default();
-        numbers.set_numbers(distribution);
-        out.write_all(line(recording, tag, &numbers).as_bytes())?;
+    for (tag, distribution) in foreign {
+        let numbers = Numbers::new(distribution);
+        let line = line(recording, tag, "", &Labels::default(), &numbers);
+        out.write_all(line.as_bytes())?;
     }
     out.flush()
 }
 
-fn line(recording: &str, tag: &str, numbers: &SeriesSummary) -> String {
+fn line(recording: &str, tag: &str, stage: &str, labels: &Labels, numbers: &Numbers) -> String {
     fn optional<T: ToString>(value: Option<T>) -> String {
         value.map(|value| value.to_string()).unwrap_or_default()
     }
-    let place = &numbers.place;
-    let queue = place.queue.map(|queue| queue.to_string()).or_else(|| place.queue_kind.clone());
+    let queue = labels.queue.map(|queue| queue.to_string()).or_else(|| labels.queue_kind.clone());
     let names = [
         recording.to_owned(),
         tag.to_owned(),
-        numbers.stage.to_string(),
-        optional(place.host.clone()),
-        optional(place.cpu),
-        optional(place.iface.clone()),
+        stage.to_owned(),
+        optional(labels.host.clone()),
+        optional(labels.cpu),
+        optional(labels.iface.clone()),
         optional(queue),
-        optional(place.irq),
+        optional(labels.irq),
     ];
     let mut line: Vec<String> = names.iter().map(|name| quoted(name)).collect();
     line.extend(
@@ -95,11 +100,12 @@ mod tests {
     fn every_line_has_every_column() {
         let mut out = Vec::new();
         head(&mut out).unwrap();
-        let timed = fixtures::stalled();
-        series("a.hlog", &timed, &[("get".into(), timed[0].1.clone())], &mut out).unwrap();
+        let known = fixtures::stalled();
+        let foreign = [("get".into(), known[0].distribution.clone())];
+        series("a.hlog", &known, &foreign, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
-        assert_eq!(lines.len(), 2 + timed.len());
+        assert_eq!(lines.len(), 2 + known.len());
         assert!(lines.iter().all(|line| line.len() == lines[0].len()), "{text}");
         let at = |name| lines[0].iter().position(|column| *column == name).unwrap();
         let cpu = lines.iter().find(|line| line[1] == "stage=net_rx;cpu=1").unwrap();

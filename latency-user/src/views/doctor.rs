@@ -2,7 +2,10 @@
 
 use std::io;
 
-use super::{Style, text::paragraph};
+use super::{
+    Style,
+    text::{paragraph, printable},
+};
 use crate::model::diagnosis::{Diagnosis, InterfaceDiagnosis, MethodDiagnosis, StageDiagnosis};
 
 /// Writes what is possible, stage by stage, and what is in the way.
@@ -21,7 +24,7 @@ pub fn diagnosis(diagnosis: &Diagnosis, style: Style, out: &mut dyn io::Write) -
     );
     paragraph(&mut text, &about, 2, style, Style::dim);
     for missing in &diagnosis.missing_privileges {
-        paragraph(&mut text, missing, 2, style, Style::alarm);
+        paragraph(&mut text, &missing.to_string(), 2, style, Style::alarm);
     }
     text.push('\n');
     for stage in &diagnosis.stages {
@@ -31,9 +34,6 @@ pub fn diagnosis(diagnosis: &Diagnosis, style: Style, out: &mut dyn io::Write) -
     for interface in &diagnosis.interfaces {
         paragraph(&mut text, &queues(interface), 4, style, Style::plain);
     }
-    for remark in &diagnosis.remarks {
-        paragraph(&mut text, remark, 2, style, Style::plain);
-    }
     out.write_all(text.as_bytes())?;
     out.flush()
 }
@@ -41,7 +41,10 @@ pub fn diagnosis(diagnosis: &Diagnosis, style: Style, out: &mut dyn io::Write) -
 fn answer(diagnosis: &Diagnosis) -> Vec<String> {
     let names = |wanted: bool| -> Vec<&str> {
         let stages = diagnosis.stages.iter();
-        stages.filter(|one| one.would_use.is_some() == wanted).map(|one| one.stage).collect()
+        stages
+            .filter(|one| one.would_use.is_some() == wanted)
+            .map(|one| one.stage.as_str())
+            .collect()
     };
     let (can, cannot) = (names(true), names(false));
     let verb = if diagnosis.tried { "can" } else { "could, as root," };
@@ -56,7 +59,7 @@ fn answer(diagnosis: &Diagnosis) -> Vec<String> {
 }
 
 fn stage(text: &mut String, stage: &StageDiagnosis, style: Style) {
-    text.push_str(&style.bold(stage.stage));
+    text.push_str(&style.bold(stage.stage.as_str()));
     text.push('\n');
     for method in &stage.methods {
         let used = stage.would_use == Some(method.method);
@@ -77,7 +80,8 @@ fn describe(method: &MethodDiagnosis, used: bool) -> String {
         (None, true) => "nothing is known against it; would be tried first",
         (None, false) => "nothing is known against it",
     };
-    let note = method.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
+    let notes = method.notes.iter().map(|note| format!(": {}", printable(&note.to_string())));
+    let note: String = notes.collect();
     format!("  {} ({}) {verdict}{note}", method.method, method.at)
 }
 

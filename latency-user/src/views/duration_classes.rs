@@ -4,18 +4,18 @@ use super::{
     Style,
     format::{count, ppm},
 };
-use crate::model::duration_classes::{FROM_MS, Lengths};
+use crate::model::duration_classes::{DurationClasses, LOWER_BOUNDS_MS};
 
 /// The heads of columns and four rows: runs before, the same of a million, and both after.
-pub(super) fn rows(sides: &[Lengths; 2]) -> [Vec<String>; 5] {
+pub(super) fn rows(sides: &[DurationClasses; 2]) -> [Vec<String>; 5] {
     let mut head = vec!["net_rx_action, ms".to_owned()];
-    head.extend(FROM_MS.iter().map(u64::to_string));
-    let row = |label: &str, side: &Lengths, show: &dyn Fn(u64) -> String| {
+    head.extend(LOWER_BOUNDS_MS.iter().map(u64::to_string));
+    let row = |label: &str, side: &DurationClasses, show: &dyn Fn(u64) -> String| {
         let mut row = vec![label.to_owned()];
-        row.extend(side.from_ms.iter().map(|runs| show(*runs)));
+        row.extend(side.counts.iter().map(|runs| show(*runs)));
         row
     };
-    let million = |side: &Lengths| {
+    let million = |side: &DurationClasses| {
         let all = side.runs.max(1) as f64;
         move |runs: u64| ppm(runs as f64 / all * 1e6)
     };
@@ -30,7 +30,7 @@ pub(super) fn rows(sides: &[Lengths; 2]) -> [Vec<String>; 5] {
 }
 
 /// Appends the table for people.
-pub(super) fn table(text: &mut String, sides: &[Lengths; 2], style: Style) {
+pub(super) fn table(text: &mut String, sides: &[DurationClasses; 2], style: Style) {
     let line = |row: &[String]| {
         let mut line = format!("{:<17} {:>9}", row[0], row[1]);
         row[2..].iter().for_each(|cell| line.push_str(&format!(" {cell:>7}")));
@@ -49,8 +49,8 @@ mod tests {
     /// The article's two tables.
     #[test]
     fn the_article_fits_80_columns() {
-        let before = Lengths { runs: 3_685_271, from_ms: [3_685_011, 215, 30, 9, 5, 1, 0] };
-        let after = Lengths { runs: 3_567_235, from_ms: [3_567_196, 36, 3, 0, 0, 0, 0] };
+        let before = DurationClasses { runs: 3_685_271, counts: [3_685_011, 215, 30, 9, 5, 1, 0] };
+        let after = DurationClasses { runs: 3_567_235, counts: [3_567_196, 36, 3, 0, 0, 0, 0] };
         let mut text = String::new();
         table(&mut text, &[before, after], Style { colour: false, width: 80 });
         let expected = "\

@@ -12,12 +12,12 @@ use crate::model::experiment::{Changed, Conclusion, Experiment, Guard, Setting, 
 /// So many culprits are named.
 const CULPRITS: usize = 4;
 
-/// Writes what can be changed: a tuning's form, what it does, and keys with their present values.
+/// Writes what can be changed: a tunable's form, what it does, and keys with their present values.
 ///
 /// # Errors
 ///
 /// What `out` fails with.
-pub fn tuning(
+pub fn tunable(
     form: &str,
     description: &str,
     values: &[(String, String)],
@@ -63,13 +63,13 @@ pub fn experiment(
         let line = format!("Culprits before: {}.", named.collect::<Vec<_>>().join(", "));
         paragraph(&mut text, &line, 2, style, Style::plain);
     }
-    text.push_str("\nwindow             runs stalls     max packets/s    MB/s drops/s retrans/s\n");
+    text.push_str("\nwindow           events stalls     max packets/s    MB/s drops/s retrans/s\n");
     for (at, window) in experiment.windows.iter().enumerate() {
         let kind = if window.changed { "changed" } else { "as it was" };
         text.push_str(&format!(
             "{:>2} {kind:<10} {:>9} {:>6} {:>7} {:>9.0} {:>7.2} {:>7.1} {:>9.1}\n",
             at + 1,
-            count(window.calls),
+            count(window.events),
             count(window.stalls),
             duration(window.max_ns),
             window.rates.packets,
@@ -79,7 +79,7 @@ pub fn experiment(
         ));
     }
     text.push('\n');
-    duration_classes::table(&mut text, &experiment.lengths, style);
+    duration_classes::table(&mut text, &experiment.duration_classes, style);
     text.push('\n');
     for guard in &experiment.guards {
         let paint = if guard.worse { Style::alarm } else { Style::plain };
@@ -92,32 +92,37 @@ pub fn experiment(
 
 /// The conclusion in a sentence.
 pub fn sentence(experiment: &Experiment) -> String {
-    let said = comparison::sentence(&experiment.comparison);
+    let compared = comparison::sentence(&experiment.comparison);
     if let Some(reason) = &experiment.aborted {
-        return format!("Worse: a window with the change was ended early: {}.", printable(reason));
+        return format!(
+            "Worse: a window with the change was ended early: {}.",
+            printable(&reason.to_string())
+        );
     }
     let suffered: Vec<&str> =
         experiment.guards.iter().filter(|guard| guard.worse).map(|guard| guard.name).collect();
     match experiment.conclusion {
-        Conclusion::ImprovedAtACost => format!("At a cost in {}: {said}", suffered.join(", ")),
+        Conclusion::ImprovedAtACost => format!("At a cost in {}: {compared}", suffered.join(", ")),
         Conclusion::Worse if !suffered.is_empty() => {
-            format!("Worse in {}: {said}", suffered.join(", "))
+            format!("Worse in {}: {compared}", suffered.join(", "))
         }
-        _ => said,
+        _ => compared,
     }
 }
 
-/// Sentences that say what was changed.
+/// Sentences on what was changed.
 pub fn changed(changed: &Changed) -> Vec<String> {
-    let line = format!("{}: {:?}, tried {:?}.", changed.knob, changed.old, changed.new);
-    [printable(&line)].into_iter().chain(altered(changed)).collect()
+    let line = format!("{}: {:?}, tried {:?}.", changed.knob, changed.old, changed.effective);
+    [printable(&line)].into_iter().chain(rounded(changed)).collect()
 }
 
-/// A sentence that says what was made of a value; `None`: it is what was asked for.
-pub fn altered(changed: &Changed) -> Option<String> {
-    let asked = changed.asked.as_ref()?;
-    let knob = &changed.knob;
-    Some(printable(&format!("{knob}: asked for {asked:?}, the driver made it {:?}.", changed.new)))
+/// A sentence on what was made of a value; `None`: it is what was asked for.
+pub fn rounded(changed: &Changed) -> Option<String> {
+    let Changed { knob, requested, effective, .. } = changed;
+    (requested != effective).then(|| {
+        let text = format!("{knob}: asked for {requested:?}, the driver made it {effective:?}.");
+        printable(&text)
+    })
 }
 
 /// What became of the setting.
@@ -136,17 +141,17 @@ fn guard(guard: &Guard) -> String {
     format!("{}: {:.1}/s before, {:.1}/s after: {verdict}.", guard.name, guard.before, guard.after)
 }
 
-/// A line that says that a window begins.
-pub fn begins(at: u32, of: u32, changed: bool, length: Duration) -> String {
+/// A line that a window starts.
+pub fn window_starts(at: u32, of: u32, changed: bool, length: Duration) -> String {
     let kind = if changed { "B, with the change" } else { "A, as it was" };
     format!("window {at} of {of}: {kind}, {}\n", humantime::format_duration(length))
 }
 
-/// A line that says what a window has shown.
+/// A line on what a window has shown.
 pub fn measured(window: &WindowSummary) -> String {
     format!(
         "  {} runs of net_rx_action, {} stalls, longest {}\n",
-        count(window.calls),
+        count(window.events),
         count(window.stalls),
         duration(window.max_ns)
     )
@@ -157,15 +162,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_made_of_a_value_is_said_and_only_then() {
+    fn what_was_made_of_a_value_is_shown_and_only_then() {
         let mut one = Changed {
             knob: "ring:eth0/rx".into(),
             old: "256".into(),
-            new: "128".into(),
-            asked: None,
+            requested: "128".into(),
+            effective: "128".into(),
         };
         assert_eq!(changed(&one), ["ring:eth0/rx: \"256\", tried \"128\"."]);
-        one.asked = Some("100".into());
+        one.requested = "100".into();
         let expected = "ring:eth0/rx: asked for \"100\", the driver made it \"128\".";
         assert_eq!(changed(&one)[1], expected);
     }

@@ -1,32 +1,29 @@
 //! Runs made up for the tests of views.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use latency_common::{
+    cpu_state::{RecordLedger, StageLedger},
     stage::Stage,
-    state::{RecordLedger, StageLedger},
 };
 
-use crate::{
-    analysis::{culprits::Culprit, stall_totals::StallTotals},
-    model::{
-        cost::{KernelCost, SelfCost},
-        distribution::Distribution,
-        interval::Interval,
-        ledger::{Counted, Ledger, StageBooks},
-        place::Place,
-        run::{Method, ProbeUse, Run, Sampling, Transport},
-        series::{Owner, Queue, Series},
-        stall::Stall,
-        summary::{SeriesSummary, Stalls, Summary},
-    },
+use crate::model::{
+    cost::{KernelCost, SelfCost},
+    distribution::Distribution,
+    interval::Interval,
+    ledger::{Ledger, StageCounts, UserCounts},
+    note::Note,
+    run::{Method, Run, Sampling, SelectedProbe, Transport},
+    series::{Location, Queue, QueueId, Series, attrs::QueueAttrs, labels::Labels},
+    stall::{Stall, culprit::Culprit},
+    summary::{SeriesSummary, Stalls, Summary},
 };
 
-/// The threshold of all samples, ns.
+/// The threshold of all fixtures, ns.
 pub(super) const THRESHOLD_NS: u64 = 1_000_000;
-
-/// Series with their distributions.
-pub(super) type Recorded = Vec<(Series, Distribution)>;
 
 /// `count` durations around `ns`, followed by those in `tail`.
 pub(super) fn durations(count: u64, ns: u64, tail: &[u64]) -> Distribution {
@@ -40,77 +37,82 @@ pub(super) fn durations(count: u64, ns: u64, tail: &[u64]) -> Distribution {
     distribution
 }
 
-pub(super) fn cpu(stage: Stage, cpu: u32) -> Series {
-    Series { stage, owner: Owner::Cpu(cpu) }
+pub(super) fn cpu(stage: Stage, cpu: u32, distribution: Distribution) -> Series {
+    Series::new(stage, Location::Cpu(cpu), distribution)
 }
 
-pub(super) fn queue(iface: &str, queue: Option<u32>, netns: Option<u32>) -> Series {
-    let irq = queue.map(|queue| 29 + queue);
-    let napi_id = 513 + queue.unwrap_or_default();
-    let queue = Queue::Device { iface: iface.into(), netns, queue, napi_id, irq };
-    Series { stage: Stage::NapiPoll, owner: Owner::Queue(queue) }
+pub(super) fn queue(
+    iface: &str,
+    number: Option<u32>,
+    netns: Option<u32>,
+    distribution: Distribution,
+) -> Series {
+    let napi_id = 513 + number.unwrap_or_default();
+    let id = number.map_or(QueueId::Napi(napi_id), QueueId::Rx);
+    let at = Location::Queue(Queue::Device { iface: iface.into(), netns, id });
+    let irq = number.map(|number| 29 + number);
+    let attrs = QueueAttrs { napi_id: Some(napi_id), irq };
+    Series { attrs, ..Series::new(Stage::NapiPoll, at, distribution) }
 }
 
-pub(super) fn irq(number: u32, name: &str, cpu: u32) -> Series {
-    let owner = Owner::Irq { number: Some(number), name: Some(name.into()), cpu };
-    Series { stage: Stage::Irq, owner }
+pub(super) fn irq(number: u32, name: &str, cpu: u32, distribution: Distribution) -> Series {
+    let at = Location::Irq { number: Some(number), name: Some(name.into()), cpu };
+    Series::new(Stage::Irq, at, distribution)
 }
 
 /// Four CPUs and four queues, of which CPU 1 and queue 2 stalled.
-pub(super) fn stalled() -> Recorded {
+pub(super) fn stalled() -> Vec<Series> {
     let long: Vec<u64> = (0..37).map(|n| 1_400_000 + n * 555_555).collect();
-    let mut recorded = Vec::new();
+    let mut all = Vec::new();
     for n in 0..4 {
         let tail: &[u64] = if n == 1 { &long } else { &[] };
-        recorded.push((cpu(Stage::RxWait, n), durations(9000, 2100, &tail[..tail.len() / 3])));
-        recorded.push((cpu(Stage::NetRx, n), durations(9000, 8100, tail)));
+        all.push(cpu(Stage::RxWait, n, durations(9000, 2100, &tail[..tail.len() / 3])));
+        all.push(cpu(Stage::NetRx, n, durations(9000, 8100, tail)));
     }
     for n in 0..4 {
         let tail: &[u64] = if n == 2 { &long } else { &[] };
-        recorded.push((queue("eth0", Some(n), None), durations(7000, 7100, tail)));
-        recorded.push((irq(29 + n, &format!("eth0-TxRx-{n}"), n), durations(6000, 900, &[])));
+        all.push(queue("eth0", Some(n), None, durations(7000, 7100, tail)));
+        all.push(irq(29 + n, &format!("eth0-TxRx-{n}"), n, durations(6000, 900, &[])));
     }
-    let backlog = Owner::Queue(Queue::Backlog { cpu: 0 });
-    let backlog = Series { stage: Stage::NapiPoll, owner: backlog };
-    recorded.push((backlog, durations(300, 4000, &[])));
-    recorded.push((cpu(Stage::TcpCollapse, 1), durations(50, 90_000, &long[25..])));
-    recorded
+    let backlog = Location::Queue(Queue::Backlog { cpu: 0 });
+    all.push(Series::new(Stage::NapiPoll, backlog, durations(300, 4000, &[])));
+    all.push(cpu(Stage::TcpCollapse, 1, durations(50, 90_000, &long[25..])));
+    all
 }
 
 /// Everything at its longest: 256 CPUs, queues with 15-character names in other namespaces.
-pub(super) fn awkward() -> Recorded {
-    let mut recorded = Vec::new();
+pub(super) fn awkward() -> Vec<Series> {
+    let mut all = Vec::new();
     for n in 0..256 {
         let long = [u64::from(n) << 29, 68_000_000_000];
         let tail = if n % 9 == 0 { &long[..] } else { &[] };
-        recorded.push((cpu(Stage::NetRx, n), durations(5, 12_345 + u64::from(n), tail)));
+        all.push(cpu(Stage::NetRx, n, durations(5, 12_345 + u64::from(n), tail)));
         let name = format!("enp129s0f1np{n:03}");
-        let netns = Some(4_026_532_211 + n);
-        let queue = self::queue(&name, (n % 2 == 0).then_some(n), netns);
-        recorded.push((queue, durations(2, 33_333, tail)));
-        let irq = irq(1000 + n, &format!("mlx5_comp{n}@pci:0000:c1:00.1 \x1b[31mé"), n);
-        recorded.push((irq, durations(2, 33_333, tail)));
+        let (number, netns) = ((n % 2 == 0).then_some(n), Some(4_026_532_211 + n));
+        all.push(queue(&name, number, netns, durations(2, 33_333, tail)));
+        let name = format!("mlx5_comp{n}@pci:0000:c1:00.1 \x1b[31mé");
+        all.push(irq(1000 + n, &name, n, durations(2, 33_333, tail)));
     }
-    for (_, distribution) in &mut recorded {
-        if let Some(first) = distribution.buckets.first_mut() {
+    for one in &mut all {
+        if let Some(first) = one.distribution.buckets.first_mut() {
             first.1 += 987_654_321;
         }
     }
-    recorded
+    all
 }
 
 /// A stall of which most was spent in one function.
 pub(super) fn stall() -> Stall {
     Stall {
         at: "2026-01-02T03:04:05.912345Z".into(),
-        begin_ns: 7,
+        start_ns: 7,
         end_ns: 21_400_007,
         stage: Stage::NetRx,
         cpu: 1,
-        place: Place::default(),
+        labels: Labels::default(),
         duration_ns: 21_400_000,
         net_rx: None,
-        rx_wait: None,
+        interference: None,
         samples: 23,
         culprits: vec![Culprit {
             function: "tcp_collapse".into(),
@@ -122,37 +124,30 @@ pub(super) fn stall() -> Stall {
     }
 }
 
-pub(super) fn interval(series: Recorded) -> Interval {
-    Interval {
-        began_at: start(),
-        duration: Duration::from_millis(1500),
-        series,
-        stalls: Vec::new(),
-        collapses: Vec::new(),
-        stacks: Vec::new(),
-    }
+pub(super) fn interval(series: Vec<Series>) -> Interval {
+    Interval::new(Duration::ZERO, Duration::from_millis(1500), series)
 }
 
-fn start() -> SystemTime {
+pub(super) fn started_at() -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(1_767_323_045_006)
 }
 
-fn probe(stage: Stage, at: &str, note: Option<&str>) -> ProbeUse {
+fn probe(stage: Stage, at: &str, note: Option<Note>) -> SelectedProbe {
     let method = Some(Method::Tracepoint);
-    ProbeUse { stage, method, at: at.into(), note: note.map(str::to_owned) }
+    SelectedProbe { stage, method, at: at.into(), notes: note.into_iter().collect() }
 }
 
 pub(super) fn run() -> Run {
-    let absent = ProbeUse {
+    let absent = SelectedProbe {
         stage: Stage::Softirq,
         method: None,
         at: String::new(),
-        note: Some("not asked for: name it in --stages".into()),
+        notes: vec![Note::NoSuchMethod { method: Some(Method::Kprobe) }],
     };
     Run {
         host: "web-17".into(),
         kernel: "6.12.43+deb12-cloud-amd64".into(),
-        started_at: humantime::format_rfc3339_millis(start()).to_string(),
+        started_at: humantime::format_rfc3339_millis(started_at()).to_string(),
         duration_s: 30.004,
         ifaces: vec!["eth0".into()],
         threshold_ns: THRESHOLD_NS,
@@ -160,47 +155,44 @@ pub(super) fn run() -> Run {
         probes: vec![
             probe(Stage::RxWait, "irq:softirq_raise/irq:softirq_entry", None),
             probe(Stage::NetRx, "irq:softirq_entry/irq:softirq_exit", None),
-            probe(
-                Stage::NapiPoll,
-                "napi:napi_poll",
-                Some(
-                    "approximate: the tracepoint fires after each poll, so the first poll of a \
-                     run begins where the softirq does",
-                ),
-            ),
+            probe(Stage::NapiPoll, "napi:napi_poll", Some(Note::ApproximatePolls)),
             probe(Stage::Irq, "irq:irq_handler_entry/irq:irq_handler_exit", None),
             probe(Stage::TcpCollapse, "tcp_collapse", None),
             absent,
         ],
-        sampling: Sampling { hz: 1999, note: "blind while interrupts are off".into() },
+        sampling: Sampling { hz: 1999, notes: vec![Note::SamplerBlindSpot] },
         cpus: 4,
         version: "0.1.0".into(),
     }
 }
 
-/// The summary of a run whose books balance.
-pub(super) fn summary(recorded: &Recorded) -> Summary {
-    let series: Vec<_> = recorded.iter().map(|(s, d)| SeriesSummary::new(s, d)).collect();
-    let books = |stage: Stage| {
-        let count = series.iter().filter(|s| s.stage == stage.name()).map(|s| s.count).sum();
-        let of_stage = series.iter().filter(|s| s.stage == stage.name());
-        let stalls = of_stage.map(|s| s.over_threshold).sum();
-        let counted = Counted {
-            begins: count + 1,
-            recorded: count,
+/// The summary of a run whose ledger balances.
+pub(super) fn summary(all: &[Series]) -> Summary {
+    let series: Vec<SeriesSummary> = all.iter().map(SeriesSummary::new).collect();
+    let counts = |stage: Stage| {
+        let of_stage = || series.iter().filter(|one| one.stage == stage).map(|one| &one.numbers);
+        let recorded = of_stage().map(|numbers| numbers.count).sum();
+        let stalls = of_stage().map(|numbers| numbers.over_threshold).sum();
+        let counted = UserCounts {
+            started: recorded + 1,
+            recorded,
             over_threshold: stalls,
-            open: 1,
+            in_progress: 1,
             records: stalls,
-            ..Counted::default()
+            ..UserCounts::default()
         };
         let records = RecordLedger { submitted: stalls, ..RecordLedger::default() };
-        StageBooks::new(stage, &StageLedger::default(), &records, counted, true)
+        StageCounts::new(stage, &StageLedger::default(), &records, counted, true)
     };
-    let stages = [Stage::NetRx, Stage::NapiPoll].map(books).to_vec();
+    let stages = [Stage::NetRx, Stage::NapiPoll].map(counts).to_vec();
     let ledger = Ledger { stages, ..Ledger::default() }.closed();
+    let mut by_stage = BTreeMap::new();
+    for one in series.iter().filter(|one| one.numbers.over_threshold > 0) {
+        *by_stage.entry(one.stage.clone()).or_default() += one.numbers.over_threshold;
+    }
     Summary {
         run: run(),
-        stalls: Stalls::new(THRESHOLD_NS, &series, &StallTotals::default(), Vec::new()),
+        stalls: Stalls { threshold_ns: THRESHOLD_NS, by_stage, ..Stalls::default() },
         series,
         ledger,
         self_cost: SelfCost {

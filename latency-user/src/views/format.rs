@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::analysis::culprits::Culprit;
+use crate::model::stall::culprit::Culprit;
 
 const NS_PER_S: u64 = 1_000_000_000;
 

@@ -1,6 +1,6 @@
 //! JSON for programs: one object a line, the summary last.
 
-use std::io;
+use std::{io, time::SystemTime};
 
 use serde::Serialize;
 
@@ -8,48 +8,55 @@ use crate::model::{
     comparison::Comparison,
     diagnosis::Diagnosis,
     distribution::Distribution,
-    envelope::Envelope,
     experiment::Experiment,
     finding::Triage,
     interval::Interval,
-    settings::Settings,
-    summary::{SeriesSummary, Summary},
+    schema::Envelope,
+    settings::HostSettings,
+    stall::batch::StallBatch,
+    summary::{Numbers, SeriesSummary, Summary},
 };
 
 /// An interval in numbers.
 #[derive(Serialize)]
 struct IntervalSummary {
     /// RFC 3339, UTC.
-    began_at: String,
+    started_at: String,
     duration_s: f64,
     series: Vec<SeriesSummary>,
 }
 
-/// Writes the stalls of an interval, then its series as one line: kind `interval`.
+/// Writes the stalls of an interval of a run that started at `run_started_at`, then its series as
+/// one line: kind `interval`.
 ///
 /// # Errors
 ///
 /// What `out` fails with.
-pub fn interval(interval: &Interval, out: &mut dyn io::Write) -> io::Result<()> {
-    stalls(interval, out)?;
+pub fn interval(
+    interval: &Interval,
+    run_started_at: SystemTime,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    stalls(&interval.batch, out)?;
+    let started_at = run_started_at + interval.start;
     let body = IntervalSummary {
-        began_at: humantime::format_rfc3339_millis(interval.began_at).to_string(),
+        started_at: humantime::format_rfc3339_millis(started_at).to_string(),
         duration_s: interval.duration.as_secs_f64(),
-        series: interval.series.iter().map(|(s, d)| SeriesSummary::new(s, d)).collect(),
+        series: interval.series.iter().map(SeriesSummary::new).collect(),
     };
     line(&Envelope::new("interval", &body), out)
 }
 
-/// Writes the stalls of an interval, one a line: kinds `stall` and `collapse`.
+/// Writes stalls and slow collapses, one a line: kinds `stall` and `collapse`.
 ///
 /// # Errors
 ///
 /// What `out` fails with.
-pub fn stalls(interval: &Interval, out: &mut dyn io::Write) -> io::Result<()> {
-    for stall in &interval.stalls {
+pub fn stalls(batch: &StallBatch, out: &mut dyn io::Write) -> io::Result<()> {
+    for stall in &batch.stalls {
         line(&Envelope::new("stall", stall), out)?;
     }
-    for collapse in &interval.collapses {
+    for collapse in &batch.collapses {
         line(&Envelope::new("collapse", collapse), out)?;
     }
     Ok(())
@@ -69,27 +76,26 @@ pub fn summary(summary: &Summary, out: &mut dyn io::Write) -> io::Result<()> {
 /// # Errors
 ///
 /// What `out` fails with.
-pub fn settings(settings: &Settings, out: &mut dyn io::Write) -> io::Result<()> {
+pub fn settings(settings: &HostSettings, out: &mut dyn io::Write) -> io::Result<()> {
     line(&Envelope::new("settings", settings), out)
 }
 
-/// A series whose meaning is not known, in numbers.
+/// A foreign series in numbers.
 #[derive(Serialize)]
-struct PlainSeries<'a> {
+struct ForeignSeries<'a> {
     tag: &'a str,
     #[serde(flatten)]
-    numbers: SeriesSummary,
+    numbers: Numbers,
 }
 
-/// Writes a series whose meaning is not known as one line: kind `plain_series`.
+/// Writes a series of another program or version as one line: kind `foreign_series`.
 ///
 /// # Errors
 ///
 /// What `out` fails with.
-pub fn plain(tag: &str, distribution: &Distribution, out: &mut dyn io::Write) -> io::Result<()> {
-    let mut numbers = SeriesSummary::default();
-    numbers.set_numbers(distribution);
-    line(&Envelope::new("plain_series", &PlainSeries { tag, numbers }), out)
+pub fn foreign(tag: &str, distribution: &Distribution, out: &mut dyn io::Write) -> io::Result<()> {
+    let numbers = Numbers::new(distribution);
+    line(&Envelope::new("foreign_series", &ForeignSeries { tag, numbers }), out)
 }
 
 /// A comparison with its verdict in words.
@@ -175,7 +181,7 @@ mod tests {
             ["kind", "ledger", "run", "schema_version", "self_cost", "series", "stalls"]
         );
         assert_eq!(object["kind"], "summary");
-        assert_eq!(object["schema_version"], 1);
+        assert_eq!(object["schema_version"], 2);
         assert_eq!(object["run"]["threshold_ns"], 1_000_000);
         assert_eq!(object["run"]["probes"][1]["method"], "tracepoint");
         assert_eq!(object["ledger"]["balanced"], true);
@@ -202,10 +208,12 @@ mod tests {
 
     #[test]
     fn an_interval_says_when_it_was() {
-        let object = parsed(|out| interval(&fixtures::interval(fixtures::stalled()), out).unwrap());
+        let object = parsed(|out| {
+            interval(&fixtures::interval(fixtures::stalled()), fixtures::started_at(), out).unwrap()
+        });
         assert_eq!(object["kind"], "interval");
-        assert_eq!(object["schema_version"], 1);
-        assert_eq!(object["began_at"], "2026-01-02T03:04:05.006Z");
+        assert_eq!(object["schema_version"], 2);
+        assert_eq!(object["started_at"], "2026-01-02T03:04:05.006Z");
         assert_eq!(object["duration_s"], 1.5);
         assert!(!object["series"].as_array().unwrap().is_empty());
     }

@@ -6,7 +6,7 @@ use super::{
     Style,
     text::{paragraph, printable},
 };
-use crate::model::finding::{Finding, Number, Outcome, RuleAnswer, StepTaken, Triage};
+use crate::model::finding::{Finding, Number, Outcome, RuleAnswer, StepAnswer, Triage};
 
 /// Columns in front of the parts of a finding.
 const LABELS: usize = 12;
@@ -43,7 +43,7 @@ fn about(triage: &Triage) -> String {
     printable(&format!("Linux {kernel}, {ifaces}, over {:.1} s.", triage.duration_s))
 }
 
-fn step(text: &mut String, step: &StepTaken, all: bool, style: Style) {
+fn step(text: &mut String, step: &StepAnswer, all: bool, style: Style) {
     let (answer, paint): (_, fn(Style, &str) -> String) = match step.outcome {
         Outcome::Finding => ("yes", Style::alarm),
         Outcome::Ok => ("no", Style::bold),
@@ -82,7 +82,7 @@ fn described(rule: &RuleAnswer) -> String {
     match rule.outcome {
         // What was seen stands with the finding.
         Outcome::Finding => format!("{}: {outcome}", rule.rule),
-        _ => printable(&format!("{}: {outcome}: {}", rule.rule, rule.said)),
+        _ => printable(&format!("{}: {outcome}: {}", rule.rule, rule.text)),
     }
 }
 
@@ -106,8 +106,9 @@ fn branch(
 }
 
 fn finding(text: &mut String, number: usize, finding: &Finding, style: Style) {
-    let about = finding.subject.as_ref().map(|subject| format!(" ({subject})")).unwrap_or_default();
-    let title = format!("{number}. {}{about}, weight {}", finding.rule, finding.weight);
+    let about =
+        finding.detail.subject.as_ref().map(|subject| format!(" ({subject})")).unwrap_or_default();
+    let title = format!("{number}. {}{about}, weight {}", finding.rule, finding.detail.weight);
     paragraph(text, &printable(&title), 3, style, Style::bold);
     let mut part = |name: &str, words: &str| {
         let mut lines = String::new();
@@ -117,14 +118,14 @@ fn finding(text: &mut String, number: usize, finding: &Finding, style: Style) {
         lines.replace_range(3..3 + name.len(), name);
         text.push_str(&lines);
     };
-    part("seen", &finding.seen);
-    for number in &finding.numbers {
+    part("seen", &finding.detail.seen);
+    for number in &finding.detail.numbers {
         part("", &describe(number));
     }
-    part("why", finding.why);
-    part("next", &finding.next);
-    part("undo", finding.undo.as_deref().unwrap_or("nothing to undo: it changes nothing"));
-    part("confirm", &finding.confirm);
+    part("why", finding.detail.why);
+    part("next", &finding.detail.next);
+    part("undo", finding.detail.undo.as_deref().unwrap_or("nothing to undo: it changes nothing"));
+    part("confirm", &finding.detail.confirm);
 }
 
 fn describe(number: &Number) -> String {
@@ -147,29 +148,31 @@ fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::finding::Step;
+    use crate::model::finding::{Detail, TriageStep};
 
     fn sample() -> Triage {
         let found = Finding {
             rule: "tcp_collapse",
-            step: Step::Tcp,
-            subject: Some("network namespace 4026532000 \x1b[31m".into()),
-            weight: 96,
-            seen: "In it receive queues were collapsed: TCPRcvCollapsed +100000.".into(),
-            numbers: vec![Number {
-                what: "TCPRcvCollapsed".into(),
-                value: 100_000.0,
-                unit: "",
-                threshold: Some(1.0),
-                source: "/proc/net/netstat".into(),
-            }],
-            why: "The kernel walks and copies a whole receive queue within one softirq.",
-            next: "sysctl -w net.ipv4.tcp_rmem=\"4096 1048576 2097152\"".into(),
-            undo: Some("sysctl -w net.ipv4.tcp_rmem=\"4096 131072 33554432\"".into()),
-            confirm: "latency-user trace --duration 30s".into(),
+            step: TriageStep::Tcp,
+            detail: Detail {
+                subject: Some("network namespace 4026532000 \x1b[31m".into()),
+                weight: 96,
+                seen: "In it receive queues were collapsed: TCPRcvCollapsed +100000.".into(),
+                numbers: vec![Number {
+                    what: "TCPRcvCollapsed".into(),
+                    value: 100_000.0,
+                    unit: "",
+                    threshold: Some(1.0),
+                    source: "/proc/net/netstat".into(),
+                }],
+                why: "The kernel walks and copies a whole receive queue within one softirq.",
+                next: "sysctl -w net.ipv4.tcp_rmem=\"4096 1048576 2097152\"".into(),
+                undo: Some("sysctl -w net.ipv4.tcp_rmem=\"4096 131072 33554432\"".into()),
+                confirm: "latency-user trace --duration 30s".into(),
+            },
         };
-        let answer = |rule, outcome, said: &str| RuleAnswer { rule, outcome, said: said.into() };
-        let step = |step: Step, outcome, rules| StepTaken {
+        let answer = |rule, outcome, text: &str| RuleAnswer { rule, outcome, text: text.into() };
+        let step = |step: TriageStep, outcome, rules| StepAnswer {
             step,
             question: step.question(),
             outcome,
@@ -180,9 +183,9 @@ mod tests {
             duration_s: 5.0,
             ifaces: vec!["eth0".into(), "a\x1bb".into()],
             path: vec![
-                step(Step::Io, Outcome::Ok, vec![answer("iowait", Outcome::Ok, "0.1 %")]),
+                step(TriageStep::Io, Outcome::Ok, vec![answer("iowait", Outcome::Ok, "0.1 %")]),
                 step(
-                    Step::Tcp,
+                    TriageStep::Tcp,
                     Outcome::Finding,
                     vec![
                         answer("tcp_collapse", Outcome::Finding, "In it ..."),

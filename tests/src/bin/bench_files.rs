@@ -39,20 +39,15 @@ fn main() -> Result<()> {
 fn write(path: &Path, series: u32, intervals: u32) -> Result<()> {
     let mut random = 0x2545_f491_4f6c_dd1d;
     let mut writer = Writer::create(path)?;
-    writer.begin(&simulated::run(series / 2, Duration::ZERO))?;
+    writer.start(&simulated::run(series / 2, Duration::ZERO))?;
     let mut spent = Duration::ZERO;
     for number in 0..intervals {
-        let interval = Interval {
-            began_at: simulated::begin() + Duration::from_secs(number.into()),
-            duration: Duration::from_secs(1),
-            series: simulated::series(series, &mut random),
-            stalls: Vec::new(),
-            collapses: Vec::new(),
-            stacks: Vec::new(),
-        };
-        let began = cpu_time::of_this_thread();
+        let start = Duration::from_secs(number.into());
+        let series = simulated::series(series, &mut random);
+        let interval = Interval::new(start, Duration::from_secs(1), series);
+        let started = cpu_time::of_this_thread();
         writer.interval(&interval)?;
-        spent += cpu_time::of_this_thread() - began;
+        spent += cpu_time::of_this_thread() - started;
     }
     println!("{}", json!({ "seconds": spent.as_secs_f64() }));
     Ok(())

@@ -5,12 +5,7 @@
 //! for so many milliseconds, and so on. Prints one line of JSON: seconds of CPU
 //! time that each snapshot, table and entry of the recording took.
 
-use std::{
-    env, fs,
-    path::Path,
-    thread,
-    time::{Duration, SystemTime},
-};
+use std::{env, fs, path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use latency_tests::{
@@ -18,7 +13,7 @@ use latency_tests::{
     simulated::{self, Rows, THRESHOLD_NS},
 };
 use latency_user::{
-    collect::{naming::Naming, snapshot::Counted},
+    collect::{naming::Naming, snapshot::RowCounters},
     model::interval::Interval,
     recording::writer::Writer,
     views::{self, Style},
@@ -38,37 +33,37 @@ fn main() -> Result<()> {
     let mut recording = Writer::create(&path)?;
     // The file stays open, and goes with the process.
     fs::remove_file(&path)?;
-    recording.begin(&simulated::run(number(cpus)?, Duration::ZERO))?;
+    recording.start(&simulated::run(number(cpus)?, Duration::ZERO))?;
     let mut naming = Naming::new(rows.layout)?;
     naming.refresh(&rows.slots, rows.slots.len())?;
 
-    let mut counted = Counted::default();
+    let mut counted = RowCounters::default();
     let (mut to_interval, mut to_table, mut to_recording) = (Vec::new(), Vec::new(), Vec::new());
     // The first reads everything anew, as no later one does.
     for snapshot in 0..=number(snapshots)? {
         rows.advance();
         thread::sleep(pause);
-        let began = cpu_time::of_this_thread();
+        let started = cpu_time::of_this_thread();
         counted.read(&rows.mapped, false);
         let fresh = counted.take_fresh();
         ensure!(fresh.len() == rows.active(), "{} of {} rows", fresh.len(), rows.active());
         let (series, _) = naming.name(fresh);
-        let interval = Interval {
-            began_at: SystemTime::now(),
-            duration: Duration::from_secs(1),
-            series,
-            stalls: Vec::new(),
-            collapses: Vec::new(),
-            stacks: Vec::new(),
-        };
+        let start = Duration::from_secs(snapshot.into());
+        let interval = Interval::new(start, Duration::from_secs(1), series);
         let taken = cpu_time::of_this_thread();
         let mut table = Vec::new();
         let style = Style { colour: false, width: 80 };
-        views::table::interval(&interval, THRESHOLD_NS, style, &mut table)?;
+        views::table::interval(
+            &interval,
+            simulated::started_at(),
+            THRESHOLD_NS,
+            style,
+            &mut table,
+        )?;
         let shown = cpu_time::of_this_thread();
         recording.interval(&interval)?;
         if snapshot > 0 {
-            to_interval.push((taken - began).as_secs_f64());
+            to_interval.push((taken - started).as_secs_f64());
             to_table.push((shown - taken).as_secs_f64());
             to_recording.push((cpu_time::of_this_thread() - shown).as_secs_f64());
         }

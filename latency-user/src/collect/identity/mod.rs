@@ -15,7 +15,7 @@ use crate::{
         net::interfaces::Interface,
         nic::netdev::{NapiInstance, RxQueue},
     },
-    model::series::Queue,
+    model::series::{Queue, QueueId, attrs::QueueAttrs},
 };
 
 /// All that is known when instances are named. Maps by interface index speak of the network
@@ -38,14 +38,16 @@ pub struct Evidence<'a> {
 
 /// Names the instance of a slot of kind [`SlotKind::Napi`], or the instances of one of kind
 /// [`SlotKind::NapiWithoutId`].
-pub fn name_queue(slot: &SlotInfo, evidence: &Evidence) -> Queue {
+pub fn name_queue(slot: &SlotInfo, evidence: &Evidence) -> (Queue, QueueAttrs) {
     let netns = evidence.is_foreign(slot).then_some(slot.netns);
     let iface = evidence.interface_name(slot);
     if slot.kind == SlotKind::NapiWithoutId as u32 {
-        return Queue::WithoutId { iface, netns, cpu: slot.cpu };
+        return (Queue::WithoutId { iface, netns, cpu: slot.cpu }, QueueAttrs::default());
     }
     let queue = evidence.queue(slot);
-    Queue::Device { iface, netns, queue, napi_id: slot.id, irq: evidence.irq(slot, queue) }
+    let id = queue.map_or(QueueId::Napi(slot.id), QueueId::Rx);
+    let attrs = QueueAttrs { napi_id: Some(slot.id), irq: evidence.irq(slot, queue) };
+    (Queue::Device { iface, netns, id }, attrs)
 }
 
 /// Whether looking at more packets cannot improve the slot's name.

@@ -61,8 +61,9 @@ impl Case {
             queue_irqs: &BTreeMap::new(),
             slots: &self.slots,
         };
-        let number = |slot: &SlotInfo| match name_queue(slot, &evidence) {
-            Queue::Device { queue, .. } => queue,
+        let number = |slot: &SlotInfo| match name_queue(slot, &evidence).0 {
+            Queue::Device { id: QueueId::Rx(number), .. } => Some(number),
+            Queue::Device { id: QueueId::Napi(_), .. } => None,
             other => panic!("{}: {other:?}", self.name),
         };
         let named: Vec<_> = self.slots.iter().map(number).collect();
@@ -209,7 +210,7 @@ fn packets_are_watched_while_they_can_tell() {
 }
 
 /// Everything known of a virtio interface with two queues and their IRQs.
-fn name(slot: &SlotInfo) -> Queue {
+fn name(slot: &SlotInfo) -> (Queue, QueueAttrs) {
     let queues = [8, 9].into_iter().zip(0..);
     let queues = queues.map(|(id, queue)| RxQueue { queue, napi_id: Some(id) }).collect::<Vec<_>>();
     let instances = vec![NapiInstance { id: 8, irq: Some(38) }, NapiInstance { id: 9, irq: None }];
@@ -225,23 +226,22 @@ fn name(slot: &SlotInfo) -> Queue {
 }
 
 fn device(iface: &str, netns: Option<u32>, queue: Option<u32>, id: u32) -> Queue {
-    Queue::Device { iface: iface.into(), netns, queue, napi_id: id, irq: None }
+    let id = queue.map_or(QueueId::Napi(id), QueueId::Rx);
+    Queue::Device { iface: iface.into(), netns, id }
 }
 
 #[test]
 fn irq_comes_from_netlink_or_else_from_its_name() {
     for (id, expected) in [(8, Some(38)), (9, Some(71)), (10, None)] {
-        match name(&slot(id, None)) {
-            Queue::Device { irq, .. } => assert_eq!(irq, expected, "NAPI {id}"),
-            other => panic!("{other:?}"),
-        }
+        let (_, attrs) = name(&slot(id, None));
+        assert_eq!((attrs.napi_id, attrs.irq), (Some(id), expected), "NAPI {id}");
     }
 }
 
 #[test]
 fn evidence_of_this_namespace_says_nothing_of_another() {
     let foreign = SlotInfo { netns: FOREIGN, ..slot(8, Some(1)) };
-    assert_eq!(name(&foreign), device("old0", Some(FOREIGN), None, 8));
+    assert_eq!(name(&foreign).0, device("old0", Some(FOREIGN), None, 8));
     // Slots of another namespace do not complete an order either.
     let slots = vec![slot(8, None), SlotInfo { netns: FOREIGN, ..slot(9, None) }];
     veth("order within a namespace", 2, slots).check();
@@ -250,13 +250,13 @@ fn evidence_of_this_namespace_says_nothing_of_another() {
 #[test]
 fn interface_name_is_of_today_when_it_can_be() {
     let unknown_netns = SlotInfo { netns: 0, ..slot(10, None) };
-    assert_eq!(name(&unknown_netns), device("eth0", None, None, 10));
+    assert_eq!(name(&unknown_netns).0, device("eth0", None, None, 10));
     let gone = SlotInfo { ifindex: 99, ..slot(10, None) };
-    assert_eq!(name(&gone), device("old0", None, None, 10));
+    assert_eq!(name(&gone).0, device("old0", None, None, 10));
     let full = SlotInfo { name: *b"abcdefghijklmnop", ..gone };
-    assert_eq!(name(&full), device("abcdefghijklmnop", None, None, 10));
+    assert_eq!(name(&full).0, device("abcdefghijklmnop", None, None, 10));
     let nameless = SlotInfo { name: [0; IFNAMSIZ], ..gone };
-    assert_eq!(name(&nameless), device("ifindex-99", None, None, 10));
+    assert_eq!(name(&nameless).0, device("ifindex-99", None, None, 10));
 }
 
 #[test]
@@ -264,8 +264,8 @@ fn instances_without_an_id_keep_their_cpu() {
     let kind = SlotKind::NapiWithoutId as u32;
     let own = SlotInfo { kind, id: INDEX, cpu: 5, ..slot(0, None) };
     let expected = Queue::WithoutId { iface: "eth0".into(), netns: None, cpu: 5 };
-    assert_eq!(name(&own), expected);
+    assert_eq!(name(&own).0, expected);
     let foreign = SlotInfo { netns: FOREIGN, ..own };
     let expected = Queue::WithoutId { iface: "old0".into(), netns: Some(FOREIGN), cpu: 5 };
-    assert_eq!(name(&foreign), expected);
+    assert_eq!(name(&foreign).0, expected);
 }

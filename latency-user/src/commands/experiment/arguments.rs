@@ -12,8 +12,8 @@ use crate::{
 /// What to change and how to measure it.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-Exit status: 4 when it became worse, 0 otherwise. Whatever happens, the original
-value is put back; --keep-if improved keeps a change that helped.
+The original value is put back whatever happens; --keep-if improved keeps a
+change that helped. Exit status 4: it became worse.
 
 Examples:
   Does a smaller receive buffer help?
@@ -30,55 +30,62 @@ Examples:
   After a power loss or kill -9:
       latency-user experiment --undo")]
 pub struct Arguments {
-    /// What to change; several are one change. TUNING:TARGET=VALUE, where TUNING is sysctl, irq,
-    /// rps, xps, napi_defer_hard_irqs, gro_flush_timeout, threaded, offload, ring, channels,
-    /// coalesce or scheduler: --list describes them.
-    #[arg(long, value_name = "KEY=VALUE", required_unless_present_any = ["list", "undo"])]
+    /// What to change; several --set are one change. TUNABLE is sysctl, irq, rps, xps,
+    /// napi_defer_hard_irqs, gro_flush_timeout, threaded, offload, ring, channels, coalesce or
+    /// scheduler: --list describes them
+    #[arg(long, value_name = "TUNABLE:TARGET=VALUE", help_heading = "What",
+          required_unless_present_any = ["list", "undo"])]
     pub set: Vec<String>,
-    /// Guard the drops, throughput and link of this interface; repeatable; none: of all.
-    #[arg(short, long, value_name = "IF")]
+    /// Guard drops, throughput and link of IF (repeatable) [default: all]
+    #[arg(short, long, value_name = "IF", help_heading = "What")]
     pub iface: Vec<String>,
-    /// The network namespace to change: a name of `ip netns` or a process.
-    #[arg(long, value_name = "NAME|PID")]
+    /// Network namespace to change: a name of `ip netns`, or a process
+    #[arg(long, value_name = "NAME|PID", help_heading = "What")]
     pub netns: Option<String>,
-    /// How long each window is.
-    #[arg(short, long, value_parser = window, default_value = "30s")]
-    pub window: Duration,
-    /// Windows with the change.
-    #[arg(short, long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub rounds: u32,
-    /// Pause after each change; it must cover the time that a NIC is without link then.
-    #[arg(long, value_parser = values::duration, default_value = "2s")]
-    pub settle: Duration,
-    /// Count durations at or above it as stalls.
-    #[arg(short, long, value_parser = values::threshold,
+    /// Minimum duration of a stall
+    #[arg(short, long, help_heading = "What", value_parser = values::threshold,
           default_value = values::THRESHOLD.as_str())]
     pub threshold: Duration,
-    /// Keep the change if this is the conclusion, and a further window confirms it.
-    #[arg(long, value_enum)]
+    /// Keep the change if this is the conclusion and a further window confirms it
+    #[arg(long, value_enum, help_heading = "What")]
     pub keep_if: Option<KeepIf>,
-    /// End a window with the change early on this, such as p99.9>5ms of net_rx; without it, on ten
-    /// times the stalls. A lost link ends it always.
-    #[arg(long, value_name = "RULE")]
+    /// Length of a window
+    #[arg(short, long, help_heading = "How long", value_parser = window, default_value = "30s")]
+    pub window: Duration,
+    /// Number of windows with the change
+    #[arg(short, long, help_heading = "How long", default_value_t = 3,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// Pause after each change; must cover the time that a NIC has no link then
+    #[arg(long, help_heading = "How long", value_parser = values::duration, default_value = "2s")]
+    pub settle: Duration,
+    /// End a window with the change early on this, such as p99.9>5ms of net_rx
+    /// [default: ten times the stalls]. A lost link always ends it
+    #[arg(long, value_name = "RULE", help_heading = "How long")]
     pub abort_if: Option<Limit>,
-    /// Put recordings and the report into this folder; without it, one named after the time.
-    #[arg(short, long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
-    pub output: Option<PathBuf>,
-    /// How to print the result.
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub format: Format,
-    /// Say each read and write, and do none of the writes.
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Describe what can be changed, with the present values.
-    #[arg(long, conflicts_with_all = ["set", "undo"])]
-    pub list: bool,
-    /// Put back what an experiment that did not end may have left changed.
-    #[arg(long, conflicts_with = "set")]
-    pub undo: bool,
-    /// Where it is written down what must be put back.
-    #[arg(long, value_name = "FOLDER", default_value = journal::FOLDER,
+    /// Limit the programs to this share of any CPU, such as 1%: above it, the most expensive
+    /// stage is disabled for the rest of the window
+    #[arg(long, value_name = "SHARE", help_heading = "How long", value_parser = values::share)]
+    pub max_overhead: Option<f64>,
+    /// Directory for recordings and the report [default: named after the time]
+    #[arg(short, long, value_name = "DIR", help_heading = "Output",
           value_hint = ValueHint::DirPath)]
+    pub output: Option<PathBuf>,
+    /// Output format
+    #[arg(short, long, help_heading = "Output", value_enum, default_value = "table")]
+    pub format: Format,
+    /// Print the planned reads and writes without writing
+    #[arg(long, help_heading = "Instead of an experiment")]
+    pub dry_run: bool,
+    /// List what can be changed, with the present values
+    #[arg(long, help_heading = "Instead of an experiment", conflicts_with_all = ["set", "undo"])]
+    pub list: bool,
+    /// Put back what an interrupted experiment may have left changed
+    #[arg(long, help_heading = "Instead of an experiment", conflicts_with = "set")]
+    pub undo: bool,
+    /// Directory of undo journals
+    #[arg(long, value_name = "DIR", help_heading = "Advanced",
+          default_value = journal::DIRECTORY, value_hint = ValueHint::DirPath)]
     pub state: PathBuf,
 }
 
@@ -89,11 +96,11 @@ pub enum KeepIf {
     Improved,
 }
 
-/// What a watchdog is told.
+/// Arguments of the watchdog.
 #[derive(Args, Clone, Debug)]
 pub struct WatchArguments {
-    /// The folder of journals.
-    pub folder: PathBuf,
+    /// The directory of journals.
+    pub directory: PathBuf,
     /// The journal in it.
     pub journal: String,
 }

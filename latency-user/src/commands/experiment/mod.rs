@@ -5,7 +5,7 @@ mod undo;
 
 use std::{
     fs,
-    io::{self, Write},
+    io::Write,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::SystemTime,
@@ -18,22 +18,22 @@ pub use self::{
     undo::{mention, watch},
 };
 use super::report;
-use crate::cli::Console;
-use crate::cli::{stdout::Output, values::Format};
+use crate::cli::{Console, stdout::Output, values::Format};
 pub use crate::experiment::watchdog::COMMAND as WATCHDOG;
 use crate::{
     experiment::{
-        change::Change,
+        change::ChangeSet,
         guards,
-        journal::Folder,
+        journal::JournalDirectory,
         knob::Knob,
         netns,
-        rounds::{self, Plan, Progress},
+        rounds::{self, Finished, Plan, Progress},
         tunable::{self, Scope},
-        window::Look,
+        window::WindowConfig,
     },
-    kernel::{privileges, single_instance::Instance},
+    kernel::{privileges, single_instance::SingleInstance},
     model::{
+        exit::Exit,
         experiment::{Conclusion, Experiment},
         failure::Failure,
     },
@@ -43,14 +43,14 @@ use crate::{
 /// Set by a signal: the experiment is to end and put everything back.
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Runs the command and returns the exit status: 4 when it became worse.
+/// Runs the command: [`Exit::Found`] when it became worse.
 ///
 /// # Errors
 ///
 /// What is wrong with the arguments, the privileges or the kernel is found before anything is
 /// changed.
-pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
-    let journals = Folder::new(&args.state);
+pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
+    let journals = JournalDirectory::new(&args.state);
     if args.undo {
         return undo::undo(&journals, console);
     }
@@ -63,11 +63,11 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
     for setting in &args.set {
         wanted.extend(tunable::plan(setting, &scope)?);
     }
-    let change = Change::new(wanted)?;
+    let change = ChangeSet::new(wanted)?;
     for warning in tunable::warnings(&args.set, &scope) {
         let _ = writeln!(console.err, "warning: {warning}");
     }
-    let output = args.output.clone().unwrap_or_else(folder);
+    let output = args.output.clone().unwrap_or_else(default_output);
     if args.dry_run {
         return dry_run(args, &change, &output, console);
     }
@@ -75,16 +75,17 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
         return Err(Failure::new(format!("{iface} is not there, or has no link")).into());
     }
     privileges::check()?;
-    let _instance = Instance::claim()?;
+    let _instance = SingleInstance::claim()?;
     fs::create_dir_all(&output).with_context(|| format!("make {}", output.display()))?;
     let plan = Plan {
-        settings: args.set.clone(),
-        look: Look {
+        requested: args.set.clone(),
+        window: WindowConfig {
             length: args.window,
             netns,
             ifaces: args.iface.clone(),
             threshold_ns: args.threshold.as_nanos() as u64,
             limit: args.abort_if,
+            max_overhead: args.max_overhead,
         },
         settle: args.settle,
         rounds: args.rounds,
@@ -95,15 +96,15 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<u8> {
     take_signals()?;
     let found = rounds::run(&plan, &change, &STOP, &mut |progress| {
         // Nobody may be left to read it; the experiment ends well all the same.
-        let _ = console.err.write_all(told(&progress).as_bytes());
+        let _ = console.err.write_all(progress_lines(&progress).as_bytes());
     })
     .map_err(stopped)?;
-    let pages = report(&output, &found)?;
-    let _ = writeln!(console.err, "recordings and report: {}", pages.display());
-    show(&found, args.format, console)
+    let page = report(&output, &found)?;
+    let _ = writeln!(console.err, "recordings and report: {}", page.display());
+    show(&found.experiment, args.format, console)
 }
 
-fn show(found: &Experiment, format: Format, console: Console) -> Result<u8> {
+fn show(found: &Experiment, format: Format, console: Console) -> Result<Exit> {
     let mut text = Vec::new();
     match format {
         Format::Table => {
@@ -114,31 +115,31 @@ fn show(found: &Experiment, format: Format, console: Console) -> Result<u8> {
     }
     Output::new(console.out, 0).write(&text)?;
     Ok(match found.conclusion {
-        Conclusion::Worse | Conclusion::ImprovedAtACost => 4,
-        _ => 0,
+        Conclusion::Worse | Conclusion::ImprovedAtACost => Exit::Found,
+        _ => Exit::Ok,
     })
 }
 
 /// Writes the page of the experiment and returns its path.
-fn report(output: &Path, found: &Experiment) -> Result<PathBuf> {
+fn report(output: &Path, found: &Finished) -> Result<PathBuf> {
     let page = output.join("report.html");
-    let sides = [output.join("before.hlog"), output.join("after.hlog")];
+    let Finished { experiment, sides } = found;
     let mut text = Vec::new();
-    // What it has to say of the files was said by the comparison.
-    report::page(&sides, Some(found), &mut text, &mut io::sink())?;
+    let comparison = Some(&experiment.comparison);
+    report::page(&[&sides.before, &sides.after], comparison, Some(experiment), &mut text)?;
     fs::write(&page, text).with_context(|| format!("write {}", page.display()))?;
     Ok(page)
 }
 
-fn told(progress: &Progress<'_>) -> String {
+fn progress_lines(progress: &Progress<'_>) -> String {
     match progress {
         Progress::Window { at, of, changed, length } => {
-            views::experiment::begins(*at, *of, *changed, *length)
+            views::experiment::window_starts(*at, *of, *changed, *length)
         }
         Progress::Measured(window) => views::experiment::measured(window),
         Progress::Applied(changed) => {
-            let altered = changed.iter().filter_map(views::experiment::altered);
-            altered.map(|line| format!("  {line}\n")).chain(["  changed\n".into()]).collect()
+            let rounded = changed.iter().filter_map(views::experiment::rounded);
+            rounded.map(|line| format!("  {line}\n")).chain(["  changed\n".into()]).collect()
         }
         Progress::Reverted => "  put back\n".into(),
         Progress::Aborted(reason) => format!("  ended early: {reason}\n"),
@@ -146,23 +147,23 @@ fn told(progress: &Progress<'_>) -> String {
     }
 }
 
-fn list(scope: &Scope, console: Console) -> Result<u8> {
+fn list(scope: &Scope, console: Console) -> Result<Exit> {
     let style = Style { colour: console.colour, width: Style::MAX_WIDTH };
     let mut text = Vec::new();
-    for tuning in tunable::ALL {
-        let title = format!("{}:{}", tuning.name(), tuning.usage());
-        let values: Vec<(String, String)> = tunable::list(*tuning, scope)?
+    for tunable in tunable::ALL {
+        let title = format!("{}:{}", tunable.name(), tunable.usage());
+        let values: Vec<(String, String)> = tunable::list(*tunable, scope)?
             .into_iter()
             .map(|one| (one.key, one.value.unwrap_or_else(|error| format!("({error:#})"))))
             .collect();
-        views::experiment::tuning(&title, tuning.describe(), &values, style, &mut text)?;
+        views::experiment::tunable(&title, tunable.describe(), &values, style, &mut text)?;
     }
     Output::new(console.out, 0).write(&text)?;
-    Ok(0)
+    Ok(Exit::Ok)
 }
 
-/// Says each read and write in its order.
-fn dry_run(args: &Arguments, change: &Change, output: &Path, console: Console) -> Result<u8> {
+/// Prints each read and write in its order.
+fn dry_run(args: &Arguments, change: &ChangeSet, output: &Path, console: Console) -> Result<Exit> {
     let mut text = String::new();
     for saved in change.saved() {
         text.push_str(&format!("read {}: {:?}\n", saved.knob, saved.old));
@@ -173,18 +174,18 @@ fn dry_run(args: &Arguments, change: &Change, output: &Path, console: Console) -
     let write = |knob: &Knob, value: &str| format!("write {value:?} to {knob}, read it back\n");
     for _ in 0..args.rounds {
         text.push_str(&measure);
-        text.extend(change.saved().iter().map(|one| write(&one.knob, &one.new)));
+        text.extend(change.saved().iter().map(|one| write(&one.knob, &one.requested)));
         text.push_str(&measure);
         text.extend(change.saved().iter().rev().map(|one| write(&one.knob, &one.old)));
     }
     text.push_str(&measure);
     text.push_str("remove the journal\n");
     Output::new(console.out, 0).write(text.as_bytes())?;
-    Ok(0)
+    Ok(Exit::Ok)
 }
 
-/// A folder for the recordings, named after the time.
-fn folder() -> PathBuf {
+/// A directory for the recordings, named after the time.
+fn default_output() -> PathBuf {
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     format!("experiment-{}", now.replace(['-', ':'], "")).into()
 }
@@ -192,7 +193,7 @@ fn folder() -> PathBuf {
 /// An end by a signal is no fault of the experiment.
 fn stopped(error: anyhow::Error) -> anyhow::Error {
     if STOP.load(Ordering::Relaxed) {
-        error.context("ended by a signal; every setting was put back unless told otherwise")
+        error.context("ended by a signal; every setting was put back unless reported otherwise")
     } else {
         error
     }

@@ -9,16 +9,17 @@ use crate::{
     cli::Console,
     cli::stdout::Output,
     experiment::{
-        journal::{self, Folder},
+        journal::{self, JournalDirectory},
         watchdog,
     },
+    model::exit::Exit,
 };
 
 /// Says whether an experiment left something changed.
 pub fn mention(err: &mut dyn Write) {
-    for left in Folder::new(journal::FOLDER).left_over() {
+    for left in JournalDirectory::new(journal::DIRECTORY).left_over() {
         let what = match &left.entry {
-            Some(entry) => format!("({}) did not end", entry.settings.join(", ")),
+            Some(entry) => format!("({}) did not end", entry.requested.join(", ")),
             None if left.is_torn => {
                 "never began to change anything, and its journal is torn".into()
             }
@@ -32,8 +33,8 @@ pub fn mention(err: &mut dyn Write) {
 }
 
 /// Puts everything back that was left changed.
-pub(super) fn undo(folder: &Folder, console: Console) -> Result<u8> {
-    let left = folder.left_over();
+pub(super) fn undo(directory: &JournalDirectory, console: Console) -> Result<Exit> {
+    let left = directory.left_over();
     let mut text = String::new();
     let mut failed = Vec::new();
     if left.is_empty() {
@@ -41,9 +42,9 @@ pub(super) fn undo(folder: &Folder, console: Console) -> Result<u8> {
     }
     for journal in left {
         let entry = journal.entry.as_ref();
-        let complaints = entry.map(|entry| entry.restore()).unwrap_or_default();
+        let failures = entry.map(|entry| entry.restore()).unwrap_or_default();
         match entry {
-            Some(entry) if complaints.is_empty() => {
+            Some(entry) if failures.is_empty() => {
                 for saved in &entry.saved {
                     text.push_str(&format!("{} is {:?}, as before\n", saved.knob, saved.old));
                 }
@@ -61,16 +62,16 @@ pub(super) fn undo(folder: &Folder, console: Console) -> Result<u8> {
                 continue;
             }
         }
-        if !complaints.iter().any(|complaint| complaint.may_retry) {
+        if !failures.iter().any(|failure| failure.may_retry) {
             journal.done()?;
         }
-        failed.extend(complaints.into_iter().map(|complaint| complaint.text));
+        failed.extend(failures.into_iter().map(|failure| failure.text));
     }
     Output::new(console.out, 0).write(text.as_bytes())?;
     if !failed.is_empty() {
         bail!("{}", failed.join("; "));
     }
-    Ok(0)
+    Ok(Exit::Ok)
 }
 
 /// Is the watchdog of an experiment.
@@ -78,12 +79,12 @@ pub(super) fn undo(folder: &Folder, console: Console) -> Result<u8> {
 /// # Errors
 ///
 /// When something could not be put back.
-pub fn watch(args: &WatchArguments, mut console: Console) -> Result<u8> {
-    let complaints =
-        watchdog::watch(&args.folder, &args.journal, &mut console.out, &mut io::stdin())?;
-    if complaints.is_empty() {
-        return Ok(0);
+pub fn watch(args: &WatchArguments, mut console: Console) -> Result<Exit> {
+    let failures =
+        watchdog::watch(&args.directory, &args.journal, &mut console.out, &mut io::stdin())?;
+    if failures.is_empty() {
+        return Ok(Exit::Ok);
     }
-    let texts: Vec<String> = complaints.into_iter().map(|complaint| complaint.text).collect();
+    let texts: Vec<String> = failures.into_iter().map(|failure| failure.text).collect();
     bail!("the experiment's watchdog: {}", texts.join("; "))
 }

@@ -9,9 +9,11 @@ use latency_common::stage::Stage;
 use crate::{
     cli::values::{self, Format, TransportArg},
     collect::config::{
-        DEFAULT_RECORDS_PER_SECOND, DEFAULT_RING_EVENTS, DEFAULT_SAMPLE_HZ, default_stages,
+        Config, DEFAULT_RECORDS_PER_SECOND, DEFAULT_RING_EVENTS, DEFAULT_SAMPLE_HZ, default_stages,
     },
-    kernel::probes::selection::Choice,
+    kernel::probes::selection::ProbeChoice,
+    measure::MeasureConfig,
+    model::failure::Failure,
 };
 
 /// What to trace, for how long, and where the result goes.
@@ -30,61 +32,69 @@ Examples:
   What else ran in softirq context:
       latency-user trace --stages rx_wait,net_rx,softirq --duration 10s")]
 pub struct Arguments {
-    /// Show the queues and IRQs of this interface; repeatable; none: of all.
-    #[arg(short, long, value_name = "IF", add = ArgValueCandidates::new(values::interfaces))]
+    /// Only show queues and IRQs of IF (repeatable) [default: all]
+    #[arg(short, long, value_name = "IF", help_heading = "What",
+          add = ArgValueCandidates::new(values::interfaces))]
     pub iface: Vec<String>,
-    /// Stop after this long; without it, at Ctrl-C.
-    #[arg(short, long, value_parser = values::duration, conflicts_with = "command")]
-    pub duration: Option<Duration>,
-    /// Take a snapshot this often.
-    #[arg(long, value_parser = values::interval, default_value = "1s")]
-    pub interval: Duration,
-    /// Count intervals at or above it as stalls.
-    #[arg(short, long, value_parser = values::threshold, default_value = values::THRESHOLD.as_str())]
-    pub threshold: Duration,
-    /// Time only these stages: irq, rx_wait, net_rx, napi_poll, tcp_collapse, softirq.
-    /// Without it: all but softirq, as far as the kernel can.
-    #[arg(short, long, value_name = "STAGE,..", value_parser = values::stage, value_delimiter = ',')]
+    /// Time only these stages: irq, rx_wait, net_rx, napi_poll, tcp_collapse, softirq
+    /// [default: all but softirq, as far as the kernel can]
+    #[arg(short, long, value_name = "STAGE,..", help_heading = "What",
+          value_parser = values::stage, value_delimiter = ',')]
     pub stages: Vec<Stage>,
-    /// How to probe: auto, tracepoint, fentry or kprobe.
-    #[arg(short, long, value_name = "METHOD", value_parser = values::choice, default_value = "auto")]
-    pub probes: Choice,
-    /// How events get into histograms.
-    #[arg(long, value_enum, default_value = "maps")]
-    pub transport: TransportArg,
-    /// Events that the ring buffer has room for, with --transport ring or both.
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_RING_EVENTS,
-          value_parser = clap::value_parser!(u32).range(128..=1 << 24))]
-    pub ring_events: u32,
-    /// Take stacks of stalls under way this often in a second, on each CPU; 0: never.
-    #[arg(long, value_name = "HZ", default_value_t = DEFAULT_SAMPLE_HZ,
-          value_parser = clap::value_parser!(u64).range(..=20_000))]
-    pub sample_hz: u64,
-    /// Report the sockets of tcp_collapse calls at or above it.
-    #[arg(long, value_name = "DURATION", value_parser = values::threshold,
+    /// Minimum duration of a stall
+    #[arg(short, long, help_heading = "What", value_parser = values::threshold,
+          default_value = values::THRESHOLD.as_str())]
+    pub threshold: Duration,
+    /// Minimum duration of a tcp_collapse call whose socket is reported
+    #[arg(long, value_name = "DURATION", help_heading = "What", value_parser = values::threshold,
           default_value = values::COLLAPSE_THRESHOLD.as_str())]
     pub collapse_threshold: Duration,
-    /// Report at most so many stalls in a second on each CPU; the rest is counted.
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_RECORDS_PER_SECOND)]
-    pub max_stalls: u64,
-    /// Let the programs take at most this share of any CPU, such as 1%: when they take more, the
-    /// stage that costs most is given up, and the output says so. When none is left, tracing
-    /// ends, or waits for the end of COMMAND.
-    #[arg(long, value_name = "SHARE", value_parser = values::share)]
+    /// Stop after this time [default: at Ctrl-C]
+    #[arg(short, long, help_heading = "How long", value_parser = values::duration,
+          conflicts_with = "command")]
+    pub duration: Option<Duration>,
+    /// Reporting interval
+    #[arg(long, help_heading = "How long", value_parser = values::interval, default_value = "1s")]
+    pub interval: Duration,
+    /// Limit the programs to this share of any CPU, such as 1%: above it, the most expensive
+    /// stage is disabled, and the output says so. When no stage is left, tracing ends, or waits
+    /// for the end of COMMAND
+    #[arg(long, value_name = "SHARE", help_heading = "How long", value_parser = values::share)]
     pub max_overhead: Option<f64>,
-    /// Have room for so many queues and IRQs; the rest share a row on each CPU. Without it:
-    /// twice as many as the machine has, in a 256th of its memory.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
-    pub slots: Option<u32>,
-    /// Write a recording: an HdrHistogram interval log.
-    #[arg(short, long, value_name = "FILE.hlog", value_hint = ValueHint::FilePath)]
-    pub output: Option<PathBuf>,
-    /// How to print the result.
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub format: Format,
-    /// Trace while this command runs, and pass on its exit status.
-    #[arg(last = true, value_name = "COMMAND")]
+    /// Trace while this command runs, and pass on its exit status
+    #[arg(last = true, value_name = "COMMAND", help_heading = "How long")]
     pub command: Vec<OsString>,
+    /// Write a recording: an HdrHistogram interval log
+    #[arg(short, long, value_name = "FILE.hlog", help_heading = "Output",
+          value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// Output format
+    #[arg(short, long, help_heading = "Output", value_enum, default_value = "table")]
+    pub format: Format,
+    /// How to probe: auto, tracepoint, fentry or kprobe
+    #[arg(short, long, value_name = "METHOD", help_heading = "Advanced",
+          value_parser = values::choice, default_value = "auto")]
+    pub probes: ProbeChoice,
+    /// How events get into histograms
+    #[arg(long, help_heading = "Advanced", value_enum, default_value = "maps")]
+    pub transport: TransportArg,
+    /// Capacity of the ring buffer of events, with --transport ring or both
+    #[arg(long, value_name = "N", help_heading = "Advanced", default_value_t = DEFAULT_RING_EVENTS,
+          value_parser = clap::value_parser!(u32).range(128..=1 << 24))]
+    pub ring_events: u32,
+    /// Stack samples of stalls in progress, per second and CPU; 0: none
+    #[arg(long, value_name = "HZ", help_heading = "Advanced", default_value_t = DEFAULT_SAMPLE_HZ,
+          value_parser = clap::value_parser!(u64).range(..=20_000))]
+    pub sample_hz: u64,
+    /// Maximum number of stalls reported per second and CPU; the rest is counted
+    #[arg(long, value_name = "N", help_heading = "Advanced",
+          default_value_t = DEFAULT_RECORDS_PER_SECOND)]
+    pub max_stalls: u64,
+    /// Histogram rows for queues and IRQs; what exceeds them shares a row per CPU
+    /// [default: 2x detected, at most 1/256 of RAM]
+    #[arg(long, value_name = "N", help_heading = "Advanced",
+          value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub slots: Option<u32>,
 }
 
 impl Arguments {
@@ -94,5 +104,38 @@ impl Arguments {
             return default_stages();
         }
         Stage::ALL.into_iter().filter(|stage| self.stages.contains(stage)).collect()
+    }
+
+    /// What is to be measured. `verbose`: the kernel side's own warnings are wanted.
+    pub fn config(&self, verbose: bool) -> MeasureConfig {
+        MeasureConfig {
+            tracer: Config {
+                stages: self.stages(),
+                by_name: !self.stages.is_empty(),
+                choice: self.probes,
+                threshold_ns: self.threshold.as_nanos() as u64,
+                transport: self.transport.into(),
+                ring_events: self.ring_events,
+                slots: self.slots,
+                log: verbose,
+                sample_hz: self.sample_hz,
+                collapse_threshold_ns: self.collapse_threshold.as_nanos() as u64,
+                records_per_second: self.max_stalls,
+                ..Config::new()
+            },
+            ifaces: self.iface.clone(),
+            interval: self.interval,
+            max_overhead: self.max_overhead,
+            ..MeasureConfig::new()
+        }
+    }
+
+    /// Checks that every interface is there.
+    ///
+    /// # Errors
+    ///
+    /// Names the one that is not, and those that are.
+    pub fn check_interfaces(&self) -> Result<(), Failure> {
+        values::check_interfaces(&self.iface)
     }
 }

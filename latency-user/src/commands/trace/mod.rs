@@ -1,94 +1,89 @@
 //! `trace`: times a running kernel, shows it as it goes, and sums it up.
 
 mod arguments;
-mod session;
+mod screen;
 
-use std::path::Path;
+use std::io::Write;
 
 use anyhow::{Context, Result};
-use tokio::runtime;
+use latency_common::stage::Stage;
 
 pub use self::arguments::Arguments;
-use self::session::Session;
-use crate::cli::Console;
-use crate::cli::{child, signals::Signals};
+use self::screen::Screen;
 use crate::{
-    collect::{config::Config, tracer::Tracer},
-    host::net::interfaces,
-    kernel::{privileges, probes::bpf_stats::Statistics, single_instance::Instance},
-    model::failure::Failure,
-    recording::writer::Writer,
+    cli::{Console, child, signals::Signals, stdout::Output, values::Format},
+    kernel::{privileges, probes::bpf_stats::BpfStats, single_instance::SingleInstance},
+    measure::{
+        self, Measurement,
+        pacing::{Ends, Stop},
+        recording::RecordingSink,
+        sink::Sink,
+    },
+    model::{exit::Exit, failure::Failure, note::Note},
+    views::Style,
 };
 
-/// Runs the command and returns the exit status.
+/// Runs the command.
 ///
 /// # Errors
 ///
 /// Everything that is wrong with the arguments, the privileges, the kernel or the output is
 /// found before the first program is attached.
-pub fn run(args: &Arguments, verbose: bool, console: Console) -> Result<u8> {
-    check_interfaces(&args.iface)?;
+pub fn run(args: &Arguments, verbose: bool, console: Console) -> Result<Exit> {
+    args.check_interfaces()?;
     child::find_program(&args.command)?;
     privileges::check()?;
     if args.max_overhead.is_some() {
-        Statistics::switch_on().map_err(|refused| {
-            Failure::missing(format!("--max-overhead: {refused}"))
+        BpfStats::switch_on().map_err(|refused| {
+            Failure::unsupported(format!("--max-overhead: {refused}"))
                 .hint("run it as root, or without --max-overhead")
         })?;
     }
-    let _instance = Instance::claim()?;
-    let recording = args.output.as_deref().map(Writer::create).transpose()?;
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the event loop")?;
-    runtime.block_on(trace(args, verbose, recording, console))
-}
-
-fn check_interfaces(asked: &[String]) -> Result<(), Failure> {
-    if asked.is_empty() {
-        return Ok(());
-    }
-    let known = interfaces::list(Path::new("/"))
-        .map_err(|error| Failure::new(format!("interfaces cannot be listed: {error:#}")))?;
-    match asked.iter().find(|name| !known.iter().any(|one| one.name == **name)) {
-        None => Ok(()),
-        Some(unknown) => {
-            let names: Vec<&str> = known.iter().map(|one| one.name.as_str()).collect();
-            Err(Failure::new(format!("no interface {unknown:?} in this network namespace"))
-                .hint(format!("there are: {}", names.join(", "))))
-        }
-    }
+    let _instance = SingleInstance::claim()?;
+    let output = args.output.as_deref();
+    let recording = output.map(|path| RecordingSink::create(path, &args.iface)).transpose()?;
+    measure::block_on(trace(args, verbose, recording, console))
 }
 
 async fn trace(
     args: &Arguments,
     verbose: bool,
-    recording: Option<Writer>,
+    mut recording: Option<RecordingSink>,
     console: Console,
-) -> Result<u8> {
+) -> Result<Exit> {
     let mut signals = Signals::new()?;
-    let threshold_ns = args.threshold.as_nanos() as u64;
-    let config = Config {
-        stages: args.stages(),
-        by_name: !args.stages.is_empty(),
-        choice: args.probes,
-        threshold_ns,
-        transport: args.transport.into(),
-        ring_events: args.ring_events,
-        slots: args.slots,
-        log: verbose,
-        sample_hz: args.sample_hz,
-        collapse_threshold_ns: args.collapse_threshold.as_nanos() as u64,
-        records_per_second: args.max_stalls,
-        ..Config::new()
-    };
-    let tracer = Tracer::start(&config)?;
-    let mut session = Session::new(args, tracer, recording, console)?;
+    let mut measurement = Measurement::start(&args.config(verbose))?;
     let mut child = child::spawn(&args.command)?;
-    let ended = session.follow(args, &mut signals, &mut child).await;
-    let status = session.finish()?;
-    ended?;
+    let mut err = console.err;
+    let mut notify = |stage: Option<Stage>, note: &Note| {
+        let stage = stage.map(|stage| format!("{}: ", stage.name())).unwrap_or_default();
+        let _ = writeln!(err, "warning: {stage}{note}");
+    };
+    let style = Style { colour: console.colour, width: Style::MAX_WIDTH };
+    let mut screen = Screen::new(Output::new(console.out, console.rows), style, args.format);
+    let mut sinks: Vec<&mut dyn Sink> = Vec::new();
+    sinks.extend(recording.as_mut().map(|recording| recording as &mut dyn Sink));
+    sinks.push(&mut screen);
+    let outlast_stages = child.is_some();
+    let signal = async {
+        tokio::select! {
+            biased;
+            () = signals.received() => Ok(Stop::Signal),
+            status = child::exited(&mut child) => {
+                status.context("wait for the command")?;
+                Ok(Stop::Command)
+            }
+        }
+    };
+    let ends = Ends { duration: args.duration, signal, outlast_stages };
+    let stopped = measurement.follow(ends, &mut sinks, &mut notify).await;
+    let outcome = measurement.finish(&mut sinks, &mut notify)?;
+    log::info!("stopped: {:?}", stopped?);
+    let balanced = outcome.summary.ledger.balanced;
+    if !balanced && args.format == Format::Json {
+        notify(None, &Note::LedgerUnbalanced);
+    }
+    let is_complete = balanced && !recording.is_some_and(|recording| recording.has_failed());
     let child_status = match &mut child {
         Some(child) => match child.try_wait()? {
             Some(status) => Some(child::exit_status(status)),
@@ -96,8 +91,9 @@ async fn trace(
         },
         None => None,
     };
-    Ok(match (status, child_status) {
-        (0, Some(child)) => child,
-        (status, _) => status,
+    Ok(match (is_complete, child_status) {
+        (false, _) => Exit::Failed,
+        (true, Some(status)) => Exit::Command(status),
+        (true, None) => Exit::Ok,
     })
 }

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use crate::{
-    compare::{Recorded, compare},
+    compare::compare,
     model::{
         comparison::Verdict,
         distribution::Distribution,
         interval::Interval,
         run::{Run, Sampling, Transport},
-        series::{Owner, Series},
+        series::{Location, Series},
     },
-    recording::writer::Writer,
+    recording::{loaded::LoadedRecording, writer::Writer},
 };
 use latency_common::stage::Stage;
 
@@ -42,7 +42,7 @@ impl Random {
     }
 }
 
-/// One interval: calls grow with `progress`, and so does the share of stalls among them. Every
+/// One interval: events grow with `progress`, and so does the share of stalls among them. Every
 /// fifth interval or so has a burst.
 fn interval(random: &mut Random, progress: f64) -> Distribution {
     let load = 1.0 + 2.0 * progress;
@@ -60,7 +60,7 @@ fn interval(random: &mut Random, progress: f64) -> Distribution {
 
 fn verdict(seed: u64) -> Verdict {
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let run = Run {
         host: "edge".into(),
         kernel: "6.18".into(),
@@ -74,26 +74,19 @@ fn verdict(seed: u64) -> Verdict {
         cpus: 1,
         version: "0.1.0".into(),
     };
-    let paths = ["before", "after"].map(|side| folder.path().join(format!("{side}.hlog")));
+    let paths = ["before", "after"].map(|side| directory.path().join(format!("{side}.hlog")));
     let mut writers = paths.each_ref().map(|path| Writer::create(path).unwrap());
-    writers.iter_mut().for_each(|writer| writer.begin(&run).unwrap());
-    let mut began_at = humantime::parse_rfc3339(&run.started_at).unwrap();
+    writers.iter_mut().for_each(|writer| writer.start(&run).unwrap());
     let windows = 2 * ROUNDS + 1;
     for at in 0..windows * INTERVALS {
         let progress = at as f64 / (windows * INTERVALS) as f64;
-        let series = Series { stage: Stage::NetRx, owner: Owner::Cpu(0) };
-        let interval = Interval {
-            began_at,
-            duration: Duration::from_secs(1),
-            series: vec![(series, interval(&mut random, progress))],
-            stalls: Vec::new(),
-            collapses: Vec::new(),
-            stacks: Vec::new(),
-        };
+        let distribution = interval(&mut random, progress);
+        let series = Series::new(Stage::NetRx, Location::Cpu(0), distribution);
+        let second = Duration::from_secs(1);
+        let interval = Interval::new(second * at as u32, second, vec![series]);
         writers[at / INTERVALS % 2].interval(&interval).unwrap();
-        began_at += interval.duration;
     }
-    let [before, after] = paths.map(|path| Recorded::read(&path).unwrap());
+    let [before, after] = paths.map(|path| LoadedRecording::read(&path).unwrap());
     compare(&before, &after).verdict
 }
 

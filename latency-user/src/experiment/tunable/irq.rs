@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::{Scope, Tuning, Wanted, online_cpus};
+use super::{Assignment, Scope, Tunable, online_cpus};
 use crate::{
     experiment::knob::{FileKnob, Form, Knob},
     host::{
@@ -22,7 +22,7 @@ use crate::{
         },
         process::processes,
     },
-    model::failure::Failure,
+    model::{failure::Failure, note::Note},
 };
 
 /// The plan for all queues.
@@ -31,7 +31,7 @@ const SPREAD: &str = "spread";
 /// The tuning.
 pub(super) struct Irq;
 
-impl Tuning for Irq {
+impl Tunable for Irq {
     fn name(&self) -> &'static str {
         "irq"
     }
@@ -45,7 +45,7 @@ impl Tuning for Irq {
          for each queue of IF, in turn, those of the device's NUMA node first."
     }
 
-    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Wanted>> {
+    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Assignment>> {
         let (iface, queue) = match target.split_once('/') {
             Some((iface, queue)) => (iface, Some(queue)),
             None => (target, None),
@@ -85,13 +85,9 @@ impl Tuning for Irq {
         scope.interfaces().into_iter().flat_map(of).collect()
     }
 
-    fn warning(&self, scope: &Scope) -> Option<String> {
+    fn warning(&self, scope: &Scope) -> Option<Note> {
         let folders = processes::folders(&scope.root).ok()?;
-        processes::find(&folders).ok()?.irqbalance.then(|| {
-            "irqbalance runs and may move IRQs meanwhile: what it sets is not overwritten, and \
-             ends the experiment"
-                .into()
-        })
+        processes::find(&folders).ok()?.irqbalance.then_some(Note::IrqbalanceRuns)
     }
 }
 
@@ -147,14 +143,14 @@ fn cpus_of_node(device: &Path, scope: &Scope) -> Result<Vec<u32>> {
     cpus::parse_list(text.trim()).with_context(|| format!("{}:1", path.display()))
 }
 
-fn wanted(irq: u32, value: String, scope: &Scope) -> Result<Wanted> {
+fn wanted(irq: u32, value: String, scope: &Scope) -> Result<Assignment> {
     let knob = knob(irq, scope);
     let about = fs::metadata(&knob.path)
         .map_err(|error| anyhow!("no IRQ {irq} here: {}: {error}", knob.path.display()))?;
     if about.permissions().mode() & 0o222 == 0 {
         bail!("the kernel manages the CPUs of IRQ {irq} and lets nobody set them");
     }
-    Ok(Wanted { knob: Knob::File(knob), value })
+    Ok(Assignment { knob: Knob::File(knob), value })
 }
 
 /// The file is the whole machine's, whatever namespace the interface is in.
@@ -257,7 +253,7 @@ mod tests {
         fs::create_dir_all(&process).unwrap();
         fs::write(process.join("comm"), "irqbalance\n").unwrap();
         fs::write(process.join("stat"), "").unwrap();
-        assert!(Irq.warning(&scope).unwrap().starts_with("irqbalance runs"));
+        assert_eq!(Irq.warning(&scope), Some(Note::IrqbalanceRuns));
     }
 
     #[test]

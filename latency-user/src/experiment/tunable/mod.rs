@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow};
 
 use super::{knob::Knob, netns};
-use crate::{host::cpu::cpus, model::failure::Failure};
+use crate::{
+    host::cpu::cpus,
+    model::{failure::Failure, note::Note},
+};
 
 mod irq;
 mod napi;
@@ -32,7 +35,7 @@ pub struct Scope {
 
 /// A value for a knob.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct Assignment {
     /// The knob.
     pub knob: Knob,
     /// The value to try.
@@ -40,7 +43,7 @@ pub struct Wanted {
 }
 
 /// One way to change the machine.
-pub trait Tuning: Sync {
+pub trait Tunable: Sync {
     /// The word in front of the colon.
     fn name(&self) -> &'static str;
 
@@ -55,10 +58,10 @@ pub trait Tuning: Sync {
     /// # Errors
     ///
     /// When the target is not there, or the value is outside what the kernel states.
-    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Wanted>>;
+    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Assignment>>;
 
     /// What may get in the way of an experiment with it; most have nothing.
-    fn warning(&self, _scope: &Scope) -> Option<String> {
+    fn warning(&self, _scope: &Scope) -> Option<Note> {
         None
     }
 
@@ -67,7 +70,7 @@ pub trait Tuning: Sync {
 }
 
 /// Every tuning.
-pub const ALL: &[&dyn Tuning] = &[
+pub const ALL: &[&dyn Tunable] = &[
     &sysctl::Sysctl,
     &irq::Irq,
     &steering::RPS,
@@ -94,36 +97,35 @@ pub struct Listed {
 ///
 /// # Errors
 ///
-/// When there is no such tuning, or as [`Tuning::plan`].
-pub fn plan(setting: &str, scope: &Scope) -> Result<Vec<Wanted>> {
+/// When there is no such tuning, or as [`Tunable::plan`].
+pub fn plan(setting: &str, scope: &Scope) -> Result<Vec<Assignment>> {
     let usage = |why: String| {
         let names: Vec<_> = ALL.iter().map(|t| format!("{}:{}", t.name(), t.usage())).collect();
-        let failure = Failure { status: 2, ..Failure::new(why) };
-        anyhow!(failure.hint(format!("there are: {}", names.join(", "))))
+        anyhow!(Failure::usage(why).hint(format!("there are: {}", names.join(", "))))
     };
     let parts = setting
         .split_once('=')
         .and_then(|(key, value)| Some((key.split_once(':')?, value)))
         .filter(|((_, target), value)| !target.is_empty() && !value.trim().is_empty());
     let Some(((name, target), value)) = parts else {
-        return Err(usage(format!("{setting:?} is not TUNING:TARGET=VALUE")));
+        return Err(usage(format!("{setting:?} is not TUNABLE:TARGET=VALUE")));
     };
     let Some(tuning) = called(name) else {
-        return Err(usage(format!("no tuning {name:?}")));
+        return Err(usage(format!("no tunable {name:?}")));
     };
     inside(scope, || tuning.plan(target, value.trim(), scope))
 }
 
 /// What may get in the way of an experiment with these settings.
-pub fn warnings(settings: &[String], scope: &Scope) -> Vec<String> {
+pub fn warnings(settings: &[String], scope: &Scope) -> Vec<Note> {
     let names = settings.iter().filter_map(|setting| Some(setting.split_once(':')?.0));
-    let mut warnings: Vec<String> =
+    let mut warnings: Vec<Note> =
         names.filter_map(called).filter_map(|tuning| tuning.warning(scope)).collect();
     warnings.dedup();
     warnings
 }
 
-fn called(name: &str) -> Option<&'static dyn Tuning> {
+fn called(name: &str) -> Option<&'static dyn Tunable> {
     ALL.iter().find(|tuning| tuning.name() == name).copied()
 }
 
@@ -132,7 +134,7 @@ fn called(name: &str) -> Option<&'static dyn Tuning> {
 /// # Errors
 ///
 /// When the namespace cannot be entered.
-pub fn list(tuning: &dyn Tuning, scope: &Scope) -> Result<Vec<Listed>> {
+pub fn list(tuning: &dyn Tunable, scope: &Scope) -> Result<Vec<Listed>> {
     let targets = inside(scope, || Ok(tuning.targets(scope)))?;
     let listed = targets.into_iter().map(|(target, knob)| Listed {
         key: format!("{}:{target}", tuning.name()),
@@ -207,6 +209,7 @@ fn online_cpus(list: &str, online: &[u32]) -> Result<Vec<u32>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::exit::Exit;
 
     #[test]
     fn nonsense_is_refused_with_the_list() {
@@ -214,7 +217,7 @@ mod tests {
         for setting in ["", "x", "sysctl:=1", "sysctl:a=", "magic:a=1", "a=1", "sysctl:a"] {
             let error = plan(setting, &scope).unwrap_err();
             let failure = error.downcast_ref::<Failure>().unwrap();
-            assert_eq!(failure.status, 2, "{setting}");
+            assert_eq!(failure.exit, Exit::Usage, "{setting}");
             assert!(failure.hint.as_ref().unwrap().contains("sysctl:NAME=VALUE"));
         }
     }

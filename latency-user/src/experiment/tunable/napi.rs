@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Scope, Tuning, Wanted, whole};
+use super::{Assignment, Scope, Tunable, whole};
 use crate::experiment::knob::{FileKnob, Form, Knob};
 
 /// Polls without a hard IRQ.
@@ -39,7 +39,7 @@ pub(super) struct OfInterface {
     describe: &'static str,
 }
 
-impl Tuning for OfInterface {
+impl Tunable for OfInterface {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -52,12 +52,12 @@ impl Tuning for OfInterface {
         self.describe
     }
 
-    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Wanted>> {
+    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Assignment>> {
         scope.interface(target)?;
         let knob = self.knob(target, scope);
         ensure!(knob.path.exists(), "this kernel has no {}: {}", self.name, knob.path.display());
         let value = whole(self.name, value, 0, self.most)?.to_string();
-        Ok(vec![Wanted { knob: Knob::File(knob), value }])
+        Ok(vec![Assignment { knob: Knob::File(knob), value }])
     }
 
     fn targets(&self, scope: &Scope) -> Vec<(String, Knob)> {

@@ -3,14 +3,14 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::{Scope, Tuning, Wanted, whole};
+use super::{Assignment, Scope, Tunable, whole};
 use crate::{
     experiment::knob::{Knob, NicKnob},
     host::nic::{
         ethtool::{EthtoolDirectory, index_of},
         setting::{Coalesce, Held, NicSetting, Queues, Ring},
     },
-    model::failure::Failure,
+    model::{failure::Failure, note::Note},
 };
 
 /// Sizes of rings.
@@ -36,10 +36,7 @@ pub(super) const CHANNELS: OfNic = OfNic {
     ],
     describe: "Queues of a NIC that receive, send, or do both. Many drivers take the link down for \
                a moment: --settle must cover it.",
-    warning: Some(
-        "channels: only the number of queues is put back: those that a smaller one takes away come \
-         back without the RPS, XPS and IRQ CPUs that they had",
-    ),
+    warning: Some(Note::ChannelsForgetCpus),
 };
 
 /// Interrupt coalescing. No driver states its bounds: it refuses or rounds what it cannot do.
@@ -67,12 +64,12 @@ pub(super) struct OfNic {
     usage: &'static str,
     describe: &'static str,
     /// What is to be known before it is tried.
-    warning: Option<&'static str>,
+    warning: Option<Note>,
     least: u32,
     settings: &'static [(&'static str, NicSetting)],
 }
 
-impl Tuning for OfNic {
+impl Tunable for OfNic {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -85,11 +82,11 @@ impl Tuning for OfNic {
         self.describe
     }
 
-    fn warning(&self, _scope: &Scope) -> Option<String> {
-        self.warning.map(str::to_owned)
+    fn warning(&self, _scope: &Scope) -> Option<Note> {
+        self.warning.clone()
     }
 
-    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Wanted>> {
+    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Assignment>> {
         let (iface, name) = parts(target, self.usage)?;
         scope.interface(iface)?;
         let Some((_, setting)) = self.settings.iter().find(|(known, _)| *known == name) else {
@@ -101,7 +98,7 @@ impl Tuning for OfNic {
         let held = EthtoolDirectory::new().read(index_of(iface), setting);
         let held = held.map_err(Failure::new).with_context(|| key.clone())?;
         let value = check(&key, &held, self.least, value)?;
-        Ok(vec![Wanted { knob: knob(iface, setting.clone(), scope), value }])
+        Ok(vec![Assignment { knob: knob(iface, setting.clone(), scope), value }])
     }
 
     fn targets(&self, scope: &Scope) -> Vec<(String, Knob)> {

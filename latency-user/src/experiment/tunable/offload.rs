@@ -3,7 +3,7 @@
 
 use anyhow::{Result, anyhow};
 
-use super::{Scope, Tuning, Wanted, nic};
+use super::{Assignment, Scope, Tunable, nic};
 use crate::{
     experiment::knob::Knob,
     host::nic::{
@@ -34,7 +34,7 @@ const GROUPS: [(&str, &str, &str); 12] = [
 /// The tuning.
 pub(super) struct Offload;
 
-impl Tuning for Offload {
+impl Tunable for Offload {
     fn name(&self) -> &'static str {
         "offload"
     }
@@ -49,7 +49,7 @@ impl Tuning for Offload {
          those of them that can be changed."
     }
 
-    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Wanted>> {
+    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Assignment>> {
         let (iface, name) = nic::parts(target, "NAME")?;
         scope.interface(iface)?;
         if !matches!(value, "on" | "off") {
@@ -60,7 +60,7 @@ impl Tuning for Offload {
         let names = changeable(iface, name, &features)?.into_iter();
         let wanted = |name| {
             let knob = nic::knob(iface, NicSetting::Offload(name), scope);
-            Wanted { knob, value: value.to_owned() }
+            Assignment { knob, value: value.to_owned() }
         };
         Ok(names.map(wanted).collect())
     }

@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::{Scope, Tuning, Wanted, names_in};
+use super::{Assignment, Scope, Tunable, names_in};
 use crate::{
     experiment::knob::{FileKnob, Form, Knob},
     model::failure::Failure,
@@ -14,7 +14,7 @@ use crate::{
 /// The tuning.
 pub(super) struct Scheduler;
 
-impl Tuning for Scheduler {
+impl Tunable for Scheduler {
     fn name(&self) -> &'static str {
         "scheduler"
     }
@@ -28,7 +28,7 @@ impl Tuning for Scheduler {
          namespace."
     }
 
-    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Wanted>> {
+    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Assignment>> {
         let knob = knob(target, scope);
         if target.contains('/') || target.starts_with('.') || !knob.path.exists() {
             let failure = Failure::new(format!("no disk {target:?} with a scheduler"));
@@ -42,7 +42,7 @@ impl Tuning for Scheduler {
             let failure = Failure::new(format!("{target} has no scheduler {value:?}"));
             return Err(failure.hint(format!("there are: {}", choices.join(", "))).into());
         }
-        Ok(vec![Wanted { knob: Knob::File(knob), value: value.to_owned() }])
+        Ok(vec![Assignment { knob: Knob::File(knob), value: value.to_owned() }])
     }
 
     fn targets(&self, scope: &Scope) -> Vec<(String, Knob)> {

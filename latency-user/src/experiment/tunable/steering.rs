@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Scope, Tuning, Wanted, names_in, online_cpus};
+use super::{Assignment, Scope, Tunable, names_in, online_cpus};
 use crate::{
     experiment::knob::{FileKnob, Form, Knob},
     host::cpu::cpus,
@@ -35,7 +35,7 @@ pub(super) struct Steering {
     describe: &'static str,
 }
 
-impl Tuning for Steering {
+impl Tunable for Steering {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -48,18 +48,18 @@ impl Tuning for Steering {
         self.describe
     }
 
-    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Wanted>> {
+    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Assignment>> {
         let (iface, queue) = match target.split_once('/') {
             Some((iface, queue)) => (iface, Some(queue)),
             None => (target, None),
         };
         scope.interface(iface)?;
         let value = mask(value, &cpus::online(&scope.root)?)?;
-        let wanted: Vec<Wanted> = self
+        let wanted: Vec<Assignment> = self
             .knobs(iface, scope)
             .into_iter()
             .filter(|(number, _)| queue.is_none_or(|queue| queue == number))
-            .map(|(_, knob)| Wanted { knob, value: value.clone() })
+            .map(|(_, knob)| Assignment { knob, value: value.clone() })
             .collect();
         ensure!(!wanted.is_empty(), "{iface} has no queue {}", queue.unwrap_or("that can be set"));
         Ok(wanted)

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Scope, Tuning, Wanted};
+use super::{Assignment, Scope, Tunable};
 use crate::{
     experiment::knob::{FileKnob, Form, Knob},
     model::failure::Failure,
@@ -41,7 +41,7 @@ const RISING: [&str; 2] = ["net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"];
 /// The tuning.
 pub(super) struct Sysctl;
 
-impl Tuning for Sysctl {
+impl Tunable for Sysctl {
     fn name(&self) -> &'static str {
         "sysctl"
     }
@@ -55,7 +55,7 @@ impl Tuning for Sysctl {
          to a network namespace."
     }
 
-    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Wanted>> {
+    fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Assignment>> {
         let knob = knob(target, scope)?;
         let path = &knob.path;
         let about = fs::metadata(path).map_err(|error| {
@@ -67,7 +67,7 @@ impl Tuning for Sysctl {
         // This runs inside the namespace already.
         let now = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         check(target, &Form::Words.normal(&now), &value)?;
-        Ok(vec![Wanted { knob: Knob::File(knob), value }])
+        Ok(vec![Assignment { knob: Knob::File(knob), value }])
     }
 
     fn targets(&self, scope: &Scope) -> Vec<(String, Knob)> {

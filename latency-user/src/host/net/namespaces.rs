@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use crate::{file_tree::Tree, host::kernel};
+use crate::{file_tree::FileTree, host::kernel};
 
 /// Files below `/proc/PID/net` that are read of each namespace.
 const FILES: [&str; 3] = ["netstat", "snmp", "dev"];
@@ -20,7 +20,7 @@ const FILES: [&str; 3] = ["netstat", "snmp", "dev"];
 const SETTINGS: [&str; 3] = ["ipv4/tcp_rmem", "ipv4/tcp_wmem", "ipv4/ip_forward"];
 
 /// Visits the namespaces of the processes in `folders` and puts what they tell into `tree`.
-pub fn gather(root: &Path, folders: &[(u32, PathBuf)], tree: &mut Tree) {
+pub fn gather(root: &Path, folders: &[(u32, PathBuf)], tree: &mut FileTree) {
     let own = match kernel::own_netns(root) {
         Ok(own) => own,
         Err(error) => return tree.refuse("netns/own", format!("{error:#}")),
@@ -76,13 +76,13 @@ fn file_of(setting: &str) -> String {
     setting.replace('/', ".")
 }
 
-fn read(folder: &Path, inode: u32, tree: &mut Tree) {
+fn read(folder: &Path, inode: u32, tree: &mut FileTree) {
     for file in FILES {
         put(&folder.join(file), inode, file, tree);
     }
 }
 
-fn put(path: &Path, inode: u32, name: &str, tree: &mut Tree) {
+fn put(path: &Path, inode: u32, name: &str, tree: &mut FileTree) {
     let stored = format!("netns/{inode}/{name}");
     match fs::read_to_string(path) {
         Ok(text) => tree.insert(&stored, text),
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_own_namespace_is_read_and_named() {
-        let mut tree = Tree::default();
+        let mut tree = FileTree::default();
         gather(Path::new("/"), &[], &mut tree);
         let own = tree.text("netns/own").unwrap().to_owned();
         assert!(tree.text(&format!("netns/{own}/netstat")).unwrap().starts_with("TcpExt:"));

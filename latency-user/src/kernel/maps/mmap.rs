@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Map, MapData};
-use latency_common::{row::HistogramRow, slot::SlotInfo, state::CpuState};
+use latency_common::{cpu_state::CpuState, row::HistogramRow, slot::SlotInfo};
 use memmap2::{Mmap, MmapOptions};
 
 /// Marks values that are made of integers only: any bytes are a value, and none is padding.
@@ -32,14 +32,14 @@ unsafe impl Words for SlotInfo {}
 unsafe impl Words for u64 {}
 
 /// An array map that was created with `BPF_F_MMAPABLE`, mapped read-only.
-pub struct Mapped<T> {
+pub struct MmapArray<T> {
     memory: Mmap,
     length: usize,
     _map: MapData,
     _value: PhantomData<T>,
 }
 
-impl<T: Words> Mapped<T> {
+impl<T: Words> MmapArray<T> {
     /// Maps all `length` values of `map`.
     ///
     /// # Errors

@@ -2,11 +2,11 @@
 
 use bytes::Buf;
 use latency_common::{
-    record::{
-        COMM_LENGTH, CollapseRecord, FRAMES, RecordKind, SampleRecord, SocketBefore, StallRecord,
-        TaskRecord,
+    collapse_call::SocketBefore,
+    cpu_state::{INTERFERENCE_SOURCES, InterferenceTime, NetRxRun, POLLS, PollSpan},
+    stall_record::{
+        COMM_LENGTH, CollapseRecord, FRAMES, RecordKind, SampleRecord, StallRecord, TaskRecord,
     },
-    state::{Cycle, HOLDERS, Held, POLLS, PollSpan},
 };
 
 /// One record.
@@ -59,12 +59,12 @@ fn stall(bytes: &mut &[u8]) -> StallRecord {
         stage: bytes.get_u32_ne(),
         cpu: bytes.get_u32_ne(),
         row: bytes.get_u32_ne(),
-        begin_ns: bytes.get_u64_ne(),
+        start_ns: bytes.get_u64_ne(),
         end_ns: bytes.get_u64_ne(),
         task: task(bytes),
-        cycle: cycle(bytes),
-        held: [(); HOLDERS].map(|()| Held {
-            wait: bytes.get_u64_ne(),
+        net_rx_run: net_rx_run(bytes),
+        interference: [(); INTERFERENCE_SOURCES].map(|()| InterferenceTime {
+            wait_start_ns: bytes.get_u64_ne(),
             ns: bytes.get_u64_ne(),
             runs: bytes.get_u64_ne(),
         }),
@@ -75,8 +75,8 @@ fn task(bytes: &mut &[u8]) -> TaskRecord {
     TaskRecord { pid: bytes.get_u32_ne(), reserved: bytes.get_u32_ne(), comm: array(bytes) }
 }
 
-fn cycle(bytes: &mut &[u8]) -> Cycle {
-    Cycle {
+fn net_rx_run(bytes: &mut &[u8]) -> NetRxRun {
+    NetRxRun {
         wait_ns: bytes.get_u64_ne(),
         more_polls_ns: bytes.get_u64_ne(),
         collapse_ns: bytes.get_u64_ne(),
@@ -162,11 +162,15 @@ mod tests {
         let Some(Record::Stall(stall)) = parse(&bytes) else { panic!("no stall") };
         assert_eq!(stall.row, at(offset_of!(StallRecord, row)));
         assert_eq!(stall.task.pid, at(offset_of!(StallRecord, task)));
-        let cycle = offset_of!(StallRecord, cycle);
-        assert_eq!(stall.cycle.polls, at(cycle + offset_of!(Cycle, polls)));
-        assert_eq!(stall.cycle.poll[1].row, at(cycle + offset_of!(Cycle, poll) + 16 + 8));
-        let held = offset_of!(StallRecord, held) + 24 * (HOLDERS - 1) + 16;
-        assert_eq!(stall.held[HOLDERS - 1].runs as u32, at(held));
+        let net_rx_run = offset_of!(StallRecord, net_rx_run);
+        assert_eq!(stall.net_rx_run.polls, at(net_rx_run + offset_of!(NetRxRun, polls)));
+        assert_eq!(
+            stall.net_rx_run.poll[1].row,
+            at(net_rx_run + offset_of!(NetRxRun, poll) + 16 + 8)
+        );
+        let interference =
+            offset_of!(StallRecord, interference) + 24 * (INTERFERENCE_SOURCES - 1) + 16;
+        assert_eq!(stall.interference[INTERFERENCE_SOURCES - 1].runs as u32, at(interference));
 
         let bytes = counted(RecordKind::Collapse as u32, size_of::<CollapseRecord>());
         let Some(Record::Collapse(collapse)) = parse(&bytes) else { panic!("no collapse") };

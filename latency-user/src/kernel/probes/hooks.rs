@@ -2,7 +2,7 @@
 
 use latency_common::stage::Stage;
 
-use crate::model::run::Method;
+use crate::model::{note::Note, run::Method};
 
 /// What a program is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,16 +19,16 @@ pub enum Target {
     Kretprobe(&'static str),
 }
 
-/// When a program is attached. Ends come before begins, so that every begin finds its end; at
-/// the end of a run begins go first, so that what is under way can finish.
+/// The order of attaching. Programs at ends come before those at starts, so that every start finds
+/// its end; detaching goes the other way, so that what is in progress can finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Turn {
-    /// It ends intervals.
+pub enum AttachOrder {
+    /// At the end of spans.
     End,
-    /// It ends intervals of one stage and begins those of another.
-    Both,
-    /// It begins intervals.
-    Begin,
+    /// At the end of one stage's spans, and the start of another's.
+    EndAndStart,
+    /// At the start of spans.
+    Start,
 }
 
 /// One program of the eBPF object.
@@ -39,25 +39,26 @@ pub struct Hook {
     /// What it is attached to.
     pub target: Target,
     /// When.
-    pub turn: Turn,
+    pub order: AttachOrder,
 }
 
-const fn hook(program: &'static str, target: Target, turn: Turn) -> Hook {
-    Hook { program, target, turn }
+const fn hook(program: &'static str, target: Target, order: AttachOrder) -> Hook {
+    Hook { program, target, order }
 }
 
 const SOFTIRQ_RAISE: Hook =
-    hook("softirq_raise", Target::Tracepoint("irq:softirq_raise"), Turn::Begin);
+    hook("softirq_raise", Target::Tracepoint("irq:softirq_raise"), AttachOrder::Start);
 const SOFTIRQ_ENTRY: Hook =
-    hook("softirq_entry", Target::Tracepoint("irq:softirq_entry"), Turn::Both);
-const SOFTIRQ_EXIT: Hook = hook("softirq_exit", Target::Tracepoint("irq:softirq_exit"), Turn::End);
-const NAPI_POLL: Hook = hook("napi_poll", Target::Tracepoint("napi:napi_poll"), Turn::End);
+    hook("softirq_entry", Target::Tracepoint("irq:softirq_entry"), AttachOrder::EndAndStart);
+const SOFTIRQ_EXIT: Hook =
+    hook("softirq_exit", Target::Tracepoint("irq:softirq_exit"), AttachOrder::End);
+const NAPI_POLL: Hook = hook("napi_poll", Target::Tracepoint("napi:napi_poll"), AttachOrder::End);
 const IRQ_ENTRY: Hook =
-    hook("irq_handler_entry", Target::Tracepoint("irq:irq_handler_entry"), Turn::Begin);
+    hook("irq_handler_entry", Target::Tracepoint("irq:irq_handler_entry"), AttachOrder::Start);
 const IRQ_EXIT: Hook =
-    hook("irq_handler_exit", Target::Tracepoint("irq:irq_handler_exit"), Turn::End);
+    hook("irq_handler_exit", Target::Tracepoint("irq:irq_handler_exit"), AttachOrder::End);
 
-/// The program that takes stacks of stalls.
+/// The program that samples stacks of stalls.
 pub const SAMPLER: &str = "sample_stall";
 
 /// The packet probe that tells which RX queue a NAPI instance serves, at both of its hooks.
@@ -66,7 +67,10 @@ pub const RX_QUEUE_TRACEPOINTS: [&str; 2] = ["napi_gro_receive_entry", "napi_gro
 pub const RX_QUEUE_PROGRAM: &str = "napi_gro_receive_entry";
 
 const fn entry_and_return(programs: [&'static str; 2], targets: [Target; 2]) -> [Hook; 2] {
-    [hook(programs[0], targets[0], Turn::Begin), hook(programs[1], targets[1], Turn::End)]
+    [
+        hook(programs[0], targets[0], AttachOrder::Start),
+        hook(programs[1], targets[1], AttachOrder::End),
+    ]
 }
 
 const NET_RX_FENTRY: [Hook; 2] = entry_and_return(
@@ -112,7 +116,7 @@ pub const fn methods(stage: Stage) -> &'static [Method] {
 /// The programs that time `stage` by `method`; empty where the stage has no such method.
 pub const fn hooks(stage: Stage, method: Method) -> &'static [Hook] {
     match (stage, method) {
-        // Exits tell which vectors held the CPU meanwhile.
+        // Exits tell which vectors ran meanwhile.
         (Stage::RxWait, Method::Tracepoint) => &[SOFTIRQ_RAISE, SOFTIRQ_ENTRY, SOFTIRQ_EXIT],
         (Stage::NetRx | Stage::Softirq, Method::Tracepoint) => &[SOFTIRQ_ENTRY, SOFTIRQ_EXIT],
         (Stage::NetRx, Method::Fentry) => &NET_RX_FENTRY,
@@ -129,21 +133,12 @@ pub const fn hooks(stage: Stage, method: Method) -> &'static [Hook] {
 }
 
 /// What the reader of numbers that came by this method must know.
-pub const fn caveat(stage: Stage, method: Method) -> Option<&'static str> {
+pub const fn caveat(stage: Stage, method: Method) -> Option<Note> {
     match (stage, method) {
-        (Stage::NapiPoll, Method::Tracepoint) => Some(
-            "approximate: from the end of the poll before it (or the softirq's entry) to its own \
-             end; polls outside NET_RX (threaded NAPI, busy polling) cannot be timed",
-        ),
-        (Stage::NetRx, Method::Tracepoint) => Some(
-            "where napi_poll is timed too, a run ends with its last poll, by the same reading of \
-             the clock; only what comes behind it for longer than a timer tick is added",
-        ),
+        (Stage::NapiPoll, Method::Tracepoint) => Some(Note::ApproximatePolls),
+        (Stage::NetRx, Method::Tracepoint) => Some(Note::RunEndsWithLastPoll),
         // `napi_busy_loop` calls the driver's poll function itself.
-        (Stage::NapiPoll, Method::Fentry | Method::Kprobe) => Some(
-            "busy polls of processes (SO_BUSY_POLL, epoll) do not go through __napi_poll: they \
-             are not seen",
-        ),
+        (Stage::NapiPoll, Method::Fentry | Method::Kprobe) => Some(Note::BusyPollsUnseen),
         _ => None,
     }
 }

@@ -1,4 +1,4 @@
-//! The sampler: perf's software clock on each CPU, which takes stacks of stalls under way.
+//! The sampler: perf's software clock on each CPU, which samples stacks of stalls in progress.
 
 use anyhow::{Context, Result};
 use aya::{
@@ -12,15 +12,11 @@ use aya::{
 use super::hooks;
 use crate::kernel::attached::Link;
 
-/// Where this clock cannot look.
-pub const BLIND_SPOT: &str = "the sampling clock does not tick while interrupts are off: hard-IRQ \
-                              handlers and sections with interrupts disabled have no stacks";
-
 /// Starts the clock with `hz` ticks a second on each of `cpus`.
 ///
 /// # Errors
 ///
-/// When the kernel refuses, for one in terms of `kernel.perf_event_max_sample_rate`.
+/// When the kernel refuses, for example because of `kernel.perf_event_max_sample_rate`.
 pub(in crate::kernel) fn attach(ebpf: &mut Ebpf, hz: u64, cpus: &[u32]) -> Result<Vec<Link>> {
     let program: &mut PerfEvent =
         ebpf.program_mut(hooks::SAMPLER).context("the eBPF object has no sampler")?.try_into()?;

@@ -1,4 +1,4 @@
-//! The plan: by which method each stage is timed on this kernel, and why not by another.
+//! Probe selection: by which method each stage is timed on this kernel, and why not by another.
 
 use std::{cell::OnceCell, collections::HashMap, path::Path};
 
@@ -6,18 +6,21 @@ use aya::programs::ProgramError;
 use latency_common::stage::Stage;
 
 use super::hooks::{self, Target};
-use crate::kernel::types::{
-    btf::{self, Btf},
-    symbols::Symbols,
-};
-use crate::model::{
-    failure::Failure,
-    run::{Method, ProbeUse},
+use crate::{
+    kernel::types::{
+        btf::{self, Btf},
+        symbols::Symbols,
+    },
+    model::{
+        failure::Failure,
+        note::{Note, Obstacle},
+        run::{Method, SelectedProbe},
+    },
 };
 
 /// Which method a user wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
+pub enum ProbeChoice {
     /// The best that this kernel can do.
     #[default]
     Auto,
@@ -35,7 +38,7 @@ pub struct KernelFacts {
 }
 
 /// Methods that were tried and failed, with the kernel's answer.
-pub type Failures = HashMap<(Stage, Method), String>;
+pub type Failures = HashMap<(Stage, Method), Obstacle>;
 
 impl KernelFacts {
     /// Asks the running kernel; needs no privilege.
@@ -54,7 +57,7 @@ impl KernelFacts {
     /// As [`Self::gather`].
     pub fn gather_from(vmlinux: &Path) -> Result<Self, Failure> {
         let btf = Btf::read(vmlinux).map_err(|error| {
-            Failure::missing(format!(
+            Failure::unsupported(format!(
                 "the kernel's type information is missing ({error:#}): struct fields cannot be read"
             ))
             .hint("use a kernel built with CONFIG_DEBUG_INFO_BTF=y")
@@ -64,29 +67,25 @@ impl KernelFacts {
     }
 
     /// Why `stage` cannot be timed by `method` here, as far as it can be known beforehand.
-    pub fn obstacle(&self, stage: Stage, method: Method) -> Option<String> {
+    pub fn obstacle(&self, stage: Stage, method: Method) -> Option<Obstacle> {
         let hooks = hooks::hooks(stage, method);
         if hooks.is_empty() {
-            return Some(format!("the stage has no {method} method"));
+            return Some(Obstacle::NotDefined);
         }
         if method == Method::Kprobe && !self.has_kprobes {
-            return Some(
-                "the kernel has no kprobes (CONFIG_KPROBES or CONFIG_KPROBE_EVENTS)".into(),
-            );
+            return Some(Obstacle::NoKprobes);
         }
         hooks.iter().find_map(|hook| match hook.target {
             Target::Tracepoint(name) => (!self.btf.has_tracepoint(hooks::without_group(name)))
-                .then(|| format!("the kernel has no tracepoint {name}")),
-            Target::Fentry(function) | Target::Fexit(function) => (!self
-                .btf
-                .has_function(function))
-            .then(|| format!("the kernel has no function {function} in its type information")),
+                .then(|| Obstacle::NoTracepoint { tracepoint: name.into() }),
+            Target::Fentry(function) | Target::Fexit(function) => {
+                (!self.btf.has_function(function))
+                    .then(|| Obstacle::NoFunctionType { function: function.into() })
+            }
             Target::Kprobe(function) | Target::Kretprobe(function) => {
                 match self.kprobe_name(hook.target) {
                     Some(_) => None,
-                    None => Some(format!(
-                        "the kernel has no function {function} to probe: inlined, or renamed"
-                    )),
+                    None => Some(Obstacle::NoFunction { function: function.into() }),
                 }
             }
         })
@@ -124,53 +123,61 @@ impl KernelFacts {
     }
 }
 
-/// Chooses a method for each of `stages`.
+/// Selects a method for each of `stages`.
 ///
 /// A forced method that some stage does not have leaves that stage to tracepoints, or untimed.
 ///
 /// # Errors
 ///
 /// A forced method does not work here, or none does for a stage that was asked for by name
-/// (`by_name`). Exit status 3.
-pub fn plan(
+/// (`by_name`).
+pub fn select(
     stages: &[Stage],
     by_name: bool,
-    choice: Choice,
+    choice: ProbeChoice,
     facts: &KernelFacts,
     failures: &Failures,
-) -> Result<Vec<ProbeUse>, Failure> {
-    let obstacle = |stage, method| {
-        facts.obstacle(stage, method).or_else(|| failures.get(&(stage, method)).cloned())
+) -> Result<Vec<SelectedProbe>, Failure> {
+    stages.iter().map(|&stage| select_one(stage, by_name, choice, facts, failures)).collect()
+}
+
+fn select_one(
+    stage: Stage,
+    by_name: bool,
+    choice: ProbeChoice,
+    facts: &KernelFacts,
+    failures: &Failures,
+) -> Result<SelectedProbe, Failure> {
+    let obstacle =
+        |method| facts.obstacle(stage, method).or_else(|| failures.get(&(stage, method)).cloned());
+    let candidates = match choice {
+        ProbeChoice::Auto => hooks::methods(stage),
+        ProbeChoice::Forced(method) => forced_candidates(stage, method),
     };
-    stages
-        .iter()
-        .map(|&stage| {
-            let candidates = match choice {
-                Choice::Auto => hooks::methods(stage),
-                Choice::Forced(method) => forced_candidates(stage, method),
-            };
-            let mut passed_over = Vec::new();
-            for &method in candidates {
-                match obstacle(stage, method) {
-                    None => return Ok(in_use(stage, method, choice, &passed_over)),
-                    Some(reason) => passed_over.push(format!("no {method}: {reason}")),
-                }
+    let mut passed_over = Vec::new();
+    for &method in candidates {
+        match obstacle(method) {
+            None => {
+                log::info!("{}: {method} {}", stage.name(), hooks::attach_points(stage, method));
+                return Ok(in_use(stage, method, choice, passed_over));
             }
-            let reason = match passed_over.as_slice() {
-                [] => format!("the stage has no {} method", forced_name(choice)),
-                reasons => reasons.join("; "),
-            };
-            let forced = matches!(choice, Choice::Forced(m) if candidates.contains(&m));
-            if by_name || forced {
-                return Err(Failure::missing(format!(
-                    "{} cannot be timed: {reason}",
-                    stage.name()
-                ))
-                .hint("latency-user doctor shows what this kernel can do for each stage"));
+            Some(obstacle) => {
+                log::info!("{}: no {method}: {obstacle}", stage.name());
+                passed_over.push(Note::ProbeFallback { method, obstacle });
             }
-            Ok(ProbeUse { stage, method: None, at: String::new(), note: Some(reason) })
-        })
-        .collect()
+        }
+    }
+    if passed_over.is_empty() {
+        passed_over.push(Note::NoSuchMethod { method: forced(choice) });
+    }
+    let is_forced = forced(choice).is_some_and(|method| candidates.contains(&method));
+    if by_name || is_forced {
+        let reasons: Vec<String> = passed_over.iter().map(Note::to_string).collect();
+        let what = format!("{} cannot be timed: {}", stage.name(), reasons.join("; "));
+        return Err(Failure::unsupported(what)
+            .hint("latency-user doctor shows what this kernel can do for each stage"));
+    }
+    Ok(SelectedProbe { stage, method: None, at: String::new(), notes: passed_over })
 }
 
 fn forced_candidates(stage: Stage, method: Method) -> &'static [Method] {
@@ -184,35 +191,31 @@ fn forced_candidates(stage: Stage, method: Method) -> &'static [Method] {
     }
 }
 
-fn forced_name(choice: Choice) -> &'static str {
+fn forced(choice: ProbeChoice) -> Option<Method> {
     match choice {
-        Choice::Auto => "usable",
-        Choice::Forced(method) => method.name(),
+        ProbeChoice::Auto => None,
+        ProbeChoice::Forced(method) => Some(method),
     }
 }
 
-fn in_use(stage: Stage, method: Method, choice: Choice, passed_over: &[String]) -> ProbeUse {
-    let mut notes: Vec<String> = passed_over.to_vec();
-    if let Choice::Forced(forced) = choice
-        && forced != method
-    {
-        notes.push(format!("the stage has no {forced} method"));
+fn in_use(
+    stage: Stage,
+    method: Method,
+    choice: ProbeChoice,
+    passed_over: Vec<Note>,
+) -> SelectedProbe {
+    let mut notes: Vec<Note> = hooks::caveat(stage, method).into_iter().collect();
+    notes.extend(passed_over);
+    if let Some(forced) = forced(choice).filter(|forced| *forced != method) {
+        notes.push(Note::NoSuchMethod { method: Some(forced) });
     }
-    if let Some(caveat) = hooks::caveat(stage, method) {
-        notes.insert(0, caveat.to_owned());
-    }
-    ProbeUse {
-        stage,
-        method: Some(method),
-        at: hooks::attach_points(stage, method),
-        note: (!notes.is_empty()).then(|| notes.join("; ")),
-    }
+    SelectedProbe { stage, method: Some(method), at: hooks::attach_points(stage, method), notes }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::types::fixtures;
+    use crate::{kernel::types::fixtures, model::exit::Exit};
 
     /// Of a kernel that has everything but hard IRQs and the function behind them.
     fn facts() -> KernelFacts {
@@ -224,61 +227,70 @@ mod tests {
         }
     }
 
+    fn refused() -> Obstacle {
+        Obstacle::Failed { error: "refused".into() }
+    }
+
+    fn text(notes: &[Note]) -> String {
+        notes.iter().map(Note::to_string).collect::<Vec<_>>().join("; ")
+    }
+
     #[test]
-    fn a_failed_method_is_passed_over_and_said() {
+    fn a_failed_method_is_passed_over_with_a_note() {
         let facts = facts();
         let mut failures = Failures::new();
         for method in [Method::Fentry, Method::Kprobe] {
-            failures.insert((Stage::NapiPoll, method), "refused".into());
+            failures.insert((Stage::NapiPoll, method), refused());
         }
-        let uses = plan(&[Stage::NapiPoll], true, Choice::Auto, &facts, &failures).unwrap();
-        assert_eq!(uses[0].method, Some(Method::Tracepoint));
-        let note = uses[0].note.clone().unwrap();
+        let probes =
+            select(&[Stage::NapiPoll], true, ProbeChoice::Auto, &facts, &failures).unwrap();
+        assert_eq!(probes[0].method, Some(Method::Tracepoint));
+        let note = text(&probes[0].notes);
         assert!(note.starts_with("approximate") && note.contains("no fentry: refused"), "{note}");
     }
 
     #[test]
-    fn what_no_method_sees_of_polls_is_said() {
+    fn what_no_method_sees_of_polls_is_noted() {
         for (method, words) in [
             (Method::Fentry, "busy polls of processes"),
             (Method::Kprobe, "busy polls of processes"),
             (Method::Tracepoint, "threaded NAPI, busy polling"),
         ] {
-            let note = in_use(Stage::NapiPoll, method, Choice::Auto, &[]).note.unwrap();
+            let note = text(&in_use(Stage::NapiPoll, method, ProbeChoice::Auto, Vec::new()).notes);
             assert!(note.contains(words), "{method}: {note}");
         }
     }
 
     #[test]
-    fn what_the_kernel_lacks_is_said_before_it_is_tried() {
+    fn what_the_kernel_lacks_is_known_before_it_is_tried() {
         let facts = facts();
         assert_eq!(facts.obstacle(Stage::NetRx, Method::Tracepoint), None);
         assert_eq!(facts.obstacle(Stage::NapiPoll, Method::Fentry), None);
-        let told = facts.obstacle(Stage::Irq, Method::Tracepoint).unwrap();
-        assert!(told.contains("no tracepoint irq:irq_handler_entry"), "{told}");
+        let tracepoint = "irq:irq_handler_entry".to_owned();
+        let expected = Some(Obstacle::NoTracepoint { tracepoint });
+        assert_eq!(facts.obstacle(Stage::Irq, Method::Tracepoint), expected);
         let without = KernelFacts { has_kprobes: false, ..self::facts() };
-        let told = without.obstacle(Stage::NetRx, Method::Kprobe).unwrap();
-        assert!(told.contains("no kprobes"), "{told}");
+        assert_eq!(without.obstacle(Stage::NetRx, Method::Kprobe), Some(Obstacle::NoKprobes));
     }
 
     #[test]
     fn a_forced_method_that_fails_is_an_error() {
         let facts = facts();
-        let failures = Failures::from([((Stage::NetRx, Method::Fentry), "refused".to_owned())]);
-        let choice = Choice::Forced(Method::Fentry);
-        let error = plan(&[Stage::NetRx], false, choice, &facts, &failures).unwrap_err();
-        assert_eq!(error.status, 3);
+        let failures = Failures::from([((Stage::NetRx, Method::Fentry), refused())]);
+        let choice = ProbeChoice::Forced(Method::Fentry);
+        let error = select(&[Stage::NetRx], false, choice, &facts, &failures).unwrap_err();
+        assert_eq!(error.exit, Exit::Unsupported);
         assert!(error.message.contains("net_rx cannot be timed"), "{error}");
     }
 
     #[test]
     fn a_stage_without_the_forced_method_stays_on_tracepoints_or_off() {
         let facts = facts();
-        let choice = Choice::Forced(Method::Tracepoint);
+        let choice = ProbeChoice::Forced(Method::Tracepoint);
         let stages = [Stage::RxWait, Stage::TcpCollapse];
-        let uses = plan(&stages, false, choice, &facts, &Failures::new()).unwrap();
-        assert_eq!(uses[0].method, Some(Method::Tracepoint));
-        assert_eq!(uses[1].method, None);
-        assert!(plan(&stages, true, choice, &facts, &Failures::new()).is_err());
+        let probes = select(&stages, false, choice, &facts, &Failures::new()).unwrap();
+        assert_eq!(probes[0].method, Some(Method::Tracepoint));
+        assert_eq!(probes[1].method, None);
+        assert!(select(&stages, true, choice, &facts, &Failures::new()).is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::place::Place;
+use crate::model::series::labels::Labels;
 
 /// One slow call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub struct Collapse {
     pub rmem_alloc_after: u64,
     /// The queue during whose poll it happened; absent in processes, and where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub polled: Option<Place>,
+    pub polled: Option<Labels>,
 }
 
 /// A TCP socket.
@@ -123,4 +123,20 @@ pub struct SocketTotal {
     pub worst_queue: Option<CollapsedQueue>,
     /// The socket before the longest call.
     pub worst: SocketState,
+}
+
+impl SocketTotal {
+    /// Adds other calls of the same socket.
+    pub fn add(&mut self, other: &Self) {
+        self.calls = self.calls.saturating_add(other.calls);
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+        if other.owner.is_some() {
+            self.owner.clone_from(&other.owner);
+        }
+        if other.max_ns > self.max_ns {
+            self.max_ns = other.max_ns;
+            self.worst_queue = other.worst_queue;
+            self.worst = other.worst;
+        }
+    }
 }

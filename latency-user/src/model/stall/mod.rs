@@ -1,22 +1,28 @@
-//! Stalls: single intervals at or above the threshold, and what they were spent in.
+//! Stalls: single events at or above the threshold, and what they were spent in.
 
+pub mod batch;
 pub mod collapse;
-
-use std::borrow::Cow;
+pub mod culprit;
+pub mod parts;
 
 use latency_common::stage::Stage;
 use serde::{Deserialize, Serialize};
 
-use super::{place::Place, stage};
-use crate::analysis::culprits::{Culprit, culprits};
+use self::{
+    batch::Stack,
+    culprit::Culprit,
+    parts::{Interference, NetRxParts},
+};
+use super::{series::labels::Labels, stage};
 
 /// One stall.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stall {
     /// When it ended by the wall clock, RFC 3339, UTC.
     pub at: String,
-    /// When it began, `CLOCK_MONOTONIC`, ns.
-    pub begin_ns: u64,
+    /// When it started, `CLOCK_MONOTONIC`, ns.
+    #[serde(alias = "begin_ns")]
+    pub start_ns: u64,
     /// When it ended, `CLOCK_MONOTONIC`, ns.
     pub end_ns: u64,
     /// What was timed.
@@ -26,145 +32,21 @@ pub struct Stall {
     pub cpu: u32,
     /// The queue or IRQ.
     #[serde(flatten)]
-    pub place: Place,
+    pub labels: Labels,
     /// How long it lasted, ns.
     pub duration_ns: u64,
     /// How a run of `net_rx_action` was spent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub net_rx: Option<NetRxParts>,
-    /// Who held the CPU while NET_RX waited for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rx_wait: Option<Holders>,
-    /// Samples taken while it was under way.
+    /// What ran on the CPU while NET_RX waited for it.
+    #[serde(default, alias = "rx_wait", skip_serializing_if = "Option::is_none")]
+    pub interference: Option<Interference>,
+    /// Samples taken while it was in progress.
     pub samples: u64,
     /// The functions that it was spent in, worst first, by all of its samples.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub culprits: Vec<Culprit>,
-    /// Where the samples were, most frequent first, as far as they are told.
+    /// Where the samples were, most frequent first; at most a few.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stacks: Vec<Stack>,
-}
-
-impl Stall {
-    /// The functions that it was spent in, worst first; of a recording that does not tell, by the
-    /// stacks that it has.
-    pub fn spent_in(&self) -> Cow<'_, [Culprit]> {
-        match self.culprits.as_slice() {
-            [] => culprits(&self.stacks).into(),
-            told => told.into(),
-        }
-    }
-}
-
-/// How one run of `net_rx_action` was spent. Polls, `more_polls_ns` and `rest_ns` add up to the
-/// stall's duration; `collapse` lies inside the polls, `wait_ns` before them all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetRxParts {
-    /// From the raise of NET_RX to this run; absent when it was not timed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub wait_ns: Option<u64>,
-    /// The first seven NAPI polls and the longest of the others, in their order; absent when
-    /// polls were not timed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub polls: Option<Vec<PollPart>>,
-    /// Number of polls that are not in `polls`.
-    pub more_polls: u64,
-    /// Their time, ns.
-    pub more_polls_ns: u64,
-    /// Calls of `tcp_collapse`; absent when they were not timed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub collapse: Option<CollapsePart>,
-    /// Time in no poll, ns.
-    pub rest_ns: u64,
-}
-
-/// One NAPI poll of a stall.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PollPart {
-    /// The queue.
-    #[serde(flatten)]
-    pub place: Place,
-    /// How long it took, ns.
-    pub ns: u64,
-    /// Packets that it processed.
-    pub work: u32,
-    /// Packets that it may process; absent when it could not be read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub budget: Option<u32>,
-}
-
-/// The calls of `tcp_collapse` in a stall.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CollapsePart {
-    /// Number of calls.
-    pub calls: u64,
-    /// Their time, ns.
-    pub ns: u64,
-}
-
-/// Who held the CPU during a wait. The parts may overlap: a hard IRQ interrupts a vector.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holders {
-    /// The task that ran when NET_RX was entered at last.
-    pub task: Task,
-    /// The tasks that samples found running, outside of softirqs, most frequent first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tasks: Vec<TaskShare>,
-    /// Samples that found a softirq running; the task that it had interrupted held nothing.
-    #[serde(default)]
-    pub in_softirq: u64,
-    /// Softirq vectors that ran meanwhile, longest first; NET_RX is the run before.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub vectors: Vec<VectorPart>,
-    /// Hard IRQs that were handled meanwhile; absent when they were not timed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub irqs: Option<IrqPart>,
-}
-
-/// A task.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Task {
-    /// Id of the thread; 0 is idle.
-    pub pid: u32,
-    /// Its name.
-    pub comm: String,
-}
-
-/// How often samples found a task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskShare {
-    /// The task.
-    #[serde(flatten)]
-    pub task: Task,
-    /// Number of samples.
-    pub samples: u64,
-}
-
-/// The runs of a softirq vector during a wait.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VectorPart {
-    /// Its name, as in `/proc/softirqs`.
-    pub vector: String,
-    /// Number of runs.
-    pub runs: u64,
-    /// Their time, as far as it lies in the wait, ns.
-    pub ns: u64,
-}
-
-/// The hard IRQs during a wait.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IrqPart {
-    /// Number of handler runs.
-    pub runs: u64,
-    /// Their time, as far as it lies in the wait, ns.
-    pub ns: u64,
-}
-
-/// A kernel stack that samples found, each as often.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Stack {
-    /// Names of functions, the deepest first.
-    pub frames: Vec<String>,
-    /// Number of samples.
-    pub count: u64,
 }

@@ -7,10 +7,16 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    interval::Interval,
+    cost::{DisabledStage, KernelCost, SelfCost},
+    distribution::Distribution,
+    ledger::Ledger,
     run::Method,
-    series::{Owner, Series},
-    stall::Stall,
+    series::{Location, labels::Labels},
+    stall::{
+        Stall,
+        batch::{LocatedStack, Stack, StallBatch},
+    },
+    summary::{Stalls, Summary},
 };
 
 /// Durations by CPU, interval by interval, of a host.
@@ -39,11 +45,11 @@ fn run(made: &Made) -> Run {
         ifaces: Vec::new(),
         threshold_ns: DEFAULT_THRESHOLD_NS,
         transport: Transport::Maps,
-        probes: vec![ProbeUse {
+        probes: vec![SelectedProbe {
             stage: Stage::NetRx,
             method: Some(made.method),
             at: "net_rx_action".into(),
-            note: None,
+            notes: Vec::new(),
         }],
         sampling: crate::model::run::Sampling::default(),
         cpus: 4,
@@ -54,14 +60,14 @@ fn run(made: &Made) -> Run {
 fn stall(cpu: u32, ns: u64) -> Stall {
     Stall {
         at: "2026-01-02T03:04:06.000Z".into(),
-        begin_ns: 0,
+        start_ns: 0,
         end_ns: ns,
         stage: Stage::NetRx,
         cpu,
-        place: crate::model::place::Place::default(),
+        labels: Labels::default(),
         duration_ns: ns,
         net_rx: None,
-        rx_wait: None,
+        interference: None,
         samples: 0,
         culprits: Vec::new(),
         stacks: Vec::new(),
@@ -71,9 +77,8 @@ fn stall(cpu: u32, ns: u64) -> Stall {
 fn write(made: &Made, path: &Path) {
     let run = run(made);
     let mut writer = Writer::create(path).unwrap();
-    writer.begin(&run).unwrap();
-    let mut began_at = humantime::parse_rfc3339(&run.started_at).unwrap();
-    for cpus in &made.intervals {
+    writer.start(&run).unwrap();
+    for (at, cpus) in made.intervals.iter().enumerate() {
         let mut series: BTreeMap<u32, Distribution> = BTreeMap::new();
         let mut stalls = Vec::new();
         for (cpu, durations) in cpus {
@@ -82,19 +87,18 @@ fn write(made: &Made, path: &Path) {
                 stalls.push(stall(*cpu, *ns));
             }
         }
-        let series = series.into_iter().map(|(cpu, distribution)| {
-            (Series { stage: Stage::NetRx, owner: Owner::Cpu(cpu) }, distribution)
-        });
+        let series = series
+            .into_iter()
+            .map(|(cpu, distribution)| Series::new(Stage::NetRx, Location::Cpu(cpu), distribution));
+        let stack = Stack { frames: vec![made.host.clone()], count: stalls.len() as u64 };
+        let stacks = vec![LocatedStack { stack, ..LocatedStack::default() }];
         let interval = Interval {
-            began_at,
+            start: Duration::from_secs(at as u64),
             duration: Duration::from_secs(1),
             series: series.collect(),
-            stacks: vec![Stack { frames: vec![made.host.clone()], count: stalls.len() as u64 }],
-            stalls,
-            collapses: Vec::new(),
+            batch: StallBatch { stalls, collapses: Vec::new(), stacks },
         };
         writer.interval(&interval).unwrap();
-        began_at += Duration::from_secs(1);
     }
     if made.finish {
         let summary = Summary {
@@ -105,7 +109,7 @@ fn write(made: &Made, path: &Path) {
             self_cost: SelfCost {
                 user_cpu_s: 0.1,
                 startup_cpu_s: 0.2,
-                kernel: KernelCost { shed: vec![shed(made)], ..KernelCost::default() },
+                kernel: KernelCost { disabled: vec![disabled(made)], ..KernelCost::default() },
                 ..SelfCost::default()
             },
         };
@@ -113,10 +117,10 @@ fn write(made: &Made, path: &Path) {
     }
 }
 
-/// A stage that was given up when all intervals were over.
-fn shed(made: &Made) -> Shed {
+/// A stage that was disabled when all intervals were over.
+fn disabled(made: &Made) -> DisabledStage {
     let after_s = made.intervals.len() as f64;
-    Shed { stage: Stage::NetRx, after_s, share: 0.02, allowed: 0.01 }
+    DisabledStage { stage: Stage::NetRx, after_s, share: 0.02, limit: 0.01 }
 }
 
 /// Merges files in `directory` into another one there.
@@ -149,18 +153,18 @@ proptest! {
     }
 
     #[test]
-    fn what_was_given_up_is_kept(mut a in made(), mut b in made()) {
+    fn disabled_stages_are_kept(mut a in made(), mut b in made()) {
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path();
         (a.finish, b.finish) = (true, true);
         write(&a, &at.join("a"));
         write(&b, &at.join("b"));
         merged(at, &["a", "b"], "ab");
-        let whole = Whole::read(&at.join("ab"), |_| {}).unwrap();
-        let told: Vec<f64> =
-            whole.end.unwrap().self_cost.kernel.shed.iter().map(|one| one.after_s).collect();
+        let merged = RecordingTotals::read(&at.join("ab")).unwrap();
+        let disabled = merged.end.unwrap().self_cost.kernel.disabled;
+        let ends: Vec<f64> = disabled.iter().map(|one| one.after_s).collect();
         let (a, b) = (a.intervals.len() as f64, b.intervals.len() as f64);
-        prop_assert_eq!(told, vec![a.min(b), a.max(b)]);
+        prop_assert_eq!(ends, vec![a.min(b), a.max(b)]);
     }
 
     #[test]
@@ -182,17 +186,17 @@ proptest! {
         }
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         merged(at, &names, "sum");
-        let whole = Whole::read(&at.join("sum"), |_| {}).unwrap();
+        let totals = RecordingTotals::read(&at.join("sum")).unwrap().totals;
         let found: BTreeMap<String, hdrhistogram::Histogram<u64>> =
-            whole.totals.iter().map(|(source, d)| (source.tag(), d.histogram())).collect();
+            totals.series.iter().map(|(key, one)| (key.tag(), one.distribution.histogram())).collect();
         prop_assert_eq!(found, expected);
         // The exact sums and maxima, which histograms do not have.
         let values = all.iter().flat_map(|m| m.intervals.iter().flatten()).flat_map(|(_, v)| v);
-        let sum: u64 = whole.totals.values().map(|d| d.sum_ns).sum();
+        let sum: u64 = totals.series.values().map(|one| one.distribution.sum_ns).sum();
         prop_assert_eq!(sum, values.clone().sum::<u64>());
-        let max = whole.totals.values().map(|d| d.max_ns).max().unwrap_or(0);
+        let max = totals.series.values().map(|one| one.distribution.max_ns).max().unwrap_or(0);
         prop_assert_eq!(max, values.copied().max().unwrap_or(0));
-        prop_assert_eq!(whole.stalls.first().map_or(0, |stall| stall.duration_ns), max);
+        prop_assert_eq!(totals.stalls.longest().first().map_or(0, |stall| stall.duration_ns), max);
     }
 }
 

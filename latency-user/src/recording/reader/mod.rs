@@ -9,25 +9,30 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use latency_common::stage::Stage;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     format::{
-        COLLAPSE, COMMENT, INTERVAL, IntervalBooks, IntervalStacks, MERGE, Merge, RUN, SETTINGS,
-        STACKS, STALL, SUMMARY, SeriesBooks,
+        COLLAPSE, COMMENT, INTERVAL, IntervalMeta, MERGE, Merge, RUN, SETTINGS, STACKS, STALL,
+        SUMMARY, StacksMeta,
     },
     histogram,
     lines::{Line, Lines},
 };
-use crate::model::{
-    distribution::Distribution,
-    run::Run,
-    series::{Owner, Queue, Series},
-    settings::Settings,
-    source::Source,
-    stall::{Stack, Stall, collapse::Collapse},
-    summary::{SCHEMA_VERSION, Summary},
+use crate::{
+    analysis::culprits::culprits,
+    model::{
+        distribution::Distribution,
+        interval::Interval,
+        note::Note,
+        run::Run,
+        schema::SCHEMA_VERSION,
+        series::{Series, SeriesKey, attrs::QueueAttrs},
+        settings::HostSettings,
+        stage::StageName,
+        stall::{Stall, batch::StallBatch},
+        summary::Summary,
+    },
 };
 
 pub use super::lines::ReadError;
@@ -38,34 +43,17 @@ const YEAR_S: f64 = 365.0 * 86_400.0;
 
 /// What a recording consists of, in the order of the file.
 #[derive(Debug)]
-pub enum Entry {
+pub enum RecordingEntry {
     /// The header of the run.
     Run(Run),
     /// What the machine was set to when the run began.
-    Settings(Settings),
+    Settings(HostSettings),
     /// What was merged, in recordings that `merge` wrote.
     Merge(Merge),
     /// What happened in one interval.
-    Interval(RecordedInterval),
+    Interval(Interval<SeriesKey>),
     /// The result of the run: the last entry of a recording that was not cut short.
     Summary(Box<Summary>),
-}
-
-/// An interval as it was recorded.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RecordedInterval {
-    /// Its begin, counted from the begin of the recording.
-    pub start: Duration,
-    /// How long it lasted.
-    pub duration: Duration,
-    /// What was recorded in it.
-    pub series: Vec<(Source, Distribution)>,
-    /// Stalls that ended in it.
-    pub stalls: Vec<Stall>,
-    /// Slow calls of `tcp_collapse` that ended in it.
-    pub collapses: Vec<Collapse>,
-    /// Stacks of the stalls, each sample once.
-    pub stacks: Vec<Stack>,
 }
 
 /// A recording that is being read.
@@ -78,7 +66,7 @@ pub struct Reader {
     ended: bool,
     pending: Pending,
     rounded: bool,
-    remarks: Vec<String>,
+    notes: Vec<Note>,
 }
 
 /// Histogram lines of an interval that is not closed yet.
@@ -87,9 +75,7 @@ struct Pending {
     start_s: f64,
     duration_s: f64,
     histograms: BTreeMap<String, Distribution>,
-    stalls: Vec<Stall>,
-    collapses: Vec<Collapse>,
-    stacks: Vec<Stack>,
+    batch: StallBatch,
 }
 
 /// The part of an object that says what the rest is.
@@ -97,7 +83,7 @@ struct Pending {
 struct Head {
     kind: String,
     schema_version: u32,
-    stage: Option<String>,
+    stage: Option<StageName>,
 }
 
 impl Reader {
@@ -124,7 +110,7 @@ impl Reader {
             ended: false,
             pending: Pending::default(),
             rounded: false,
-            remarks: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -133,8 +119,8 @@ impl Reader {
     /// # Errors
     ///
     /// When the file cannot be read, or a line in it is corrupt. A last line that was cut short
-    /// is no error: see [`Self::remarks`].
-    pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
+    /// is no error: see [`Self::notes`].
+    pub fn next_entry(&mut self) -> Result<Option<RecordingEntry>, ReadError> {
         while !self.ended {
             match self.lines.next()? {
                 None => return Ok(self.end()),
@@ -156,8 +142,8 @@ impl Reader {
     }
 
     /// What the user must know of this file. Complete once [`Self::next_entry`] gave `None`.
-    pub fn remarks(&self) -> &[String] {
-        &self.remarks
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
     }
 
     /// Whether the file is a recording of this program, so far as it was read.
@@ -175,7 +161,7 @@ impl Reader {
         self.lines.bytes()
     }
 
-    fn line(&mut self, line: &Line) -> Result<Option<Entry>, ReadError> {
+    fn line(&mut self, line: &Line) -> Result<Option<RecordingEntry>, ReadError> {
         let text = line.text.as_str();
         if let Some(object) = text.strip_prefix(COMMENT) {
             self.object(line, object)
@@ -191,7 +177,7 @@ impl Reader {
     }
 
     /// A comment that carries an object.
-    fn object(&mut self, line: &Line, object: &str) -> Result<Option<Entry>, ReadError> {
+    fn object(&mut self, line: &Line, object: &str) -> Result<Option<RecordingEntry>, ReadError> {
         let head: Head = self.parse(line, object)?;
         if head.schema_version > SCHEMA_VERSION {
             let what = format!(
@@ -204,31 +190,31 @@ impl Reader {
         match head.kind.as_str() {
             RUN => {
                 self.ours = true;
-                Ok(Some(Entry::Run(self.parse(line, object)?)))
+                Ok(Some(RecordingEntry::Run(self.parse(line, object)?)))
             }
-            SETTINGS => Ok(Some(Entry::Settings(self.parse(line, object)?))),
-            MERGE => Ok(Some(Entry::Merge(self.parse(line, object)?))),
-            SUMMARY => Ok(Some(Entry::Summary(self.parse(line, object)?))),
+            SETTINGS => Ok(Some(RecordingEntry::Settings(self.parse(line, object)?))),
+            MERGE => Ok(Some(RecordingEntry::Merge(self.parse(line, object)?))),
+            SUMMARY => Ok(Some(RecordingEntry::Summary(self.parse(line, object)?))),
             STALL => {
-                // A newer version may time more stages: their histograms are plain series here.
-                let known = |name: &String| Stage::ALL.iter().any(|stage| stage.name() == name);
+                // A newer version may time more stages: their histograms are foreign series here.
+                let known = |stage: &StageName| stage.known().is_some();
                 if head.stage.as_ref().is_none_or(known) {
-                    self.pending.stalls.push(self.parse(line, object)?);
+                    self.pending.batch.stalls.push(self.stall(line, object)?);
                 }
                 Ok(None)
             }
             COLLAPSE => {
-                self.pending.collapses.push(self.parse(line, object)?);
+                self.pending.batch.collapses.push(self.parse(line, object)?);
                 Ok(None)
             }
             STACKS => {
-                let IntervalStacks { stacks } = self.parse(line, object)?;
-                self.pending.stacks.extend(stacks);
+                let StacksMeta { stacks } = self.parse(line, object)?;
+                self.pending.batch.stacks.extend(stacks);
                 Ok(None)
             }
             INTERVAL => {
-                let books = self.parse(line, object)?;
-                self.close(line, books).map(|interval| Some(Entry::Interval(interval)))
+                let meta = self.parse(line, object)?;
+                self.close(line, meta).map(|interval| Some(RecordingEntry::Interval(interval)))
             }
             _ => Ok(None),
         }
@@ -240,7 +226,7 @@ impl Reader {
     }
 
     /// A histogram line. In a foreign log, an interval ends where the next one begins.
-    fn histogram(&mut self, line: &Line) -> Result<Option<Entry>, ReadError> {
+    fn histogram(&mut self, line: &Line) -> Result<Option<RecordingEntry>, ReadError> {
         let corrupt = |what: String| self.lines.corrupt(line.number, what);
         let (tag, rest) = match line.text.strip_prefix("Tag=") {
             Some(rest) => {
@@ -266,9 +252,9 @@ impl Reader {
         let decoded = histogram::decode(&bytes).map_err(|error| corrupt(error.to_string()))?;
         self.rounded |= !decoded.same_buckets;
         // Intervals of one tag do not overlap, whatever their stamps say.
-        let begins = !self.pending.histograms.is_empty()
+        let started = !self.pending.histograms.is_empty()
             && (start_s != self.pending.start_s || self.pending.histograms.contains_key(tag));
-        let closed = if begins && !self.ours { self.close_foreign() } else { None };
+        let closed = if started && !self.ours { self.close_foreign() } else { None };
         if self.pending.histograms.is_empty() {
             self.pending.start_s = start_s;
         }
@@ -277,46 +263,55 @@ impl Reader {
             let what = format!("tag {tag:?} twice in one interval");
             return Err(self.lines.corrupt(line.number, what));
         }
-        Ok(closed.map(Entry::Interval))
+        Ok(closed.map(RecordingEntry::Interval))
     }
 
-    /// Closes an interval of a recording: its books tell what histograms cannot.
-    fn close(&mut self, line: &Line, books: IntervalBooks) -> Result<RecordedInterval, ReadError> {
+    /// A stall. Recordings that do not name its culprits have its stacks.
+    fn stall(&self, line: &Line, object: &str) -> Result<Stall, ReadError> {
+        let mut stall: Stall = self.parse(line, object)?;
+        if stall.culprits.is_empty() {
+            stall.culprits = culprits(&stall.stacks);
+        }
+        Ok(stall)
+    }
+
+    /// Closes an interval of a recording: its object has what histograms cannot hold.
+    fn close(&mut self, line: &Line, meta: IntervalMeta) -> Result<Interval<SeriesKey>, ReadError> {
         let corrupt = |what: String| self.lines.corrupt(line.number, what);
         let time = |seconds, what| {
             Duration::try_from_secs_f64(seconds)
                 .map_err(|_| corrupt(format!("{what} {seconds:?} is not a number of seconds")))
         };
-        let start = time(books.start_s, "start_s")?;
-        let duration = time(books.duration_s, "duration_s")?;
-        let mut series = Vec::with_capacity(books.series.len());
-        let Pending { histograms, stalls, collapses, stacks, .. } = mem::take(&mut self.pending);
+        let start = time(meta.start_s, "start_s")?;
+        let duration = time(meta.duration_s, "duration_s")?;
+        let mut series = Vec::with_capacity(meta.series.len());
+        let Pending { histograms, batch, .. } = mem::take(&mut self.pending);
         for (tag, mut distribution) in histograms {
-            let books = books
+            let meta = meta
                 .series
                 .get(&tag)
                 .ok_or_else(|| corrupt(format!("interval without an entry for {tag:?}")))?;
-            if books.over_threshold > distribution.count() {
+            if meta.over_threshold > distribution.count() {
                 let n = distribution.count();
-                let stalls = books.over_threshold;
+                let stalls = meta.over_threshold;
                 return Err(corrupt(format!("{tag:?} has {stalls} stalls in {n} events")));
             }
-            distribution.sum_ns = books.sum_ns;
-            distribution.max_ns = books.max_ns;
-            distribution.over_threshold = books.over_threshold;
-            distribution.work = books.work;
-            series.push((identified(Source::of_tag(&tag), books), distribution));
+            distribution.sum_ns = meta.sum_ns;
+            distribution.max_ns = meta.max_ns;
+            distribution.over_threshold = meta.over_threshold;
+            distribution.work = meta.work;
+            series.push(Series { id: SeriesKey::of_tag(&tag), attrs: meta.attrs(), distribution });
         }
-        if series.len() != books.series.len() {
-            let missing = books.series.len() - series.len();
+        if series.len() != meta.series.len() {
+            let missing = meta.series.len() - series.len();
             return Err(corrupt(format!("interval lacks {missing} of its histograms")));
         }
-        series.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(RecordedInterval { start, duration, series, stalls, collapses, stacks })
+        series.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(Interval { start, duration, series, batch })
     }
 
     /// Closes an interval of a foreign log.
-    fn close_foreign(&mut self) -> Option<RecordedInterval> {
+    fn close_foreign(&mut self) -> Option<Interval<SeriesKey>> {
         let pending = mem::take(&mut self.pending);
         if pending.histograms.is_empty() {
             return None;
@@ -328,44 +323,44 @@ impl Reader {
         let mut series: Vec<_> = pending
             .histograms
             .into_iter()
-            .map(|(tag, distribution)| (Source::of_tag(&tag), distribution))
+            .map(|(tag, distribution)| Series {
+                id: SeriesKey::of_tag(&tag),
+                attrs: QueueAttrs::default(),
+                distribution,
+            })
             .collect();
-        series.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Some(RecordedInterval {
+        series.sort_by(|a, b| a.id.cmp(&b.id));
+        Some(Interval {
             start: Duration::try_from_secs_f64(offset).unwrap_or_default(),
             duration: Duration::try_from_secs_f64(pending.duration_s).unwrap_or_default(),
             series,
-            stalls: Vec::new(),
-            collapses: Vec::new(),
-            stacks: Vec::new(),
+            batch: StallBatch::default(),
         })
     }
 
     fn leave_out(&mut self, line: &Line) {
-        self.remarks.push(format!(
-            "{}:{}: the last line is cut short: its {} bytes are left out",
-            self.lines.path().display(),
-            line.number,
-            line.text.len()
-        ));
+        self.notes.push(Note::LineCutShort {
+            file: self.file(),
+            line: line.number,
+            bytes: line.text.len() as u64,
+        });
     }
 
-    fn end(&mut self) -> Option<Entry> {
+    fn end(&mut self) -> Option<RecordingEntry> {
         self.ended = true;
-        let path = self.lines.path().display().to_string();
         if self.rounded {
-            self.remarks.push(format!(
-                "{path}: histograms of another precision: rounded to buckets of 0.8%"
-            ));
+            self.notes.push(Note::RoundedToBuckets { file: self.file() });
         }
-        let lines = self.pending.histograms.len();
-        if self.ours && lines > 0 {
-            self.remarks.push(format!(
-                "{path}: the last interval is cut short: its {lines} histograms are left out"
-            ));
+        let histograms = self.pending.histograms.len() as u64;
+        if self.ours && histograms > 0 {
+            self.notes.push(Note::IntervalCutShort { file: self.file(), histograms });
             return None;
         }
-        self.close_foreign().map(Entry::Interval)
+        self.close_foreign().map(RecordingEntry::Interval)
+    }
+
+    fn file(&self) -> String {
+        self.lines.path().display().to_string()
     }
 }
 
@@ -373,24 +368,6 @@ impl Reader {
 fn stamp(text: &str, name: &str) -> Option<f64> {
     let seconds = text.strip_prefix(name)?.split_whitespace().next()?.parse::<f64>().ok()?;
     seconds.is_finite().then_some(seconds)
-}
-
-/// The source with what its tag does not hold.
-fn identified(mut source: Source, books: &SeriesBooks) -> Source {
-    fn queue(owner: &mut Owner) -> Option<&mut Queue> {
-        match owner {
-            Owner::Queue(queue) => Some(queue),
-            Owner::OnHost { owner, .. } => queue(owner),
-            _ => None,
-        }
-    }
-    if let Source::Series(Series { owner, .. }) = &mut source
-        && let Some(Queue::Device { napi_id, irq, .. }) = queue(owner)
-    {
-        *napi_id = books.napi_id.unwrap_or(*napi_id);
-        *irq = books.irq;
-    }
-    source
 }
 
 #[cfg(test)]

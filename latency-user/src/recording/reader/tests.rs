@@ -2,11 +2,19 @@
 
 use std::{fs, sync::LazyLock};
 
+use latency_common::stage::Stage;
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    model::{cost::SelfCost, interval::Interval, ledger::Ledger, run::Transport, summary::*},
+    model::{
+        cost::SelfCost,
+        ledger::Ledger,
+        run::Transport,
+        series::{Location, Queue, QueueId, labels::Labels},
+        stall::batch::{LocatedStack, Stack},
+        summary::Stalls,
+    },
     recording::writer::Writer,
 };
 
@@ -28,9 +36,9 @@ fn run() -> Run {
     }
 }
 
-fn settings() -> Settings {
+fn settings() -> HostSettings {
     let rmem = ("net.ipv4.tcp_rmem".to_owned(), "4096 131072 33554432".to_owned());
-    Settings { sysctls: [rmem].into(), ..Settings::default() }
+    HostSettings { sysctls: [rmem].into(), ..HostSettings::default() }
 }
 
 fn of(values: impl IntoIterator<Item = u64>) -> Distribution {
@@ -41,20 +49,29 @@ fn of(values: impl IntoIterator<Item = u64>) -> Distribution {
     distribution
 }
 
-/// Two intervals of a CPU and a queue whose tag does not say everything.
-fn series() -> [Vec<(Series, Distribution)>; 2] {
-    let cpu = Series { stage: Stage::NetRx, owner: Owner::Cpu(3) };
-    let queue = Queue::Device {
-        iface: "eth0".into(),
-        netns: None,
-        queue: Some(2),
-        napi_id: 515,
-        irq: Some(31),
+/// Two intervals of a CPU and a queue whose tag does not hold everything.
+fn intervals() -> [Interval; 2] {
+    let cpu = |distribution| Series::new(Stage::NetRx, Location::Cpu(3), distribution);
+    let queue = |distribution| {
+        let queue = Queue::Device { iface: "eth0".into(), netns: None, id: QueueId::Rx(2) };
+        let attrs = QueueAttrs { napi_id: Some(515), irq: Some(31) };
+        Series { attrs, ..Series::new(Stage::NapiPoll, Location::Queue(queue), distribution) }
     };
-    let queue = Series { stage: Stage::NapiPoll, owner: Owner::Queue(queue) };
+    let stack = LocatedStack {
+        stack: Stack { frames: vec!["tcp_collapse".into()], count: 3 },
+        stage: Some(Stage::NetRx.into()),
+        labels: Labels::default(),
+    };
+    let batch = StallBatch { stacks: vec![stack], ..StallBatch::default() };
+    let second = Duration::from_secs(1);
+    let interval =
+        |start, series| Interval { start, duration: second, series, batch: batch.clone() };
     [
-        vec![(cpu.clone(), of([0, 255, 70_000_000_000])), (queue.clone(), of([7, 21_400_123]))],
-        vec![(cpu, of([1_000_001])), (queue, of([8]))],
+        interval(
+            Duration::ZERO,
+            vec![cpu(of([0, 255, 70_000_000_000])), queue(of([7, 21_400_123]))],
+        ),
+        interval(second, vec![cpu(of([1_000_001])), queue(of([8]))]),
     ]
 }
 
@@ -62,21 +79,10 @@ fn written(finish: bool) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("run.hlog");
     let mut writer = Writer::create(&path).unwrap();
-    writer.begin(&run()).unwrap();
+    writer.start(&run()).unwrap();
     writer.settings(&settings()).unwrap();
-    let mut began_at = humantime::parse_rfc3339(&run().started_at).unwrap();
-    for series in series() {
-        writer
-            .interval(&Interval {
-                began_at,
-                duration: Duration::from_secs(1),
-                series,
-                stalls: Vec::new(),
-                collapses: Vec::new(),
-                stacks: vec![Stack { frames: vec!["tcp_collapse".into()], count: 3 }],
-            })
-            .unwrap();
-        began_at += Duration::from_secs(1);
+    for interval in intervals() {
+        writer.interval(&interval).unwrap();
     }
     if finish {
         writer
@@ -92,7 +98,7 @@ fn written(finish: bool) -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
-type Read = (Vec<Entry>, Vec<String>);
+type Read = (Vec<RecordingEntry>, Vec<Note>);
 
 fn read(bytes: &[u8]) -> Result<Read, ReadError> {
     let input = std::io::Cursor::new(bytes.to_vec());
@@ -102,7 +108,7 @@ fn read(bytes: &[u8]) -> Result<Read, ReadError> {
         entries.push(entry);
     }
     assert!(reader.next_entry()?.is_none());
-    Ok((entries, reader.remarks().to_vec()))
+    Ok((entries, reader.notes().to_vec()))
 }
 
 fn error(text: &str) -> String {
@@ -111,14 +117,14 @@ fn error(text: &str) -> String {
 
 #[test]
 fn a_recording_reads_back_as_it_was_written() {
-    let (entries, remarks) = read(&written(true)).unwrap();
-    assert_eq!(remarks, [""; 0]);
+    let (entries, notes) = read(&written(true)).unwrap();
+    assert_eq!(notes, []);
     let [
-        Entry::Run(head),
-        Entry::Settings(set),
-        Entry::Interval(first),
-        Entry::Interval(second),
-        Entry::Summary(end),
+        RecordingEntry::Run(head),
+        RecordingEntry::Settings(set),
+        RecordingEntry::Interval(first),
+        RecordingEntry::Interval(second),
+        RecordingEntry::Summary(end),
     ] = &entries[..]
     else {
         panic!("{entries:?}")
@@ -126,34 +132,37 @@ fn a_recording_reads_back_as_it_was_written() {
     assert_eq!(head, &run());
     assert_eq!(set, &settings());
     assert_eq!(end.run, run());
-    for (interval, expected) in [first, second].into_iter().zip(series()) {
-        let read: Vec<_> = interval.series.iter().map(|(s, d)| (s.clone(), d.clone())).collect();
-        let mut expected: Vec<_> =
-            expected.into_iter().map(|(s, d)| (Source::Series(s), d)).collect();
-        expected.sort_by(|(a, _), (b, _)| a.cmp(b));
-        assert_eq!(read, expected);
-        assert_eq!(interval.stacks[0].count, 3);
+    for (interval, expected) in [first, second].into_iter().zip(intervals()) {
+        let mut read = interval.clone();
+        read.series.sort_by(|a, b| a.id.cmp(&b.id));
+        let series = expected.series.into_iter().map(|one| Series {
+            id: SeriesKey::Known(one.id),
+            attrs: one.attrs,
+            distribution: one.distribution,
+        });
+        assert_eq!(read.series, series.collect::<Vec<_>>());
+        assert_eq!(read.batch, expected.batch);
     }
     assert_eq!((first.start, second.start), (Duration::ZERO, Duration::from_secs(1)));
 }
 
 #[test]
-fn a_killed_run_has_no_summary_and_no_remark() {
-    let (entries, remarks) = read(&written(false)).unwrap();
-    assert_eq!((entries.len(), remarks.len()), (4, 0));
+fn a_killed_run_has_no_summary_and_no_note() {
+    let (entries, notes) = read(&written(false)).unwrap();
+    assert_eq!((entries.len(), notes.len()), (4, 0));
 }
 
 #[test]
-fn cut_at_every_byte_it_reads_up_to_the_last_whole_interval() {
-    let whole = written(true);
-    let (all, _) = read(&whole).unwrap();
-    let count = |entries: &[Entry]| {
-        entries.iter().filter(|entry| matches!(entry, Entry::Interval(_))).count()
+fn cut_at_every_byte_it_reads_up_to_the_last_complete_interval() {
+    let recording = written(true);
+    let (all, _) = read(&recording).unwrap();
+    let count = |entries: &[RecordingEntry]| {
+        entries.iter().filter(|entry| matches!(entry, RecordingEntry::Interval(_))).count()
     };
     let mut most = 0;
-    for end in 0..whole.len() {
-        let (entries, remarks) = read(&whole[..end]).unwrap_or_else(|e| panic!("{end}: {e}"));
-        // More bytes never give fewer intervals, and what is given is whole.
+    for end in 0..recording.len() {
+        let (entries, notes) = read(&recording[..end]).unwrap_or_else(|e| panic!("{end}: {e}"));
+        // More bytes never give fewer intervals, and what is given is complete.
         assert!(count(&entries) >= most, "{end}");
         most = count(&entries);
         for (entry, expected) in entries.iter().zip(&all) {
@@ -161,14 +170,14 @@ fn cut_at_every_byte_it_reads_up_to_the_last_whole_interval() {
         }
         // Before the header is read, a line without its end may be a foreign log's last one.
         let in_header = most == 0 && entries.len() <= 1;
-        let on_boundary = whole[..end].last().is_none_or(|byte| *byte == b'\n');
-        assert!(in_header || on_boundary || !remarks.is_empty(), "{end}: nothing is said");
+        let on_boundary = recording[..end].last().is_none_or(|byte| *byte == b'\n');
+        assert!(in_header || on_boundary || !notes.is_empty(), "{end}: nothing is noted");
     }
     assert_eq!(most, 2);
 }
 
 #[test]
-fn corrupt_lines_are_told_with_file_and_line() {
+fn corrupt_lines_are_reported_with_file_and_line() {
     let head = String::from_utf8(written(false)).unwrap();
     let lines = head.lines().count();
     for (line, what) in [
@@ -197,41 +206,41 @@ fn corrupt_lines_are_told_with_file_and_line() {
 }
 
 #[test]
-fn an_interval_must_have_its_histograms_and_books() {
-    let whole = String::from_utf8(written(false)).unwrap();
+fn an_interval_must_have_its_histograms_and_their_entries() {
+    let recording = String::from_utf8(written(false)).unwrap();
     let without: Vec<&str> =
-        whole.lines().filter(|line| !line.starts_with("Tag=stage=net_rx")).collect();
+        recording.lines().filter(|line| !line.starts_with("Tag=stage=net_rx")).collect();
     let found = error(&(without.join("\n") + "\n"));
     assert!(found.ends_with("interval lacks 1 of its histograms"), "{found}");
-    let found = error(&whole.replacen("Tag=stage=net_rx", "Tag=stage=rx_wait", 1));
+    let found = error(&recording.replacen("Tag=stage=net_rx", "Tag=stage=rx_wait", 1));
     assert!(found.contains("interval without an entry for \"stage=rx_wait;cpu=3\""), "{found}");
-    let found = error(&whole.replacen("\"over_threshold\":1", "\"over_threshold\":5", 1));
+    let found = error(&recording.replacen("\"over_threshold\":1", "\"over_threshold\":5", 1));
     assert!(found.contains("has 5 stalls in"), "{found}");
 }
 
 #[test]
 fn what_is_new_is_skipped_and_a_newer_version_refused() {
-    let whole = String::from_utf8(written(true)).unwrap();
-    let (expected, _) = read(whole.as_bytes()).unwrap();
+    let recording = String::from_utf8(written(true)).unwrap();
+    let (expected, _) = read(recording.as_bytes()).unwrap();
     let new = "#[latency-user] {\"kind\":\"weather\",\"schema_version\":1,\"rain\":true}\n\
                #[latency-user] {\"kind\":\"stall\",\"schema_version\":1,\"stage\":\"xdp\"}\n\
                # somebody's note\n";
-    let text = whole.replacen("Tag=", &format!("{new}Tag="), 1);
+    let text = recording.replacen("Tag=", &format!("{new}Tag="), 1);
     let text = text.replace("\"threshold_ns\":", "\"mood\":[{}],\"threshold_ns\":");
     let (entries, _) = read(text.as_bytes()).unwrap();
     assert_eq!(format!("{entries:?}"), format!("{expected:?}"));
-    let newer = whole.replacen("\"schema_version\":1", "\"schema_version\":2", 1);
+    let newer = recording.replacen("\"schema_version\":2", "\"schema_version\":3", 1);
     assert_eq!(
         error(&newer),
-        "run.hlog:3: schema version 2 is newer than 1, the newest that this program reads: \
+        "run.hlog:3: schema version 3 is newer than 2, the newest that this program reads: \
          a newer latency-user is needed"
     );
 }
 
 #[test]
-fn foreign_logs_are_plain_series() {
-    let whole = String::from_utf8(written(false)).unwrap();
-    let payload = whole.lines().find(|line| line.starts_with("Tag=stage=net_rx")).unwrap();
+fn logs_of_other_programs_are_foreign_series() {
+    let recording = String::from_utf8(written(false)).unwrap();
+    let payload = recording.lines().find(|line| line.starts_with("Tag=stage=net_rx")).unwrap();
     let payload = payload.rsplit_once(',').unwrap().1;
     let log = format!(
         "#[Histogram log format version 1.3]\n\
@@ -241,23 +250,24 @@ fn foreign_logs_are_plain_series() {
          Tag=get,1767323045.500,1.000,0.1,{payload}\n\
          1767323047.000,1.000,0.1,{payload}"
     );
-    let (entries, remarks) = read(log.as_bytes()).unwrap();
-    assert_eq!(remarks, [""; 0]);
-    let [Entry::Interval(first), Entry::Interval(second)] = &entries[..] else {
+    let (entries, notes) = read(log.as_bytes()).unwrap();
+    assert_eq!(notes, []);
+    let [RecordingEntry::Interval(first), RecordingEntry::Interval(second)] = &entries[..] else {
         panic!("{entries:?}")
     };
-    let tags: Vec<_> = first.series.iter().map(|(source, _)| source.clone()).collect();
-    assert_eq!(tags, [Source::Plain(String::new()), Source::Plain("get".into())]);
+    let tags: Vec<_> = first.series.iter().map(|series| series.id.clone()).collect();
+    assert_eq!(tags, [SeriesKey::Foreign(String::new()), SeriesKey::Foreign("get".into())]);
     assert_eq!((first.start, second.start), (Duration::ZERO, Duration::from_millis(1500)));
-    assert_eq!(first.series[0].1.count(), 3);
+    assert_eq!(first.series[0].distribution.count(), 3);
     // Stamps counted from the start, as other writers have them.
     let (entries, _) =
         read(log.replace("17673230", "").replacen("45.5", "1767323045.5", 1).as_bytes()).unwrap();
     assert_eq!(entries.len(), 2);
     let cut = &log[..log.len() - 7];
-    let (entries, remarks) = read(cut.as_bytes()).unwrap();
+    let (entries, notes) = read(cut.as_bytes()).unwrap();
     assert_eq!(entries.len(), 1);
-    assert!(remarks[0].starts_with("run.hlog:6: the last line is cut short"), "{remarks:?}");
+    assert_eq!(notes[0].code(), "line-cut-short");
+    assert!(notes[0].to_string().starts_with("run.hlog:6: the last line"), "{notes:?}");
 }
 
 proptest! {

@@ -2,10 +2,11 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     fs::{File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result};
@@ -13,70 +14,59 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use serde::Serialize;
 
+use super::format::{
+    COLLAPSE, COMMENT, INTERVAL, IntervalMeta, LEGEND, MAX_VALUE_DIVISOR, MERGE, Merge, RUN,
+    SETTINGS, STACKS, STALL, SUMMARY, SeriesMeta, StacksMeta, VERSION_LINE,
+};
 use crate::model::{
-    distribution::Distribution,
-    envelope::Envelope,
-    interval::Interval,
-    run::Run,
-    series::{Owner, Queue, Series},
-    settings::Settings,
-    source::Source,
-    stall::{Stack, Stall, collapse::Collapse},
-    summary::Summary,
+    distribution::Distribution, interval::Interval, run::Run, schema::Envelope,
+    settings::HostSettings, summary::Summary,
 };
 
-use super::format::{
-    COLLAPSE, COMMENT, INTERVAL, IntervalBooks, IntervalStacks, LEGEND, MAX_VALUE_DIVISOR, MERGE,
-    Merge, RUN, SETTINGS, STACKS, STALL, SUMMARY, SeriesBooks, VERSION_LINE,
-};
-use super::reader::RecordedInterval;
+/// A longer interval is handed to the kernel in pieces: thousands of series are not held as text.
+const PIECE: usize = 1 << 20;
 
 /// A recording that is being written.
 pub struct Writer {
     file: File,
     path: PathBuf,
-    started_at: SystemTime,
     serializer: V2DeflateSerializer,
 }
 
 impl Writer {
-    /// Creates the file, or opens one to be emptied. Nothing can be measured in vain after that.
+    /// Opens or creates the file without truncating it, so that path errors show before measuring.
+    /// [`Self::start`] truncates.
     ///
     /// # Errors
     ///
     /// When the file cannot be created; the error names it.
     pub fn create(path: &Path) -> Result<Self> {
-        // Emptied by the header: what is there stays if the run never begins.
         let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .open(path)
             .with_context(|| format!("cannot create recording {}", path.display()))?;
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-            started_at: UNIX_EPOCH,
-            serializer: V2DeflateSerializer::new(),
-        })
+        Ok(Self { file, path: path.to_owned(), serializer: V2DeflateSerializer::new() })
     }
 
-    /// Writes the header. It comes before the first interval.
+    /// Truncates the file and writes the header. It comes before the first interval.
     ///
     /// # Errors
     ///
     /// When the file cannot be written (the error names it), or when `run.started_at` is no
     /// RFC 3339 time.
-    pub fn begin(&mut self, run: &Run) -> Result<()> {
-        self.started_at = humantime::parse_rfc3339(&run.started_at)
+    pub fn start(&mut self, run: &Run) -> Result<()> {
+        let started = run
+            .started()
             .with_context(|| format!("start of the run {:?} is not a time", run.started_at))?;
-        // Pipes and devices cannot be emptied, and need not be.
+        // Pipes and devices cannot be truncated, and need not be.
         if self.file.metadata().is_ok_and(|metadata| metadata.is_file()) {
             self.file
                 .set_len(0)
-                .with_context(|| format!("cannot empty recording {}", self.path.display()))?;
+                .with_context(|| format!("cannot truncate recording {}", self.path.display()))?;
         }
-        let epoch = self.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let epoch = started.duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut text = format!(
             "{VERSION_LINE}\n#[StartTime: {} (seconds since epoch), {}]\n",
             seconds(epoch),
@@ -88,15 +78,13 @@ impl Writer {
         self.append(&text)
     }
 
-    /// Writes the run's fields again, because they changed: a stage was given up.
+    /// Writes the run's fields again, because they changed: a stage was disabled.
     ///
     /// # Errors
     ///
     /// When the file cannot be written; the error names it.
     pub fn header(&mut self, run: &Run) -> Result<()> {
-        let mut text = String::new();
-        comment(&mut text, RUN, run)?;
-        self.append(&text)
+        self.object(RUN, run)
     }
 
     /// Writes what the machine was set to, right behind the header.
@@ -104,31 +92,66 @@ impl Writer {
     /// # Errors
     ///
     /// When the file cannot be written; the error names it.
-    pub fn settings(&mut self, settings: &Settings) -> Result<()> {
-        let mut text = String::new();
-        comment(&mut text, SETTINGS, settings)?;
-        self.append(&text)
+    pub fn settings(&mut self, settings: &HostSettings) -> Result<()> {
+        self.object(SETTINGS, settings)
     }
 
-    /// Appends one interval in one piece. Series without events leave no line.
+    /// Writes what was merged, right behind the header.
     ///
     /// # Errors
     ///
     /// When the file cannot be written; the error names it.
-    pub fn interval(&mut self, interval: &Interval) -> Result<()> {
-        let start = interval.began_at.duration_since(self.started_at).unwrap_or_default();
+    pub fn merge(&mut self, merge: &Merge) -> Result<()> {
+        self.object(MERGE, merge)
+    }
+
+    /// Appends one interval: up to 1 MiB in one piece. Its last line closes it, and a reader leaves
+    /// out an interval that is not closed. Series without events leave no line.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written; the error names it.
+    pub fn interval<K: Display>(&mut self, interval: &Interval<K>) -> Result<()> {
+        self.interval_later(interval, Duration::ZERO)
+    }
+
+    /// As [`Self::interval`], of a run that started `shift` later than the recording.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::interval`].
+    pub fn interval_later<K: Display>(
+        &mut self,
+        interval: &Interval<K>,
+        shift: Duration,
+    ) -> Result<()> {
+        let start = interval.start.saturating_add(shift);
         let mut text = String::new();
-        let mut books = IntervalBooks {
+        let mut meta = IntervalMeta {
             start_s: start.as_secs_f64(),
             duration_s: interval.duration.as_secs_f64(),
             series: BTreeMap::new(),
         };
-        for (tag, (series, distribution)) in by_tag(interval) {
-            self.histogram(&mut text, &tag, (start, interval.duration), &distribution)?;
-            books.series.insert(tag, SeriesBooks::new(Some(series), &distribution));
+        for series in interval.series.iter().filter(|one| !one.distribution.buckets.is_empty()) {
+            let tag = series.id.to_string();
+            let time = (start, interval.duration);
+            self.histogram(&mut text, &tag, time, &series.distribution)?;
+            meta.series.insert(tag, SeriesMeta::new(series.attrs, &series.distribution));
+            if text.len() > PIECE {
+                self.append(&std::mem::take(&mut text))?;
+            }
         }
-        let (stalls, collapses) = (&interval.stalls, &interval.collapses);
-        close_interval(&mut text, stalls, collapses, &interval.stacks, &books)?;
+        for stall in &interval.batch.stalls {
+            comment(&mut text, STALL, stall)?;
+        }
+        for collapse in &interval.batch.collapses {
+            comment(&mut text, COLLAPSE, collapse)?;
+        }
+        if !interval.batch.stacks.is_empty() {
+            let stacks = interval.batch.stacks.clone();
+            comment(&mut text, STACKS, &StacksMeta { stacks })?;
+        }
+        comment(&mut text, INTERVAL, &meta)?;
         self.append(&text)
     }
 
@@ -138,9 +161,7 @@ impl Writer {
     ///
     /// When the file cannot be written or synced; the error names it.
     pub fn finish(mut self, summary: &Summary) -> Result<()> {
-        let mut text = String::new();
-        comment(&mut text, SUMMARY, summary)?;
-        self.append(&text)?;
+        self.object(SUMMARY, summary)?;
         // Pipes and devices cannot be synced.
         let regular = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
         if regular {
@@ -149,34 +170,6 @@ impl Writer {
                 .with_context(|| format!("cannot sync recording {}", self.path.display()))?;
         }
         Ok(())
-    }
-
-    /// Appends what was merged, in one interval, with the sources as they are.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be written; the error names it.
-    pub fn merged(&mut self, merge: &Merge, interval: &RecordedInterval) -> Result<()> {
-        let mut text = String::new();
-        comment(&mut text, MERGE, merge)?;
-        let mut books = IntervalBooks {
-            start_s: interval.start.as_secs_f64(),
-            duration_s: interval.duration.as_secs_f64(),
-            series: BTreeMap::new(),
-        };
-        for (source, distribution) in &interval.series {
-            let (tag, series) = match source {
-                Source::Series(series) => (series.tag(), Some(series)),
-                Source::Plain(tag) => (tag.clone(), None),
-            };
-            self.histogram(&mut text, &tag, (interval.start, interval.duration), distribution)?;
-            books.series.insert(tag, SeriesBooks::new(series, distribution));
-            // Thousands of series are not held as text.
-            self.append(&std::mem::take(&mut text))?;
-        }
-        let (stalls, collapses) = (&interval.stalls, &interval.collapses);
-        close_interval(&mut text, stalls, collapses, &interval.stacks, &books)?;
-        self.append(&text)
     }
 
     /// Appends a histogram line.
@@ -205,66 +198,19 @@ impl Writer {
         Ok(STANDARD.encode(bytes))
     }
 
+    /// Appends one object.
+    fn object(&mut self, kind: &'static str, body: &impl Serialize) -> Result<()> {
+        let mut text = String::new();
+        comment(&mut text, kind, body)?;
+        self.append(&text)
+    }
+
     /// Hands `text` to the kernel: after that, the end of the process does not matter to it.
     fn append(&mut self, text: &str) -> Result<()> {
         self.file
             .write_all(text.as_bytes())
             .with_context(|| format!("cannot write recording {}", self.path.display()))
     }
-}
-
-impl SeriesBooks {
-    fn new(series: Option<&Series>, distribution: &Distribution) -> Self {
-        let (napi_id, irq) = series.map_or((None, None), |series| instance(&series.owner));
-        Self {
-            sum_ns: distribution.sum_ns,
-            max_ns: distribution.max_ns,
-            over_threshold: distribution.over_threshold,
-            work: distribution.work,
-            napi_id: napi_id.filter(|id| *id != 0),
-            irq,
-        }
-    }
-}
-
-/// Appends what comes behind the histograms of an interval; the books are its last line.
-fn close_interval(
-    text: &mut String,
-    stalls: &[Stall],
-    collapses: &[Collapse],
-    stacks: &[Stack],
-    books: &IntervalBooks,
-) -> Result<()> {
-    for stall in stalls {
-        comment(text, STALL, stall)?;
-    }
-    for collapse in collapses {
-        comment(text, COLLAPSE, collapse)?;
-    }
-    if !stacks.is_empty() {
-        comment(text, STACKS, &IntervalStacks { stacks: stacks.to_vec() })?;
-    }
-    comment(text, INTERVAL, books)
-}
-
-/// NAPI id and IRQ of a queue, as far as they are known.
-fn instance(owner: &Owner) -> (Option<u32>, Option<u32>) {
-    match owner {
-        Owner::Queue(Queue::Device { napi_id, irq, .. }) => (Some(*napi_id), *irq),
-        Owner::OnHost { owner, .. } => instance(owner),
-        _ => (None, None),
-    }
-}
-
-/// The series that recorded something. A queue whose NAPI instance was replaced meanwhile has two
-/// series and one tag; the first of them stands for both.
-fn by_tag(interval: &Interval) -> BTreeMap<String, (&Series, Distribution)> {
-    let mut tags: BTreeMap<String, (&Series, Distribution)> = BTreeMap::new();
-    for (series, distribution) in interval.series.iter().filter(|(_, d)| !d.buckets.is_empty()) {
-        let entry = tags.entry(series.tag()).or_insert_with(|| (series, Distribution::default()));
-        entry.1.add(distribution);
-    }
-    tags
 }
 
 /// Appends a comment line that carries `body`.

@@ -17,12 +17,10 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    analysis::stall_totals::StallTotals,
+    analysis::totals::Totals,
     model::{
-        cost::SelfCost,
-        ledger::Ledger,
         run::{Sampling, Transport},
-        summary::{SeriesSummary, Stalls},
+        series::{Location, Queue, QueueId, Series, attrs::QueueAttrs},
     },
 };
 
@@ -50,81 +48,61 @@ fn of(values: impl IntoIterator<Item = u64>) -> Distribution {
     distribution
 }
 
-fn queue(napi_id: u32) -> Series {
-    let queue =
-        Queue::Device { iface: "a,b c".into(), netns: None, queue: Some(2), napi_id, irq: None };
-    Series { stage: Stage::NapiPoll, owner: Owner::Queue(queue) }
+fn queue(values: impl IntoIterator<Item = u64>) -> Series {
+    let queue = Queue::Device { iface: "a,b c".into(), netns: None, id: QueueId::Rx(2) };
+    let attrs = QueueAttrs { napi_id: Some(513), irq: Some(31) };
+    Series { attrs, ..Series::new(Stage::NapiPoll, Location::Queue(queue), of(values)) }
 }
 
 /// Two intervals; the first fills every bucket once.
 fn intervals() -> Vec<Interval> {
-    let started_at = humantime::parse_rfc3339(&run().started_at).unwrap();
-    let cpu = |cpu| Series { stage: Stage::NetRx, owner: Owner::Cpu(cpu) };
+    let cpu = |cpu, distribution| Series::new(Stage::NetRx, Location::Cpu(cpu), distribution);
     vec![
-        Interval {
-            began_at: started_at + Duration::from_millis(3),
-            duration: Duration::from_micros(1_000_700),
-            series: vec![
-                (cpu(3), of((0..BUCKETS).map(lowest_value))),
-                (cpu(4), Distribution::default()),
-                (queue(513), of([7, 1_234_567, 21_400_123])),
+        Interval::new(
+            Duration::from_millis(3),
+            Duration::from_micros(1_000_700),
+            vec![
+                cpu(3, of((0..BUCKETS).map(lowest_value))),
+                cpu(4, Distribution::default()),
+                queue([7, 1_234_567, 21_400_123]),
             ],
-            stalls: Vec::new(),
-            collapses: Vec::new(),
-            stacks: Vec::new(),
-        },
-        Interval {
-            began_at: started_at + Duration::from_millis(1004),
-            duration: Duration::from_secs(1),
-            series: vec![
-                (cpu(3), of([0, 1, 255, 256, MAX_VALUE, MAX_VALUE])),
-                (queue(513), of([7, 8])),
-                (queue(517), of([9_000_000])),
-            ],
-            stalls: Vec::new(),
-            collapses: Vec::new(),
-            stacks: Vec::new(),
-        },
+        ),
+        Interval::new(
+            Duration::from_millis(1004),
+            Duration::from_secs(1),
+            vec![cpu(3, of([0, 1, 255, 256, MAX_VALUE, MAX_VALUE])), queue([7, 8, 9_000_000])],
+        ),
     ]
 }
 
 fn summary() -> Summary {
-    let series: Vec<_> = intervals()
-        .iter()
-        .flat_map(|interval| &interval.series)
-        .map(|(series, distribution)| SeriesSummary::new(series, distribution))
-        .collect();
-    Summary {
-        run: run(),
-        stalls: Stalls::new(1_000_000, &series, &StallTotals::default(), Vec::new()),
-        series,
-        ledger: Ledger::default().closed(),
-        self_cost: SelfCost::default(),
-    }
+    let mut totals = Totals::default();
+    intervals().iter().for_each(|interval| totals.add(interval));
+    totals.summary(run(), &totals.series())
 }
 
 /// What was put in: counts by tag and lowest value of the bucket.
 fn expected() -> BTreeMap<String, BTreeMap<u64, u64>> {
     let mut tags: BTreeMap<String, BTreeMap<u64, u64>> = BTreeMap::new();
-    for (series, distribution) in intervals().iter().flat_map(|interval| &interval.series) {
-        for (index, count) in &distribution.buckets {
-            let buckets = tags.entry(series.tag()).or_default();
+    for series in intervals().iter().flat_map(|interval| &interval.series) {
+        for (index, count) in &series.distribution.buckets {
+            let buckets = tags.entry(series.id.tag()).or_default();
             *buckets.entry(lowest_value(usize::from(*index))).or_default() += count;
         }
     }
     tags
 }
 
-fn begun(path: &Path) -> Writer {
+fn started(path: &Path) -> Writer {
     let mut writer = Writer::create(path).unwrap();
-    writer.begin(&run()).unwrap();
+    writer.start(&run()).unwrap();
     writer
 }
 
 fn written(finish: bool) -> String {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("run.hlog");
-    let mut writer = begun(&path);
+    let mut writer = started(&path);
     for interval in intervals() {
         writer.interval(&interval).unwrap();
     }
@@ -169,10 +147,10 @@ fn every_bucket_reads_back() {
     assert_eq!(
         starts,
         [
-            (ms(3), ms(1000), 21.4),
             (ms(3), ms(1000), 68_451.041),
-            (ms(1004), ms(1000), 9.0),
+            (ms(3), ms(1000), 21.4),
             (ms(1004), ms(1000), 68_719.477),
+            (ms(1004), ms(1000), 9.0),
         ]
     );
 }
@@ -189,16 +167,16 @@ fn comments_carry_what_histograms_cannot() {
     let objects = objects(&recording);
     let kinds: Vec<_> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, [RUN, INTERVAL, INTERVAL, SUMMARY]);
-    assert!(objects.iter().all(|object| object["schema_version"] == 1));
+    assert!(objects.iter().all(|object| object["schema_version"] == 2));
     assert_eq!(objects[0]["host"], "web-17");
-    let books = &objects[1]["series"]["stage=napi_poll;if=a%2cb%20c;q=2"];
-    assert_eq!(books["sum_ns"], 7 + 1_234_567 + 21_400_123);
-    assert_eq!(books["max_ns"], 21_400_123);
-    assert_eq!(books["over_threshold"], 2);
-    assert_eq!(books["work"], 6);
-    // Two NAPI instances were the same queue.
-    let books = &objects[2]["series"]["stage=napi_poll;if=a%2cb%20c;q=2"];
-    assert_eq!(books["sum_ns"], 9_000_015);
+    let meta = &objects[1]["series"]["stage=napi_poll;if=a%2cb%20c;q=2"];
+    assert_eq!(meta["sum_ns"], 7 + 1_234_567 + 21_400_123);
+    assert_eq!(meta["max_ns"], 21_400_123);
+    assert_eq!(meta["over_threshold"], 2);
+    assert_eq!(meta["work"], 6);
+    assert_eq!((&meta["napi_id"], &meta["irq"]), (&513.into(), &31.into()));
+    let meta = &objects[2]["series"]["stage=napi_poll;if=a%2cb%20c;q=2"];
+    assert_eq!(meta["sum_ns"], 9_000_015);
     assert_eq!(objects[2]["start_s"], 1.004);
 }
 
@@ -213,12 +191,12 @@ fn a_killed_run_reads_up_to_its_last_interval() {
 }
 
 #[test]
-fn a_clock_set_back_starts_at_zero() {
+fn an_interval_may_start_at_zero() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("run.hlog");
-    let mut writer = begun(&path);
+    let mut writer = started(&path);
     let mut early = intervals().remove(1);
-    early.began_at = UNIX_EPOCH;
+    early.start = Duration::ZERO;
     writer.interval(&early).unwrap();
     let recording = fs::read_to_string(path).unwrap();
     assert!(recording.contains("Tag=stage=net_rx;cpu=3,0.000,1.000,"), "{recording}");
@@ -228,13 +206,13 @@ fn a_clock_set_back_starts_at_zero() {
 fn errors_name_the_file() {
     let error = Writer::create(Path::new("/nonexistent/run.hlog")).err().unwrap();
     assert_eq!(error.to_string(), "cannot create recording /nonexistent/run.hlog");
-    let error = Writer::create(Path::new("/dev/full")).unwrap().begin(&run()).unwrap_err();
+    let error = Writer::create(Path::new("/dev/full")).unwrap().start(&run()).unwrap_err();
     assert_eq!(error.to_string(), "cannot write recording /dev/full");
 }
 
 #[test]
 fn devices_can_be_written() {
-    let mut writer = begun(Path::new("/dev/null"));
+    let mut writer = started(Path::new("/dev/null"));
     writer.interval(&intervals().remove(0)).unwrap();
     writer.finish(&summary()).unwrap();
 }

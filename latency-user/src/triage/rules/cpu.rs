@@ -2,9 +2,10 @@
 
 use crate::{
     host::cpu::stat::{Stat, Ticks},
+    model::finding::Detail,
     triage::{
-        rule_answer::{Answers, Found, all_ok, crossed, plain, trace},
-        snapshot::{Change, Host, Unknown},
+        rule_answer::{Answers, all_ok, crossed, found, plain, trace},
+        snapshot::{HostSnapshot, Samples, Unknown},
     },
 };
 
@@ -24,7 +25,7 @@ const KSOFTIRQD: f64 = 5.0;
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What each CPU that was online the whole time did meanwhile.
-fn each_cpu(stat: &Change<Stat>) -> impl Iterator<Item = (u32, Ticks)> {
+fn each_cpu(stat: &Samples<Stat>) -> impl Iterator<Item = (u32, Ticks)> {
     stat.second.cpus.iter().filter_map(|(cpu, later)| {
         let (_, earlier) = stat.first.cpus.iter().find(|(one, _)| one == cpu)?;
         Some((*cpu, later.since(earlier)))
@@ -32,13 +33,13 @@ fn each_cpu(stat: &Change<Stat>) -> impl Iterator<Item = (u32, Ticks)> {
 }
 
 /// The CPU with the largest share of `part`, and that share in percent.
-pub(super) fn worst(stat: &Change<Stat>, part: impl Fn(&Ticks) -> u64) -> Option<(u32, f64)> {
+pub(super) fn worst(stat: &Samples<Stat>, part: impl Fn(&Ticks) -> u64) -> Option<(u32, f64)> {
     each_cpu(stat)
         .map(|(cpu, ticks)| (cpu, ticks.percent(part(&ticks))))
         .max_by(|(_, a), (_, b)| a.total_cmp(b))
 }
 
-fn ticked(host: &Host) -> Result<&Change<Stat>, Unknown> {
+fn ticked(host: &HostSnapshot) -> Result<&Samples<Stat>, Unknown> {
     let stat = host.stat()?;
     match each_cpu(stat).any(|(_, ticks)| ticks.total() > 0) {
         true => Ok(stat),
@@ -63,7 +64,7 @@ fn describe(ticks: &Ticks) -> String {
 }
 
 /// A CPU that softirqs fill.
-pub(super) fn softirq(host: &Host, _: &[String]) -> Answers {
+pub(super) fn softirq(host: &HostSnapshot, _: &[String]) -> Answers {
     let stat = ticked(host)?;
     let part = |ticks: &Ticks| ticks.softirq.saturating_add(ticks.irq);
     let Some((cpu, share)) = worst(stat, part) else {
@@ -76,32 +77,29 @@ pub(super) fn softirq(host: &Host, _: &[String]) -> Answers {
     let mean = others.iter().sum::<f64>() / others.len().max(1) as f64;
     let alone = !others.is_empty() && mean <= OTHERS;
     let ticks = each_cpu(stat).find(|(one, _)| *one == cpu).map(|(_, ticks)| ticks);
-    let said = format!("CPU {cpu} has most: {}.", describe(&ticks.unwrap_or_default()));
+    let text = format!("CPU {cpu} has most: {}.", describe(&ticks.unwrap_or_default()));
     let (weight, threshold) = match share {
         _ if share >= SATURATED => (90, SATURATED),
         _ if share >= LOPSIDED && alone => (70, LOPSIDED),
-        _ => return all_ok(said),
+        _ => return all_ok(text),
     };
-    Ok(vec![
-        Found {
-            subject: Some(format!("CPU {cpu}")),
-            weight,
-            seen: format!("{said} The others spend {mean:.1} % in interrupts on average."),
-            numbers: vec![
-                crossed("softirq and hard IRQ time", share, "%", threshold, "/proc/stat"),
-                plain("mean of the other CPUs", mean, "%", "/proc/stat"),
-            ],
-            why: "Packets of this CPU wait for each other, and tasks on it wait for all of them.",
-            next: format!("mpstat -P {cpu} -I SCPU 5 1"),
-            undo: None,
-            confirm: trace(None),
-        }
-        .answer(),
-    ])
+    Ok(vec![found(Detail {
+        subject: Some(format!("CPU {cpu}")),
+        weight,
+        seen: format!("{text} The others spend {mean:.1} % in interrupts on average."),
+        numbers: vec![
+            crossed("softirq and hard IRQ time", share, "%", threshold, "/proc/stat"),
+            plain("mean of the other CPUs", mean, "%", "/proc/stat"),
+        ],
+        why: "Packets of this CPU wait for each other, and tasks on it wait for all of them.",
+        next: format!("mpstat -P {cpu} -I SCPU 5 1"),
+        undo: None,
+        confirm: trace(None),
+    })])
 }
 
 /// CPUs that tasks fill.
-pub(super) fn saturated(host: &Host, _: &[String]) -> Answers {
+pub(super) fn saturated(host: &HostSnapshot, _: &[String]) -> Answers {
     let stat = ticked(host)?;
     let mut full = Vec::new();
     for (cpu, ticks) in each_cpu(stat).filter(|(_, ticks)| ticks.total() > 0) {
@@ -113,53 +111,47 @@ pub(super) fn saturated(host: &Host, _: &[String]) -> Answers {
     let Some((cpu, idle, ticks)) = full.first() else {
         return all_ok(format!("Every CPU had at least {IDLE} % of its time to spare."));
     };
-    Ok(vec![
-        Found {
-            subject: Some(format!("CPU {cpu}")),
-            weight: 45,
-            seen: format!(
-                "{} of {} CPUs had less than {IDLE} % of their time to spare; CPU {cpu}: {}.",
-                full.len(),
-                each_cpu(stat).count(),
-                describe(ticks)
-            ),
-            numbers: vec![crossed("idle time", *idle, "%", IDLE, "/proc/stat")],
-            why: "Where softirqs run, tasks wait, and a busy CPU leaves ksoftirqd to compete \
+    Ok(vec![found(Detail {
+        subject: Some(format!("CPU {cpu}")),
+        weight: 45,
+        seen: format!(
+            "{} of {} CPUs had less than {IDLE} % of their time to spare; CPU {cpu}: {}.",
+            full.len(),
+            each_cpu(stat).count(),
+            describe(ticks)
+        ),
+        numbers: vec![crossed("idle time", *idle, "%", IDLE, "/proc/stat")],
+        why: "Where softirqs run, tasks wait, and a busy CPU leaves ksoftirqd to compete \
                   with them for time.",
-            next: format!("mpstat -P {cpu} 5 1; pidstat -u 5 1"),
-            undo: None,
-            confirm: trace(None),
-        }
-        .answer(),
-    ])
+        next: format!("mpstat -P {cpu} 5 1; pidstat -u 5 1"),
+        undo: None,
+        confirm: trace(None),
+    })])
 }
 
 /// Time that the hypervisor took.
-pub(super) fn steal(host: &Host, _: &[String]) -> Answers {
+pub(super) fn steal(host: &HostSnapshot, _: &[String]) -> Answers {
     let stat = ticked(host)?;
     let (cpu, share) = worst(stat, |ticks| ticks.steal).unwrap_or_default();
-    let said = format!("The hypervisor took {share:.1} % of CPU {cpu}'s time, the most of all.");
+    let text = format!("The hypervisor took {share:.1} % of CPU {cpu}'s time, the most of all.");
     if share < STEAL {
-        return all_ok(said);
+        return all_ok(text);
     }
-    Ok(vec![
-        Found {
-            subject: Some(format!("CPU {cpu}")),
-            weight: 75,
-            seen: said,
-            numbers: vec![crossed("stolen time", share, "%", STEAL, "/proc/stat")],
-            why: "While the hypervisor runs another guest, nothing here runs, softirqs included: \
+    Ok(vec![found(Detail {
+        subject: Some(format!("CPU {cpu}")),
+        weight: 75,
+        seen: text,
+        numbers: vec![crossed("stolen time", share, "%", STEAL, "/proc/stat")],
+        why: "While the hypervisor runs another guest, nothing here runs, softirqs included: \
                   each such gap is a stall that no setting of this host mends.",
-            next: "mpstat -P ALL 5 3".into(),
-            undo: None,
-            confirm: trace(None),
-        }
-        .answer(),
-    ])
+        next: "mpstat -P ALL 5 3".into(),
+        undo: None,
+        confirm: trace(None),
+    })])
 }
 
 /// The busiest ksoftirqd: CPU and percent of it.
-pub(super) fn busiest_ksoftirqd(host: &Host) -> Result<(u32, f64), Unknown> {
+pub(super) fn busiest_ksoftirqd(host: &HostSnapshot) -> Result<(u32, f64), Unknown> {
     let processes = host.processes()?;
     let earlier = &processes.first.ksoftirqd_ticks;
     let later = &processes.second.ksoftirqd_ticks;
@@ -172,24 +164,21 @@ pub(super) fn busiest_ksoftirqd(host: &Host) -> Result<(u32, f64), Unknown> {
 }
 
 /// Softirqs that were handed to ksoftirqd.
-pub(super) fn ksoftirqd(host: &Host, _: &[String]) -> Answers {
+pub(super) fn ksoftirqd(host: &HostSnapshot, _: &[String]) -> Answers {
     let (cpu, share) = busiest_ksoftirqd(host)?;
-    let said = format!("ksoftirqd/{cpu} used {share:.1} % of its CPU, the most of all.");
+    let text = format!("ksoftirqd/{cpu} used {share:.1} % of its CPU, the most of all.");
     if share < KSOFTIRQD {
-        return all_ok(said);
+        return all_ok(text);
     }
-    Ok(vec![
-        Found {
-            subject: Some(format!("CPU {cpu}")),
-            weight: 58,
-            seen: said,
-            numbers: vec![crossed("ksoftirqd", share, "%", KSOFTIRQD, "/proc/PID/stat")],
-            why: "Softirqs come faster than they are done, so a thread of ordinary priority does \
+    Ok(vec![found(Detail {
+        subject: Some(format!("CPU {cpu}")),
+        weight: 58,
+        seen: text,
+        numbers: vec![crossed("ksoftirqd", share, "%", KSOFTIRQD, "/proc/PID/stat")],
+        why: "Softirqs come faster than they are done, so a thread of ordinary priority does \
                   them: packets then wait for the scheduler.",
-            next: "latency-user trace --stages rx_wait,net_rx,softirq --duration 30s".into(),
-            undo: None,
-            confirm: trace(None),
-        }
-        .answer(),
-    ])
+        next: "latency-user trace --stages rx_wait,net_rx,softirq --duration 30s".into(),
+        undo: None,
+        confirm: trace(None),
+    })])
 }

@@ -2,9 +2,10 @@
 
 use crate::{
     host::diskstats::{self, DiskRates},
+    model::finding::Detail,
     triage::{
-        rule_answer::{Answer, Answers, Found, crossed, ok, plain, quoted, trace},
-        snapshot::{Host, Unknown},
+        rule_answer::{Answer, Answers, crossed, found, ok, plain, quoted, trace},
+        snapshot::{HostSnapshot, Unknown},
     },
 };
 
@@ -26,7 +27,7 @@ const QUEUE_SOLID: f64 = 16.0;
 const SOURCE: &str = "/proc/diskstats";
 
 /// Asks `judge` about each disk.
-fn each_disk(host: &Host, judge: impl Fn(&str) -> Result<Answer, Unknown>) -> Answers {
+fn each_disk(host: &HostSnapshot, judge: impl Fn(&str) -> Result<Answer, Unknown>) -> Answers {
     let disks: Vec<&str> = host
         .second
         .children("sys/block")
@@ -39,14 +40,14 @@ fn each_disk(host: &Host, judge: impl Fn(&str) -> Result<Answer, Unknown>) -> An
     Ok(disks
         .into_iter()
         .map(|disk| match judge(disk) {
-            Ok(Answer::Ok(said)) => ok(format!("{disk}: {said}")),
+            Ok(Answer::Ok(text)) => ok(format!("{disk}: {text}")),
             Ok(answer) => answer,
             Err(Unknown(reason)) => Answer::Unknown(format!("{disk}: {reason}")),
         })
         .collect())
 }
 
-fn rates(host: &Host, disk: &str) -> Result<DiskRates, Unknown> {
+fn rates(host: &HostSnapshot, disk: &str) -> Result<DiskRates, Unknown> {
     let change = host.change("proc/diskstats", diskstats::parse)?;
     match (change.first.get(disk), change.second.get(disk)) {
         (Some(first), Some(second)) => Ok(second.rates(first, host.elapsed)),
@@ -55,7 +56,7 @@ fn rates(host: &Host, disk: &str) -> Result<DiskRates, Unknown> {
 }
 
 /// Whether the disk turns.
-fn rotates(host: &Host, disk: &str) -> Result<bool, Unknown> {
+fn rotates(host: &HostSnapshot, disk: &str) -> Result<bool, Unknown> {
     match host.number(&format!("sys/block/{disk}/queue/rotational"))? {
         0 => Ok(false),
         1 => Ok(true),
@@ -76,16 +77,16 @@ fn describe(rates: &DiskRates) -> String {
 }
 
 /// Disks whose requests take long.
-pub(super) fn latency(host: &Host, _: &[String]) -> Answers {
+pub(super) fn latency(host: &HostSnapshot, _: &[String]) -> Answers {
     each_disk(host, |disk| {
         let rates = rates(host, disk)?;
         let longest = f64::max(
             rates.read_await_ms.unwrap_or_default(),
             rates.write_await_ms.unwrap_or_default(),
         );
-        let said = describe(&rates);
+        let text = describe(&rates);
         if rates.requests_per_s < FEWEST_REQUESTS || longest < AWAIT_SOLID_MS {
-            return Ok(ok(said));
+            return Ok(ok(text));
         }
         // Beyond both thresholds the kind does not matter.
         let threshold = match longest >= AWAIT_ROTATING_MS || rotates(host, disk)? {
@@ -93,12 +94,12 @@ pub(super) fn latency(host: &Host, _: &[String]) -> Answers {
             false => AWAIT_SOLID_MS,
         };
         if longest < threshold {
-            return Ok(ok(said));
+            return Ok(ok(text));
         }
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(disk.to_owned()),
             weight: 74,
-            seen: format!("{disk}: {said}."),
+            seen: format!("{disk}: {text}."),
             numbers: vec![
                 crossed("mean time of a request", longest, "ms", threshold, SOURCE),
                 plain("requests", rates.requests_per_s, "/s", SOURCE),
@@ -108,30 +109,29 @@ pub(super) fn latency(host: &Host, _: &[String]) -> Answers {
             next: format!("iostat -x -d {} 5 3", quoted(disk)),
             undo: None,
             confirm: trace(None),
-        }
-        .answer())
+        }))
     })
 }
 
 /// Disks that have no time to spare.
-pub(super) fn busy(host: &Host, _: &[String]) -> Answers {
+pub(super) fn busy(host: &HostSnapshot, _: &[String]) -> Answers {
     each_disk(host, |disk| {
         let rates = rates(host, disk)?;
-        let said = describe(&rates);
+        let text = describe(&rates);
         if rates.busy_percent < BUSY || rates.queue < QUEUE_ROTATING {
-            return Ok(ok(said));
+            return Ok(ok(text));
         }
         let threshold = match rates.queue >= QUEUE_SOLID || !rotates(host, disk)? {
             true => QUEUE_SOLID,
             false => QUEUE_ROTATING,
         };
         if rates.queue < threshold {
-            return Ok(ok(said));
+            return Ok(ok(text));
         }
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(disk.to_owned()),
             weight: 68,
-            seen: format!("{disk}: {said}."),
+            seen: format!("{disk}: {text}."),
             numbers: vec![
                 crossed("busy", rates.busy_percent, "%", BUSY, SOURCE),
                 crossed("queue", rates.queue, "requests", threshold, SOURCE),
@@ -140,13 +140,12 @@ pub(super) fn busy(host: &Host, _: &[String]) -> Answers {
             next: "pidstat -d 5 3".into(),
             undo: None,
             confirm: trace(None),
-        }
-        .answer())
+        }))
     })
 }
 
 /// I/O schedulers that do not fit the kind of disk.
-pub(super) fn scheduler(host: &Host, _: &[String]) -> Answers {
+pub(super) fn scheduler(host: &HostSnapshot, _: &[String]) -> Answers {
     each_disk(host, |disk| {
         let path = format!("sys/block/{disk}/queue/scheduler");
         let line = host.setting(&path)?;
@@ -171,7 +170,7 @@ pub(super) fn scheduler(host: &Host, _: &[String]) -> Answers {
             _ => return Ok(ok(format!("{current}, rotational {}", u8::from(rotates)))),
         };
         let set = |to: &str| format!("echo {to} > {}", quoted(&format!("/{path}")));
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(disk.to_owned()),
             weight: 22,
             seen: format!(
@@ -188,8 +187,7 @@ pub(super) fn scheduler(host: &Host, _: &[String]) -> Answers {
             next: set(better),
             undo: Some(set(current)),
             confirm: trace(None),
-        }
-        .answer())
+        }))
     })
 }
 

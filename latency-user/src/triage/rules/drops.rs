@@ -1,12 +1,13 @@
 //! Packets that a NIC, or the cloud behind it, dropped.
 
+use crate::model::finding::Detail;
 use std::collections::BTreeMap;
 
 use crate::{
     host::nic::directory::Nic,
     triage::{
-        rule_answer::{Answers, Found, crossed, each_interface, ok, plain, quoted, trace},
-        snapshot::{Change, Host, Unknown},
+        rule_answer::{Answers, crossed, each_interface, found, ok, plain, quoted, trace},
+        snapshot::{HostSnapshot, Samples, Unknown},
     },
 };
 
@@ -18,7 +19,10 @@ const DROP_NAMES: [&str; 8] =
 const ALLOWANCE: &str = "_allowance_exceeded";
 
 /// How much each counter of a driver that `wanted` picks grew.
-fn grown(nic: &Change<&Nic>, wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, u64)>, Unknown> {
+fn grown(
+    nic: &Samples<&Nic>,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<(String, u64)>, Unknown> {
     let first = nic.first.counters.as_ref().map_err(|reason| Unknown(reason.clone()))?;
     let second = nic.second.counters.as_ref().map_err(|reason| Unknown(reason.clone()))?;
     let before: BTreeMap<&str, u64> = first.iter().map(|(n, v)| (n.as_str(), *v)).collect();
@@ -43,7 +47,7 @@ fn is_drop(name: &str) -> bool {
 }
 
 /// Received packets that were dropped before the kernel saw them.
-pub(super) fn nic(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn nic(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         let mut lost = Vec::new();
         for name in ["rx_fifo_errors", "rx_missed_errors"] {
@@ -75,7 +79,7 @@ pub(super) fn nic(host: &Host, ifaces: &[String]) -> Answers {
         let names: Vec<String> =
             lost.iter().take(4).map(|(_, name, count)| format!("{name} +{count}")).collect();
         let (next, undo, ring) = grow_ring(nic.second, iface);
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 82,
             seen: format!("{iface} dropped packets: {}; {ring}.", names.join(", ")),
@@ -88,8 +92,7 @@ pub(super) fn nic(host: &Host, ifaces: &[String]) -> Answers {
             next,
             undo,
             confirm: trace(Some(iface)),
-        }
-        .answer())
+        }))
     })
 }
 
@@ -115,7 +118,7 @@ fn grow_ring(nic: &Nic, iface: &str) -> (String, Option<String>, String) {
 }
 
 /// Limits of the instance that were reached.
-pub(super) fn cloud_limits(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn cloud_limits(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         let nic = host.nic(iface)?;
         let is_limit = |name: &str| name.ends_with(ALLOWANCE);
@@ -144,7 +147,7 @@ pub(super) fn cloud_limits(host: &Host, ifaces: &[String]) -> Answers {
         };
         let mut numbers = numbers;
         numbers.push(plain("receive rate", host.rx_rate(iface)?, "packets/s", "/proc/net/dev"));
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight,
             seen,
@@ -154,8 +157,7 @@ pub(super) fn cloud_limits(host: &Host, ifaces: &[String]) -> Answers {
             next: format!("ethtool -S {} | grep allowance", quoted(iface)),
             undo: None,
             confirm: trace(Some(iface)),
-        }
-        .answer())
+        }))
     })
 }
 

@@ -1,14 +1,15 @@
 //! Hard IRQs: how often they come, and where.
 
+use crate::model::finding::Detail;
 use std::collections::BTreeMap;
 
 use crate::{
     host::cpu::interrupts::Interrupts,
     triage::{
         rule_answer::{
-            Answer, Answers, Found, all_ok, crossed, each_interface, ok, plain, quoted, trace,
+            Answer, Answers, all_ok, crossed, each_interface, found, ok, plain, quoted, trace,
         },
-        snapshot::{Change, Host, Unknown},
+        snapshot::{HostSnapshot, Samples, Unknown},
     },
 };
 
@@ -43,8 +44,8 @@ impl IrqRate {
 }
 
 /// Rates of the numbered IRQs that were there the whole time, on CPUs that were.
-pub(super) fn rates(host: &Host) -> Result<BTreeMap<u32, IrqRate>, Unknown> {
-    let Change { first, second } = host.interrupts()?;
+pub(super) fn rates(host: &HostSnapshot) -> Result<BTreeMap<u32, IrqRate>, Unknown> {
+    let Samples { first, second } = host.interrupts()?;
     let before: BTreeMap<u32, &_> =
         first.lines.iter().filter_map(|line| Some((line.number?, line))).collect();
     let column: BTreeMap<u32, usize> =
@@ -85,7 +86,10 @@ fn by_cpu(
 }
 
 /// The IRQs of an interface's device, with their rates.
-pub(super) fn of_interface(host: &Host, iface: &str) -> Result<BTreeMap<u32, IrqRate>, Unknown> {
+pub(super) fn of_interface(
+    host: &HostSnapshot,
+    iface: &str,
+) -> Result<BTreeMap<u32, IrqRate>, Unknown> {
     let irqs = &host.interface(iface)?.msi_irqs;
     if irqs.is_empty() {
         return Err(Unknown("which IRQs are its own is not known".into()));
@@ -96,7 +100,7 @@ pub(super) fn of_interface(host: &Host, iface: &str) -> Result<BTreeMap<u32, Irq
 }
 
 /// IRQs that come too often for one CPU.
-pub(super) fn hot(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn hot(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     let rates = rates(host)?;
     let mut answers = Vec::new();
     let mut most = 0.0_f64;
@@ -118,29 +122,20 @@ pub(super) fn hot(host: &Host, ifaces: &[String]) -> Answers {
             ),
             None => (format!("grep . /proc/irq/{number}/smp_affinity_list"), None),
         };
-        answers.push(
-            Found {
-                subject: Some(format!("IRQ {number}")),
-                weight: 52,
-                seen: format!(
-                    "IRQ {number} ({}) comes {rate:.0} times a second on CPU {cpu}.",
-                    irq.name
-                ),
-                numbers: vec![crossed(
-                    format!("IRQ {number} on CPU {cpu}"),
-                    *rate,
-                    "/s",
-                    HOT,
-                    SOURCE,
-                )],
-                why: "Each interrupt costs its CPU a few microseconds before any packet is \
+        answers.push(found(Detail {
+            subject: Some(format!("IRQ {number}")),
+            weight: 52,
+            seen: format!(
+                "IRQ {number} ({}) comes {rate:.0} times a second on CPU {cpu}.",
+                irq.name
+            ),
+            numbers: vec![crossed(format!("IRQ {number} on CPU {cpu}"), *rate, "/s", HOT, SOURCE)],
+            why: "Each interrupt costs its CPU a few microseconds before any packet is \
                       looked at; coalescing handles more packets for each.",
-                next,
-                undo,
-                confirm: trace(owner.map(String::as_str)),
-            }
-            .answer(),
-        );
+            next,
+            undo,
+            confirm: trace(owner.map(String::as_str)),
+        }));
     }
     match answers.is_empty() {
         true => all_ok(format!("no IRQ comes more than {most:.0} times a second on one CPU")),
@@ -149,7 +144,7 @@ pub(super) fn hot(host: &Host, ifaces: &[String]) -> Answers {
 }
 
 /// All queues of an interface interrupting the same CPU.
-pub(super) fn one_cpu(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn one_cpu(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         if !host.interface(iface)?.has_device {
             return Ok(ok("it has no device, and so no IRQs"));
@@ -161,16 +156,16 @@ pub(super) fn one_cpu(host: &Host, ifaces: &[String]) -> Answers {
             active.values().flat_map(|irq| irq.by_cpu.keys().copied()).collect();
         cpus.sort_unstable();
         cpus.dedup();
-        let said = format!("{total:.0} interrupts/s of {} IRQs on CPUs {cpus:?}", active.len());
+        let text = format!("{total:.0} interrupts/s of {} IRQs on CPUs {cpus:?}", active.len());
         let online = host.online()?;
         if active.len() < 2 || cpus.len() != 1 || total < LOADED || online.len() < 2 {
-            return Ok(ok(said));
+            return Ok(ok(text));
         }
         let (next, undo) = spread(host, &active.keys().copied().collect::<Vec<_>>(), &online);
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 78,
-            seen: format!("{iface}: all of {said}, of {} that are online.", online.len()),
+            seen: format!("{iface}: all of {text}, of {} that are online.", online.len()),
             numbers: vec![
                 crossed("interrupts on one CPU", total, "/s", LOADED, SOURCE),
                 plain("IRQs with traffic", active.len() as f64, "", SOURCE),
@@ -180,13 +175,12 @@ pub(super) fn one_cpu(host: &Host, ifaces: &[String]) -> Answers {
             next,
             undo,
             confirm: trace(Some(iface)),
-        }
-        .answer())
+        }))
     })
 }
 
 /// Commands that give each IRQ a CPU of its own, and those that put back what was.
-fn spread(host: &Host, irqs: &[u32], online: &[u32]) -> (String, Option<String>) {
+fn spread(host: &HostSnapshot, irqs: &[u32], online: &[u32]) -> (String, Option<String>) {
     let set = |irq: u32, to: &str| format!("echo {to} > /proc/irq/{irq}/smp_affinity_list");
     let next = irqs
         .iter()
@@ -208,7 +202,7 @@ fn spread(host: &Host, irqs: &[u32], online: &[u32]) -> (String, Option<String>)
 }
 
 /// Answers for `Answer`s of interfaces without a device.
-pub(super) fn without_device(host: &Host, iface: &str) -> Result<Option<Answer>, Unknown> {
+pub(super) fn without_device(host: &HostSnapshot, iface: &str) -> Result<Option<Answer>, Unknown> {
     let interface = host.interface(iface)?;
     Ok((!interface.has_device).then(|| ok("it has no device")))
 }

@@ -1,9 +1,10 @@
 //! Where interrupts and NET_RX run: on one CPU, on the wrong node, or here and there.
 
 use super::irq;
+use crate::model::finding::Detail;
 use crate::triage::{
-    rule_answer::{Answers, Found, all_ok, crossed, each_interface, ok, plain, quoted, trace},
-    snapshot::{Host, Unknown},
+    rule_answer::{Answers, all_ok, crossed, each_interface, found, ok, plain, quoted, trace},
+    snapshot::{HostSnapshot, Unknown},
 };
 
 /// NET_RX runs a second from which their place matters.
@@ -12,7 +13,7 @@ const LOADED: f64 = 1000.0;
 const ONE_CPU: f64 = 90.0;
 
 /// Nearly all NET_RX softirqs on one CPU.
-pub(super) fn net_rx_on_one_cpu(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn net_rx_on_one_cpu(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     let softirqs = host.softirqs()?;
     let (Some(before), Some(after)) =
         (softirqs.first.counts("NET_RX"), softirqs.second.counts("NET_RX"))
@@ -33,10 +34,10 @@ pub(super) fn net_rx_on_one_cpu(host: &Host, ifaces: &[String]) -> Answers {
         return Err(Unknown("/proc/softirqs has no CPU".into()));
     };
     let share = if total > 0.0 { rate / total * 100.0 } else { 0.0 };
-    let said = format!("{total:.0} NET_RX softirqs/s, {share:.1} % of them on CPU {cpu}");
+    let text = format!("{total:.0} NET_RX softirqs/s, {share:.1} % of them on CPU {cpu}");
     let online = host.online()?;
     if total < LOADED || share < ONE_CPU || online.len() < 2 {
-        return all_ok(said);
+        return all_ok(text);
     }
     let iface = ifaces
         .iter()
@@ -48,27 +49,24 @@ pub(super) fn net_rx_on_one_cpu(host: &Host, ifaces: &[String]) -> Answers {
         Some((next, undo)) => (next, Some(undo)),
         None => ("mpstat -I SCPU 5 1".into(), None),
     };
-    Ok(vec![
-        Found {
-            subject: Some(format!("CPU {cpu}")),
-            weight: 64,
-            seen: format!("{said}, of {} that are online.", online.len()),
-            numbers: vec![
-                crossed("share of one CPU", share, "%", ONE_CPU, "/proc/softirqs"),
-                crossed("NET_RX softirqs", total, "/s", LOADED, "/proc/softirqs"),
-            ],
-            why: "All packets queue for one CPU while others have time: the queue is where the \
+    Ok(vec![found(Detail {
+        subject: Some(format!("CPU {cpu}")),
+        weight: 64,
+        seen: format!("{text}, of {} that are online.", online.len()),
+        numbers: vec![
+            crossed("share of one CPU", share, "%", ONE_CPU, "/proc/softirqs"),
+            crossed("NET_RX softirqs", total, "/s", LOADED, "/proc/softirqs"),
+        ],
+        why: "All packets queue for one CPU while others have time: the queue is where the \
                   tail comes from.",
-            next,
-            undo,
-            confirm: trace(iface),
-        }
-        .answer(),
-    ])
+        next,
+        undo,
+        confirm: trace(iface),
+    })])
 }
 
 /// Spreads the first queue of an interface over all CPUs by RPS.
-fn steer(host: &Host, iface: &str, online: &[u32]) -> Option<(String, String)> {
+fn steer(host: &HostSnapshot, iface: &str, online: &[u32]) -> Option<(String, String)> {
     let path = format!("sys/class/net/{iface}/queues/rx-0/rps_cpus");
     let old = host.setting(&path).ok()?;
     let target = quoted(&format!("/{path}"));
@@ -87,7 +85,7 @@ fn mask(cpus: &[u32]) -> String {
 }
 
 /// IRQs of an interface that are handled far from its device.
-pub(super) fn numa_node(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn numa_node(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         if let Some(answer) = irq::without_device(host, iface)? {
             return Ok(answer);
@@ -108,15 +106,15 @@ pub(super) fn numa_node(host: &Host, ifaces: &[String]) -> Answers {
             .map(|(number, _)| *number)
             .collect();
         let active = irqs.values().filter(|irq| irq.total() > 0.0).count();
-        let said = format!("{} of {active} active IRQs off its node {node}", far.len());
-        let Some(first) = far.first() else { return Ok(ok(said)) };
+        let text = format!("{} of {active} active IRQs off its node {node}", far.len());
+        let Some(first) = far.first() else { return Ok(ok(text)) };
         let list = format!("proc/irq/{first}/smp_affinity_list");
         let old = host.setting(&list)?;
         let near: Vec<String> = near.iter().map(u32::to_string).collect();
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 40,
-            seen: format!("{iface} has {said}; the first is IRQ {first}."),
+            seen: format!("{iface} has {text}; the first is IRQ {first}."),
             numbers: vec![
                 crossed("IRQs off the node", far.len() as f64, "", 1.0, "/proc/interrupts"),
                 plain("node", node as f64, "", format!("/sys/class/net/{iface}/device/numa_node")),
@@ -126,13 +124,12 @@ pub(super) fn numa_node(host: &Host, ifaces: &[String]) -> Answers {
             next: format!("echo {} > /{list}", near.join(",")),
             undo: Some(format!("echo {old} > /{list}")),
             confirm: trace(Some(iface)),
-        }
-        .answer())
+        }))
     })
 }
 
 /// IRQs that were given other CPUs meanwhile.
-pub(super) fn moved(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn moved(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     let irqbalance = host.processes()?.second.irqbalance;
     each_interface(host, ifaces, |host, iface| {
         if let Some(answer) = irq::without_device(host, iface)? {
@@ -162,7 +159,7 @@ pub(super) fn moved(host: &Host, ifaces: &[String]) -> Answers {
                 (set(before), set(now))
             }
         };
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 42,
             seen: format!(
@@ -182,8 +179,7 @@ pub(super) fn moved(host: &Host, ifaces: &[String]) -> Answers {
             next,
             undo: Some(undo),
             confirm: trace(Some(iface)),
-        }
-        .answer())
+        }))
     })
 }
 

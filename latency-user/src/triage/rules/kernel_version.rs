@@ -1,8 +1,11 @@
 //! Kernel versions with known changes that bear on stalls.
 
-use crate::triage::{
-    rule_answer::{Answers, Found, all_ok, crossed, trace},
-    snapshot::{Host, Unknown},
+use crate::{
+    model::finding::Detail,
+    triage::{
+        rule_answer::{Answers, all_ok, crossed, found, trace},
+        snapshot::{HostSnapshot, Unknown},
+    },
 };
 
 /// Share of a CPU that ksoftirqd used, percent, from which its hold on softirqs matters.
@@ -17,7 +20,7 @@ const HELD_BEFORE: (u32, u32) = (6, 5);
 /// The default maximum of `tcp_rmem` became 32 MiB.
 const LARGE_BUFFERS: (u32, u32) = (6, 16);
 
-pub(super) fn check(host: &Host, _: &[String]) -> Answers {
+pub(super) fn check(host: &HostSnapshot, _: &[String]) -> Answers {
     let release = host.setting("proc/sys/kernel/osrelease")?;
     let version = version(release)
         .ok_or_else(|| Unknown(format!("{release:?} does not begin with a version")))?;
@@ -35,23 +38,20 @@ pub(super) fn check(host: &Host, _: &[String]) -> Answers {
             "{release}: before 6.5 softirqs may wait for ksoftirqd while it runs; it hardly does"
         ));
     }
-    Ok(vec![
-        Found {
-            subject: Some(format!("CPU {cpu}")),
-            weight: 36,
-            seen: format!(
-                "Linux {release} is older than 6.5: softirqs may wait for ksoftirqd while it runs, \
+    Ok(vec![found(Detail {
+        subject: Some(format!("CPU {cpu}")),
+        weight: 36,
+        seen: format!(
+            "Linux {release} is older than 6.5: softirqs may wait for ksoftirqd while it runs, \
                  and ksoftirqd/{cpu} used {share:.1} % of its CPU."
-            ),
-            numbers: vec![crossed("ksoftirqd", share, "%", KSOFTIRQD, "/proc/PID/stat")],
-            why: "Network and timer softirqs of that CPU then wait until the scheduler gives the \
+        ),
+        numbers: vec![crossed("ksoftirqd", share, "%", KSOFTIRQD, "/proc/PID/stat")],
+        why: "Network and timer softirqs of that CPU then wait until the scheduler gives the \
                   thread its turn. Linux 6.5 ended this, and so may a distribution's kernel.",
-            next: "latency-user trace --stages rx_wait,net_rx,softirq --duration 30s".into(),
-            undo: None,
-            confirm: trace(None),
-        }
-        .answer(),
-    ])
+        next: "latency-user trace --stages rx_wait,net_rx,softirq --duration 30s".into(),
+        undo: None,
+        confirm: trace(None),
+    })])
 }
 
 fn version(release: &str) -> Option<(u32, u32)> {

@@ -1,41 +1,44 @@
 //! NAPI settings of an interface: held packets and threads.
 
-use crate::triage::{
-    rule_answer::{Answers, Found, crossed, each_interface, ok, plain, quoted, trace},
-    snapshot::Host,
+use crate::{
+    model::finding::Detail,
+    triage::{
+        rule_answer::{Answers, crossed, each_interface, found, ok, plain, quoted, trace},
+        snapshot::HostSnapshot,
+    },
 };
 
 /// Time for which GRO may hold packets, ns, without any IRQ deferral to go with it.
 const HELD_NS: i64 = 100_000;
 
 /// Packets held back by a timer, and deferral without one.
-pub(super) fn flush_timeout(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn flush_timeout(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         let file = |name: &str| format!("sys/class/net/{iface}/{name}");
         let timeout = host.number(&file("gro_flush_timeout"))?;
         let deferred = host.number(&file("napi_defer_hard_irqs"))?;
-        let said = format!("gro_flush_timeout {timeout} ns, napi_defer_hard_irqs {deferred}");
+        let text = format!("gro_flush_timeout {timeout} ns, napi_defer_hard_irqs {deferred}");
         let set =
             |name: &str, to: i64| format!("echo {to} > {}", quoted(&format!("/{}", file(name))));
         let (seen, why, next, undo) = match (timeout, deferred) {
             (timeout, 0) if timeout >= HELD_NS => (
-                format!("{iface}: {said}: GRO holds packets for up to that time."),
+                format!("{iface}: {text}: GRO holds packets for up to that time."),
                 "Without deferral of IRQs the timer saves little, and adds its time to packets \
                  that wait for company.",
                 set("gro_flush_timeout", 0),
                 set("gro_flush_timeout", timeout),
             ),
             (0, deferred) if deferred > 0 => (
-                format!("{iface}: {said}: deferral needs a timeout, and there is none."),
+                format!("{iface}: {text}: deferral needs a timeout, and there is none."),
                 "Deferral polls again after the timeout; without one the setting does nothing, \
                  and IRQs come as often as before.",
                 set("napi_defer_hard_irqs", 0),
                 set("napi_defer_hard_irqs", deferred),
             ),
-            _ => return Ok(ok(said)),
+            _ => return Ok(ok(text)),
         };
         let source = |name: &str| format!("/{}", file(name));
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 28,
             seen,
@@ -56,13 +59,12 @@ pub(super) fn flush_timeout(host: &Host, ifaces: &[String]) -> Answers {
             next,
             undo: Some(undo),
             confirm: trace(Some(iface)),
-        }
-        .answer())
+        }))
     })
 }
 
 /// NAPI in threads of ordinary priority on a machine whose CPUs are wanted.
-pub(super) fn threaded(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn threaded(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         let path = format!("sys/class/net/{iface}/threaded");
         let threaded = host.number(&path)?;
@@ -70,7 +72,7 @@ pub(super) fn threaded(host: &Host, ifaces: &[String]) -> Answers {
             return Ok(ok("polled in softirqs"));
         }
         let set = |to: i64| format!("echo {to} > {}", quoted(&format!("/{path}")));
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 18,
             seen: format!("{iface} is polled by threads (threaded {threaded})."),
@@ -81,7 +83,6 @@ pub(super) fn threaded(host: &Host, ifaces: &[String]) -> Answers {
             next: set(0),
             undo: Some(set(threaded)),
             confirm: trace(Some(iface)),
-        }
-        .answer())
+        }))
     })
 }

@@ -1,11 +1,12 @@
 //! Offloads and coalescing: work that the NIC, or GRO, could take off the CPUs.
 
 use super::irq;
+use crate::model::finding::Detail;
 use crate::{
     host::nic::directory::Features,
     triage::{
-        rule_answer::{Answer, Answers, Found, crossed, each_interface, ok, plain, quoted, trace},
-        snapshot::{Host, Unknown},
+        rule_answer::{Answer, Answers, crossed, each_interface, found, ok, plain, quoted, trace},
+        snapshot::{HostSnapshot, Unknown},
     },
 };
 
@@ -51,13 +52,13 @@ const TX_CHECKSUM: Offload = Offload {
     why: "Each sent byte is read once more for its sum, and TSO needs this offload to be on.",
 };
 
-fn features<'a>(host: &'a Host, iface: &str) -> Result<&'a Features, Unknown> {
+fn features<'a>(host: &'a HostSnapshot, iface: &str) -> Result<&'a Features, Unknown> {
     let features = &host.nic(iface)?.second.features;
     features.as_ref().map_err(|reason| Unknown(reason.clone()))
 }
 
 /// Judges one offload that should be on.
-fn wanted(host: &Host, iface: &str, offload: &Offload) -> Result<Answer, Unknown> {
+fn wanted(host: &HostSnapshot, iface: &str, offload: &Offload) -> Result<Answer, Unknown> {
     let features = features(host, iface)?;
     let has = |set: &[String]| offload.features.iter().any(|name| set.iter().any(|on| on == name));
     if has(&features.active) {
@@ -73,7 +74,7 @@ fn wanted(host: &Host, iface: &str, offload: &Offload) -> Result<Answer, Unknown
         return Ok(ok(format!("{} is off, at {rate:.0} packets/s", offload.short)));
     }
     let set = |to| format!("ethtool -K {} {} {to}", quoted(iface), offload.short);
-    Ok(Found {
+    Ok(found(Detail {
         subject: Some(iface.to_owned()),
         weight: offload.weight,
         seen: format!("{iface} has {} off, at {rate:.0} packets/s.", offload.short),
@@ -85,22 +86,21 @@ fn wanted(host: &Host, iface: &str, offload: &Offload) -> Result<Answer, Unknown
         next: set("on"),
         undo: Some(set("off")),
         confirm: trace(Some(iface)),
-    }
-    .answer())
+    }))
 }
 
 /// Generic receive offload off.
-pub(super) fn gro(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn gro(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| wanted(host, iface, &GRO))
 }
 
 /// TCP segmentation offload off.
-pub(super) fn tso(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn tso(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| wanted(host, iface, &TSO))
 }
 
 /// Checksum offloads off.
-pub(super) fn checksums(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn checksums(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| match wanted(host, iface, &RX_CHECKSUM)? {
         Answer::Ok(rx) => match wanted(host, iface, &TX_CHECKSUM)? {
             Answer::Ok(tx) => Ok(ok(format!("{rx}, {tx}"))),
@@ -111,7 +111,7 @@ pub(super) fn checksums(host: &Host, ifaces: &[String]) -> Answers {
 }
 
 /// Large receive offload on a host that forwards.
-pub(super) fn lro(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn lro(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         if !features(host, iface)?.active.iter().any(|name| name == "rx-lro") {
             return Ok(ok("LRO is off"));
@@ -122,7 +122,7 @@ pub(super) fn lro(host: &Host, ifaces: &[String]) -> Answers {
             return Ok(ok("LRO is on, and the host does not forward"));
         }
         let set = |to| format!("ethtool -K {} lro {to}", quoted(iface));
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 37,
             seen: format!("{iface} has LRO on, and the host forwards packets."),
@@ -132,13 +132,12 @@ pub(super) fn lro(host: &Host, ifaces: &[String]) -> Answers {
             next: set("off"),
             undo: Some(set("on")),
             confirm: trace(Some(iface)),
-        }
-        .answer())
+        }))
     })
 }
 
 /// Interrupts that wait long, or do not wait at all under load.
-pub(super) fn coalescing(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn coalescing(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         if let Some(answer) = irq::without_device(host, iface)? {
             return Ok(answer);
@@ -152,7 +151,7 @@ pub(super) fn coalescing(host: &Host, ifaces: &[String]) -> Answers {
         let source = format!("ethtool -c {iface}");
         let set = |to: u32| format!("ethtool -C {} rx-usecs {to}", quoted(iface));
         if usecs >= LONG_WAIT_US {
-            return Ok(Found {
+            return Ok(found(Detail {
                 subject: Some(iface.to_owned()),
                 weight: 39,
                 seen: format!("{iface} holds interrupts back for up to {usecs} us."),
@@ -167,19 +166,18 @@ pub(super) fn coalescing(host: &Host, ifaces: &[String]) -> Answers {
                 next: set(50),
                 undo: Some(set(usecs)),
                 confirm: trace(Some(iface)),
-            }
-            .answer());
+            }));
         }
-        let said = format!("rx-usecs {usecs}");
+        let text = format!("rx-usecs {usecs}");
         if usecs > 0 || now.rx_frames.unwrap_or_default() > 1 {
-            return Ok(ok(said));
+            return Ok(ok(text));
         }
         let irqs = irq::of_interface(host, iface)?;
         let rate = irqs.values().map(irq::IrqRate::total).sum::<f64>() + 0.0;
         if rate < MANY_IRQS {
-            return Ok(ok(format!("{said}, at {rate:.0} interrupts/s")));
+            return Ok(ok(format!("{text}, at {rate:.0} interrupts/s")));
         }
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 43,
             seen: format!("{iface} raises {rate:.0} interrupts a second without coalescing."),
@@ -192,7 +190,6 @@ pub(super) fn coalescing(host: &Host, ifaces: &[String]) -> Answers {
             next: set(20),
             undo: Some(set(0)),
             confirm: trace(Some(iface)),
-        }
-        .answer())
+        }))
     })
 }

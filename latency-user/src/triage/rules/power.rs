@@ -1,10 +1,11 @@
 //! What saves power and takes time: frequency governors and deep idle states.
 
+use crate::model::finding::Detail;
 use std::collections::BTreeMap;
 
 use crate::triage::{
-    rule_answer::{Answers, Found, all_ok, crossed, plain, quoted, trace},
-    snapshot::{Host, Unknown},
+    rule_answer::{Answers, all_ok, crossed, found, plain, quoted, trace},
+    snapshot::{HostSnapshot, Unknown},
 };
 
 /// Drivers whose governor `powersave` leaves the frequency to the hardware.
@@ -15,7 +16,7 @@ const WAKE_US: i64 = 100;
 const CPUS: &str = "sys/devices/system/cpu";
 
 /// Governors that answer load late.
-pub(super) fn governor(host: &Host, _: &[String]) -> Answers {
+pub(super) fn governor(host: &HostSnapshot, _: &[String]) -> Answers {
     let mut slow: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     let mut seen = 0;
     let mut fine = BTreeMap::<&str, usize>::new();
@@ -57,30 +58,27 @@ pub(super) fn governor(host: &Host, _: &[String]) -> Answers {
             (set("performance"), set(old))
         }
     };
-    Ok(vec![
-        Found {
-            subject: None,
-            weight: 34,
-            seen: format!("{} of {seen} CPUs have the {what}.", cpus.len()),
-            numbers: vec![crossed(
-                format!("CPUs with the {what}"),
-                cpus.len() as f64,
-                "",
-                1.0,
-                format!("/{CPUS}/*/cpufreq"),
-            )],
-            why: "After a quiet moment packets are processed at a low frequency until the \
+    Ok(vec![found(Detail {
+        subject: None,
+        weight: 34,
+        seen: format!("{} of {seen} CPUs have the {what}.", cpus.len()),
+        numbers: vec![crossed(
+            format!("CPUs with the {what}"),
+            cpus.len() as f64,
+            "",
+            1.0,
+            format!("/{CPUS}/*/cpufreq"),
+        )],
+        why: "After a quiet moment packets are processed at a low frequency until the \
                   governor reacts, which takes milliseconds.",
-            next,
-            undo: Some(undo),
-            confirm: trace(None),
-        }
-        .answer(),
-    ])
+        next,
+        undo: Some(undo),
+        confirm: trace(None),
+    })])
 }
 
 /// Idle states that take long to wake from, as CPU 0 has them.
-pub(super) fn idle_states(host: &Host, _: &[String]) -> Answers {
+pub(super) fn idle_states(host: &HostSnapshot, _: &[String]) -> Answers {
     let folder = format!("{CPUS}/cpu0/cpuidle");
     let states = host.second.children(&folder);
     if states.is_empty() {
@@ -108,23 +106,20 @@ pub(super) fn idle_states(host: &Host, _: &[String]) -> Answers {
         return all_ok(format!("CPU 0 was in no idle state that takes {WAKE_US} us to wake from"));
     };
     let share = slept as f64 / host.seconds() / 1e4;
-    Ok(vec![
-        Found {
-            subject: None,
-            weight: 30,
-            seen: format!(
-                "CPU 0 spent {share:.1} % of the time in idle state {name}, which takes \
+    Ok(vec![found(Detail {
+        subject: None,
+        weight: 30,
+        seen: format!(
+            "CPU 0 spent {share:.1} % of the time in idle state {name}, which takes \
                  {latency} us to wake from."
-            ),
-            numbers: vec![
-                crossed("time to wake", latency as f64, "us", WAKE_US as f64, format!("/{folder}")),
-                plain(format!("time in {name}"), share, "%", format!("/{folder}")),
-            ],
-            why: "The first packet after a pause waits until its CPU is awake.",
-            next: format!("cpupower idle-set --disable-by-latency {WAKE_US}"),
-            undo: Some("cpupower idle-set --enable-all".into()),
-            confirm: trace(None),
-        }
-        .answer(),
-    ])
+        ),
+        numbers: vec![
+            crossed("time to wake", latency as f64, "us", WAKE_US as f64, format!("/{folder}")),
+            plain(format!("time in {name}"), share, "%", format!("/{folder}")),
+        ],
+        why: "The first packet after a pause waits until its CPU is awake.",
+        next: format!("cpupower idle-set --disable-by-latency {WAKE_US}"),
+        undo: Some("cpupower idle-set --enable-all".into()),
+        confirm: trace(None),
+    })])
 }

@@ -1,14 +1,17 @@
 //! Queueing disciplines: drops, and one lock for many queues.
 
-use crate::triage::{
-    rule_answer::{Answers, Found, crossed, each_interface, ok, plain, quoted, trace},
-    snapshot::{Host, Unknown},
+use crate::{
+    model::finding::Detail,
+    triage::{
+        rule_answer::{Answers, crossed, each_interface, found, ok, plain, quoted, trace},
+        snapshot::{HostSnapshot, Unknown},
+    },
 };
 
 /// Roots that have a queue, and a lock, for each of the NIC's, or none at all.
 const ONE_EACH: [&str; 4] = ["mq", "mqprio", "noqueue", "taprio"];
 
-pub(super) fn check(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn check(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         let nic = host.nic(iface)?;
         let known = |qdiscs: &Result<Vec<_>, String>| qdiscs.clone().map_err(Unknown);
@@ -21,7 +24,7 @@ pub(super) fn check(host: &Host, ifaces: &[String]) -> Answers {
         let name = quoted(iface);
         let source = format!("tc -s qdisc show dev {iface}");
         if drops > 0 {
-            return Ok(Found {
+            return Ok(found(Detail {
                 subject: Some(iface.to_owned()),
                 weight: 57,
                 seen: format!("{iface}: the qdisc {} dropped {drops} packets.", root.kind),
@@ -34,20 +37,19 @@ pub(super) fn check(host: &Host, ifaces: &[String]) -> Answers {
                 next: format!("tc -s qdisc show dev {name}"),
                 undo: None,
                 confirm: trace(Some(iface)),
-            }
-            .answer());
+            }));
         }
-        let said = format!("root {}, {} bytes waiting", root.kind, root.backlog);
+        let text = format!("root {}, {} bytes waiting", root.kind, root.backlog);
         let interface = host.interface(iface)?;
         // A software interface has no queues of its own to spread over.
         if !interface.has_device {
-            return Ok(ok(said));
+            return Ok(ok(text));
         }
         let queues = interface.tx_queues;
         if queues < 2 || ONE_EACH.contains(&root.kind.as_str()) {
-            return Ok(ok(said));
+            return Ok(ok(text));
         }
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 33,
             seen: format!(
@@ -65,7 +67,6 @@ pub(super) fn check(host: &Host, ifaces: &[String]) -> Answers {
             next: format!("tc qdisc replace dev {name} root mq"),
             undo: Some(format!("tc qdisc replace dev {name} root {}", quoted(&root.kind))),
             confirm: trace(Some(iface)),
-        }
-        .answer())
+        }))
     })
 }

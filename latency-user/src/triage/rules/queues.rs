@@ -1,13 +1,14 @@
 //! Queues of a NIC: how many, how evenly used; and its link.
 
+use crate::model::finding::Detail;
 use std::collections::BTreeMap;
 
 use super::irq;
 use crate::{
     host::nic::directory::Nic,
     triage::{
-        rule_answer::{Answers, Found, crossed, each_interface, ok, plain, quoted, trace},
-        snapshot::{Change, Host, Unknown},
+        rule_answer::{Answers, crossed, each_interface, found, ok, plain, quoted, trace},
+        snapshot::{HostSnapshot, Samples, Unknown},
     },
 };
 
@@ -22,7 +23,7 @@ const ONE_OF_MANY: f64 = 50.0;
 const TIMES_MEAN: f64 = 3.0;
 
 /// Fewer queues than CPUs, where there could be more.
-pub(super) fn count(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn count(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         let nic = host.nic(iface)?;
         let channels = nic.second.channels.as_ref().map_err(|reason| Unknown(reason.clone()))?;
@@ -34,16 +35,16 @@ pub(super) fn count(host: &Host, ifaces: &[String]) -> Answers {
         let most = most.ok_or_else(|| Unknown("the driver tells no largest number".into()))?;
         let cpus = host.online()?.len() as u32;
         let rate = host.rx_rate(iface)?;
-        let said = format!("{now} {kind} queues of {most}, {cpus} CPUs, {rate:.0} packets/s in");
+        let text = format!("{now} {kind} queues of {most}, {cpus} CPUs, {rate:.0} packets/s in");
         let fitting = most.min(cpus);
         if now >= fitting || rate < LOADED {
-            return Ok(ok(said));
+            return Ok(ok(text));
         }
         let set = |to: u32| format!("ethtool -L {} {kind} {to}", quoted(iface));
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 44,
-            seen: format!("{iface} has {said}."),
+            seen: format!("{iface} has {text}."),
             numbers: vec![
                 crossed(
                     "queues",
@@ -59,13 +60,12 @@ pub(super) fn count(host: &Host, ifaces: &[String]) -> Answers {
             next: set(fitting),
             undo: Some(set(now)),
             confirm: trace(Some(iface)),
-        }
-        .answer())
+        }))
     })
 }
 
 /// Packets a second of each RX queue, as far as its driver counts them.
-fn packets_by_queue(nic: &Change<&Nic>, seconds: f64) -> Result<BTreeMap<u32, f64>, Unknown> {
+fn packets_by_queue(nic: &Samples<&Nic>, seconds: f64) -> Result<BTreeMap<u32, f64>, Unknown> {
     let sums = |nic: &Nic| -> Result<BTreeMap<u32, u64>, Unknown> {
         let counters = nic.counters.as_ref().map_err(|reason| Unknown(reason.clone()))?;
         let mut sums = BTreeMap::new();
@@ -98,7 +98,7 @@ fn packets_of_queue(name: &str) -> Option<u32> {
 }
 
 /// One queue that gets most packets.
-pub(super) fn imbalance(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn imbalance(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         let queues = host.interface(iface)?.rx_queues;
         if queues < 2 {
@@ -119,14 +119,14 @@ pub(super) fn imbalance(host: &Host, ifaces: &[String]) -> Answers {
             0..=3 => ONE_OF_FEW,
             many => f64::max(ONE_OF_MANY, TIMES_MEAN * 100.0 / many as f64),
         };
-        let said = format!("queue {queue} got {share:.1} % of {total:.0} packets/s");
+        let text = format!("queue {queue} got {share:.1} % of {total:.0} packets/s");
         if total < LOADED || share < threshold {
-            return Ok(ok(said));
+            return Ok(ok(text));
         }
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 50,
-            seen: format!("{iface}: {said}, of {} queues.", by_queue.len()),
+            seen: format!("{iface}: {text}, of {} queues.", by_queue.len()),
             numbers: vec![
                 crossed("share of one queue", share, "%", threshold, format!("ethtool -S {iface}")),
                 plain("packets", total, "/s", format!("ethtool -S {iface}")),
@@ -136,13 +136,12 @@ pub(super) fn imbalance(host: &Host, ifaces: &[String]) -> Answers {
             next: format!("ethtool -x {}", quoted(iface)),
             undo: None,
             confirm: trace(Some(iface)),
-        }
-        .answer())
+        }))
     })
 }
 
 /// Half duplex, or a speed that no one chose.
-pub(super) fn link(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn link(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         if let Some(answer) = irq::without_device(host, iface)? {
             return Ok(answer);
@@ -150,27 +149,26 @@ pub(super) fn link(host: &Host, ifaces: &[String]) -> Answers {
         let file = |name: &str| format!("sys/class/net/{iface}/{name}");
         let duplex = host.setting(&file("duplex"))?;
         let speed = host.number(&file("speed"))?;
-        let said = format!("{speed} Mbit/s, {duplex} duplex");
+        let text = format!("{speed} Mbit/s, {duplex} duplex");
         let (weight, number) = match (duplex, speed) {
             ("half", _) => (66, plain("speed", speed as f64, "Mbit/s", file("speed"))),
             (_, 1..=SLOW_LINK) => {
                 (56, crossed("speed", speed as f64, "Mbit/s", SLOW_LINK as f64, file("speed")))
             }
             (_, ..=0) => return Err(Unknown("its driver does not tell the speed".into())),
-            _ => return Ok(ok(said)),
+            _ => return Ok(ok(text)),
         };
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight,
-            seen: format!("{iface} runs at {said}."),
+            seen: format!("{iface} runs at {text}."),
             numbers: vec![number],
             why: "A slow link queues what a fast one sends at once, and half duplex waits for \
                   silence: mostly a failed negotiation, a cable or a port.",
             next: format!("ethtool {}", quoted(iface)),
             undo: None,
             confirm: trace(Some(iface)),
-        }
-        .answer())
+        }))
     })
 }
 

@@ -1,8 +1,11 @@
 //! Settings of the softirq side that stretch the tail by themselves.
 
-use crate::triage::{
-    rule_answer::{Answers, Found, all_ok, crossed, experiment, plain, sysctl},
-    snapshot::Host,
+use crate::{
+    model::finding::Detail,
+    triage::{
+        rule_answer::{Answers, all_ok, crossed, experiment, found, plain, sysctl},
+        snapshot::HostSnapshot,
+    },
 };
 
 /// Longest run of `net_rx_action` that the setting allows, us; the default is 2,000, or two
@@ -14,72 +17,66 @@ const BUDGET: i64 = 2000;
 const BUSY_POLL_USECS: i64 = 100;
 
 /// Budgets that let one softirq run for long.
-pub(super) fn softirq_budget(host: &Host, _: &[String]) -> Answers {
+pub(super) fn softirq_budget(host: &HostSnapshot, _: &[String]) -> Answers {
     let usecs = host.number("proc/sys/net/core/netdev_budget_usecs")?;
     let budget = host.number("proc/sys/net/core/netdev_budget")?;
-    let said = format!("netdev_budget_usecs {usecs}, netdev_budget {budget}");
+    let text = format!("netdev_budget_usecs {usecs}, netdev_budget {budget}");
     let (key, value, threshold, default) = match () {
         () if usecs >= BUDGET_USECS => {
             ("net.core.netdev_budget_usecs", usecs, BUDGET_USECS, "2000")
         }
         () if budget >= BUDGET => ("net.core.netdev_budget", budget, BUDGET, "300"),
-        () => return all_ok(said),
+        () => return all_ok(text),
     };
-    Ok(vec![
-        Found {
-            subject: None,
-            weight: 32,
-            seen: format!("{said}: one softirq may run for long."),
-            numbers: vec![crossed(
-                key,
-                value as f64,
-                if key.ends_with("usecs") { "us" } else { "" },
-                threshold as f64,
-                format!("/proc/sys/{}", key.replace('.', "/")),
-            )],
-            why: "While one run lasts, nothing else gets its CPU: neither tasks nor other \
+    Ok(vec![found(Detail {
+        subject: None,
+        weight: 32,
+        seen: format!("{text}: one softirq may run for long."),
+        numbers: vec![crossed(
+            key,
+            value as f64,
+            if key.ends_with("usecs") { "us" } else { "" },
+            threshold as f64,
+            format!("/proc/sys/{}", key.replace('.', "/")),
+        )],
+        why: "While one run lasts, nothing else gets its CPU: neither tasks nor other \
                   softirqs.",
-            next: sysctl(key, default),
-            undo: Some(sysctl(key, &value.to_string())),
-            confirm: experiment(key, default, None),
-        }
-        .answer(),
-    ])
+        next: sysctl(key, default),
+        undo: Some(sysctl(key, &value.to_string())),
+        confirm: experiment(key, default, None),
+    })])
 }
 
 /// Busy polling that keeps CPUs from other work.
-pub(super) fn busy_poll(host: &Host, _: &[String]) -> Answers {
+pub(super) fn busy_poll(host: &HostSnapshot, _: &[String]) -> Answers {
     let poll = host.number("proc/sys/net/core/busy_poll")?;
     let read = host.number("proc/sys/net/core/busy_read")?;
-    let said = format!("busy_poll {poll} us, busy_read {read} us");
+    let text = format!("busy_poll {poll} us, busy_read {read} us");
     let (key, value) = match poll >= read {
         true => ("net.core.busy_poll", poll),
         false => ("net.core.busy_read", read),
     };
     if value < BUSY_POLL_USECS {
-        return all_ok(said);
+        return all_ok(text);
     }
-    Ok(vec![
-        Found {
-            subject: None,
-            weight: 24,
-            seen: format!("{said}: each blocking read spins for up to {value} us."),
-            numbers: vec![
-                crossed(
-                    key,
-                    value as f64,
-                    "us",
-                    BUSY_POLL_USECS as f64,
-                    format!("/proc/sys/{}", key.replace('.', "/")),
-                ),
-                plain("busy_read", read as f64, "us", "/proc/sys/net/core/busy_read"),
-            ],
-            why: "Spinning helps the thread that spins and takes its CPU from all others; above \
+    Ok(vec![found(Detail {
+        subject: None,
+        weight: 24,
+        seen: format!("{text}: each blocking read spins for up to {value} us."),
+        numbers: vec![
+            crossed(
+                key,
+                value as f64,
+                "us",
+                BUSY_POLL_USECS as f64,
+                format!("/proc/sys/{}", key.replace('.', "/")),
+            ),
+            plain("busy_read", read as f64, "us", "/proc/sys/net/core/busy_read"),
+        ],
+        why: "Spinning helps the thread that spins and takes its CPU from all others; above \
                   some 50 us it mostly takes.",
-            next: sysctl(key, "50"),
-            undo: Some(sysctl(key, &value.to_string())),
-            confirm: experiment(key, "50", None),
-        }
-        .answer(),
-    ])
+        next: sysctl(key, "50"),
+        undo: Some(sysctl(key, &value.to_string())),
+        confirm: experiment(key, "50", None),
+    })])
 }

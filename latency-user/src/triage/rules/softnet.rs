@@ -2,10 +2,10 @@
 
 use crate::{
     host::net::softnet::Softnet,
-    model::finding::Number,
+    model::finding::{Detail, Number},
     triage::{
-        rule_answer::{Answers, Found, all_ok, crossed, experiment, plain, sysctl, trace},
-        snapshot::{Host, Unknown},
+        rule_answer::{Answers, all_ok, crossed, experiment, found, plain, sysctl, trace},
+        snapshot::{HostSnapshot, Unknown},
     },
 };
 
@@ -16,7 +16,7 @@ const SQUEEZES: f64 = 1.0;
 
 /// How much a column grew on each CPU: name of the CPU and count.
 fn grown(
-    host: &Host,
+    host: &HostSnapshot,
     column: impl Fn(&Softnet) -> Option<u32>,
 ) -> Result<Vec<(String, u32)>, Unknown> {
     let softnet = host.softnet()?;
@@ -69,7 +69,7 @@ impl Remedy {
 }
 
 /// The number of a setting; absent where it cannot be read.
-fn number(host: &Host, name: &str) -> Option<(i64, Number)> {
+fn number(host: &HostSnapshot, name: &str) -> Option<(i64, Number)> {
     let path = format!("proc/sys/net/core/{name}");
     let value = host.number(&path).ok()?;
     Some((value, plain(format!("net.core.{name}"), value as f64, "", format!("/{path}"))))
@@ -80,7 +80,7 @@ fn worst(grown: &[(String, u32)]) -> Option<&(String, u32)> {
 }
 
 /// Packets that found the backlog full.
-pub(super) fn drops(host: &Host, _: &[String]) -> Answers {
+pub(super) fn drops(host: &HostSnapshot, _: &[String]) -> Answers {
     let grown = grown(host, |line| Some(line.dropped))?;
     let total: u64 = grown.iter().map(|(_, count)| u64::from(*count)).sum();
     let Some((cpu, worst)) = worst(&grown).filter(|(_, count)| *count > 0) else {
@@ -94,32 +94,29 @@ pub(super) fn drops(host: &Host, _: &[String]) -> Answers {
     let Remedy { next, undo, confirm } = Remedy::new(key, was.as_deref(), &new);
     let mut numbers = vec![crossed("packets dropped", total as f64, "", 1.0, SOURCE)];
     numbers.extend(old.map(|(_, number)| number));
-    Ok(vec![
-        Found {
-            subject: Some(cpu.clone()),
-            weight: 84,
-            seen: format!("{total} packets found a backlog{of} full; {cpu} dropped {worst}."),
-            numbers,
-            why: "A dropped TCP segment comes again after 200 ms or more, the longest tail there \
+    Ok(vec![found(Detail {
+        subject: Some(cpu.clone()),
+        weight: 84,
+        seen: format!("{total} packets found a backlog{of} full; {cpu} dropped {worst}."),
+        numbers,
+        why: "A dropped TCP segment comes again after 200 ms or more, the longest tail there \
                   is.",
-            next,
-            undo,
-            confirm,
-        }
-        .answer(),
-    ])
+        next,
+        undo,
+        confirm,
+    })])
 }
 
 /// Runs of `net_rx_action` that ended with work left.
-pub(super) fn time_squeeze(host: &Host, _: &[String]) -> Answers {
+pub(super) fn time_squeeze(host: &HostSnapshot, _: &[String]) -> Answers {
     let grown = grown(host, |line| Some(line.time_squeeze))?;
     let Some((cpu, count)) = worst(&grown) else {
         return Err(Unknown(format!("{SOURCE} is empty")));
     };
     let rate = f64::from(*count) / host.seconds();
-    let said = format!("{cpu}: {rate:.1} squeezes/s, the most of all");
+    let text = format!("{cpu}: {rate:.1} squeezes/s, the most of all");
     if rate < SQUEEZES {
-        return all_ok(said);
+        return all_ok(text);
     }
     let key = "net.core.netdev_budget";
     let old = number(host, "netdev_budget");
@@ -128,24 +125,21 @@ pub(super) fn time_squeeze(host: &Host, _: &[String]) -> Answers {
     let Remedy { next, undo, confirm } = Remedy::new(key, was.as_deref(), &new);
     let mut numbers = vec![crossed("time_squeeze", rate, "/s", SQUEEZES, SOURCE)];
     numbers.extend(old.map(|(_, number)| number));
-    Ok(vec![
-        Found {
-            subject: Some(cpu.clone()),
-            weight: 48,
-            seen: format!("{cpu} left work undone {rate:.1} times a second (time_squeeze)."),
-            numbers,
-            why: "What is left waits for the next softirq, or for ksoftirqd. A larger budget \
+    Ok(vec![found(Detail {
+        subject: Some(cpu.clone()),
+        weight: 48,
+        seen: format!("{cpu} left work undone {rate:.1} times a second (time_squeeze)."),
+        numbers,
+        why: "What is left waits for the next softirq, or for ksoftirqd. A larger budget \
                   makes each run longer in turn: measure both.",
-            next,
-            undo,
-            confirm,
-        }
-        .answer(),
-    ])
+        next,
+        undo,
+        confirm,
+    })])
 }
 
 /// Packets dropped by the flow limit.
-pub(super) fn flow_limit(host: &Host, _: &[String]) -> Answers {
+pub(super) fn flow_limit(host: &HostSnapshot, _: &[String]) -> Answers {
     let grown = grown(host, |line| line.flow_limit)?;
     let total: u64 = grown.iter().map(|(_, count)| u64::from(*count)).sum();
     let Some((cpu, _)) = worst(&grown).filter(|(_, count)| *count > 0) else {
@@ -154,18 +148,15 @@ pub(super) fn flow_limit(host: &Host, _: &[String]) -> Answers {
     let key = "net.core.flow_limit_cpu_bitmap";
     let old = host.setting("proc/sys/net/core/flow_limit_cpu_bitmap").ok();
     let Remedy { next, undo, .. } = Remedy::new(key, old, "0");
-    Ok(vec![
-        Found {
-            subject: Some(cpu.clone()),
-            weight: 38,
-            seen: format!("{total} packets of large flows were dropped by the flow limit."),
-            numbers: vec![crossed("packets dropped", total as f64, "", 1.0, SOURCE)],
-            why: "The limit protects small flows when a backlog is half full: that it acts shows \
+    Ok(vec![found(Detail {
+        subject: Some(cpu.clone()),
+        weight: 38,
+        seen: format!("{total} packets of large flows were dropped by the flow limit."),
+        numbers: vec![crossed("packets dropped", total as f64, "", 1.0, SOURCE)],
+        why: "The limit protects small flows when a backlog is half full: that it acts shows \
                   a CPU that is behind, and the large flow gets drops and retransmissions.",
-            next,
-            undo,
-            confirm: trace(None),
-        }
-        .answer(),
-    ])
+        next,
+        undo,
+        confirm: trace(None),
+    })])
 }

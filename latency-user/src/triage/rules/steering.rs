@@ -1,13 +1,14 @@
 //! RPS, RFS and XPS: steering of packets in software.
 
 use super::irq;
+use crate::model::finding::Detail;
 use crate::{
     host::cpu::cpus,
     triage::{
         rule_answer::{
-            Answers, Found, crossed, each_interface, experiment, ok, plain, quoted, sysctl, trace,
+            Answers, crossed, each_interface, experiment, found, ok, plain, quoted, sysctl, trace,
         },
-        snapshot::{Host, Unknown},
+        snapshot::{HostSnapshot, Unknown},
     },
 };
 
@@ -16,7 +17,7 @@ const LOADED: f64 = 1000.0;
 
 /// Values of a file of each queue whose folder begins with `kind`.
 fn of_queues<'a>(
-    host: &'a Host,
+    host: &'a HostSnapshot,
     iface: &str,
     kind: &str,
     file: &str,
@@ -38,7 +39,7 @@ fn of_queues<'a>(
 }
 
 /// RPS on a NIC that has a queue for each CPU.
-pub(super) fn rps(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn rps(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         let masks = of_queues(host, iface, "rx-", "rps_cpus")?;
         let mut set = Vec::new();
@@ -48,17 +49,17 @@ pub(super) fn rps(host: &Host, ifaces: &[String]) -> Answers {
             }
         }
         let online = host.online()?.len();
-        let said =
+        let text =
             format!("RPS is on in {} of {} RX queues, {online} CPUs", set.len(), masks.len());
-        let Some((path, mask)) = set.first() else { return Ok(ok(said)) };
+        let Some((path, mask)) = set.first() else { return Ok(ok(text)) };
         if masks.len() < online || !host.interface(iface)?.has_device || online < 2 {
-            return Ok(ok(said));
+            return Ok(ok(text));
         }
         let write = |to: &str| format!("echo {to} > {}", quoted(&format!("/{path}")));
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 25,
-            seen: format!("{iface}: {said}: the NIC itself could reach them all."),
+            seen: format!("{iface}: {text}: the NIC itself could reach them all."),
             numbers: vec![
                 crossed("RX queues", masks.len() as f64, "", online as f64, format!("/{path}")),
                 plain("queues with RPS", set.len() as f64, "", format!("/{path}")),
@@ -68,30 +69,29 @@ pub(super) fn rps(host: &Host, ifaces: &[String]) -> Answers {
             next: write("0"),
             undo: Some(write(mask)),
             confirm: trace(Some(iface)),
-        }
-        .answer())
+        }))
     })
 }
 
 /// RFS set on one side only.
-pub(super) fn rfs(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn rfs(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     let key = "net.core.rps_sock_flow_entries";
     let entries = host.number("proc/sys/net/core/rps_sock_flow_entries")?;
     each_interface(host, ifaces, |host, iface| {
         let flows = of_queues(host, iface, "rx-", "rps_flow_cnt")?;
         let on: Vec<&(String, &str)> = flows.iter().filter(|(_, count)| *count != "0").collect();
-        let said = format!(
+        let text = format!(
             "rps_sock_flow_entries {entries}, rps_flow_cnt set in {} of {} queues",
             on.len(),
             flows.len()
         );
         if on.is_empty() || entries != 0 {
-            return Ok(ok(said));
+            return Ok(ok(text));
         }
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 20,
-            seen: format!("{iface}: {said}: RFS needs both, and does nothing."),
+            seen: format!("{iface}: {text}: RFS needs both, and does nothing."),
             numbers: vec![plain(
                 "rps_sock_flow_entries",
                 0.0,
@@ -103,13 +103,12 @@ pub(super) fn rfs(host: &Host, ifaces: &[String]) -> Answers {
             next: sysctl(key, "32768"),
             undo: Some(sysctl(key, "0")),
             confirm: experiment(key, "32768", Some(iface)),
-        }
-        .answer())
+        }))
     })
 }
 
 /// Several TX queues that no CPU was given.
-pub(super) fn xps(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn xps(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         if let Some(answer) = irq::without_device(host, iface)? {
             return Ok(answer);
@@ -123,10 +122,10 @@ pub(super) fn xps(host: &Host, ifaces: &[String]) -> Answers {
             set += usize::from(!cpus::parse_mask(mask)?.is_empty());
         }
         let rate = host.tx_rate(iface)?;
-        let said =
+        let text =
             format!("XPS is on in {set} of {} TX queues, {rate:.0} packets/s out", masks.len());
         if set > 0 || rate < LOADED {
-            return Ok(ok(said));
+            return Ok(ok(text));
         }
         let write = |to: fn(usize) -> u32| {
             let lines: Vec<String> = masks
@@ -137,17 +136,16 @@ pub(super) fn xps(host: &Host, ifaces: &[String]) -> Answers {
                 .collect();
             lines.join("; ")
         };
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 16,
-            seen: format!("{iface}: {said}."),
+            seen: format!("{iface}: {text}."),
             numbers: vec![crossed("packets sent", rate, "/s", LOADED, "/proc/net/dev")],
             why: "CPUs then share TX queues and their locks, and packets complete on other CPUs \
                   than those that sent them.",
             next: write(|n| 1 << n),
             undo: Some(write(|_| 0)),
             confirm: trace(Some(iface)),
-        }
-        .answer())
+        }))
     })
 }

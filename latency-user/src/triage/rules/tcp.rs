@@ -1,9 +1,10 @@
 //! TCP and UDP counters of each network namespace: drops and retransmissions.
 
 use super::tcp_buffers::{called, each_namespace, inside};
+use crate::model::finding::Detail;
 use crate::triage::{
-    rule_answer::{Answers, Found, crossed, ok, plain, trace},
-    snapshot::{Host, Namespace, Unknown},
+    rule_answer::{Answers, crossed, found, ok, plain, trace},
+    snapshot::{HostSnapshot, Namespace, Unknown},
 };
 
 /// Segments sent again, percent of all that were sent.
@@ -21,7 +22,7 @@ struct Still {
     next: &'static str,
 }
 
-fn stands_still(host: &Host, still: &Still) -> Answers {
+fn stands_still(host: &HostSnapshot, still: &Still) -> Answers {
     each_namespace(host, |host, namespace| {
         let counters = host.protocols(namespace, still.file)?;
         let mut grown = Vec::new();
@@ -35,7 +36,7 @@ fn stands_still(host: &Host, still: &Still) -> Answers {
         let Some((name, count)) = grown.first() else {
             return Ok(ok(format!("{} did not grow", still.names.join(", "))));
         };
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(called(namespace)),
             weight: still.weight,
             seen: format!("In {} {name} grew by {count}.", called(namespace)),
@@ -49,8 +50,7 @@ fn stands_still(host: &Host, still: &Still) -> Answers {
             next: inside(namespace, still.next),
             undo: None,
             confirm: trace(None),
-        }
-        .answer())
+        }))
     })
 }
 
@@ -66,7 +66,7 @@ fn source(namespace: &Namespace, file: &str) -> String {
 }
 
 /// Packets for sockets that were busy, beyond what may wait.
-pub(super) fn backlog_drops(host: &Host, _: &[String]) -> Answers {
+pub(super) fn backlog_drops(host: &HostSnapshot, _: &[String]) -> Answers {
     stands_still(
         host,
         &Still {
@@ -82,7 +82,7 @@ pub(super) fn backlog_drops(host: &Host, _: &[String]) -> Answers {
 }
 
 /// Connections that found the accept queue full.
-pub(super) fn listen_overflows(host: &Host, _: &[String]) -> Answers {
+pub(super) fn listen_overflows(host: &HostSnapshot, _: &[String]) -> Answers {
     stands_still(
         host,
         &Still {
@@ -98,7 +98,7 @@ pub(super) fn listen_overflows(host: &Host, _: &[String]) -> Answers {
 }
 
 /// Datagrams that found the socket's buffer full.
-pub(super) fn udp_buffer_errors(host: &Host, _: &[String]) -> Answers {
+pub(super) fn udp_buffer_errors(host: &HostSnapshot, _: &[String]) -> Answers {
     stands_still(
         host,
         &Still {
@@ -114,7 +114,7 @@ pub(super) fn udp_buffer_errors(host: &Host, _: &[String]) -> Answers {
 }
 
 /// Segments sent again.
-pub(super) fn retransmits(host: &Host, _: &[String]) -> Answers {
+pub(super) fn retransmits(host: &HostSnapshot, _: &[String]) -> Answers {
     each_namespace(host, |host, namespace| {
         let counters = host.protocols(namespace, "snmp")?;
         let grown = |name: &str| {
@@ -122,15 +122,15 @@ pub(super) fn retransmits(host: &Host, _: &[String]) -> Answers {
         };
         let (sent, again) = (grown("OutSegs")?, grown("RetransSegs")?);
         let share = again as f64 / sent.max(1) as f64 * 100.0;
-        let said = format!("{again} of {sent} segments were sent again");
+        let text = format!("{again} of {sent} segments were sent again");
         if sent < FEWEST_SEGMENTS || share < RETRANSMITTED {
-            return Ok(ok(said));
+            return Ok(ok(text));
         }
         let source = source(namespace, "snmp");
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(called(namespace)),
             weight: 49,
-            seen: format!("In {} {said}, {share:.1} %.", called(namespace)),
+            seen: format!("In {} {text}, {share:.1} %.", called(namespace)),
             numbers: vec![
                 crossed("segments sent again", share, "%", RETRANSMITTED, &source),
                 plain("segments sent", sent as f64, "", &source),
@@ -140,7 +140,6 @@ pub(super) fn retransmits(host: &Host, _: &[String]) -> Answers {
             next: inside(namespace, "ss -ti"),
             undo: None,
             confirm: trace(None),
-        }
-        .answer())
+        }))
     })
 }

@@ -2,9 +2,12 @@
 //!
 //! Counters and settings are of each network namespace by itself.
 
-use crate::triage::{
-    rule_answer::{Answer, Answers, Found, crossed, experiment, ok, plain, sysctl, trace},
-    snapshot::{Host, Namespace, Unknown},
+use crate::{
+    model::finding::Detail,
+    triage::{
+        rule_answer::{Answer, Answers, crossed, experiment, found, ok, plain, sysctl, trace},
+        snapshot::{HostSnapshot, Namespace, Unknown},
+    },
 };
 
 /// What grows when a receive buffer runs full: names of `TcpExt`.
@@ -20,14 +23,14 @@ const KEY: &str = "net.ipv4.tcp_rmem";
 
 /// Asks `judge` about each namespace.
 pub(super) fn each_namespace(
-    host: &Host,
-    judge: impl Fn(&Host, &Namespace) -> Result<Answer, Unknown>,
+    host: &HostSnapshot,
+    judge: impl Fn(&HostSnapshot, &Namespace) -> Result<Answer, Unknown>,
 ) -> Answers {
     Ok(host
         .namespaces()?
         .iter()
         .map(|namespace| match judge(host, namespace) {
-            Ok(Answer::Ok(said)) => ok(format!("{}: {said}", called(namespace))),
+            Ok(Answer::Ok(text)) => ok(format!("{}: {text}", called(namespace))),
             Ok(answer) => answer,
             Err(Unknown(reason)) => Answer::Unknown(format!("{}: {reason}", called(namespace))),
         })
@@ -58,7 +61,7 @@ fn source(namespace: &Namespace, file: &str) -> String {
 }
 
 /// Minimum, default and maximum of a buffer setting.
-fn sizes(host: &Host, namespace: &Namespace, name: &str) -> Result<[u64; 3], Unknown> {
+fn sizes(host: &HostSnapshot, namespace: &Namespace, name: &str) -> Result<[u64; 3], Unknown> {
     let path = format!("netns/{}/ipv4.{name}", namespace.inode);
     let text = host.setting(&path)?;
     let numbers: Option<Vec<u64>> =
@@ -78,7 +81,7 @@ fn smaller(now: [u64; 3]) -> [u64; 3] {
 }
 
 /// Receive queues that were pruned or collapsed meanwhile.
-pub(super) fn collapse(host: &Host, _: &[String]) -> Answers {
+pub(super) fn collapse(host: &HostSnapshot, _: &[String]) -> Answers {
     let mut answers = each_namespace(host, collapse_in)?;
     // Said once for all rules on namespaces.
     if let Ok(hidden) = host.setting("netns/hidden") {
@@ -89,7 +92,7 @@ pub(super) fn collapse(host: &Host, _: &[String]) -> Answers {
     Ok(answers)
 }
 
-fn collapse_in(host: &Host, namespace: &Namespace) -> Result<Answer, Unknown> {
+fn collapse_in(host: &HostSnapshot, namespace: &Namespace) -> Result<Answer, Unknown> {
     let counters = host.protocols(namespace, "netstat")?;
     let mut grown = Vec::new();
     let mut missing = Vec::new();
@@ -145,7 +148,7 @@ fn collapse_in(host: &Host, namespace: &Namespace) -> Result<Answer, Unknown> {
             trace(None),
         ),
     };
-    Ok(Found {
+    Ok(found(Detail {
         subject: Some(called(namespace)),
         weight,
         seen: format!(
@@ -160,8 +163,7 @@ fn collapse_in(host: &Host, namespace: &Namespace) -> Result<Answer, Unknown> {
         next,
         undo,
         confirm,
-    }
-    .answer())
+    }))
 }
 
 /// `experiment` sets the own namespace only.
@@ -173,11 +175,11 @@ fn confirmed(namespace: &Namespace, new: &str) -> String {
 }
 
 /// Buffers as large as in the case study, where collapsing has happened before.
-pub(super) fn settings(host: &Host, _: &[String]) -> Answers {
+pub(super) fn settings(host: &HostSnapshot, _: &[String]) -> Answers {
     each_namespace(host, |host, namespace| {
         let now = sizes(host, namespace, "tcp_rmem")?;
         let sent = sizes(host, namespace, "tcp_wmem")?;
-        let said = format!(
+        let text = format!(
             "tcp_rmem at most {} KiB, tcp_wmem at most {} KiB",
             now[2] >> 10,
             sent[2] >> 10
@@ -189,7 +191,7 @@ pub(super) fn settings(host: &Host, _: &[String]) -> Answers {
         };
         let largest = now[2].max(u64::try_from(asked).unwrap_or(0));
         if largest < LARGE {
-            return Ok(ok(said));
+            return Ok(ok(text));
         }
         let counters = host.protocols(namespace, "netstat")?.second;
         let since_start = |name| counters.get("TcpExt", name);
@@ -199,17 +201,17 @@ pub(super) fn settings(host: &Host, _: &[String]) -> Answers {
             return Err(Unknown("the kernel does not count PruneCalled, TCPRcvCollapsed".into()));
         };
         if pruned == 0 && collapsed == 0 {
-            return Ok(ok(format!("{said}; large, but no queue was ever pruned")));
+            return Ok(ok(format!("{text}; large, but no queue was ever pruned")));
         }
         let (key, new, old) = match now[2] >= LARGE {
             true => (KEY, spaced(smaller(now)), spaced(now)),
             false => ("net.core.rmem_max", HARMLESS.to_string(), asked.to_string()),
         };
-        Ok(Found {
+        Ok(found(Detail {
             subject: Some(called(namespace)),
             weight: 41,
             seen: format!(
-                "In {} {said}, rmem_max {} KiB; since its start {pruned} receive queues were \
+                "In {} {text}, rmem_max {} KiB; since its start {pruned} receive queues were \
                  pruned and {collapsed} segments collapsed.",
                 called(namespace),
                 asked >> 10
@@ -233,8 +235,7 @@ pub(super) fn settings(host: &Host, _: &[String]) -> Answers {
                 None => experiment(key, &new, None),
                 Some(_) => trace(None),
             },
-        }
-        .answer())
+        }))
     })
 }
 

@@ -1,15 +1,15 @@
 //! Stalls that the short trace saw.
 
 use crate::{
-    model::run::DEFAULT_THRESHOLD_NS,
+    model::{finding::Detail, run::DEFAULT_THRESHOLD_NS},
     triage::{
-        rule_answer::{Answers, Found, all_ok, crossed, plain},
-        snapshot::{Host, Unknown},
+        rule_answer::{Answers, all_ok, crossed, found, plain},
+        snapshot::{HostSnapshot, Unknown},
     },
 };
 
 /// Stalls of any stage.
-pub(super) fn stalls(host: &Host, ifaces: &[String]) -> Answers {
+pub(super) fn stalls(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     let traced = host.trace()?.map_err(|reason| Unknown(format!("no trace: {reason}")))?;
     let stages = traced.stages;
     if stages.iter().all(|stage| stage.count == 0) {
@@ -48,25 +48,22 @@ pub(super) fn stalls(host: &Host, ifaces: &[String]) -> Answers {
     let iface =
         ifaces.first().map(|name| format!("--iface {} ", crate::triage::rule_answer::quoted(name)));
     let trace = format!("latency-user trace {}--duration 30s", iface.unwrap_or_default());
-    Ok(vec![
-        Found {
-            subject: Some(longest.place.clone()),
-            // From 1 ms on, ten times as long weighs as much again.
-            weight: (50.0 + 20.0 * ms(longest.max_ns).log10()).clamp(50.0, 92.0) as u8,
-            seen: format!(
-                "Stalls of 1 ms or more: {}; the longest, {} on {}, took {:.1} ms.{culprits}",
-                list.join(", "),
-                longest.stage,
-                longest.place,
-                ms(longest.max_ns)
-            ),
-            numbers,
-            why: "For that long no packet of the CPU or queue was processed: this is the tail \
+    Ok(vec![found(Detail {
+        subject: Some(longest.place.clone()),
+        // From 1 ms on, ten times as long weighs as much again.
+        weight: (50.0 + 20.0 * ms(longest.max_ns).log10()).clamp(50.0, 92.0) as u8,
+        seen: format!(
+            "Stalls of 1 ms or more: {}; the longest, {} on {}, took {:.1} ms.{culprits}",
+            list.join(", "),
+            longest.stage,
+            longest.place,
+            ms(longest.max_ns)
+        ),
+        numbers,
+        why: "For that long no packet of the CPU or queue was processed: this is the tail \
                   itself. What the other steps found is where to look for its cause.",
-            next: format!("{trace} --output before.hlog"),
-            undo: None,
-            confirm: trace,
-        }
-        .answer(),
-    ])
+        next: format!("{trace} --output before.hlog"),
+        undo: None,
+        confirm: trace,
+    })])
 }

@@ -2,9 +2,10 @@
 
 use crate::{
     host::pressure::Pressure,
+    model::finding::Detail,
     triage::{
-        rule_answer::{Answers, Found, all_ok, crossed, trace},
-        snapshot::{Host, Unknown},
+        rule_answer::{Answers, all_ok, crossed, found, trace},
+        snapshot::{HostSnapshot, Unknown},
     },
 };
 
@@ -18,7 +19,7 @@ const IO_SOME: f64 = 10.0;
 const CPU_SOME: f64 = 25.0;
 
 /// CPUs that had nothing to do because tasks waited for disks.
-pub(super) fn iowait(host: &Host, _: &[String]) -> Answers {
+pub(super) fn iowait(host: &HostSnapshot, _: &[String]) -> Answers {
     let stat = host.stat()?;
     let all = stat.second.all.since(&stat.first.all);
     if all.total() == 0 {
@@ -27,98 +28,71 @@ pub(super) fn iowait(host: &Host, _: &[String]) -> Answers {
     let share = all.percent(all.iowait);
     let worst = super::cpu::worst(stat, |ticks| ticks.iowait);
     let (cpu, worst_share) = worst.unwrap_or_default();
-    let said = format!(
+    let text = format!(
         "{share:.1} % of all CPU time was spent idle, waiting for disks; CPU {cpu}: \
          {worst_share:.1} %."
     );
     if share < IOWAIT_ALL && worst_share < IOWAIT_ONE {
-        return all_ok(said);
+        return all_ok(text);
     }
-    Ok(vec![
-        Found {
-            subject: None,
-            weight: 80,
-            seen: said,
-            numbers: vec![
-                crossed("I/O wait of all CPUs", share, "%", IOWAIT_ALL, "/proc/stat"),
-                crossed(
-                    format!("I/O wait of CPU {cpu}"),
-                    worst_share,
-                    "%",
-                    IOWAIT_ONE,
-                    "/proc/stat",
-                ),
-            ],
-            why: "A request that waits for a disk is late however fast its packets travel: look \
+    Ok(vec![found(Detail {
+        subject: None,
+        weight: 80,
+        seen: text,
+        numbers: vec![
+            crossed("I/O wait of all CPUs", share, "%", IOWAIT_ALL, "/proc/stat"),
+            crossed(format!("I/O wait of CPU {cpu}"), worst_share, "%", IOWAIT_ONE, "/proc/stat"),
+        ],
+        why: "A request that waits for a disk is late however fast its packets travel: look \
                   here before the network.",
-            next: "pidstat -d 5 3".into(),
-            undo: None,
-            confirm: trace(None),
-        }
-        .answer(),
-    ])
+        next: "pidstat -d 5 3".into(),
+        undo: None,
+        confirm: trace(None),
+    })])
 }
 
 /// Tasks that waited for disks (PSI).
-pub(super) fn io_pressure(host: &Host, _: &[String]) -> Answers {
+pub(super) fn io_pressure(host: &HostSnapshot, _: &[String]) -> Answers {
     let path = "proc/pressure/io";
     let share = some_share(host, path)?;
-    let said = format!("Some task waited for a disk in {share:.1} % of the time.");
+    let text = format!("Some task waited for a disk in {share:.1} % of the time.");
     if share < IO_SOME {
-        return all_ok(said);
+        return all_ok(text);
     }
-    Ok(vec![
-        Found {
-            subject: None,
-            weight: 72,
-            seen: said,
-            numbers: vec![crossed(
-                "time with tasks waiting",
-                share,
-                "%",
-                IO_SOME,
-                format!("/{path}"),
-            )],
-            why: "Each of these waits is added to the response time of whoever asked.",
-            next: "pidstat -d 5 3".into(),
-            undo: None,
-            confirm: trace(None),
-        }
-        .answer(),
-    ])
+    Ok(vec![found(Detail {
+        subject: None,
+        weight: 72,
+        seen: text,
+        numbers: vec![crossed("time with tasks waiting", share, "%", IO_SOME, format!("/{path}"))],
+        why: "Each of these waits is added to the response time of whoever asked.",
+        next: "pidstat -d 5 3".into(),
+        undo: None,
+        confirm: trace(None),
+    })])
 }
 
 /// Tasks that waited for a CPU (PSI).
-pub(super) fn cpu_pressure(host: &Host, _: &[String]) -> Answers {
+pub(super) fn cpu_pressure(host: &HostSnapshot, _: &[String]) -> Answers {
     let path = "proc/pressure/cpu";
     let share = some_share(host, path)?;
-    let said = format!("Some runnable task waited for a CPU in {share:.1} % of the time.");
+    let text = format!("Some runnable task waited for a CPU in {share:.1} % of the time.");
     if share < CPU_SOME {
-        return all_ok(said);
+        return all_ok(text);
     }
-    Ok(vec![
-        Found {
-            subject: None,
-            weight: 46,
-            seen: said,
-            numbers: vec![crossed(
-                "time with tasks waiting",
-                share,
-                "%",
-                CPU_SOME,
-                format!("/{path}"),
-            )],
-            why: "A server thread that waits for a CPU answers late, and so does ksoftirqd, \
+    Ok(vec![found(Detail {
+        subject: None,
+        weight: 46,
+        seen: text,
+        numbers: vec![crossed("time with tasks waiting", share, "%", CPU_SOME, format!("/{path}"))],
+        why: "A server thread that waits for a CPU answers late, and so does ksoftirqd, \
                   which processes packets when softirqs come too fast.",
-            next: "pidstat -u -w 5 3".into(),
-            undo: None,
-            confirm: trace(None),
-        }
-        .answer(),
-    ])
+        next: "pidstat -u -w 5 3".into(),
+        undo: None,
+        confirm: trace(None),
+    })])
 }
 
-fn some_share(host: &Host, path: &str) -> Result<f64, Unknown> {
+fn some_share(host: &HostSnapshot, path: &str) -> Result<f64, Unknown> {
     let pressure = host.change(path, Pressure::parse)?;
     let us = pressure.second.some_us.saturating_sub(pressure.first.some_us);
     Ok((us as f64 / host.seconds() / 1e4).min(100.0))

@@ -47,19 +47,19 @@ fn figure(recordings: &[Recording<'_>], stage: Stage) -> Option<Figure> {
         .iter()
         .map(|recording| {
             let mut sum = Distribution::default();
-            let of = recording.timed.iter().filter(|(series, _)| series.stage == stage);
-            of.for_each(|(_, distribution)| sum.add(distribution));
+            let of = recording.series.iter().filter(|series| series.id.stage == stage);
+            of.for_each(|series| sum.add(&series.distribution));
             sum
         })
         .collect();
     let mut curves: Vec<Curve<'_>> = Vec::new();
     if let [one] = recordings {
-        let of = one.timed.iter().filter(|(series, _)| series.stage == stage);
-        curves.extend(of.map(|(series, distribution)| Curve {
+        let of = one.series.iter().filter(|series| series.id.stage == stage);
+        curves.extend(of.map(|series| Curve {
             name: table::label(series),
             class: "l".into(),
-            distribution,
-            count: distribution.count(),
+            distribution: &series.distribution,
+            count: series.distribution.count(),
         }));
         curves.sort_by_key(|curve| std::cmp::Reverse(curve.distribution.max_ns));
     } else {

@@ -1,4 +1,4 @@
-//! What the page of an experiment says besides its comparison: what was changed, the windows in
+//! What the page of an experiment shows besides its comparison: what was changed, the windows in
 //! their order, and the guards.
 
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::{
 
 /// An experiment as the template takes it.
 #[derive(Serialize)]
-pub(super) struct Shown {
+pub(super) struct HtmlExperiment {
     /// Knob, value before, value tried.
     changed: Vec<Vec<String>>,
     /// What became of the setting.
@@ -29,19 +29,20 @@ pub(super) fn is_alarming(found: &Experiment) -> bool {
 
 /// The value that was tried, and what was asked for where that is another.
 fn tried(changed: &Changed) -> String {
-    match &changed.asked {
-        None => changed.new.clone(),
-        Some(asked) => format!("asked for {asked}, the driver made it {}", changed.new),
+    let Changed { requested, effective, .. } = changed;
+    match requested == effective {
+        true => effective.clone(),
+        false => format!("asked for {requested}, the driver made it {effective}"),
     }
 }
 
-pub(super) fn show(found: &Experiment) -> Shown {
+pub(super) fn show(found: &Experiment) -> HtmlExperiment {
     let changed = found.changed.iter();
     let windows = found.windows.iter().enumerate().map(|(at, window)| {
         let kind = if window.changed { "changed" } else { "as it was" };
         vec![
             format!("{} {kind}", at + 1),
-            count(window.calls),
+            count(window.events),
             count(window.stalls),
             duration(window.max_ns),
             format!("{:.0}", window.rates.packets),
@@ -55,7 +56,7 @@ pub(super) fn show(found: &Experiment) -> Shown {
         let [before, after] = [guard.before, guard.after].map(|rate| format!("{rate:.1}"));
         vec![guard.name.to_owned(), before, after, verdict.to_owned()]
     });
-    Shown {
+    HtmlExperiment {
         changed: changed.map(|one| vec![one.knob.clone(), one.old.clone(), tried(one)]).collect(),
         setting: experiment::setting(found.setting),
         windows: windows.collect(),

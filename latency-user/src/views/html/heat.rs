@@ -6,7 +6,7 @@ use latency_common::stage::Stage;
 
 use super::{Figure, Recording, svg};
 use crate::{
-    model::{series::Series, timeline::Cell},
+    model::timeline::Cell,
     views::{format::duration, table},
 };
 
@@ -32,16 +32,13 @@ pub(super) const LEGEND: [(&str, &str); 9] = [
 /// The heat map of a stage; `None` when it recorded nothing.
 pub(super) fn figure(recording: &Recording<'_>, stage: Stage) -> Option<Figure> {
     let threshold = recording.summary.run.threshold_ns.max(1);
-    let shown = |series: &Series| {
-        recording
-            .timed
-            .iter()
-            .any(|(one, _)| one.stage == stage && table::label(one) == table::label(series))
-    };
-    let mut rows: Vec<(String, Vec<Cell>)> = Vec::new();
-    for (series, cells) in recording.timeline.rows().filter(|(s, _)| s.stage == stage && shown(s)) {
-        rows.push((table::label(series), cells));
-    }
+    let rows = recording.timeline.rows().filter(|(id, _)| id.stage == stage);
+    let rows: Vec<(String, Vec<Cell>)> = rows
+        .filter_map(|(id, cells)| {
+            let shown = recording.series.iter().find(|one| one.id == *id)?;
+            Some((table::label(shown), cells))
+        })
+        .collect();
     if rows.is_empty() {
         return None;
     }

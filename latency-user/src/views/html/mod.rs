@@ -10,30 +10,27 @@ mod settings;
 mod stalls;
 mod svg;
 
-use std::{collections::BTreeMap, io};
+use std::io;
 
 use latency_common::stage::Stage;
 use minijinja::{AutoEscape, Environment, value::Serde};
 use serde::Serialize;
 
 use super::{
-    comparison, duration_classes, experiment as told,
+    comparison, duration_classes, experiment as experiment_text,
     format::{bytes, duration, short_duration},
     table,
 };
-use crate::{
-    analysis::culprits,
-    model::{
-        comparison::{Comparison, Verdict},
-        distribution::Distribution,
-        duration_classes::Lengths,
-        experiment::Experiment,
-        series::Series,
-        settings::Settings,
-        stall::{Stack, Stall, collapse::Collapse},
-        summary::{SeriesSummary, Summary},
-        timeline::Timeline,
-    },
+use crate::model::{
+    comparison::{Comparison, Verdict},
+    duration_classes::DurationClasses,
+    experiment::Experiment,
+    note::Note,
+    series::Series,
+    settings::HostSettings,
+    stall::{Stall, collapse::Collapse, culprit::Culprit},
+    summary::{Numbers, Summary},
+    timeline::Timeline,
 };
 
 /// Series in tables; more are a matter for CSV.
@@ -49,19 +46,19 @@ pub struct Recording<'a> {
     /// Its numbers.
     pub summary: &'a Summary,
     /// Its distributions.
-    pub timed: &'a [(Series, Distribution)],
-    /// Its course.
+    pub series: &'a [Series],
+    /// Its course in time.
     pub timeline: &'a Timeline,
     /// Its longest stalls.
     pub stalls: &'a [Stall],
     /// Its slowest calls of `tcp_collapse`.
     pub collapses: &'a [Collapse],
-    /// Samples by stack.
-    pub stacks: &'a BTreeMap<Vec<String>, u64>,
+    /// The functions that its stalls were spent in, worst first.
+    pub culprits: &'a [Culprit],
     /// What the machine was set to; `None`: it is not recorded.
-    pub settings: Option<&'a Settings>,
+    pub settings: Option<&'a HostSettings>,
     /// What to know of the file.
-    pub remarks: &'a [String],
+    pub notes: &'a [Note],
 }
 
 /// What the template fills in.
@@ -69,14 +66,14 @@ pub struct Recording<'a> {
 struct Page<'a> {
     verdict: String,
     alarm: bool,
-    remarks: Vec<String>,
+    notes: Vec<String>,
     compared: Vec<Vec<String>>,
-    experiment: Option<experiment::Shown>,
+    experiment: Option<experiment::HtmlExperiment>,
     /// Heads and rows; empty for a single recording.
-    lengths: Vec<Vec<String>>,
+    duration_classes: Vec<Vec<String>>,
     curves: Vec<Figure>,
-    recordings: Vec<Shown>,
-    settings: Vec<settings::Shown>,
+    recordings: Vec<HtmlRecording>,
+    settings: Vec<settings::HtmlSetting>,
     legend: &'a [(&'a str, &'a str)],
     version: &'a str,
 }
@@ -94,7 +91,7 @@ struct Figure {
 
 /// A recording as the template takes it.
 #[derive(Serialize)]
-struct Shown {
+struct HtmlRecording {
     name: String,
     verdict: String,
     culprits_named: String,
@@ -103,13 +100,13 @@ struct Shown {
     heat: Vec<Figure>,
     timeline: Option<Figure>,
     series: Vec<Vec<String>>,
-    stalls: Vec<stalls::Shown>,
+    stalls: Vec<stalls::HtmlStall>,
     culprits: Vec<Vec<String>>,
     sockets: Vec<Vec<String>>,
     collapses: Vec<Vec<String>>,
     pressure: Vec<Vec<String>>,
-    books: Vec<String>,
-    remarks: Vec<String>,
+    accounting: Vec<String>,
+    notes: Vec<String>,
 }
 
 /// Writes the page for one recording, or for two with their comparison and, if they are those of
@@ -124,9 +121,9 @@ pub fn page(
     experiment: Option<&Experiment>,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
-    let shown: Vec<Shown> = recordings.iter().map(show).collect();
+    let shown: Vec<HtmlRecording> = recordings.iter().map(show).collect();
     let verdict = match (experiment, compared, shown.first()) {
-        (Some(found), ..) => told::sentence(found),
+        (Some(found), ..) => experiment_text::sentence(found),
         (None, Some(comparison), _) => comparison::sentence(comparison),
         (None, None, Some(first)) => first.verdict.clone(),
         (None, None, None) => String::new(),
@@ -139,12 +136,14 @@ pub fn page(
     let page = Page {
         verdict,
         alarm,
-        remarks: compared.map(|one| one.remarks.clone()).unwrap_or_default(),
+        notes: compared.map(|one| texts(&one.notes)).unwrap_or_default(),
         compared: compared.map(comparison::rows).unwrap_or_default(),
         experiment: experiment.map(self::experiment::show),
-        lengths: match recordings {
+        duration_classes: match recordings {
             [before, after] => {
-                let of = |one: &Recording<'_>| Lengths::new(one.timed.iter().map(|(s, d)| (s, d)));
+                let of = |one: &Recording<'_>| {
+                    DurationClasses::new(one.series.iter().map(|s| (&s.id, &s.distribution)))
+                };
                 duration_classes::rows(&[of(before), of(after)]).to_vec()
             }
             _ => Vec::new(),
@@ -165,29 +164,21 @@ pub fn page(
     out.flush()
 }
 
-fn show(recording: &Recording<'_>) -> Shown {
+fn show(recording: &Recording<'_>) -> HtmlRecording {
     let summary = recording.summary;
     let run = &summary.run;
-    let numbers: Vec<SeriesSummary> =
-        recording.timed.iter().map(|(series, d)| SeriesSummary::new(series, d)).collect();
     let mut series: Vec<Vec<String>> = recording
-        .timed
+        .series
         .iter()
-        .zip(&numbers)
-        .map(|((series, _), numbers)| {
-            let mut row = vec![series.stage.name().to_owned(), table::label(series)];
-            row.extend(table::numbers(numbers));
+        .map(|one| {
+            let mut row = vec![one.id.stage.name().to_owned(), table::label(one)];
+            row.extend(table::numbers(&Numbers::new(&one.distribution)));
             row
         })
         .collect();
     series.truncate(MOST_SERIES);
-    let stacks: Vec<Stack> = recording
-        .stacks
-        .iter()
-        .map(|(frames, count)| Stack { frames: frames.clone(), count: *count })
-        .collect();
-    let found = culprits::culprits(&stacks);
-    let culprits = found
+    let culprits = recording
+        .culprits
         .iter()
         .map(|one| vec![one.function.clone(), share(one.share), one.samples.to_string()]);
     let probes = run.probes.iter().map(|probe| {
@@ -195,13 +186,13 @@ fn show(recording: &Recording<'_>) -> Shown {
             probe.stage.name().to_owned(),
             probe.method.map_or("not timed", |method| method.name()).to_owned(),
             probe.at.clone(),
-            probe.note.clone().unwrap_or_default(),
+            texts(&probe.notes).join("; "),
         ]
     });
-    Shown {
+    HtmlRecording {
         name: recording.name.clone(),
-        verdict: table::verdict(summary, recording.timed),
-        culprits_named: match stalls::functions(&found, MOST_NAMED) {
+        verdict: table::verdict(summary, recording.series),
+        culprits_named: match stalls::functions(recording.culprits, MOST_NAMED) {
             named if named.is_empty() => named,
             named => format!("Culprits: {named}."),
         },
@@ -218,9 +209,14 @@ fn show(recording: &Recording<'_>) -> Shown {
         sockets: stalls::sockets(&summary.stalls.sockets),
         collapses: stalls::collapses(recording.collapses),
         pressure: stalls::pressure(&summary.stalls.tcp),
-        books: table::books_of(summary),
-        remarks: recording.remarks.to_vec(),
+        accounting: table::accounting_of(summary),
+        notes: texts(recording.notes),
     }
+}
+
+/// What notes say.
+fn texts(notes: &[Note]) -> Vec<String> {
+    notes.iter().map(Note::to_string).collect()
 }
 
 /// `87%`
@@ -236,11 +232,11 @@ fn about(summary: &Summary) -> Vec<(String, String)> {
         ("Host", run.host.clone()),
         ("Kernel", run.kernel.clone()),
         ("CPUs", run.cpus.to_string()),
-        ("Began", run.started_at.clone()),
+        ("Started", run.started_at.clone()),
         ("Lasted", duration((run.duration_s * 1e9) as u64)),
         ("Interfaces", ifaces),
         ("Threshold", short_duration(run.threshold_ns)),
-        ("Memory of rows", bytes(cost.row_bytes)),
+        ("Histogram memory", bytes(cost.row_bytes)),
         ("Program", format!("latency-user {}", run.version)),
     ];
     rows.map(|(name, value)| (name.to_owned(), value)).to_vec()

@@ -8,7 +8,7 @@ use super::Recording;
 
 /// A setting for the template.
 #[derive(Serialize)]
-pub(super) struct Shown {
+pub(super) struct HtmlSetting {
     name: String,
     /// Its value in each recording.
     values: Vec<String>,
@@ -16,7 +16,7 @@ pub(super) struct Shown {
 }
 
 /// All settings by name; nothing when no recording has any. Only what both recorded can differ.
-pub(super) fn rows(recordings: &[Recording<'_>]) -> Vec<Shown> {
+pub(super) fn rows(recordings: &[Recording<'_>]) -> Vec<HtmlSetting> {
     let sides: Vec<Option<BTreeMap<String, String>>> =
         recordings.iter().map(|one| one.settings.map(|settings| settings.by_name())).collect();
     let names: BTreeSet<&String> = sides.iter().flatten().flat_map(BTreeMap::keys).collect();
@@ -30,7 +30,7 @@ pub(super) fn rows(recordings: &[Recording<'_>]) -> Vec<Shown> {
             })
             .collect();
         let differs = all_known && values.windows(2).any(|pair| pair[0] != pair[1]);
-        Shown { name: name.clone(), values, differs }
+        HtmlSetting { name: name.clone(), values, differs }
     };
     names.into_iter().map(show).collect()
 }

@@ -5,12 +5,13 @@ use serde::Serialize;
 
 use super::{Figure, Recording, share, svg};
 use crate::{
-    analysis::culprits::Culprit,
     model::{
-        place::Place,
+        series::labels::Labels,
         stall::{
-            Holders, Stall, TaskShare,
+            Stall,
             collapse::{Collapse, CollapsedQueue, SocketOwner, SocketTotal},
+            culprit::Culprit,
+            parts::{Interference, TaskShare},
         },
         tcp_pressure::TcpPressure,
         timeline::Cell,
@@ -35,7 +36,7 @@ const FUNCTIONS: usize = 3;
 
 /// A stall for the template.
 #[derive(Serialize)]
-pub(super) struct Shown {
+pub(super) struct HtmlStall {
     at: String,
     stage: String,
     place: String,
@@ -50,7 +51,7 @@ pub(super) fn timeline(recording: &Recording<'_>) -> Option<Figure> {
     let columns = &recording.timeline.seconds;
     let (stage, cells) = leaders.into_iter().find_map(|stage| {
         let mut sum = vec![Cell::default(); columns.len()];
-        for (_, cells) in recording.timeline.rows().filter(|(series, _)| series.stage == stage) {
+        for (_, cells) in recording.timeline.rows().filter(|(id, _)| id.stage == stage) {
             sum.iter_mut().zip(cells).for_each(|(sum, cell)| sum.add(cell));
         }
         sum.iter().any(|cell| cell.stalls > 0).then_some((stage, sum))
@@ -95,11 +96,11 @@ pub(super) fn timeline(recording: &Recording<'_>) -> Option<Figure> {
 }
 
 /// The longest stalls with what they were spent in.
-pub(super) fn worst(stalls: &[Stall]) -> Vec<Shown> {
-    let show = |stall: &Stall| Shown {
+pub(super) fn worst(stalls: &[Stall]) -> Vec<HtmlStall> {
+    let show = |stall: &Stall| HtmlStall {
         at: moment(&stall.at),
         stage: stall.stage.name().to_owned(),
-        place: place(&stall.place, stall.cpu),
+        place: place(&stall.labels, stall.cpu),
         duration: duration(stall.duration_ns),
         spent: spent(stall),
         stacks: stall
@@ -120,26 +121,25 @@ fn moment(at: &str) -> String {
     }
 }
 
-fn place(place: &Place, cpu: u32) -> String {
+fn place(labels: &Labels, cpu: u32) -> String {
     let mut parts = vec![format!("CPU {cpu}")];
-    parts.extend(place.host.clone());
-    parts.extend(place.iface.clone());
-    parts.extend(place.queue.map(|queue| format!("q{queue}")));
-    parts.extend(place.queue_kind.clone());
-    parts.extend(place.irq.map(|irq| format!("irq {irq}")));
+    parts.extend(labels.host.clone());
+    parts.extend(labels.iface.clone());
+    parts.extend(labels.queue.map(|queue| format!("q{queue}")));
+    parts.extend(labels.queue_kind.clone());
+    parts.extend(labels.irq.map(|irq| format!("irq {irq}")));
     parts.join(" ")
 }
 
 fn spent(stall: &Stall) -> String {
     let mut parts = Vec::new();
-    let culprits = stall.spent_in();
-    if !culprits.is_empty() {
-        parts.push(format!("in {}", functions(&culprits, FUNCTIONS)));
+    if !stall.culprits.is_empty() {
+        parts.push(format!("in {}", functions(&stall.culprits, FUNCTIONS)));
     }
     if let Some(net_rx) = &stall.net_rx {
         parts.extend(net_rx.wait_ns.map(|ns| format!("waited {} before", duration(ns))));
         for poll in net_rx.polls.iter().flatten() {
-            let place = place(&poll.place, poll.place.cpu.unwrap_or(stall.cpu));
+            let place = place(&poll.labels, poll.labels.cpu.unwrap_or(stall.cpu));
             let packets = counted(poll.work.into(), "packet");
             parts.push(format!("poll {place} {} for {packets}", duration(poll.ns)));
         }
@@ -153,25 +153,25 @@ fn spent(stall: &Stall) -> String {
         }
         parts.push(format!("rest {}", duration(net_rx.rest_ns)));
     }
-    if let Some(holders) = &stall.rx_wait {
-        parts.extend(holders_of(holders));
-        let vectors = holders.vectors.iter();
+    if let Some(interference) = &stall.interference {
+        parts.extend(running(interference));
+        let vectors = interference.vectors.iter();
         parts.extend(vectors.map(|v| format!("softirq {} {}", v.vector, duration(v.ns))));
     }
     parts.join("; ")
 }
 
-/// Whom samples found on the CPU, else the task that ran when the wait ended.
-fn holders_of(holders: &Holders) -> Vec<String> {
-    let held = |share: &TaskShare| {
+/// What samples found on the CPU, else the task that ran when the wait ended.
+fn running(interference: &Interference) -> Vec<String> {
+    let ran = |share: &TaskShare| {
         let samples = counted(share.samples, "sample");
-        format!("CPU held by {} ({}) in {samples}", share.task.comm, share.task.pid)
+        format!("{} ({}) ran in {samples}", share.task.comm, share.task.pid)
     };
-    let mut parts: Vec<String> = holders.tasks.iter().take(2).map(held).collect();
-    if holders.in_softirq > 0 {
-        parts.push(format!("softirq in {}", counted(holders.in_softirq, "sample")));
+    let mut parts: Vec<String> = interference.tasks.iter().take(2).map(ran).collect();
+    if interference.in_softirq > 0 {
+        parts.push(format!("softirq in {}", counted(interference.in_softirq, "sample")));
     } else if parts.is_empty() {
-        parts.push(format!("{} ({}) at its end", holders.task.comm, holders.task.pid));
+        parts.push(format!("{} ({}) at its end", interference.task.comm, interference.task.pid));
     }
     parts
 }

@@ -7,7 +7,7 @@ use crate::{
     views::format::{counted, duration, short_duration},
 };
 
-use super::rows::{Row, stalls, worst};
+use super::rows::{TableRow, stalls, worst};
 
 /// The stage that the answer is about: the first of these that recorded something.
 const LEADERS: [Stage; 6] =
@@ -17,7 +17,7 @@ const LEADERS: [Stage; 6] =
 ///
 /// `None` when none did.
 pub(super) fn answer(
-    stages: &[(Stage, Vec<Row>)],
+    stages: &[(Stage, Vec<TableRow>)],
     threshold_ns: u64,
     lasted: &str,
 ) -> Option<Vec<String>> {
@@ -84,7 +84,7 @@ pub(super) fn nothing(run: &Run, lasted: &str) -> String {
 }
 
 /// `rx_wait 12 times, worst 4.00ms on CPU 1`.
-fn times(stage: Stage, rows: &[Row], worst: &Row) -> String {
+fn times(stage: Stage, rows: &[TableRow], worst: &TableRow) -> String {
     format!(
         "{} {}, worst {} on {}",
         stage.name(),

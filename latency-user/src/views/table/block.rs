@@ -3,7 +3,7 @@
 use latency_common::stage::Stage;
 
 use crate::{
-    model::summary::SeriesSummary,
+    model::summary::Numbers,
     views::{
         Style,
         format::{count, duration, ppm},
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-use super::rows::{self, Fold, Folded, Row};
+use super::rows::{self, Fold, Folded, TableRow};
 
 /// Titles of the columns behind the label.
 pub(super) const TITLES: [&str; 8] =
@@ -23,20 +23,20 @@ const MIN_LABEL: usize = 8;
 /// The rows of a stage as they will be shown.
 pub(super) struct Block {
     pub(super) stage: Stage,
-    lines: Vec<Line>,
+    lines: Vec<BlockLine>,
     folded: Folded,
 }
 
-struct Line {
-    row: Row,
+struct BlockLine {
+    row: TableRow,
     cells: [String; 8],
     stalled: bool,
 }
 
 impl Block {
-    pub(super) fn new((stage, rows): (Stage, Vec<Row>), limits: Fold) -> Self {
+    pub(super) fn new((stage, rows): (Stage, Vec<TableRow>), limits: Fold) -> Self {
         let (rows, folded) = rows::fold(rows, limits);
-        Self { stage, lines: rows.into_iter().map(Line::new).collect(), folded }
+        Self { stage, lines: rows.into_iter().map(BlockLine::new).collect(), folded }
     }
 
     pub(super) fn write(&self, text: &mut String, widths: &Widths, style: Style) {
@@ -56,14 +56,14 @@ impl Block {
     }
 }
 
-impl Line {
-    fn new(row: Row) -> Self {
+impl BlockLine {
+    fn new(row: TableRow) -> Self {
         let numbers = row.numbers();
         Self { row, cells: cells(&numbers), stalled: numbers.over_threshold > 0 }
     }
 }
 
-pub(super) fn cells(numbers: &SeriesSummary) -> [String; 8] {
+pub(super) fn cells(numbers: &Numbers) -> [String; 8] {
     [
         count(numbers.count),
         duration(numbers.p50_ns),

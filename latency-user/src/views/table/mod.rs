@@ -5,20 +5,21 @@
 mod accounting;
 mod answer;
 mod block;
-mod plain;
+mod foreign;
 mod rows;
 mod stalls;
 
-use std::io;
+use std::{io, time::SystemTime};
 
 use latency_common::stage::Stage;
 
 use crate::model::{
     distribution::Distribution,
     interval::Interval,
-    run::{ProbeUse, Run},
+    note::Note,
+    run::{Run, SelectedProbe},
     series::Series,
-    summary::{SeriesSummary, Summary},
+    summary::{Numbers, Summary},
 };
 
 pub(super) use self::stalls::without_parts;
@@ -32,20 +33,22 @@ use super::{
     text::{paragraph, printable},
 };
 
-/// Writes one interval of a run that goes on: its time, the answer, and the series with events.
+/// Writes one interval of a run that goes on and that started at `run_started_at`: its time, the
+/// answer, and the series with events.
 ///
 /// # Errors
 ///
 /// What `out` fails with.
 pub fn interval(
     interval: &Interval,
+    run_started_at: SystemTime,
     threshold_ns: u64,
     style: Style,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
     let mut text = String::new();
     let stages = rows::by_stage(&interval.series);
-    let time = humantime::format_rfc3339_millis(interval.began_at).to_string();
+    let time = humantime::format_rfc3339_millis(run_started_at + interval.start).to_string();
     let time = time.split_once('T').map_or(&*time, |(_, time)| time);
     let lasted = length(interval.duration);
     let stalled = stages.iter().any(|(_, rows)| rows::stalls(rows) > 0);
@@ -69,7 +72,7 @@ pub fn interval(
     out.flush()
 }
 
-/// Writes the result of a run. `whole` holds the distributions that `summary` sums up: rows that
+/// Writes the result of a run. `series` holds the distributions that `summary` sums up: rows that
 /// are shown together (an IRQ on several CPUs) have quantiles of their own.
 ///
 /// # Errors
@@ -77,13 +80,13 @@ pub fn interval(
 /// What `out` fails with.
 pub fn summary(
     summary: &Summary,
-    whole: &[(Series, Distribution)],
+    series: &[Series],
     style: Style,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
     let run = &summary.run;
     let mut text = String::new();
-    let stages = rows::by_stage(whole);
+    let stages = rows::by_stage(series);
     let lasted = duration((run.duration_s * 1e9) as u64);
     let stalled = stages.iter().any(|(_, rows)| rows::stalls(rows) > 0);
     match answer::answer(&stages, run.threshold_ns, &lasted) {
@@ -99,7 +102,7 @@ pub fn summary(
             paragraph(&mut text, &answer::nothing(run, &lasted), 2, style, Style::alarm);
         }
     }
-    if let Some(line) = cost::missing(&summary.self_cost.kernel) {
+    if let Some(line) = cost::disabled_stages(&summary.self_cost.kernel) {
         paragraph(&mut text, &line, 2, style, Style::alarm);
     }
     paragraph(&mut text, &about(run, &lasted), 2, style, Style::dim);
@@ -128,26 +131,26 @@ pub fn summary(
 }
 
 /// The answer in one paragraph.
-pub(super) fn verdict(summary: &Summary, whole: &[(Series, Distribution)]) -> String {
+pub(super) fn verdict(summary: &Summary, series: &[Series]) -> String {
     let lasted = duration((summary.run.duration_s * 1e9) as u64);
-    let mut sentences = answer::answer(&rows::by_stage(whole), summary.run.threshold_ns, &lasted)
+    let mut sentences = answer::answer(&rows::by_stage(series), summary.run.threshold_ns, &lasted)
         .unwrap_or_else(|| vec![answer::nothing(&summary.run, &lasted)]);
-    sentences.extend(cost::missing(&summary.self_cost.kernel));
+    sentences.extend(cost::disabled_stages(&summary.self_cost.kernel));
     sentences.join(" ")
 }
 
 /// The name that rows of a series have.
 pub(super) fn label(series: &Series) -> String {
-    rows::Label::new(&series.owner).full()
+    rows::Label::new(&series.id.at, &series.attrs).full()
 }
 
 /// The cells of a row, behind its name.
-pub(super) fn numbers(numbers: &SeriesSummary) -> [String; 8] {
+pub(super) fn numbers(numbers: &Numbers) -> [String; 8] {
     block::cells(numbers)
 }
 
-/// Books, losses and own cost, a paragraph each.
-pub(super) fn books_of(summary: &Summary) -> Vec<String> {
+/// Accounting, losses and overhead, a paragraph each.
+pub(super) fn accounting_of(summary: &Summary) -> Vec<String> {
     let transport = summary.run.transport;
     let mut lines = accounting::balance(&summary.ledger, transport);
     lines.extend(accounting::losses(&summary.ledger, &summary.run));
@@ -157,19 +160,19 @@ pub(super) fn books_of(summary: &Summary) -> Vec<String> {
     lines
 }
 
-/// Writes series whose meaning is not known.
+/// Writes the series of another program or version.
 ///
 /// # Errors
 ///
 /// What `out` fails with.
-pub fn plain(
-    plain: &[(String, Distribution)],
+pub fn foreign(
+    foreign: &[(String, Distribution)],
     threshold_ns: u64,
     style: Style,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
     let mut text = String::new();
-    plain::block(&mut text, plain, threshold_ns, style);
+    foreign::block(&mut text, foreign, threshold_ns, style);
     out.write_all(text.as_bytes())?;
     out.flush()
 }
@@ -191,7 +194,7 @@ fn about(run: &Run, lasted: &str) -> String {
 }
 
 /// What the stage is, how it was probed, and what to know about that.
-fn heading(text: &mut String, probe: &ProbeUse, empty: bool, style: Style) {
+fn heading(text: &mut String, probe: &SelectedProbe, empty: bool, style: Style) {
     let method = probe.method.map_or("", |method| method.name());
     let empty = if empty { ": no event" } else { "" };
     let what = format!("{}: {}", probe.stage.name(), meaning(probe.stage));
@@ -203,8 +206,9 @@ fn heading(text: &mut String, probe: &ProbeUse, empty: bool, style: Style) {
         paragraph(text, &what, 2, style, Style::bold);
         paragraph(text, &format!("  {how}"), 4, style, Style::bold);
     }
-    if let Some(note) = &probe.note {
-        paragraph(text, &format!("  note: {}", printable(note)), 4, style, Style::plain);
+    for note in &probe.notes {
+        let line = format!("  note: {}", printable(&note.to_string()));
+        paragraph(text, &line, 4, style, Style::plain);
     }
 }
 
@@ -220,7 +224,7 @@ fn meaning(stage: Stage) -> &'static str {
     }
 }
 
-/// What was not timed, the books, losses, and the cost.
+/// What was not timed, the accounting, losses, and the overhead.
 fn conclusion(text: &mut String, summary: &Summary, style: Style) {
     text.push('\n');
     let absent: Vec<_> =
@@ -229,8 +233,8 @@ fn conclusion(text: &mut String, summary: &Summary, style: Style) {
         paragraph(text, "Stages not timed:", 0, style, Style::bold);
     }
     for probe in absent {
-        let reason = probe.note.as_deref().unwrap_or("no reason was given");
-        let line = format!("  {}: {}", probe.stage.name(), printable(reason));
+        let reasons: Vec<String> = probe.notes.iter().map(Note::to_string).collect();
+        let line = format!("  {}: {}", probe.stage.name(), printable(&reasons.join("; ")));
         paragraph(text, &line, 4, style, Style::plain);
     }
     let transport = summary.run.transport;
@@ -260,7 +264,7 @@ fn conclusion(text: &mut String, summary: &Summary, style: Style) {
     }
 }
 
-fn in_packet_order(probes: &[ProbeUse]) -> impl Iterator<Item = &ProbeUse> {
+fn in_packet_order(probes: &[SelectedProbe]) -> impl Iterator<Item = &SelectedProbe> {
     Stage::ALL.into_iter().flat_map(|stage| probes.iter().filter(move |p| p.stage == stage))
 }
 

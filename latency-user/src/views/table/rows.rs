@@ -7,8 +7,8 @@ use latency_common::stage::{Stage, VECTOR_NAMES};
 use crate::{
     model::{
         distribution::Distribution,
-        series::{Owner, Queue, Series},
-        summary::SeriesSummary,
+        series::{Location, Queue, QueueId, Series, attrs::QueueAttrs},
+        summary::Numbers,
     },
     views::{
         format,
@@ -21,10 +21,11 @@ const MIN_NAME: usize = 8;
 
 /// One line of the table.
 #[derive(Clone, Debug)]
-pub(super) struct Row {
+pub(super) struct TableRow {
     pub(super) label: Label,
     pub(super) distribution: Distribution,
-    series: Series,
+    /// Where it was: of several, the first.
+    at: Location,
 }
 
 /// The name of a row, in parts that can be shortened differently.
@@ -62,7 +63,7 @@ impl Fold {
 }
 
 /// The rows of each stage that recorded something, in the order in which a packet meets them.
-pub(super) fn by_stage(series: &[(Series, Distribution)]) -> Vec<(Stage, Vec<Row>)> {
+pub(super) fn by_stage(series: &[Series]) -> Vec<(Stage, Vec<TableRow>)> {
     Stage::ALL
         .into_iter()
         .map(|stage| (stage, of_stage(stage, series)))
@@ -70,17 +71,16 @@ pub(super) fn by_stage(series: &[(Series, Distribution)]) -> Vec<(Stage, Vec<Row
         .collect()
 }
 
-/// The rows of one stage. Series with one label make one row: an IRQ on several CPUs, a queue
-/// whose NAPI instance was replaced.
-fn of_stage(stage: Stage, series: &[(Series, Distribution)]) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
-    let wanted = series.iter().filter(|(s, d)| s.stage == stage && !d.buckets.is_empty());
-    for (series, distribution) in wanted {
-        let label = Label::new(&series.owner);
+/// The rows of one stage. Series with one label make one row: an IRQ on several CPUs.
+fn of_stage(stage: Stage, series: &[Series]) -> Vec<TableRow> {
+    let mut rows: Vec<TableRow> = Vec::new();
+    let is_wanted = |one: &&Series| one.id.stage == stage && !one.distribution.buckets.is_empty();
+    for Series { id, attrs, distribution } in series.iter().filter(is_wanted) {
+        let label = Label::new(&id.at, attrs);
         match rows.iter_mut().find(|row| row.label == label) {
             Some(row) => row.distribution.add(distribution),
             None => {
-                rows.push(Row { label, distribution: distribution.clone(), series: series.clone() })
+                rows.push(TableRow { label, distribution: distribution.clone(), at: id.at.clone() })
             }
         }
     }
@@ -88,7 +88,7 @@ fn of_stage(stage: Stage, series: &[(Series, Distribution)]) -> Vec<Row> {
 }
 
 /// Keeps the noisiest rows in front and folds the rest, when there are too many.
-pub(super) fn fold(mut rows: Vec<Row>, fold: Fold) -> (Vec<Row>, Folded) {
+pub(super) fn fold(mut rows: Vec<TableRow>, fold: Fold) -> (Vec<TableRow>, Folded) {
     let mut folded = Folded::default();
     if rows.len() > fold.above {
         rows.sort_by_cached_key(|row| {
@@ -107,7 +107,7 @@ pub(super) fn fold(mut rows: Vec<Row>, fold: Fold) -> (Vec<Row>, Folded) {
 }
 
 impl Folded {
-    /// What is said in place of the rows: `+ 60 quiet CPUs: 1234 events, longest 12us`.
+    /// What stands in place of the rows: `+ 60 quiet CPUs: 1234 events, longest 12us`.
     pub(super) fn sentence(&self, stage: Stage) -> String {
         let noun = match stage {
             Stage::NapiPoll => "queue",
@@ -129,68 +129,68 @@ impl Folded {
     }
 }
 
-impl Row {
+impl TableRow {
     /// The row in numbers.
-    pub(super) fn numbers(&self) -> SeriesSummary {
-        SeriesSummary::new(&self.series, &self.distribution)
+    pub(super) fn numbers(&self) -> Numbers {
+        Numbers::new(&self.distribution)
     }
 
     /// Where it was, in a sentence: `CPU 1`, `eth0 q2 irq31`, `TIMER, CPU 0`.
     pub(super) fn place(&self) -> String {
-        match self.series.owner {
-            Owner::Cpu(cpu) => format!("CPU {cpu}"),
+        match self.at {
+            Location::Cpu(cpu) => format!("CPU {cpu}"),
             _ => self.label.full(),
         }
     }
 }
 
 /// The row with the longest duration.
-pub(super) fn worst(rows: &[Row]) -> Option<&Row> {
+pub(super) fn worst(rows: &[TableRow]) -> Option<&TableRow> {
     // The first of equals: `max_by_key` gives the last.
     rows.iter().rev().max_by_key(|row| row.distribution.max_ns)
 }
 
 /// Number of stalls in rows.
-pub(super) fn stalls(rows: &[Row]) -> u64 {
+pub(super) fn stalls(rows: &[TableRow]) -> u64 {
     rows.iter().map(|row| row.distribution.over_threshold).sum()
 }
 
 impl Label {
-    pub(super) fn new(owner: &Owner) -> Self {
-        match owner {
-            Owner::Cpu(cpu) => Self { before: format!("cpu {cpu}"), ..Self::default() },
-            Owner::Vector { vector, cpu } => {
+    pub(super) fn new(at: &Location, attrs: &QueueAttrs) -> Self {
+        match at {
+            Location::Cpu(cpu) => Self { before: format!("cpu {cpu}"), ..Self::default() },
+            Location::Vector { vector, cpu } => {
                 let vector = VECTOR_NAMES.get(*vector as usize).unwrap_or(&"?");
                 Self { before: format!("{vector} cpu {cpu}"), ..Self::default() }
             }
-            Owner::Irq { number, name, .. } => Self {
+            Location::Irq { number, name, .. } => Self {
                 before: number.map_or("irq other".into(), |number| format!("irq {number}")),
                 name: name.as_ref().map(|name| format!(" {}", printable(name))).unwrap_or_default(),
                 ..Self::default()
             },
-            Owner::Queue(queue) => Self::of_queue(queue),
-            Owner::OnHost { host, owner } => {
-                let mut label = Self::new(owner);
+            Location::Queue(queue) => Self::of_queue(queue, attrs),
+            Location::OnHost { host, at } => {
+                let mut label = Self::new(at, attrs);
                 label.before = format!("{} {}", printable(host), label.before);
                 label
             }
         }
     }
 
-    fn of_queue(queue: &Queue) -> Self {
+    fn of_queue(queue: &Queue, attrs: &QueueAttrs) -> Self {
         let name = match (queue.iface(), queue.netns()) {
             (Some(iface), Some(netns)) => format!("{}@{netns}", printable(iface)),
             (Some(iface), None) => printable(iface),
             (None, _) => String::new(),
         };
         match queue {
-            Queue::Device { queue, napi_id, irq, .. } => Self {
+            Queue::Device { id, .. } => Self {
                 name,
-                after: match queue {
-                    Some(queue) => format!(" q{queue}"),
-                    None => format!(" napi-{napi_id}"),
+                after: match id {
+                    QueueId::Rx(number) => format!(" q{number}"),
+                    QueueId::Napi(id) => format!(" napi-{id}"),
                 },
-                extra: irq.map(|irq| format!(" irq{irq}")).unwrap_or_default(),
+                extra: attrs.irq.map(|irq| format!(" irq{irq}")).unwrap_or_default(),
                 ..Self::default()
             },
             Queue::WithoutId { cpu, .. } => {
@@ -229,8 +229,13 @@ impl Label {
 mod tests {
     use super::*;
 
-    fn device(iface: &str, queue: Option<u32>, netns: Option<u32>, irq: Option<u32>) -> Owner {
-        Owner::Queue(Queue::Device { iface: iface.into(), netns, queue, napi_id: 513, irq })
+    fn device(iface: &str, queue: Option<u32>, netns: Option<u32>) -> Location {
+        let id = queue.map_or(QueueId::Napi(513), QueueId::Rx);
+        Location::Queue(Queue::Device { iface: iface.into(), netns, id })
+    }
+
+    fn with_irq(irq: Option<u32>) -> QueueAttrs {
+        QueueAttrs { napi_id: Some(513), irq }
     }
 
     fn of(values: &[u64]) -> Distribution {
@@ -244,32 +249,32 @@ mod tests {
     #[test]
     fn labels_name_what_is_known() {
         let labels = [
-            (Owner::Cpu(3), "cpu 3"),
-            (device("eth0", Some(2), None, Some(31)), "eth0 q2 irq31"),
-            (device("eth0", None, None, None), "eth0 napi-513"),
-            (device("eth0", Some(0), Some(4_026_532_211), None), "eth0@4026532211 q0"),
+            (Location::Cpu(3), "cpu 3"),
+            (device("eth0", Some(2), None), "eth0 q2 irq31"),
+            (device("eth0", None, None), "eth0 napi-513 irq31"),
+            (device("eth0", Some(0), Some(4_026_532_211)), "eth0@4026532211 q0 irq31"),
             (
-                Owner::Queue(Queue::WithoutId { iface: "eth0".into(), netns: None, cpu: 1 }),
+                Location::Queue(Queue::WithoutId { iface: "eth0".into(), netns: None, cpu: 1 }),
                 "eth0 no-id cpu 1",
             ),
-            (Owner::Queue(Queue::Backlog { cpu: 0 }), "backlog cpu 0"),
-            (Owner::Queue(Queue::NoSlot { cpu: 0 }), "other cpu 0"),
-            (Owner::Vector { vector: 1, cpu: 0 }, "TIMER cpu 0"),
-            (Owner::Vector { vector: 99, cpu: 0 }, "? cpu 0"),
+            (Location::Queue(Queue::Backlog { cpu: 0 }), "backlog cpu 0"),
+            (Location::Queue(Queue::NoSlot { cpu: 0 }), "other cpu 0"),
+            (Location::Vector { vector: 1, cpu: 0 }, "TIMER cpu 0"),
+            (Location::Vector { vector: 99, cpu: 0 }, "? cpu 0"),
             (
-                Owner::Irq { number: Some(24), name: Some("virtio1-input.0".into()), cpu: 0 },
+                Location::Irq { number: Some(24), name: Some("virtio1-input.0".into()), cpu: 0 },
                 "irq 24 virtio1-input.0",
             ),
-            (Owner::Irq { number: None, name: None, cpu: 0 }, "irq other"),
+            (Location::Irq { number: None, name: None, cpu: 0 }, "irq other"),
         ];
-        for (owner, text) in labels {
-            assert_eq!(Label::new(&owner).full(), text);
+        for (at, text) in labels {
+            assert_eq!(Label::new(&at, &with_irq(Some(31))).full(), text);
         }
     }
 
     #[test]
     fn the_queue_outlives_its_name_and_irq() {
-        let label = Label::new(&device("enp65s0f0np0v12", Some(127), None, Some(1024)));
+        let label = Label::new(&device("enp65s0f0np0v12", Some(127), None), &with_irq(Some(1024)));
         assert_eq!(label.fit(30), "enp65s0f0np0v12 q127 irq1024");
         assert_eq!(label.fit(23), "enp6..0v12 q127 irq1024");
         assert_eq!(label.fit(20), "enp65s0f0np0v12 q127");
@@ -282,11 +287,10 @@ mod tests {
 
     #[test]
     fn an_irq_is_summed_over_its_cpus() {
-        let irq = |cpu| Series {
-            stage: Stage::Irq,
-            owner: Owner::Irq { number: Some(24), name: None, cpu },
+        let irq = |cpu, values: &[u64]| {
+            Series::new(Stage::Irq, Location::Irq { number: Some(24), name: None, cpu }, of(values))
         };
-        let stages = by_stage(&[(irq(0), of(&[100])), (irq(1), of(&[200, 2_000_000]))]);
+        let stages = by_stage(&[irq(0, &[100]), irq(1, &[200, 2_000_000])]);
         assert_eq!(stages.len(), 1);
         let [row] = &stages[0].1[..] else { panic!("one row: {stages:?}") };
         assert_eq!(row.distribution.count(), 3);
@@ -294,22 +298,8 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_is_one_row_whatever_its_instance() {
-        let queue = |napi_id| Queue::Device {
-            iface: "eth0".into(),
-            netns: None,
-            queue: Some(2),
-            napi_id,
-            irq: None,
-        };
-        let series = |id| Series { stage: Stage::NapiPoll, owner: Owner::Queue(queue(id)) };
-        let stages = by_stage(&[(series(513), of(&[100])), (series(517), of(&[200]))]);
-        assert_eq!(stages[0].1.len(), 1);
-    }
-
-    #[test]
     fn stages_come_in_the_order_of_the_packet() {
-        let series = |stage| (Series { stage, owner: Owner::Cpu(0) }, of(&[1]));
+        let series = |stage| Series::new(stage, Location::Cpu(0), of(&[1]));
         let order: Vec<_> =
             by_stage(&[series(Stage::TcpCollapse), series(Stage::NetRx), series(Stage::RxWait)])
                 .into_iter()
@@ -318,15 +308,13 @@ mod tests {
         assert_eq!(order, [Stage::RxWait, Stage::NetRx, Stage::TcpCollapse]);
     }
 
-    fn cpus(durations: impl IntoIterator<Item = u64>) -> Vec<Row> {
-        let series: Vec<_> = durations
+    fn cpus(durations: impl IntoIterator<Item = u64>) -> Vec<TableRow> {
+        let all: Vec<_> = durations
             .into_iter()
             .enumerate()
-            .map(|(cpu, ns)| {
-                (Series { stage: Stage::NetRx, owner: Owner::Cpu(cpu as u32) }, of(&[ns]))
-            })
+            .map(|(cpu, ns)| Series::new(Stage::NetRx, Location::Cpu(cpu as u32), of(&[ns])))
             .collect();
-        of_stage(Stage::NetRx, &series)
+        of_stage(Stage::NetRx, &all)
     }
 
     #[test]
@@ -347,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn folded_stalls_are_told() {
+    fn folded_stalls_are_shown() {
         let (rows, folded) = fold(cpus((0..20).map(|n| 1_000_000 + n)), Fold::FINAL);
         assert_eq!(rows.len(), 16);
         assert_eq!(
@@ -359,7 +347,7 @@ mod tests {
     #[test]
     fn the_first_of_equally_bad_rows_is_the_worst() {
         let rows = cpus([7, 9, 9]);
-        assert_eq!(worst(&rows).map(Row::place).as_deref(), Some("CPU 1"));
+        assert_eq!(worst(&rows).map(TableRow::place).as_deref(), Some("CPU 1"));
         assert!(worst(&[]).is_none());
     }
 }

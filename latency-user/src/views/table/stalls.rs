@@ -3,14 +3,15 @@
 use latency_common::stage::Stage;
 
 use crate::{
-    analysis::culprits::Culprit,
     model::{
-        ledger::RecordBooks,
-        place::Place,
-        run::{ProbeUse, Sampling},
+        ledger::RecordCounts,
+        run::{Sampling, SelectedProbe},
+        series::labels::Labels,
         stall::{
-            Holders, NetRxParts, Stall,
+            Stall,
             collapse::{SocketOwner, SocketTotal},
+            culprit::Culprit,
+            parts::{Interference, NetRxParts},
         },
         summary::{Stalls, Summary},
         tcp_pressure::TcpPressure,
@@ -22,14 +23,14 @@ use crate::{
     },
 };
 
-/// Stalls that are told one by one.
-const TOLD: usize = 5;
+/// Stalls that are described one by one.
+const LISTED: usize = 5;
 
 /// Functions of one stall, and of all of them.
 const FUNCTIONS: usize = 3;
 const ALL_FUNCTIONS: usize = 6;
 
-/// Sockets that are told.
+/// Sockets that are listed.
 const SOCKETS: usize = 5;
 
 /// The culprits in one sentence for the top of the table; `None` without samples.
@@ -50,72 +51,74 @@ pub(super) fn write(text: &mut String, summary: &Summary, style: Style) {
     if !stalls.worst.is_empty() {
         paragraph(text, "\nWorst stalls", 2, style, Style::bold);
     }
-    for stall in without_parts(&stalls.worst).take(TOLD) {
+    for stall in without_parts(&stalls.worst).take(LISTED) {
         paragraph(
             text,
-            &format!("  {}", story(stall, &summary.run.sampling)),
+            &format!("  {}", describe_stall(stall, &summary.run.sampling)),
             4,
             style,
             Style::plain,
         );
     }
     if !stalls.worst.is_empty() {
-        let note = format!("  note: {}", printable(&summary.run.sampling.note));
-        paragraph(text, &note, 4, style, Style::dim);
+        for note in &summary.run.sampling.notes {
+            let line = format!("  note: {}", printable(&note.to_string()));
+            paragraph(text, &line, 4, style, Style::dim);
+        }
     }
     if !stalls.sockets.is_empty() {
         paragraph(text, "\nSockets behind slow calls of tcp_collapse", 2, style, Style::bold);
     }
     for socket in stalls.sockets.iter().take(SOCKETS) {
-        paragraph(text, &format!("  {}", socket_story(socket)), 4, style, Style::plain);
+        paragraph(text, &format!("  {}", describe_socket(socket)), 4, style, Style::plain);
     }
     if !stalls.tcp.is_empty() {
         paragraph(text, "\nTCP receive buffers", 2, style, Style::bold);
     }
     for pressure in &stalls.tcp {
-        paragraph(text, &format!("  {}", pressure_story(pressure)), 4, style, Style::plain);
+        paragraph(text, &format!("  {}", describe_pressure(pressure)), 4, style, Style::plain);
     }
     let collapse = summary.run.probes.iter().find(|probe| probe.stage == Stage::TcpCollapse);
-    if let (false, Some(ProbeUse { method: None, .. })) = (stalls.tcp.is_empty(), collapse) {
+    if let (false, Some(SelectedProbe { method: None, .. })) = (stalls.tcp.is_empty(), collapse) {
         let gap = "  tcp_collapse itself is not timed here, so its sockets have no names: the \
                    culprits and these counters are what can be known.";
         paragraph(text, gap, 4, style, Style::plain);
     }
 }
 
-/// Without the polls and calls that lie inside another stall that is told.
+/// Without the polls and calls that lie inside another stall that is listed.
 pub(in crate::views) fn without_parts(stalls: &[Stall]) -> impl Iterator<Item = &Stall> {
     stalls.iter().filter(|stall| {
         !stalls.iter().any(|other| {
             other.stage == Stage::NetRx
                 && stall.stage != Stage::NetRx
                 && other.cpu == stall.cpu
-                && other.begin_ns <= stall.begin_ns
+                && other.start_ns <= stall.start_ns
                 && stall.end_ns <= other.end_ns
         })
     })
 }
 
 /// `21.4ms net_rx on CPU 1, ended 03:04:05.912Z: polled eth0 q2 21.3ms (1 of 64 packets), ...`
-fn story(stall: &Stall, sampling: &Sampling) -> String {
+fn describe_stall(stall: &Stall, sampling: &Sampling) -> String {
     let time = stall.at.split_once('T').map_or(&*stall.at, |(_, time)| time);
     let ended = time.get(..12).map_or_else(|| time.to_owned(), |time| format!("{time}Z"));
     let mut parts = Vec::new();
     if let Some(net_rx) = &stall.net_rx {
-        parts.extend(net_rx_story(net_rx));
+        parts.extend(describe_run(net_rx));
     }
-    if let Some(rx_wait) = &stall.rx_wait {
-        parts.extend(holders_story(rx_wait));
+    if let Some(interference) = &stall.interference {
+        parts.extend(describe_wait(interference));
     }
-    parts.push(match stall.spent_in() {
-        found if !found.is_empty() => {
-            format!("in {} ({})", shares(&found, FUNCTIONS), counted(stall.samples, "sample"))
+    parts.push(match stall.culprits.as_slice() {
+        culprits if !culprits.is_empty() => {
+            format!("in {} ({})", shares(culprits, FUNCTIONS), counted(stall.samples, "sample"))
         }
         _ if sampling.hz == 0 => "no stack: none were taken".into(),
         _ if stall.stage == Stage::Irq => "no stack: interrupts were off".into(),
         _ => "no stack: no sample fell into it".into(),
     });
-    let place = match place(&stall.place) {
+    let place = match place(&stall.labels) {
         place if place.is_empty() => String::new(),
         place => format!(" of {place}"),
     };
@@ -128,8 +131,8 @@ fn story(stall: &Stall, sampling: &Sampling) -> String {
     )
 }
 
-fn net_rx_story(parts: &NetRxParts) -> Vec<String> {
-    let mut story = Vec::new();
+fn describe_run(parts: &NetRxParts) -> Vec<String> {
+    let mut phrases = Vec::new();
     let mut polls: Vec<_> = parts.polls.iter().flatten().collect();
     polls.sort_by_key(|poll| std::cmp::Reverse(poll.ns));
     if let Some(longest) = polls.first() {
@@ -138,51 +141,51 @@ fn net_rx_story(parts: &NetRxParts) -> Vec<String> {
             None => counted(longest.work.into(), "packet"),
         };
         let mut polled =
-            format!("polled {} for {} ({packets})", place(&longest.place), duration(longest.ns));
+            format!("polled {} for {} ({packets})", place(&longest.labels), duration(longest.ns));
         let others = polls.len() as u64 - 1 + parts.more_polls;
         if others > 0 {
             let ns = polls[1..].iter().map(|poll| poll.ns).sum::<u64>() + parts.more_polls_ns;
             polled.push_str(&format!(", {} for {}", counted(others, "other poll"), duration(ns)));
         }
-        story.push(polled);
+        phrases.push(polled);
     }
     if let Some(collapse) = parts.collapse.filter(|collapse| collapse.calls > 0) {
         let calls = counted(collapse.calls, "call");
-        story.push(format!("{} in {calls} of tcp_collapse", duration(collapse.ns)));
+        phrases.push(format!("{} in {calls} of tcp_collapse", duration(collapse.ns)));
     }
     // By tracepoint a run begins and ends with polls: nothing is outside of them then.
     if parts.polls.is_some() && parts.rest_ns > 0 {
-        story.push(format!("{} outside polls", duration(parts.rest_ns)));
+        phrases.push(format!("{} outside polls", duration(parts.rest_ns)));
     }
     if let Some(wait) = parts.wait_ns {
-        story.push(format!("waited {} before", duration(wait)));
+        phrases.push(format!("waited {} before", duration(wait)));
     }
-    story
+    phrases
 }
 
-fn holders_story(holders: &Holders) -> Vec<String> {
-    let mut story = Vec::new();
-    for share in holders.tasks.iter().take(2) {
+fn describe_wait(interference: &Interference) -> Vec<String> {
+    let mut phrases = Vec::new();
+    for share in interference.tasks.iter().take(2) {
         let task = format!("{} (pid {})", printable(&share.task.comm), share.task.pid);
-        story.push(format!("{task} held the CPU in {}", counted(share.samples, "sample")));
+        phrases.push(format!("{task} ran in {}", counted(share.samples, "sample")));
     }
-    if holders.in_softirq > 0 {
-        story.push(format!("a softirq ran in {}", counted(holders.in_softirq, "sample")));
-    } else if holders.tasks.is_empty() {
-        let task = &holders.task;
-        story.push(format!("{} (pid {}) at its end", printable(&task.comm), task.pid));
+    if interference.in_softirq > 0 {
+        phrases.push(format!("a softirq ran in {}", counted(interference.in_softirq, "sample")));
+    } else if interference.tasks.is_empty() {
+        let task = &interference.task;
+        phrases.push(format!("{} (pid {}) at its end", printable(&task.comm), task.pid));
     }
-    for part in &holders.vectors {
+    for part in &interference.vectors {
         let runs = counted(part.runs, "run");
-        story.push(format!("{} {} in {runs}", part.vector, duration(part.ns)));
+        phrases.push(format!("{} {} in {runs}", part.vector, duration(part.ns)));
     }
-    if let Some(irqs) = holders.irqs.filter(|irqs| irqs.runs > 0) {
-        story.push(format!("hard IRQs {} in {}", duration(irqs.ns), counted(irqs.runs, "run")));
+    if let Some(irqs) = interference.irqs.filter(|irqs| irqs.runs > 0) {
+        phrases.push(format!("hard IRQs {} in {}", duration(irqs.ns), counted(irqs.runs, "run")));
     }
-    story
+    phrases
 }
 
-fn socket_story(total: &SocketTotal) -> String {
+fn describe_socket(total: &SocketTotal) -> String {
     let socket = &total.socket;
     let owner = total.owner.as_ref().map(owner).unwrap_or_else(|| "no process found".into());
     let state = &total.worst;
@@ -219,7 +222,7 @@ fn owner(owner: &SocketOwner) -> String {
     text
 }
 
-fn pressure_story(pressure: &TcpPressure) -> String {
+fn describe_pressure(pressure: &TcpPressure) -> String {
     let ended =
         if pressure.ended { " It ended: what came after the last look is missing." } else { "" };
     format!(
@@ -232,18 +235,18 @@ fn pressure_story(pressure: &TcpPressure) -> String {
 }
 
 /// `eth0 q2`, `backlog`, `irq 24 eth0-TxRx-2`; empty for what a CPU has only once.
-fn place(place: &Place) -> String {
-    let iface = place.iface.as_deref().map(printable);
-    let queue = match (place.queue, &place.queue_kind) {
+fn place(labels: &Labels) -> String {
+    let iface = labels.iface.as_deref().map(printable);
+    let queue = match (labels.queue, &labels.queue_kind) {
         (Some(queue), _) => Some(format!("q{queue}")),
         (None, Some(kind)) => Some(printable(kind)),
         (None, None) => None,
     };
-    let irq = match (queue.is_none(), place.irq) {
+    let irq = match (queue.is_none(), labels.irq) {
         (true, Some(irq)) => Some(format!("irq {irq}")),
         _ => None,
     };
-    let name = place.irq_name.as_deref().map(printable);
+    let name = labels.irq_name.as_deref().map(printable);
     [iface, queue, irq, name].into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
@@ -256,11 +259,11 @@ fn shares(culprits: &[Culprit], most: usize) -> String {
     named.collect::<Vec<_>>().join(", ")
 }
 
-/// What is said of records that were not sent.
+/// Which records were not sent.
 pub(super) fn limited(summary: &Summary) -> Option<String> {
     let ledger = &summary.ledger;
-    let books = || ledger.stages.iter().map(|books| &books.records);
-    let sum = |of: fn(&RecordBooks) -> u64| books().map(of).sum::<u64>();
+    let records = || ledger.stages.iter().map(|counts| &counts.records);
+    let sum = |of: fn(&RecordCounts) -> u64| records().map(of).sum::<u64>();
     let stalls = missing("stall", sum(|one| one.limited), sum(|one| one.dropped));
     let calls =
         missing("slow tcp_collapse call", ledger.collapses.limited, ledger.collapses.dropped);

@@ -1,32 +1,33 @@
 //! Tests of the table.
 
 use latency_common::{
+    cpu_state::{RecordLedger, StageLedger},
     stage::Stage,
-    state::{RecordLedger, StageLedger},
 };
 
 use super::*;
 use crate::{
     model::{
-        ledger::{Counted, Ledger, StageBooks},
+        ledger::{Ledger, StageCounts, UserCounts},
         run::Transport,
     },
-    views::fixtures::{self, Recorded},
+    views::fixtures,
 };
 
 const PLAIN: Style = Style { colour: false, width: 80 };
 
-fn final_table(recorded: &Recorded, change: impl Fn(&mut Summary)) -> String {
-    let mut result = fixtures::summary(recorded);
+fn final_table(series: &[Series], change: impl Fn(&mut Summary)) -> String {
+    let mut result = fixtures::summary(series);
     change(&mut result);
     let mut out = Vec::new();
-    summary(&result, recorded, PLAIN, &mut out).unwrap();
+    summary(&result, series, PLAIN, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
-fn live_table(recorded: Recorded, style: Style) -> String {
+fn live_table(series: Vec<Series>, style: Style) -> String {
     let mut out = Vec::new();
-    interval(&fixtures::interval(recorded), fixtures::THRESHOLD_NS, style, &mut out).unwrap();
+    let (interval, start) = (fixtures::interval(series), fixtures::started_at());
+    super::interval(&interval, start, fixtures::THRESHOLD_NS, style, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -55,9 +56,9 @@ fn the_answer_comes_first() {
         lines.next(),
         Some("Worst queue: eth0 q2 irq31, 37 polls at or above 1ms, longest 21.4ms.")
     );
-    assert!(table.contains("note: approximate: the tracepoint fires after each poll"));
-    assert!(table.contains("softirq: not asked for"));
-    assert!(table.contains("Books balance: "));
+    assert!(table.contains("note: approximate: from the end of the previous poll"));
+    assert!(table.contains("softirq: the stage has no kprobe method"));
+    assert!(table.contains("Accounting OK: "));
 }
 
 #[test]
@@ -71,9 +72,8 @@ fn stalled_rows_are_marked() {
 }
 
 #[test]
-fn without_stalls_the_longest_run_is_told() {
-    let recorded =
-        vec![(fixtures::cpu(Stage::NetRx, 0), fixtures::durations(100, 300, &[340_000]))];
+fn without_stalls_the_longest_run_is_shown() {
+    let recorded = vec![fixtures::cpu(Stage::NetRx, 0, fixtures::durations(100, 300, &[340_000]))];
     let table = final_table(&recorded, |_| ());
     let answer = "No stall at or above 1ms in 30.0s; longest net_rx run 340us on CPU 0.\n";
     assert!(table.starts_with(answer), "{table}");
@@ -86,8 +86,8 @@ fn without_stalls_the_longest_run_is_told() {
 #[test]
 fn stalls_of_other_stages_do_not_hide_behind_net_rx() {
     let recorded = vec![
-        (fixtures::cpu(Stage::NetRx, 0), fixtures::durations(100, 300, &[340_000])),
-        (fixtures::cpu(Stage::RxWait, 3), fixtures::durations(100, 300, &[4_000_000])),
+        fixtures::cpu(Stage::NetRx, 0, fixtures::durations(100, 300, &[340_000])),
+        fixtures::cpu(Stage::RxWait, 3, fixtures::durations(100, 300, &[4_000_000])),
     ];
     let table = final_table(&recorded, |_| ());
     assert!(
@@ -101,11 +101,11 @@ fn stalls_of_other_stages_do_not_hide_behind_net_rx() {
 
 #[test]
 fn an_empty_run_says_so() {
-    let table = final_table(&Vec::new(), |_| ());
+    let table = final_table(&[], |_| ());
     assert_fits(&table);
     assert!(table.starts_with("Nothing was recorded: no event of rx_wait, net_rx,"), "{table}");
     assert!(table.contains("Is there traffic on eth0?"));
-    let table = final_table(&Vec::new(), |summary| {
+    let table = final_table(&[], |summary| {
         summary.run.probes.retain(|probe| probe.method.is_none());
     });
     assert!(table.starts_with("Nothing was recorded: no stage could be timed.\n"), "{table}");
@@ -130,25 +130,25 @@ fn awkward_names_and_numbers_fit() {
 }
 
 #[test]
-fn broken_books_show_their_sums() {
+fn a_broken_ledger_shows_its_sums() {
     let table = final_table(&fixtures::stalled(), |summary| {
         let cpus = StageLedger {
-            begins_without_end: 5,
+            unmatched_start: 5,
             ring_submitted: 40,
             ring_dropped: 2,
             clamped: 1,
             ..StageLedger::default()
         };
         let records = RecordLedger { submitted: 7, dropped: 3, limited: 2, ..Default::default() };
-        let counted = Counted {
-            begins: 1000,
+        let counted = UserCounts {
+            started: 1000,
             recorded: 990,
             over_threshold: 20,
-            open: 2,
+            in_progress: 2,
             events: 39,
             records: 6,
         };
-        let broken = StageBooks::new(Stage::NetRx, &cpus, &records, counted, false);
+        let broken = StageCounts::new(Stage::NetRx, &cpus, &records, counted, false);
         summary.run.transport = Transport::Ring;
         summary.ledger = Ledger {
             stages: vec![broken],
@@ -162,12 +162,12 @@ fn broken_books_show_their_sums() {
     assert_fits(&table);
     let words = table.split_whitespace().collect::<Vec<_>>().join(" ");
     for part in [
-        "THE BOOKS DO NOT BALANCE",
-        "net_rx: 1000 begun != 990 recorded + 2 open + 5 without end + 0 backwards + 2 dropped: \
+        "ACCOUNTING FAILED",
+        "net_rx: 1000 started != 990 recorded + 2 in progress + 5 unmatched + 0 backwards + 2 dropped: \
          1 missing",
         "net_rx: 20 stalls counted, 7 submitted + 3 dropped + 2 over the limit",
         "40 events sent through the ring buffer, 39 received: 1 missing",
-        "3 events from the ring buffer could not be understood",
+        "3 events from the ring buffer could not be parsed",
         "4 rows with different counts by transport",
         "net_rx: 2 found the ring buffer full and are missing above",
         "net_rx: 1 longer than 68.7s",
@@ -182,7 +182,7 @@ fn what_is_not_described_is_called_by_its_name() {
         summary.ledger.stages[0].records.limited = 2;
         summary.ledger.stages[1].records.dropped = 3;
         summary.ledger.samples.dropped = 7;
-        summary.ledger.stages[1].ends_without_begin = 11;
+        summary.ledger.stages[1].unmatched_end = 11;
     });
     assert_fits(&table);
     let words = table.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -197,7 +197,7 @@ fn what_is_not_described_is_called_by_its_name() {
 }
 
 #[test]
-fn a_stall_is_told_with_its_end() {
+fn a_stall_is_described_with_its_end() {
     let table = final_table(&fixtures::stalled(), |summary| {
         summary.stalls.worst = vec![fixtures::stall()];
     });

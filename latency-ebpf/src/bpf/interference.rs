@@ -1,0 +1,29 @@
+//! Interference: what runs on a CPU while NET_RX waits for it, by softirq vector and for hard IRQs.
+
+use latency_common::{
+    cpu_state::{INTERFERENCE_SOURCES, InterferenceTime},
+    stage::Stage,
+};
+
+use super::{config::is_on, cpu::Cpu};
+
+/// Adds the time from `start_ns` to `end_ns` that `source` ran, as far as NET_RX was waiting. A
+/// start of 0 lies before any wait.
+///
+/// Costs a comparison when NET_RX does not wait.
+#[inline(always)]
+pub(crate) fn note_interference(cpu: &mut Cpu, source: usize, start_ns: u64, end_ns: u64) {
+    let wait_start_ns = cpu.state.raised_ns;
+    if !is_on(Stage::RxWait) || wait_start_ns == 0 || source >= INTERFERENCE_SOURCES {
+        return;
+    }
+    let time = &mut cpu.state.interference[source];
+    if time.wait_start_ns != wait_start_ns {
+        *time = InterferenceTime { wait_start_ns, ns: 0, runs: 0 };
+    }
+    let start = if start_ns > wait_start_ns { start_ns } else { wait_start_ns };
+    if end_ns > start {
+        time.ns += end_ns - start;
+    }
+    time.runs += 1;
+}

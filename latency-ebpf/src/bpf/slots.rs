@@ -1,0 +1,180 @@
+//! Finds the row of a NAPI instance or hard IRQ, and hands out a slot at first sight.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_log_ebpf::warn;
+use latency_common::{
+    row_layout::CpuRow,
+    slot::{IFNAMSIZ, SlotInfo, SlotKey, SlotKind},
+    stage::Stage,
+};
+
+use super::{
+    atomic::fetch_add,
+    config,
+    cpu::Cpu,
+    maps::{SLOT_BY_KEY, SLOT_CURSOR, SLOT_INFO},
+    offsets::{self, read_field},
+};
+
+/// The row of the NAPI instance at address `napi`.
+#[inline(always)]
+pub(crate) fn napi_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, napi: u64) -> u32 {
+    if napi == cpu.state.backlog_napi {
+        return cpu.row(CpuRow::Backlog);
+    }
+    let id = read_field::<u32>(napi, &offsets::NAPI_ID).unwrap_or(0);
+    if id != 0 && napi == cpu.state.cached_napi && id == cpu.state.cached_napi_id {
+        return cpu.state.cached_napi_row;
+    }
+    find_napi_row(ctx, cpu, napi, id)
+}
+
+/// The way for an instance that is not the one polled last on this CPU.
+#[inline(always)]
+fn find_napi_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, napi: u64, id: u32) -> u32 {
+    let device = read_field::<u64>(napi, &offsets::NAPI_DEV).unwrap_or(0);
+    if device == 0 {
+        cpu.state.backlog_napi = napi;
+        return cpu.row(CpuRow::Backlog);
+    }
+    let (key, info) = if id == 0 {
+        let info = device_info(device, napi, SlotKind::NapiWithoutId, id, cpu.id);
+        let (ifindex, netns) = (info.ifindex, info.netns);
+        (SlotKey { kind: info.kind, id: ifindex, cpu: cpu.id, netns }, Some(info))
+    } else {
+        (SlotKey { kind: SlotKind::Napi as u32, id, cpu: 0, netns: 0 }, None)
+    };
+    let row = match look_up(&key) {
+        Some(row) => row,
+        None => {
+            let info =
+                info.unwrap_or_else(|| device_info(device, napi, SlotKind::Napi, id, cpu.id));
+            match assign_slot(&key, &info) {
+                Some(row) => row,
+                None => {
+                    if count_full(cpu, Stage::NapiPoll) {
+                        warn!(ctx, "no slot is left for NAPI instance {}", id);
+                    }
+                    return cpu.row(CpuRow::NapiOther);
+                }
+            }
+        }
+    };
+    cpu.state.cached_napi = napi;
+    cpu.state.cached_napi_id = id;
+    cpu.state.cached_napi_row = row;
+    row
+}
+
+/// The row of hard IRQ `irq` on this CPU.
+#[inline(always)]
+pub(crate) fn irq_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, irq: u32) -> u32 {
+    if irq.wrapping_add(1) == cpu.state.cached_irq_plus_one {
+        return cpu.state.cached_irq_row;
+    }
+    let key = SlotKey { kind: SlotKind::Irq as u32, id: irq, cpu: cpu.id, netns: 0 };
+    let info = SlotInfo {
+        kind: key.kind,
+        id: irq,
+        cpu: cpu.id,
+        netns: 0,
+        ifindex: 0,
+        rx_queue_seen: 0,
+        rx_queue_conflicts: 0,
+        weight: 0,
+        name: [0; IFNAMSIZ],
+    };
+    let Some(row) = look_up(&key).or_else(|| assign_slot(&key, &info)) else {
+        if count_full(cpu, Stage::Irq) {
+            warn!(ctx, "no slot is left for hard IRQ {}", irq);
+        }
+        return cpu.row(CpuRow::IrqOther);
+    };
+    cpu.state.cached_irq_plus_one = irq.wrapping_add(1);
+    cpu.state.cached_irq_row = row;
+    row
+}
+
+/// Counts an interval that goes into a catch-all row; true for the first one of a CPU.
+#[inline(always)]
+fn count_full(cpu: &mut Cpu, stage: Stage) -> bool {
+    let counter = &mut cpu.ledger(stage).table_full;
+    *counter += 1;
+    *counter == 1
+}
+
+/// The row of a key that has a slot.
+#[inline(always)]
+fn look_up(key: &SlotKey) -> Option<u32> {
+    // SAFETY: elements are never removed or replaced.
+    unsafe { SLOT_BY_KEY.get(key) }.map(|slot| config::SLOT_BASE.load() + *slot)
+}
+
+/// Gives `key` a slot and returns its row; `None` when none is left.
+///
+/// Two CPUs may see an instance for the first time at once: the first one's slot is taken, and
+/// the other's counts nothing.
+#[inline(always)]
+fn assign_slot(key: &SlotKey, info: &SlotInfo) -> Option<u32> {
+    // SAFETY: the pointer comes from a map look-up; all CPUs count on it, atomically.
+    let cursor = unsafe { &mut *SLOT_CURSOR.get_ptr_mut(0)? };
+    let slots = u64::from(config::SLOTS.load());
+    if *cursor >= slots {
+        return None; // Looked at first: a full table must not cost a contended cache line.
+    }
+    let slot = fetch_add(cursor, 1);
+    if slot >= slots {
+        return None;
+    }
+    let slot = slot as u32;
+    SLOT_INFO.set(slot, info, 0).ok()?;
+    if SLOT_BY_KEY.insert(key, &slot, u64::from(BPF_NOEXIST)).is_err() {
+        // SAFETY: the pointer comes from a map look-up, and the slot is ours.
+        unsafe { (*SLOT_INFO.get_ptr_mut(slot)?).kind = SlotKind::Abandoned as u32 };
+        return look_up(key);
+    }
+    Some(config::SLOT_BASE.load() + slot)
+}
+
+/// What can be said of the NAPI instance at address `napi` and its device.
+#[inline(always)]
+fn device_info(device: u64, napi: u64, kind: SlotKind, id: u32, cpu: u32) -> SlotInfo {
+    let weight = read_field::<u32>(napi, &offsets::NAPI_WEIGHT).unwrap_or(0);
+    let ifindex = read_field::<u32>(device, &offsets::DEV_IFINDEX).unwrap_or(0);
+    let netns = read_field::<u64>(device, &offsets::DEV_NET)
+        .and_then(|net| read_field::<u32>(net, &offsets::NET_INUM))
+        .unwrap_or(0);
+    SlotInfo {
+        kind: kind as u32,
+        id,
+        cpu,
+        netns,
+        ifindex,
+        rx_queue_seen: 0,
+        rx_queue_conflicts: 0,
+        weight,
+        name: read_field::<[u8; IFNAMSIZ]>(device, &offsets::DEV_NAME).unwrap_or([0; IFNAMSIZ]),
+    }
+}
+
+/// Notes which RX queue a packet of NAPI instance `napi_id` came from.
+#[inline(always)]
+pub(crate) fn note_rx_queue(napi_id: u32, queue_mapping: u16) {
+    let key = SlotKey { kind: SlotKind::Napi as u32, id: napi_id, cpu: 0, netns: 0 };
+    // SAFETY: as in `look_up`.
+    let Some(slot) = (unsafe { SLOT_BY_KEY.get(&key) }) else {
+        return; // Its first poll has not ended: the next packet will do.
+    };
+    let Some(info) = SLOT_INFO.get_ptr_mut(*slot) else {
+        return;
+    };
+    // SAFETY: the pointer comes from a map look-up. Two CPUs that write at once may lose a
+    // conflict, and the next packet tells it again.
+    let info = unsafe { &mut *info };
+    let seen = u32::from(queue_mapping) + 1;
+    if info.rx_queue_seen == 0 {
+        info.rx_queue_seen = seen;
+    } else if info.rx_queue_seen != seen {
+        info.rx_queue_conflicts += 1;
+    }
+}

@@ -1,0 +1,127 @@
+//! Sends what is known of stalls: the only sender of records. A storm of them is limited here.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_get_current_pid_tgid};
+use latency_common::{
+    cpu_state::{COLLAPSE_RECORDS, INTERFERENCE_SOURCES, InterferenceTime, NetRxRun},
+    stall_record::{CollapseRecord, RecordKind, SampleRecord, StallRecord, TaskRecord},
+};
+
+use super::{
+    atomic::{add, fetch_add},
+    config,
+    cpu::Cpu,
+    maps::{self, STALL_RECORDS},
+    span::Span,
+};
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Sends a stall with all that is known of its CPU.
+#[inline(always)]
+pub(crate) fn send_stall(cpu: &mut Cpu, span: &Span) {
+    let kind = span.stage as usize;
+    if !admit(cpu, kind, span.end_ns) {
+        return;
+    }
+    let Some(mut entry) = STALL_RECORDS.reserve::<StallRecord>(0) else {
+        add(&mut cpu.state.records[kind].dropped, 1);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is ours until it is submitted, and every field is written before.
+    unsafe {
+        (*record).kind = RecordKind::Stall as u32;
+        (*record).stage = span.stage as u32;
+        (*record).cpu = cpu.id;
+        (*record).row = span.row;
+        (*record).start_ns = span.start_ns;
+        (*record).end_ns = span.end_ns;
+        write_task(&raw mut (*record).task);
+        const RUN_WORDS: usize = size_of::<NetRxRun>() / 8;
+        copy_words::<RUN_WORDS>(
+            (&raw const cpu.state.net_rx_run).cast(),
+            (&raw mut (*record).net_rx_run).cast(),
+        );
+        const INTERFERENCE_WORDS: usize = INTERFERENCE_SOURCES * size_of::<InterferenceTime>() / 8;
+        copy_words::<INTERFERENCE_WORDS>(
+            (&raw const cpu.state.interference).cast(),
+            (&raw mut (*record).interference).cast(),
+        );
+    }
+    entry.submit(wake());
+    add(&mut cpu.state.records[kind].submitted, 1);
+}
+
+/// Sends a slow call of `tcp_collapse`, which `fill` describes.
+#[inline(always)]
+pub(crate) fn send_collapse(cpu: &mut Cpu, end_ns: u64, fill: impl FnOnce(*mut CollapseRecord)) {
+    if !admit(cpu, COLLAPSE_RECORDS, end_ns) {
+        return;
+    }
+    let Some(mut entry) = STALL_RECORDS.reserve::<CollapseRecord>(0) else {
+        add(&mut cpu.state.records[COLLAPSE_RECORDS].dropped, 1);
+        return;
+    };
+    fill(entry.as_mut_ptr());
+    entry.submit(wake());
+    add(&mut cpu.state.records[COLLAPSE_RECORDS].submitted, 1);
+}
+
+/// Room for a sample; `None`: the ring buffer is full.
+#[inline(always)]
+pub(crate) fn reserve_sample() -> Option<aya_ebpf::maps::ring_buf::RingBufEntry<SampleRecord>> {
+    STALL_RECORDS.reserve::<SampleRecord>(0)
+}
+
+/// How a record is submitted.
+#[inline(always)]
+pub(crate) fn wake() -> u64 {
+    maps::wake_up(&STALL_RECORDS, config::RECORDS_WAKE_AT_BYTES.load())
+}
+
+/// Whether one more record of stalls may be sent in this second; if not, it is counted.
+///
+/// A hard IRQ's stall may come in between: then the second may begin twice, and none is lost.
+#[inline(always)]
+fn admit(cpu: &mut Cpu, kind: usize, now: u64) -> bool {
+    if now.saturating_sub(cpu.state.second_start_ns) >= SECOND_NS {
+        cpu.state.second_start_ns = now;
+        cpu.state.records_in_second = 0;
+    }
+    if fetch_add(&mut cpu.state.records_in_second, 1) >= config::RECORDS_PER_SECOND.load() {
+        add(&mut cpu.state.records[kind].limited, 1);
+        return false;
+    }
+    true
+}
+
+/// Writes the task in whose context the program runs.
+///
+/// # Safety
+///
+/// `task` is valid for writes.
+#[inline(always)]
+pub(crate) unsafe fn write_task(task: *mut TaskRecord) {
+    // SAFETY: as the caller promises; the helper writes the whole name.
+    unsafe {
+        (*task).pid = bpf_get_current_pid_tgid() as u32;
+        (*task).reserved = 0;
+        let comm = &raw mut (*task).comm;
+        if bpf_get_current_comm(comm.cast(), size_of_val(&*comm) as u32) != 0 {
+            comm.write([0; _]);
+        }
+    }
+}
+
+/// Copies word by word: a call of memcpy is something the verifier does not like.
+///
+/// # Safety
+///
+/// Both are valid for `WORDS` words, and aligned.
+#[inline(always)]
+unsafe fn copy_words<const WORDS: usize>(from: *const u64, to: *mut u64) {
+    for word in 0..WORDS {
+        // SAFETY: as the caller promises. Volatile, or the compiler makes a memcpy of it.
+        unsafe { to.add(word).write_volatile(from.add(word).read()) };
+    }
+}

@@ -1,0 +1,73 @@
+//! Kernel stacks of stalls, taken by the clock of perf on each CPU.
+
+use aya_ebpf::{
+    EbpfContext, helpers::generated::bpf_get_stack, macros::perf_event, programs::PerfEventContext,
+};
+use latency_common::{
+    cpu_state::SAMPLE_RECORDS,
+    stage::Stage,
+    stall_record::{FRAMES, RecordKind},
+};
+
+use crate::bpf::{
+    atomic::add,
+    clock::now_ns,
+    config::{self, is_disabled},
+    cpu::Cpu,
+    stalls::{reserve_sample, wake, write_task},
+};
+
+/// Runs at each tick of `PERF_COUNT_SW_CPU_CLOCK`, an hrtimer: never while interrupts are off.
+#[perf_event]
+pub(crate) fn sample_stall(ctx: PerfEventContext) -> u32 {
+    try_sample_stall(&ctx);
+    0
+}
+
+#[inline(always)]
+fn try_sample_stall(ctx: &PerfEventContext) -> Option<()> {
+    let cpu = Cpu::current()?;
+    let since = under_way_since(&cpu)?; // None is normal: nothing is under way.
+    let now = now_ns();
+    if now.saturating_sub(since) < config::SAMPLE_AFTER_NS.load() {
+        return None; // Normal: too short to be on its way to a stall.
+    }
+    let Some(mut entry) = reserve_sample() else {
+        add(&mut cpu.state.records[SAMPLE_RECORDS].dropped, 1);
+        return None;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is ours until it is submitted. Frames behind the depth are whatever the
+    // ring buffer held; its reader stops at the depth.
+    unsafe {
+        (*record).kind = RecordKind::Sample as u32;
+        (*record).cpu = cpu.id;
+        (*record).at_ns = now;
+        (*record).since_ns = since;
+        write_task(&raw mut (*record).task);
+        let frames = (&raw mut (*record).frames).cast();
+        let bytes = bpf_get_stack(ctx.as_ptr(), frames, (8 * FRAMES) as u32, 0);
+        (*record).depth = if bytes > 0 { bytes as u64 / 8 } else { 0 };
+    }
+    entry.submit(wake());
+    add(&mut cpu.state.records[SAMPLE_RECORDS].submitted, 1);
+    Some(())
+}
+
+/// The begin of the longest of what is under way: a run of NET_RX, a NAPI poll outside of one, or
+/// a wait for one.
+#[inline(always)]
+fn under_way_since(cpu: &Cpu) -> Option<u64> {
+    let state = &cpu.state;
+    let mut oldest = u64::MAX;
+    for (stage, begin) in [
+        (Stage::RxWait, state.raised_ns),
+        (Stage::NetRx, state.net_rx_start_ns),
+        (Stage::NapiPoll, state.poll_start_ns),
+    ] {
+        if !is_disabled(stage) && begin != 0 && begin < oldest {
+            oldest = begin;
+        }
+    }
+    (oldest != u64::MAX).then_some(oldest)
+}

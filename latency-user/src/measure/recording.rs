@@ -1,0 +1,103 @@
+//! The sink that writes a recording.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::{
+    pacing::Stop,
+    sink::{Finished, Measured, Sink},
+};
+use crate::{
+    host::settings,
+    model::{note::Note, run::Run},
+    recording::writer::Writer,
+};
+
+/// Writes everything that is measured to a file. One that cannot be written any more (a full disk)
+/// does not end the measurement: it is reported at once, and [`Self::has_failed`] afterwards.
+pub struct RecordingSink {
+    writer: Option<Writer>,
+    /// Interfaces whose settings are recorded; `None`: no settings are.
+    settings_of: Option<Vec<String>>,
+    failed: bool,
+    notes: Vec<Note>,
+}
+
+impl RecordingSink {
+    /// Opens the file, so that path errors show before measuring. The settings of the machine and
+    /// of `ifaces` (empty: of all interfaces) are recorded too.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be created; the error names it.
+    pub fn create(path: &Path, ifaces: &[String]) -> Result<Self> {
+        Ok(Self { settings_of: Some(ifaces.to_vec()), ..Self::without_settings(path)? })
+    }
+
+    /// As [`Self::create`], for a run whose settings are known to change.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::create`].
+    pub fn without_settings(path: &Path) -> Result<Self> {
+        let writer = Some(Writer::create(path)?);
+        Ok(Self { writer, settings_of: None, failed: false, notes: Vec::new() })
+    }
+
+    /// Whether the recording is incomplete.
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    fn write(&mut self, what: impl FnOnce(&mut Writer) -> Result<()>) {
+        let Some(writer) = &mut self.writer else { return };
+        if let Err(error) = what(writer) {
+            self.fail(&error);
+            self.writer = None;
+        }
+    }
+
+    fn fail(&mut self, error: &anyhow::Error) {
+        self.notes.push(Note::RecordingEnded { error: format!("{error:#}") });
+        self.failed = true;
+    }
+}
+
+impl Sink for RecordingSink {
+    fn start(&mut self, run: &Run) -> Result<()> {
+        // A header that cannot be written is an error: nothing was measured yet.
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.start(run)?;
+        if let Some(ifaces) = &self.settings_of {
+            match settings::read(Path::new("/"), ifaces) {
+                Ok(settings) => writer.settings(&settings)?,
+                Err(error) => {
+                    self.notes.push(Note::SettingsUnread { error: format!("{error:#}") });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn run_changed(&mut self, run: &Run) -> Result<()> {
+        self.write(|writer| writer.header(run));
+        Ok(())
+    }
+
+    fn interval(&mut self, interval: &Measured<'_>) -> Result<Option<Stop>> {
+        self.write(|writer| writer.interval(interval.all));
+        Ok(None)
+    }
+
+    fn finish(&mut self, end: &Finished<'_>) -> Result<()> {
+        if let Some(Err(error)) = self.writer.take().map(|writer| writer.finish(end.summary)) {
+            self.fail(&error);
+        }
+        Ok(())
+    }
+
+    fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+}

@@ -1,0 +1,299 @@
+//! Notes: what a reader of numbers must know beside them, each with a stable code.
+//!
+//! Every remark, fallback, degradation and difference that this program reports is one of these.
+//! What each says is worded in `text`, and nowhere else. In JSON and recordings a note carries its
+//! `code`, its fields and its `text`, so that a program can branch and an older version can still
+//! show what a newer one has written.
+
+mod json;
+mod obstacle;
+mod text;
+
+use std::cmp::Ordering;
+
+use latency_common::stage::Stage;
+use serde::{Deserialize, Serialize};
+
+pub(super) use self::json::notes;
+pub use self::obstacle::Obstacle;
+use super::{run::Method, settings::Difference, stage};
+
+/// Which of two recordings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CompareSide {
+    /// The one before the change.
+    Before,
+    /// The one after it.
+    After,
+}
+
+/// A stage that was disabled during a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageEnd {
+    /// The stage.
+    #[serde(with = "stage")]
+    pub stage: Stage,
+    /// When, seconds from the start of the run.
+    pub after_s: f64,
+}
+
+/// Something that a reader must know. Fields ending in `_s` are seconds, in `_ns` nanoseconds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(remote = "Self", tag = "code", rename_all = "kebab-case")]
+pub enum Note {
+    // How stages are probed.
+    /// A better method was passed over.
+    ProbeFallback {
+        /// The method.
+        method: Method,
+        /// Why it does not work here.
+        obstacle: Obstacle,
+    },
+    /// The method that was asked for does not exist for this stage.
+    NoSuchMethod {
+        /// That method; `None`: no method at all can be used.
+        method: Option<Method>,
+    },
+    /// NAPI polls by tracepoint start where the poll before them ended.
+    ApproximatePolls,
+    /// By tracepoint a run of NET_RX ends with its last poll.
+    RunEndsWithLastPoll,
+    /// Busy polls of processes do not go through the probed function.
+    BusyPollsUnseen,
+    /// Merged recordings probed a stage by different methods.
+    ProbedDifferently {
+        /// Names of the methods, `none` for a recording without the stage.
+        methods: Vec<String>,
+    },
+    /// The programs took more than `--max-overhead`, and this stage was disabled.
+    StageDisabled {
+        /// When, seconds from the start of the run.
+        after_s: f64,
+        /// What all programs took of the busiest CPU, 0 to 1.
+        share: f64,
+        /// The limit.
+        limit: f64,
+    },
+    /// The kernel does not measure how long programs run.
+    RunTimeUnknown {
+        /// The kernel's answer; `None`: CAP_SYS_ADMIN is missing.
+        error: Option<String>,
+    },
+    /// A capability is missing.
+    MissingCapability {
+        /// Its name.
+        capability: String,
+        /// What cannot be done without it.
+        consequence: String,
+    },
+
+    // How stacks are sampled.
+    /// Sampling was switched off.
+    SamplingOff,
+    /// Sampling was wanted and does not work.
+    NoStacks {
+        /// Why.
+        reason: String,
+    },
+    /// The kernel hides its symbols, so stacks show addresses.
+    SymbolsHidden,
+    /// The sampling clock does not tick while interrupts are off.
+    SamplerBlindSpot,
+    /// Merged recordings each have their own sampling.
+    SampledPerRecording,
+    /// There are no stacks, because no stall was sampled.
+    NoSamples,
+
+    // What became of a recording.
+    /// A recording could not be written any further.
+    RecordingEnded {
+        /// Why.
+        error: String,
+    },
+    /// The machine's settings could not be read.
+    SettingsUnread {
+        /// Why.
+        error: String,
+    },
+    /// The sums of the ledger do not hold.
+    LedgerUnbalanced,
+    /// The last line of a file has no line end.
+    LineCutShort {
+        /// The file.
+        file: String,
+        /// Number of the line.
+        line: u64,
+        /// Its length.
+        bytes: u64,
+    },
+    /// The last interval of a file is incomplete.
+    IntervalCutShort {
+        /// The file.
+        file: String,
+        /// Histograms that it has.
+        histograms: u64,
+    },
+    /// A file has histograms of another precision.
+    RoundedToBuckets {
+        /// The file.
+        file: String,
+    },
+    /// A recording has no end.
+    RunNotFinished {
+        /// The file.
+        file: String,
+    },
+
+    // What differs between two recordings.
+    /// The hosts differ.
+    HostsDiffer {
+        /// Its name before.
+        before: String,
+        /// Its name after.
+        after: String,
+    },
+    /// The kernels differ.
+    KernelsDiffer {
+        /// Its release before.
+        before: String,
+        /// Its release after.
+        after: String,
+    },
+    /// The thresholds differ.
+    ThresholdsDiffer {
+        /// Before.
+        before_ns: u64,
+        /// After.
+        after_ns: u64,
+    },
+    /// A stage was probed by different methods.
+    MethodsDiffer {
+        /// The stage.
+        #[serde(with = "stage")]
+        stage: Stage,
+        /// Its method before.
+        before: Method,
+        /// Its method after.
+        after: Method,
+    },
+    /// A stage was timed on one side only.
+    StageTimedOnOneSide {
+        /// The stage.
+        #[serde(with = "stage")]
+        stage: Stage,
+        /// Where it was timed.
+        side: CompareSide,
+    },
+    /// Stages were disabled during one of the runs.
+    StagesDisabled {
+        /// Which recording.
+        side: CompareSide,
+        /// The stages.
+        stages: Vec<StageEnd>,
+    },
+    /// Settings of the machine differ.
+    SettingsDiffer {
+        /// The first few.
+        differences: Vec<Difference>,
+        /// How many more there are.
+        more: u64,
+    },
+    /// The logs are another program's.
+    ForeignLogs,
+    /// A recording was merged and has no intervals.
+    Merged {
+        /// Which recording.
+        side: CompareSide,
+    },
+    /// Some series are in one recording only.
+    SeriesOnOneSide {
+        /// Where they are.
+        side: CompareSide,
+        /// How many.
+        series: u64,
+    },
+    /// Stages stalled on one side and recorded nothing on the other.
+    StagesVanished {
+        /// Names of the stages.
+        stages: Vec<String>,
+    },
+    /// A recording has too few intervals for a test.
+    TooFewIntervals {
+        /// Which recording.
+        side: CompareSide,
+        /// How many it has.
+        intervals: u64,
+        /// How many are needed.
+        needed: u64,
+    },
+    /// The recordings have no series in common.
+    NoCommonSeries,
+
+    // What happened in an experiment.
+    /// irqbalance runs and may move IRQs meanwhile.
+    IrqbalanceRuns,
+    /// Only the number of channels is put back, not what belonged to each.
+    ChannelsForgetCpus,
+    /// An interface lost its link.
+    LinkLost {
+        /// The interface.
+        iface: String,
+    },
+    /// A quantile exceeded the limit of `--abort-if`.
+    QuantileAboveLimit {
+        /// The rule.
+        rule: String,
+        /// What the quantile reached.
+        reached_ns: u64,
+    },
+    /// Stalls came much more often than without the change.
+    StallRateAboveLimit {
+        /// Stalls in one second.
+        per_second: f64,
+        /// The most without the change.
+        baseline_per_second: f64,
+    },
+
+    /// A note of a newer version, or a sentence of schema 1.
+    #[serde(skip)]
+    Other {
+        /// Its code.
+        code: String,
+        /// What it says.
+        text: String,
+    },
+}
+
+impl Note {
+    /// The code of a note that is a plain sentence.
+    pub const TEXT: &'static str = "text";
+
+    /// What is compared: notes are the same when they say the same.
+    fn key(&self) -> (String, String) {
+        (self.code(), self.to_string())
+    }
+}
+
+impl PartialEq for Note {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Note {}
+
+impl Ord for Note {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for Note {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! What notes say. Each sentence stands here once.
+
+use std::fmt;
+
+use super::{CompareSide, Note, Obstacle};
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ProbeFallback { method, obstacle } => write!(f, "no {method}: {obstacle}"),
+            Self::NoSuchMethod { method: Some(method) } => {
+                write!(f, "the stage has no {method} method")
+            }
+            Self::NoSuchMethod { method: None } => f.write_str("the stage has no usable method"),
+            Self::ApproximatePolls => f.write_str(
+                "approximate: from the end of the previous poll (or the softirq entry) to its own \
+                 end; polls outside NET_RX (threaded NAPI, busy polling) cannot be timed",
+            ),
+            Self::RunEndsWithLastPoll => f.write_str(
+                "where napi_poll is timed too, a run ends with its last poll, by the same clock \
+                 reading; time after it is added only if it exceeds a timer tick",
+            ),
+            Self::BusyPollsUnseen => f.write_str(
+                "busy polls of processes (SO_BUSY_POLL, epoll) do not go through __napi_poll: \
+                 they are not seen",
+            ),
+            Self::ProbedDifferently { methods } => {
+                write!(f, "probed differently by recording: {}", methods.join(", "))
+            }
+            Self::StageDisabled { after_s, share, limit } => write!(
+                f,
+                "disabled after {after_s:.1} s: overhead {} of the busiest CPU > {}",
+                percent(*share),
+                percent(*limit)
+            ),
+            Self::RunTimeUnknown { error: None } => f.write_str(
+                "run-time statistics need CAP_SYS_ADMIN: the programs' time is not known",
+            ),
+            Self::RunTimeUnknown { error: Some(error) } => {
+                write!(f, "run-time statistics cannot be switched on: {error}")
+            }
+            Self::MissingCapability { capability, consequence } => {
+                write!(f, "{capability} is missing: {consequence}")
+            }
+            Self::SamplingOff => f.write_str("stack sampling is switched off"),
+            Self::NoStacks { reason } => write!(f, "no stacks: {reason}"),
+            Self::SymbolsHidden => f.write_str(
+                "stacks show addresses: the kernel hides its symbols (kernel.kptr_restrict)",
+            ),
+            Self::SamplerBlindSpot => f.write_str(
+                "the sampling clock does not tick while interrupts are off: hard-IRQ handlers and \
+                 sections with interrupts disabled have no stacks",
+            ),
+            Self::SampledPerRecording => f.write_str("each merged recording has its own sampling"),
+            Self::NoSamples => f.write_str("no stacks: no stall was sampled"),
+            Self::RecordingEnded { error } => write!(f, "the recording ends here: {error}"),
+            Self::SettingsUnread { error } => write!(f, "the recording has no settings: {error}"),
+            Self::LedgerUnbalanced => f.write_str("the ledger does not balance: see its sums"),
+            Self::LineCutShort { file, line, bytes } => {
+                write!(f, "{file}:{line}: the last line is cut short: {bytes} bytes are left out")
+            }
+            Self::IntervalCutShort { file, histograms } => write!(
+                f,
+                "{file}: the last interval is cut short: its {histograms} histograms are left out"
+            ),
+            Self::RoundedToBuckets { file } => {
+                write!(f, "{file}: histograms of another precision: rounded to buckets of 0.8%")
+            }
+            Self::RunNotFinished { file } => write!(
+                f,
+                "{file}: the run did not finish: its ledger and its overhead are not known"
+            ),
+            Self::HostsDiffer { before, after } => {
+                write!(f, "different hosts: {before} before, {after} after")
+            }
+            Self::KernelsDiffer { before, after } => {
+                write!(f, "different kernels: {before} before, {after} after")
+            }
+            Self::ThresholdsDiffer { before_ns, after_ns } => write!(
+                f,
+                "different thresholds: {before_ns} ns before, {after_ns} ns after; stalls are \
+                 counted from the higher one on, to the precision of a bucket (0.8%)"
+            ),
+            Self::MethodsDiffer { stage, before, after } => {
+                write!(f, "{} was probed differently: {before} before, {after} after", stage.name())
+            }
+            Self::StageTimedOnOneSide { stage, side } => {
+                write!(f, "{} was timed only {side}", stage.name())
+            }
+            Self::StagesDisabled { side, stages } => {
+                let stages: Vec<String> = stages
+                    .iter()
+                    .map(|end| format!("{} after {:.1} s", end.stage.name(), end.after_s))
+                    .collect();
+                let stages = stages.join(", ");
+                write!(f, "stages disabled in the recording {side} (--max-overhead): {stages}")
+            }
+            Self::SettingsDiffer { differences, more } => {
+                let mut named: Vec<String> = differences.iter().map(difference).collect();
+                if *more > 0 {
+                    named.push(format!("and {more} more"));
+                }
+                write!(f, "different settings: {}", named.join("; "))
+            }
+            Self::ForeignLogs => f.write_str("logs of another program: values are taken as ns"),
+            Self::Merged { side } => write!(
+                f,
+                "the recording {side} was merged and has no intervals: chance cannot be told from \
+                 change; compare the recordings that it was made of"
+            ),
+            Self::SeriesOnOneSide { side, series } => {
+                write!(f, "{series} series recorded only {side} are left out")
+            }
+            Self::StagesVanished { stages } => write!(
+                f,
+                "{} stalled in one recording and has no event in the other, which shows no \
+                 difference but that something else was measured",
+                stages.join(", ")
+            ),
+            Self::TooFewIntervals { side, intervals, needed } => write!(
+                f,
+                "the recording {side} has {intervals} intervals; at least {needed} are needed to \
+                 tell change from chance"
+            ),
+            Self::NoCommonSeries => f.write_str("no series is in both recordings"),
+            Self::IrqbalanceRuns => f.write_str(
+                "irqbalance runs and may move IRQs meanwhile: what it sets is not overwritten, \
+                 and ends the experiment",
+            ),
+            Self::ChannelsForgetCpus => f.write_str(
+                "channels: only their number is put back; queues that a smaller number takes away \
+                 come back without the RPS, XPS and IRQ CPUs that they had",
+            ),
+            Self::LinkLost { iface } => write!(f, "{iface} lost its link"),
+            Self::QuantileAboveLimit { rule, reached_ns } => {
+                let reached = std::time::Duration::from_nanos(*reached_ns);
+                write!(f, "{rule}: it reached {}", humantime::format_duration(reached))
+            }
+            Self::StallRateAboveLimit { per_second, baseline_per_second } => write!(
+                f,
+                "{per_second:.1} stalls a second, {baseline_per_second:.1} without the change"
+            ),
+            Self::Other { text, .. } => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotDefined => f.write_str("the stage has no such method"),
+            Self::NoKprobes => {
+                f.write_str("the kernel has no kprobes (CONFIG_KPROBES or CONFIG_KPROBE_EVENTS)")
+            }
+            Self::NoTracepoint { tracepoint } => {
+                write!(f, "the kernel has no tracepoint {tracepoint}")
+            }
+            Self::NoFunctionType { function } => {
+                write!(f, "the kernel has no function {function} in its type information")
+            }
+            Self::NoFunction { function } => {
+                write!(f, "the kernel has no function {function} to probe: inlined, or renamed")
+            }
+            Self::LoadRefused { error, verifier: Some(last) } => {
+                write!(f, "the kernel refuses to load the program: {error} ({last})")
+            }
+            Self::LoadRefused { error, verifier: None } => {
+                write!(f, "the kernel refuses to load the program: {error}")
+            }
+            Self::AttachRefused { call, error } => {
+                write!(f, "the kernel refuses to attach the program: {call}: {error}")
+            }
+            Self::TooManyArguments => f.write_str(
+                "the kernel cannot attach a trampoline to the function: before Linux 6.6 (x86) \
+                 not to one with more than six arguments",
+            ),
+            Self::Failed { error } => f.write_str(error),
+        }
+    }
+}
+
+impl fmt::Display for CompareSide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Before => "before",
+            Self::After => "after",
+        })
+    }
+}
+
+fn difference(one: &super::Difference) -> String {
+    let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "absent".into());
+    format!("{} is {} before, {} after", one.name, value(&one.before), value(&one.after))
+}
+
+/// `12%`, `1.3%`, `0.04%`
+fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    match percent {
+        10.0.. => format!("{percent:.0}%"),
+        1.0..10.0 => format!("{percent:.1}%"),
+        _ => format!("{percent:.2}%"),
+    }
+}

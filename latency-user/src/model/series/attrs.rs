@@ -1,0 +1,39 @@
+//! Attributes of a queue: they change while it stays the same queue, so they are no part of its
+//! identity.
+
+/// What is known of a queue beside its identity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueAttrs {
+    /// The kernel's id of the NAPI instance that serves it.
+    pub napi_id: Option<u32>,
+    /// The hard IRQ that schedules it.
+    pub irq: Option<u32>,
+}
+
+impl QueueAttrs {
+    /// Adds what is known from another interval or recording. Where they differ the larger number
+    /// stays: the kernel counts NAPI ids up, so it is the latest, and the result does not depend
+    /// on the order.
+    pub fn add(&mut self, other: Self) {
+        self.napi_id = self.napi_id.max(other.napi_id);
+        self.irq = self.irq.max(other.irq);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_adding_does_not_matter() {
+        let attrs = |napi_id, irq| QueueAttrs { napi_id, irq };
+        let all = [attrs(Some(513), None), attrs(None, Some(31)), attrs(Some(517), Some(30))];
+        let sum = |order: [usize; 3]| {
+            let mut sum = QueueAttrs::default();
+            order.into_iter().for_each(|at| sum.add(all[at]));
+            sum
+        };
+        assert_eq!(sum([0, 1, 2]), attrs(Some(517), Some(31)));
+        assert_eq!(sum([2, 1, 0]), sum([1, 0, 2]));
+    }
+}
