@@ -18,7 +18,7 @@ use latency_user::{
     model::{
         distribution::Distribution,
         run::Method,
-        series::{Location, Queue, Series},
+        series::{Location, Queue, QueueId, Series},
     },
 };
 use libtest_mimic::Trial;
@@ -54,15 +54,15 @@ fn tracer(stages: &[Stage], method: Method) -> Result<Tracer> {
         threshold_ns: STALL.as_nanos() as u64,
         ..Config::new()
     })?;
-    for one in tracer.uses() {
-        ensure!(one.method == Some(method), "{one:?}, expected {method}");
+    for probe in tracer.probes() {
+        ensure!(probe.method == Some(method), "{probe:?}, expected {method}");
     }
     Ok(tracer)
 }
 
 const STALL: Duration = Duration::from_millis(20);
 
-/// The programs of each method of each stage load, attach, and balance their books; so do the
+/// The programs of each method of each stage load, attach, and account for every event; so do the
 /// sampler and the packet probe beside them.
 fn every_method() -> Result<()> {
     namespace::run(|| {
@@ -75,7 +75,8 @@ fn every_method() -> Result<()> {
                     continue;
                 }
                 let mut tracer = tracer(&[stage], method).with_context(what)?;
-                ensure!(tracer.sampling_failure().is_none(), "{:?}", tracer.sampling_failure());
+                let sampling = tracer.sampling();
+                ensure!(sampling.hz > 0, "{sampling:?}");
                 tracer.attached().watch_rx_queues().context("the packet probe")?;
                 ensure!(tracer.attached().watches_rx_queues(), "no packet probe");
                 load::udp(101)?;
@@ -102,7 +103,7 @@ fn known_gap(stage: Stage, method: Method) -> Option<&'static str> {
 struct Side {
     method: Method,
     tracer: Tracer,
-    counted: Vec<(Series, Distribution)>,
+    counted: Vec<Series>,
 }
 
 /// Starts a tracer for each method, runs `load`, and returns what each counted of it.
@@ -116,11 +117,11 @@ fn side_by_side(
         .map(|&method| Ok(Side { method, tracer: tracer(stages, method)?, counted: Vec::new() }))
         .collect::<Result<Vec<_>>>()?;
     for side in &mut sides {
-        side.tracer.interval()?;
+        side.tracer.take_series()?;
     }
     load()?;
     for side in &mut sides {
-        side.counted = side.tracer.interval()?;
+        side.counted = side.tracer.take_series()?;
     }
     for side in &mut sides {
         let ledger = side.tracer.finish();
@@ -133,8 +134,8 @@ impl Side {
     /// The sum of the series that `is_it` picks.
     fn sum(&self, is_it: impl Fn(&Series) -> bool) -> Distribution {
         let mut sum = Distribution::default();
-        for (_, distribution) in self.counted.iter().filter(|(series, _)| is_it(series)) {
-            sum.add(distribution);
+        for series in self.counted.iter().filter(|series| is_it(series)) {
+            sum.add(&series.distribution);
         }
         sum
     }
@@ -183,14 +184,14 @@ fn polls_and_runs() -> Result<()> {
 
         let queue = |wanted: u32| {
             move |series: &Series| {
-                matches!(&series.owner, Location::Queue(Queue::Device { iface, queue, .. })
-                    if iface == veth::RECEIVER && *queue == Some(wanted))
+                matches!(&series.id.at, Location::Queue(Queue::Device { iface, id, .. })
+                    if iface == veth::RECEIVER && *id == QueueId::Rx(wanted))
             }
         };
         let first = &sides[0];
         for side in &sides {
             let method = side.method;
-            let runs = side.sum(|series| series.stage == Stage::NetRx);
+            let runs = side.sum(|series| series.id.stage == Stage::NetRx);
             let count = runs.count();
             ensure!((least..=most).contains(&count), "{method}: {count} of {least} to {most}");
             for number in 0..4 {
@@ -214,11 +215,11 @@ fn polls_and_runs() -> Result<()> {
 fn irqs() -> Result<()> {
     let count = |side: &Side| -> BTreeMap<u32, u64> {
         let mut counts = BTreeMap::new();
-        for (series, distribution) in &side.counted {
-            if let Location::Irq { number: Some(number), name: Some(name), .. } = &series.owner
+        for series in &side.counted {
+            if let Location::Irq { number: Some(number), name: Some(name), .. } = &series.id.at
                 && name.contains("virtio")
             {
-                *counts.entry(*number).or_default() += distribution.count();
+                *counts.entry(*number).or_default() += series.distribution.count();
             }
         }
         counts

@@ -1,6 +1,11 @@
 //! Recordings of real runs: read by a second implementation of HdrHistogram, and after a kill.
 
-use std::{collections::BTreeMap, path::Path, process::Command, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::Command,
+    time::{Instant, SystemTime},
+};
 
 use anyhow::{Context, Result, ensure};
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
@@ -9,10 +14,8 @@ use latency_tests::{load, namespace, python, tool};
 use latency_user::{
     collect::{config::Config, tracer::Tracer},
     model::{
-        distribution::Distribution,
         interval::Interval,
         run::{Run, Sampling, Transport},
-        series::Series,
     },
     recording::writer::Writer,
 };
@@ -46,31 +49,31 @@ type Tags = BTreeMap<String, BTreeMap<u64, u64>>;
 
 fn buckets() -> Result<()> {
     let python = python::with_hdrhistogram()?;
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("run.hlog");
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("run.hlog");
     let ours = namespace::run(|| {
         let mut tracer = Tracer::start(&Config {
             stages: vec![Stage::RxWait, Stage::NetRx, Stage::NapiPoll, Stage::Irq, Stage::Softirq],
             by_name: true,
             ..Config::new()
         })?;
-        let began_at = SystemTime::now();
+        let started = Instant::now();
         let mut writer = Writer::create(&path)?;
-        writer.begin(&run(&tracer, began_at))?;
+        writer.start(&run(&tracer))?;
         for packets in [5003, 4001, 3001] {
             load::udp(packets)?;
-            let series = tracer.interval()?;
-            writer.interval(&interval(began_at, series)?)?;
+            let series = tracer.take_series()?;
+            writer.interval(&Interval::new(started.elapsed(), started.elapsed(), series))?;
         }
         let ledger = tracer.finish();
         ensure!(ledger.balanced, "{ledger:?}");
-        let series = tracer.interval()?;
-        writer.interval(&interval(began_at, series)?)?;
+        let series = tracer.take_series()?;
+        writer.interval(&Interval::new(started.elapsed(), started.elapsed(), series))?;
 
         let mut tags = Tags::new();
-        for (series, distribution) in tracer.total() {
-            let buckets = tags.entry(series.tag()).or_default();
-            for (index, count) in distribution.buckets {
+        for series in tracer.total() {
+            let buckets = tags.entry(series.id.to_string()).or_default();
+            for (index, count) in series.distribution.buckets {
                 *buckets.entry(lowest_value(usize::from(index))).or_default() += count;
             }
         }
@@ -98,14 +101,14 @@ fn read_with(python: &Path, recording: &Path) -> Result<BTreeMap<String, Value>>
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// The whole file of a real run, comments and all: Python counts what the run's summary says.
+/// A real run's file with all its comments: Python counts what the run's summary says.
 fn traced() -> Result<()> {
     let python = python::with_hdrhistogram()?;
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("run.hlog");
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("run.hlog");
     let text = path.to_string_lossy().into_owned();
     let summary = namespace::run(|| {
-        // Every interval above 1 ns is a stall: the file has many of their comments.
+        // Every event above 1 ns is a stall: the file has many of their comments.
         let tracing = Tracing::start(&["--output", &text, "--threshold", "1ns"])?;
         for packets in [5003, 4001, 3001] {
             load::udp(packets)?;
@@ -113,43 +116,32 @@ fn traced() -> Result<()> {
         tracing.summary()
     })?;
     let stalls = std::fs::read_to_string(&path)?.matches("\"kind\":\"stall\"").count();
-    ensure!(stalls > 100, "{stalls} stalls are told");
+    ensure!(stalls > 100, "{stalls} stalls are described");
     let read = read_with(&python, &path)?;
-    let runs = series(&summary, |one| one["stage"] == "net_rx");
+    let runs = series(&summary, |row| row["stage"] == "net_rx");
     ensure!(!runs.is_empty(), "{summary}");
-    let mut whole = 0;
+    let mut total = 0;
     for run in runs {
         let theirs = &read[&format!("stage=net_rx;cpu={}", run["cpu"])];
         ensure!(theirs["count"] == run["count"], "{run}: {}", theirs["count"]);
-        whole += run["count"].as_u64().context("no count")?;
+        total += run["count"].as_u64().context("no count")?;
     }
-    ensure!(whole >= 5003 + 4001 + 3001, "{whole} runs");
+    ensure!(total >= 5003 + 4001 + 3001, "{total} runs");
     let ours = summary["series"].as_array().map_or(0, Vec::len);
     ensure!(read.len() == ours, "{} series, read {:?}", ours, read.keys());
     Ok(())
 }
 
-fn interval(began_at: SystemTime, series: Vec<(Series, Distribution)>) -> Result<Interval> {
-    Ok(Interval {
-        began_at,
-        duration: began_at.elapsed()?,
-        series,
-        stalls: Vec::new(),
-        collapses: Vec::new(),
-        stacks: Vec::new(),
-    })
-}
-
-fn run(tracer: &Tracer, began_at: SystemTime) -> Run {
+fn run(tracer: &Tracer) -> Run {
     Run {
         host: "test".into(),
         kernel: "test".into(),
-        started_at: humantime::format_rfc3339_millis(began_at).to_string(),
+        started_at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
         duration_s: 0.0,
         ifaces: Vec::new(),
         threshold_ns: 1_000_000,
         transport: Transport::Maps,
-        probes: tracer.uses().to_vec(),
+        probes: tracer.probes().to_vec(),
         sampling: Sampling::default(),
         cpus: tracer.cpus(),
         version: "test".into(),
@@ -161,8 +153,8 @@ fn kill() -> Result<()> {
 }
 
 fn killed() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("run.hlog");
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("run.hlog");
     let text = path.to_string_lossy().into_owned();
     let before = our_programs()?;
     let mut tracing = Tracing::start(&["--output", &text])?;

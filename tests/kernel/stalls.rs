@@ -14,7 +14,7 @@ use latency_common::stage::Stage;
 use latency_tests::{load, namespace, tool, veth};
 use latency_user::{
     collect::{config::Config, tracer::Tracer},
-    model::stall::Stack,
+    model::stall::batch::Stack,
 };
 use libtest_mimic::Trial;
 use serde_json::Value;

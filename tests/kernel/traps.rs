@@ -99,14 +99,15 @@ fn full_table() -> Result<()> {
         }
         let arrived: u64 = veth::packets_by_queue()?.iter().zip(&before).map(|(a, b)| a - b).sum();
         let ledger = tracer.finish();
-        tracer.interval()?;
+        tracer.take_series()?;
 
         ensure!(ledger.balanced && ledger.rows_that_differ == Some(0), "{ledger:?}");
         ensure!(ledger.stages[0].table_full > 0, "{ledger:?}");
         let total = tracer.total();
         let work = |wanted: fn(&Queue) -> bool| -> u64 {
-            let is_it = |owner: &Location| matches!(owner, Location::Queue(queue) if wanted(queue));
-            total.iter().filter(|(s, _)| is_it(&s.owner)).map(|(_, d)| d.work).sum()
+            let is_it = |at: &Location| matches!(at, Location::Queue(queue) if wanted(queue));
+            let rows = total.iter().filter(|series| is_it(&series.id.at));
+            rows.map(|series| series.distribution.work).sum()
         };
         let (own, other) = (
             work(|queue| matches!(queue, Queue::Device { .. })),

@@ -23,13 +23,13 @@ pub(crate) struct Captured {
     pub(crate) undo: Option<String>,
     /// Where it came from, for messages.
     pub(crate) place: String,
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Captured {
     /// Its files.
     pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
+        self.directory.path()
     }
 
     /// Loads it.
@@ -57,8 +57,8 @@ pub(crate) fn all() -> Vec<Captured> {
     hosts
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder)
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -69,7 +69,7 @@ fn names(folder: &Path) -> Vec<String> {
 fn unpack(rule: &str, name: &str, text: &str) -> Captured {
     let place = format!("{rule}/{name}");
     let stem = name.strip_suffix(".host").unwrap_or_else(|| panic!("{place}: not a .host"));
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut parts = text.split("\n-- ");
     let header = parts.next().unwrap_or_default();
     let field = |name: &str| {
@@ -82,7 +82,7 @@ fn unpack(rule: &str, name: &str, text: &str) -> Captured {
         next: field("next: "),
         undo: field("undo: "),
         place,
-        folder,
+        directory,
     };
     for part in parts {
         let (path, text) = part.split_once(" --\n").unwrap_or((part.trim_end_matches(" --"), ""));

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path, time::Duration};
 use latency_tests::cpu_time;
 use latency_user::{
     host::nic::directory::{Nic, NicDirectory},
-    triage,
+    triage::{self, SampleConfig},
 };
 
 /// Processes of the host.
@@ -23,9 +23,9 @@ fn host(root: &Path, cpus: usize, queues: usize) {
     for cpu in 0..cpus {
         let _ = writeln!(stat, "cpu{cpu} 100 0 0 900 0 0 0 0 0 0");
         let _ = writeln!(softnet, "1000 0 0 0 0 0 0 0 0 0 0 0 {cpu:x} 0 0");
-        let folder = format!("sys/devices/system/cpu/cpu{cpu}/cpufreq");
-        put(&format!("{folder}/scaling_governor"), "performance\n");
-        put(&format!("{folder}/scaling_driver"), "acpi-cpufreq\n");
+        let directory = format!("sys/devices/system/cpu/cpu{cpu}/cpufreq");
+        put(&format!("{directory}/scaling_governor"), "performance\n");
+        put(&format!("{directory}/scaling_driver"), "acpi-cpufreq\n");
     }
     put("proc/stat", &stat);
     put("proc/net/softnet_stat", &softnet);
@@ -72,9 +72,14 @@ impl NicDirectory for Driver {
 fn cost(cpus: usize, queues: usize) -> Duration {
     let root = tempfile::tempdir().unwrap();
     host(root.path(), cpus, queues);
+    let config = SampleConfig {
+        duration: Duration::from_millis(1),
+        trace: false,
+        max_overhead: None,
+    };
     let run = || {
         let before = cpu_time::of_this_thread();
-        let host = triage::sample(root.path(), &mut Driver, Duration::from_millis(1), false);
+        let host = triage::sample(root.path(), &mut Driver, config);
         let judged = triage::judge(&host, &host.busy_interfaces());
         assert_eq!(judged.ifaces, ["eth0"]);
         cpu_time::of_this_thread() - before

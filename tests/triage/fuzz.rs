@@ -22,9 +22,9 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn files(folder: PathBuf) -> Vec<PathBuf> {
+fn files(directory: PathBuf) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
+    for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         match path.is_dir() {
             true => found.extend(files(path)),

@@ -8,45 +8,45 @@ use latency_user::model::finding::{Outcome, RuleAnswer, Triage};
 use crate::captured::{self, Captured};
 
 fn answers<'a>(triage: &'a Triage, rule: &str) -> Vec<&'a RuleAnswer> {
-    triage.path.iter().flat_map(|step| &step.rules).filter(|one| one.rule == rule).collect()
+    triage.path.iter().flat_map(|step| &step.rules).filter(|answer| answer.rule == rule).collect()
 }
 
 fn check(captured: &Captured) -> Result<(), String> {
     let triage = captured.judge();
     let answers = answers(&triage, &captured.rule);
-    let outcomes: BTreeSet<Outcome> = answers.iter().map(|one| one.outcome).collect();
+    let outcomes: BTreeSet<Outcome> = answers.iter().map(|answer| answer.outcome).collect();
     let expected = match captured.expected.as_str() {
         "finding" => {
             // Other namespaces and disks may be well meanwhile.
             let found = outcomes.contains(&Outcome::Finding);
-            return if found { check_finding(captured, &triage) } else { Err(said(&answers)) };
+            return if found { check_finding(captured, &triage) } else { Err(describe(&answers)) };
         }
         "ok" => Outcome::Ok,
         "unknown" => Outcome::Unknown,
         other => return Err(format!("{other} is no answer")),
     };
-    if outcomes == BTreeSet::from([expected]) { Ok(()) } else { Err(said(&answers)) }
+    if outcomes == BTreeSet::from([expected]) { Ok(()) } else { Err(describe(&answers)) }
 }
 
-fn said(answers: &[&RuleAnswer]) -> String {
+fn describe(answers: &[&RuleAnswer]) -> String {
     let lines: Vec<String> =
-        answers.iter().map(|one| format!("{:?}: {}", one.outcome, one.said)).collect();
+        answers.iter().map(|answer| format!("{:?}: {}", answer.outcome, answer.text)).collect();
     lines.join("; ")
 }
 
 fn check_finding(captured: &Captured, triage: &Triage) -> Result<(), String> {
-    let findings: Vec<_> = triage.findings.iter().filter(|one| one.rule == captured.rule).collect();
+    let findings: Vec<_> = triage.findings.iter().filter(|finding| finding.rule == captured.rule).collect();
     let [finding] = findings[..] else { return Err(format!("{} findings", findings.len())) };
-    if Some(&finding.next) != captured.next.as_ref() || finding.undo != captured.undo {
-        return Err(format!("next: {}\nundo: {:?}", finding.next, finding.undo));
+    if Some(&finding.detail.next) != captured.next.as_ref() || finding.detail.undo != captured.undo {
+        return Err(format!("next: {}\nundo: {:?}", finding.detail.next, finding.detail.undo));
     }
     let confirms = ["latency-user trace ", "latency-user experiment "];
-    let complete = (1..=100).contains(&finding.weight)
-        && !finding.seen.is_empty()
-        && !finding.why.is_empty()
-        && confirms.iter().any(|start| finding.confirm.starts_with(start))
-        && finding.numbers.iter().all(|number| !number.source.is_empty())
-        && !finding.numbers.is_empty();
+    let complete = (1..=100).contains(&finding.detail.weight)
+        && !finding.detail.seen.is_empty()
+        && !finding.detail.why.is_empty()
+        && confirms.iter().any(|start| finding.detail.confirm.starts_with(start))
+        && finding.detail.numbers.iter().all(|number| !number.source.is_empty())
+        && !finding.detail.numbers.is_empty();
     if complete { Ok(()) } else { Err(format!("something is missing: {finding:?}")) }
 }
 
