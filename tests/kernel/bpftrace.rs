@@ -15,7 +15,7 @@ pub(crate) struct PollCounter {
 
 impl PollCounter {
     /// Starts counting at some moment after this returns: when [`Self::count`] tells of polls,
-    /// it has begun.
+    /// it has started.
     pub(crate) fn start(device: &str) -> Result<Self> {
         let script = format!(
             "tracepoint:napi:napi_poll /str(args->dev_name) == \"{device}\"/ {{ @polls = @polls + 1; }} \
@@ -39,11 +39,11 @@ impl PollCounter {
         loop {
             let mut line = String::new();
             if self.lines.read_line(&mut line)? == 0 {
-                let mut said = String::new();
+                let mut message = String::new();
                 if let Some(stderr) = &mut self.child.stderr {
-                    stderr.read_to_string(&mut said)?;
+                    stderr.read_to_string(&mut message)?;
                 }
-                bail!("bpftrace ended with {}: {said}", self.child.wait()?);
+                bail!("bpftrace ended with {}: {message}", self.child.wait()?);
             }
             let Some((at, count)) = line.trim().split_once(' ') else { continue };
             if at.parse::<u64>().with_context(|| format!("parse {line:?}"))? > now {

@@ -50,14 +50,14 @@ fn run(arguments: &[&str]) -> Result<Output> {
     latency_user()?.args(arguments).stdin(Stdio::null()).output().context("run latency-user")
 }
 
-/// Checks the status and that each of `words` is said on standard error, and nothing elsewhere.
+/// Checks the status and that each of `words` appears on standard error, and nothing on standard output.
 fn refused(output: &Output, status: i32, words: &[&str]) -> Result<()> {
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.code() == Some(status), "{}, expected {status}: {said}", output.status);
+    let message = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(status), "{}, expected {status}: {message}", output.status);
     ensure!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
-    ensure!(said.starts_with("error: "), "{said}");
+    ensure!(message.starts_with("error: "), "{message}");
     for word in words {
-        ensure!(said.contains(word), "{word:?} is missing: {said}");
+        ensure!(message.contains(word), "{word:?} is missing: {message}");
     }
     Ok(())
 }
@@ -88,17 +88,17 @@ fn unknown_interface() -> Result<()> {
 
 /// The program where anybody may run it.
 fn for_everybody() -> Result<(tempfile::TempDir, Command)> {
-    let folder = tempfile::tempdir()?;
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-    let copy = folder.path().join("latency-user");
+    let directory = tempfile::tempdir()?;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+    let copy = directory.path().join("latency-user");
     fs::copy(latency_user()?.get_program(), &copy)?;
     let mut command = Command::new(copy);
     command.uid(NOBODY).gid(NOBODY).stdin(Stdio::null());
-    Ok((folder, command))
+    Ok((directory, command))
 }
 
 fn no_privileges() -> Result<()> {
-    let (_folder, mut command) = for_everybody()?;
+    let (_directory, mut command) = for_everybody()?;
     let output = command.arg("trace").output()?;
     refused(&output, 3, &["CAP_BPF is missing: ", "CAP_PERFMON is missing: ", "hint: ", "sudo"])
 }
@@ -136,15 +136,15 @@ fn no_output() -> Result<()> {
     refused(&run(&["trace", "--output", path])?, 1, &[path])?;
     // A full disk does not end the measurement, but it is said.
     let output = run(&["trace", "--duration", "200ms", "--output", "/dev/full"])?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.code() == Some(1) && said.contains("/dev/full"), "{output:?}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(1) && message.contains("/dev/full"), "{output:?}");
     Ok(())
 }
 
-/// However a run ends, its summary is whole and its recording has one.
+/// However a run ends, its summary is complete and its recording has one.
 fn endings() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("run.hlog");
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("run.hlog");
     let text = path.to_string_lossy().into_owned();
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         let ended = Tracing::start(&["--output", &text])?.end(signal)?;
@@ -173,8 +173,8 @@ fn is_complete(path: &str) -> Result<()> {
 }
 
 fn closed_pipe() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("run.hlog");
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("run.hlog");
     let text = path.to_string_lossy().into_owned();
     let mut child = latency_user()?
         .args(["trace", "--interval", "50ms", "--format", "json", "--output", &text])
@@ -185,10 +185,10 @@ fn closed_pipe() -> Result<()> {
     let mut stdout = BufReader::new(child.stdout.take().context("its output")?);
     stdout.read_line(&mut String::new())?;
     drop(stdout);
-    let mut said = String::new();
-    child.stderr.take().context("its errors")?.read_to_string(&mut said)?;
+    let mut message = String::new();
+    child.stderr.take().context("its errors")?.read_to_string(&mut message)?;
     let status = child.wait()?;
-    ensure!(status.success() && said.is_empty(), "{status}: {said}");
+    ensure!(status.success() && message.is_empty(), "{status}: {message}");
     is_complete(&text)
 }
 
@@ -203,7 +203,7 @@ fn command_status() -> Result<()> {
 }
 
 fn doctor() -> Result<()> {
-    let (_folder, mut command) = for_everybody()?;
+    let (_directory, mut command) = for_everybody()?;
     let output = command.args(["doctor", "--format", "json"]).output()?;
     let found: Value = serde_json::from_slice(&output.stdout)?;
     ensure!(output.status.code() == Some(3) && found["tried"] == false, "{output:?}");
@@ -218,7 +218,7 @@ fn doctor() -> Result<()> {
         let first = methods.iter().find(|method| method["works"] == true);
         ensure!(first.map_or(&Value::Null, |m| &m["method"]) == &stage["would_use"], "{stage}");
         for method in methods.iter().filter(|method| method["works"] != true) {
-            ensure!(method["note"].as_str().is_some_and(|why| !why.is_empty()), "{method}");
+            ensure!(method["notes"].as_array().is_some_and(|notes| !notes.is_empty()), "{method}");
         }
     }
     Ok(())
@@ -237,7 +237,7 @@ fn methods() -> Result<()> {
             if method["works"] == true {
                 ensure!(output.status.success(), "{name} by {forced}: {output:?}");
             } else {
-                let reason = method["note"].as_str().context("no reason")?;
+                let reason = method["notes"][0]["text"].as_str().context("no reason")?;
                 refused(&output, 3, &[name, reason, "hint: ", "doctor"])?;
             }
         }
@@ -247,9 +247,9 @@ fn methods() -> Result<()> {
 
 fn warnings() -> Result<()> {
     for (verbose, expected) in [(&["--verbose"][..], true), (&[], false)] {
-        let said = namespace::run(|| {
+        let message = namespace::run(|| {
             let arguments = [verbose, &["--slots", "1"]].concat();
-            let tracing = Tracing::start_heard(&arguments)?;
+            let tracing = Tracing::start_with_stderr(&arguments)?;
             // Three devices' queues, and room for one.
             for _ in 0..3 {
                 veth::make(1)?;
@@ -260,9 +260,9 @@ fn warnings() -> Result<()> {
                 }
                 tool::run(&format!("ip link del {}", veth::RECEIVER))?;
             }
-            tracing.heard()
+            tracing.stderr()
         })?;
-        ensure!(said.contains("no slot is left for NAPI instance") == expected, "{said}");
+        ensure!(message.contains("no slot is left for NAPI instance") == expected, "{message}");
     }
     Ok(())
 }
@@ -299,6 +299,6 @@ fn table() -> Result<()> {
     }
     let tracing = Tracing::start(&[])?;
     let summary = tracing.summary()?;
-    ensure!(number(&summary, "schema_version")? == 1, "{summary}");
+    ensure!(number(&summary, "schema_version")? == 2, "{summary}");
     Ok(())
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     suite::{Where, trial},
-    tracing::{Tracing, books, number, series},
+    tracing::{Tracing, counts, number, series},
 };
 
 /// Datagrams over loopback: prime, and one NET_RX softirq each.
@@ -72,7 +72,7 @@ fn softirqs(vector: &str) -> Result<Vec<u64>> {
 
 /// The count of the one series of a CPU that `is_it` picks; 0 if there is none.
 fn count_on(summary: &Value, cpu: usize, is_it: impl Fn(&Value) -> bool) -> Result<u64> {
-    let rows = series(summary, |one| one["cpu"] == cpu as u64 && is_it(one));
+    let rows = series(summary, |row| row["cpu"] == cpu as u64 && is_it(row));
     ensure!(rows.len() <= 1, "CPU {cpu}: {rows:?}");
     rows.first().map_or(Ok(0), |row| number(row, "count"))
 }
@@ -86,18 +86,18 @@ fn check(what: &str, count: u64, bracket: &Bracket) -> Result<()> {
 fn net_rx() -> Result<()> {
     namespace::run(|| {
         let (summary, brackets) = bracketed(&[], || softirqs("NET_RX"), || load::udp(PACKETS))?;
-        ensure!(brackets.iter().map(|one| one.least).sum::<u64>() >= PACKETS, "too little load");
+        ensure!(brackets.iter().map(|bracket| bracket.least).sum::<u64>() >= PACKETS, "too little load");
         for (cpu, bracket) in brackets.iter().enumerate() {
-            let count = count_on(&summary, cpu, |one| one["stage"] == "net_rx")?;
+            let count = count_on(&summary, cpu, |row| row["stage"] == "net_rx")?;
             check(&format!("net_rx on CPU {cpu}"), count, bracket)?;
         }
         // Every run of NET_RX ends a wait, or its raise was not seen.
-        let waits = books(&summary, "rx_wait")?;
-        let runs = number(books(&summary, "net_rx")?, "begins")?;
+        let waits = counts(&summary, "rx_wait")?;
+        let runs = number(counts(&summary, "net_rx")?, "started")?;
         let ended = number(waits, "recorded")?
-            + number(waits, "ends_without_begin")?
+            + number(waits, "unmatched_end")?
             + number(waits, "backwards")?;
-        ensure!(ended == runs, "{ended} waits ended, {runs} runs began");
+        ensure!(ended == runs, "{ended} waits ended, {runs} runs started");
         Ok(())
     })
 }
@@ -107,7 +107,7 @@ fn vectors() -> Result<()> {
         let (summary, brackets) =
             bracketed(&["--stages", "softirq"], || softirqs(vector), || load::udp(PACKETS))?;
         for (cpu, bracket) in brackets.iter().enumerate() {
-            let count = count_on(&summary, cpu, |one| one["vector"] == vector)?;
+            let count = count_on(&summary, cpu, |row| row["vector"] == vector)?;
             check(&format!("{vector} on CPU {cpu}"), count, bracket)?;
         }
     }
@@ -127,7 +127,7 @@ fn irqs() -> Result<()> {
     for (irq, counts) in numbered(&interrupts) {
         for cpu in 0..counts.len() {
             let bracket = brackets.next().context("an IRQ appeared")?;
-            let is_it = |one: &Value| one["stage"] == "irq" && one["irq"] == irq;
+            let is_it = |row: &Value| row["stage"] == "irq" && row["irq"] == irq;
             let count = count_on(&summary, cpu, is_it)?;
             check(&format!("IRQ {irq} on CPU {cpu}"), count, bracket)?;
             seen += bracket.least;
@@ -137,7 +137,7 @@ fn irqs() -> Result<()> {
     Ok(())
 }
 
-/// Numbered IRQs with one action each: of a shared one, every action is an interval.
+/// Numbered IRQs with one action each: of a shared row, every action is an event.
 fn numbered(interrupts: &Interrupts) -> Vec<(u32, Vec<u64>)> {
     let lines = interrupts.lines.iter().filter(|line| !line.name.contains(", "));
     lines.filter_map(|line| Some((line.number?, line.counts.clone()))).collect()
@@ -158,7 +158,7 @@ fn transports() -> Result<()> {
         load::udp(PACKETS)?;
         let summary = tracing.summary()?;
         ensure!(summary["ledger"]["rows_that_differ"] == 0, "{}", summary["ledger"]);
-        ensure!(number(books(&summary, "net_rx")?, "ring_received")? >= PACKETS, "{summary}");
+        ensure!(number(counts(&summary, "net_rx")?, "ring_received")? >= PACKETS, "{summary}");
 
         let (summary, brackets) = bracketed(
             &["--transport", "ring", "--ring-events", "1048576"],
@@ -166,14 +166,14 @@ fn transports() -> Result<()> {
             || load::udp(PACKETS),
         )?;
         for (cpu, bracket) in brackets.iter().enumerate() {
-            let count = count_on(&summary, cpu, |one| one["stage"] == "net_rx")?;
+            let count = count_on(&summary, cpu, |row| row["stage"] == "net_rx")?;
             check(&format!("net_rx by ring on CPU {cpu}"), count, bracket)?;
         }
         Ok(())
     })
 }
 
-/// A ring that cannot hold the load loses events, says how many, and its books still balance.
+/// A ring that cannot hold the load loses events, says how many, and its ledger still balances.
 fn full_ring() -> Result<()> {
     namespace::run(|| {
         let tracing = Tracing::start(&["--transport", "ring", "--ring-events", "128"])?;
@@ -182,7 +182,7 @@ fn full_ring() -> Result<()> {
         load::udp(PACKETS)?;
         tracing.signal(libc::SIGCONT)?;
         let summary = tracing.summary()?;
-        let net_rx = books(&summary, "net_rx")?;
+        let net_rx = counts(&summary, "net_rx")?;
         let dropped = number(net_rx, "ring_dropped")?;
         ensure!(dropped > PACKETS / 2, "{net_rx}");
         ensure!(number(net_rx, "recorded")? + dropped >= PACKETS, "{net_rx}");

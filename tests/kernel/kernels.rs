@@ -91,7 +91,7 @@ fn every_method() -> Result<()> {
     })
 }
 
-/// What is said of a method that this kernel cannot have.
+/// The reason given for a method that this kernel cannot have.
 ///
 /// `tcp_collapse` has seven arguments, and trampolines of x86 pass on six at most until 6.6.
 fn known_gap(stage: Stage, method: Method) -> Option<&'static str> {
@@ -171,7 +171,7 @@ fn polls_and_runs() -> Result<()> {
             &[Method::Tracepoint, Method::Fentry, Method::Kprobe],
             || {
                 inside[0] = net_rx_softirqs()?;
-                // Every queue, so that each can be told by its place among them.
+                // Every queue, so that each can be identified by its RX queue.
                 for round in 0..packets {
                     sender.send(quick[round % quick.len()], MARKED_PORT + 1)?;
                 }

@@ -27,7 +27,7 @@ fn spin() -> Duration {
 
 /// Packets to each queue that are not held.
 const QUICK: u64 = 5;
-/// A port that is not the marked one.
+/// A port that is not the marked row.
 const QUICK_PORT: u16 = 9798;
 /// The CPU that sends, on which the receiving end is polled then.
 const CPU: usize = 0;
@@ -79,7 +79,7 @@ fn stalls() -> Result<()> {
         }
         let row = queue_row(&summary, stalled)?;
         ensure!(number(row, "sum_ns")? >= STALLS * spin().as_nanos() as u64, "{row}");
-        let cpu = series(&summary, |one| one["stage"] == "net_rx" && one["cpu"] == CPU as u64);
+        let cpu = series(&summary, |row| row["stage"] == "net_rx" && row["cpu"] == CPU as u64);
         ensure!(cpu.len() == 1 && number(cpu[0], "over_threshold")? >= STALLS, "{cpu:?}");
         Ok(())
     })
@@ -102,7 +102,7 @@ fn polls() -> Result<()> {
         }
         let summary = tracing.summary()?;
         let theirs = counter.count()? - before;
-        let of_device = |one: &Value| one["stage"] == "napi_poll" && one["iface"] == veth::RECEIVER;
+        let of_device = |row: &Value| row["stage"] == "napi_poll" && row["iface"] == veth::RECEIVER;
         let ours: u64 = series(&summary, of_device)
             .into_iter()
             .map(|row| number(row, "count"))
@@ -169,10 +169,10 @@ fn left_out() -> Result<()> {
         }
         load::udp(101)?;
         let summary = tracing.summary()?;
-        let of_device = |one: &Value| one["iface"] == veth::RECEIVER;
+        let of_device = |row: &Value| row["iface"] == veth::RECEIVER;
         ensure!(series(&summary, of_device).is_empty(), "{summary}");
-        ensure!(series(&summary, |one| one["stage"] == "irq").is_empty(), "{summary}");
-        let backlog = series(&summary, |one| one["queue_kind"] == "backlog");
+        ensure!(series(&summary, |row| row["stage"] == "irq").is_empty(), "{summary}");
+        let backlog = series(&summary, |row| row["queue_kind"] == "backlog");
         let polls: u64 = backlog.iter().map(|row| number(row, "packets")).sum::<Result<u64>>()?;
         ensure!(polls >= 101, "{backlog:?}");
         Ok(())
@@ -224,8 +224,8 @@ fn contended() -> Result<()> {
                 })
                 .into_iter()
                 .collect();
-            senders.into_iter().try_for_each(|one| {
-                one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            senders.into_iter().try_for_each(|sender| {
+                sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             })
         })?;
         let least = veth::packets_by_queue()?[0] - before[0];
@@ -235,8 +235,8 @@ fn contended() -> Result<()> {
         ensure!(least > u64::from(PACKETS) / 2, "too little load: {least}");
         let packets = number(row, "packets")?;
         ensure!((least..=most).contains(&packets), "the driver: {least} to {most}: {row}");
-        let busy = series(&summary, |one| {
-            one["stage"] == "net_rx" && one["count"].as_u64() > Some(u64::from(PACKETS / 64))
+        let busy = series(&summary, |row| {
+            row["stage"] == "net_rx" && row["count"].as_u64() > Some(u64::from(PACKETS / 64))
         });
         ensure!(busy.len() == 2, "not polled on two CPUs: {busy:?}");
         Ok(())
@@ -251,8 +251,8 @@ fn is_full(error: &anyhow::Error) -> bool {
 
 /// The one row of a queue of the receiver.
 fn queue_row(summary: &Value, queue: u32) -> Result<&Value> {
-    let rows = series(summary, |one| {
-        one["stage"] == "napi_poll" && one["iface"] == veth::RECEIVER && one["queue"] == queue
+    let rows = series(summary, |row| {
+        row["stage"] == "napi_poll" && row["iface"] == veth::RECEIVER && row["queue"] == queue
     });
     ensure!(rows.len() == 1, "queue {queue}: {} rows in {summary}", rows.len());
     Ok(rows[0])

@@ -1,4 +1,4 @@
-//! Slow calls of `tcp_collapse` name their socket, and what the kernel missed is told.
+//! Slow calls of `tcp_collapse` name their socket, and missed program runs are reported.
 
 use std::{
     io,
@@ -27,7 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     [
         trial("sockets::a_collapsed_ipv4_socket_is_named", Where::Vm, &["ip"], ipv4),
         trial("sockets::a_collapsed_ipv6_socket_is_named", Where::Vm, &["ip"], ipv6),
-        trial("sockets::missed_probes_are_told", Where::Vm, &[], missed),
+        trial("sockets::missed_probes_are_reported", Where::Vm, &[], missed),
     ]
     .into_iter()
     .flatten()
@@ -48,13 +48,13 @@ fn ipv6() -> Result<()> {
 }
 
 /// What a socket tells its own process.
-struct Told {
+struct Socket {
     rcvbuf: u64,
     rmem_alloc: u64,
     payload: u64,
 }
 
-impl Told {
+impl Socket {
     fn ask(socket: &TcpStream) -> Result<Self> {
         // `SK_MEMINFO_RMEM_ALLOC` and `SK_MEMINFO_RCVBUF` are the first two of them.
         let mut info = [0_u32; 9];
@@ -91,18 +91,18 @@ fn named(loopback: IpAddr) -> Result<()> {
     let local: SocketAddr = load.receiver.local_addr()?;
     let remote = load.receiver.peer_addr()?;
     let inode = std::fs::read_link(format!("/proc/self/fd/{}", load.receiver.as_raw_fd()))?;
-    let before = Told::ask(&load.receiver)?;
+    let before = Socket::ask(&load.receiver)?;
     let tracing = Tracing::start(&["--collapse-threshold", "1ns", "--max-stalls", "1000000"])?;
     let receiver = load.receiver.try_clone()?;
-    let mut told: Vec<Told> = Vec::new();
+    let mut states: Vec<Socket> = Vec::new();
     let mut collapsed = 0;
     load.send(Duration::from_secs(120), || {
-        told.extend(Told::ask(&receiver));
+        states.extend(Socket::ask(&receiver));
         // The buffer grows to its limit before anything is collapsed.
         collapsed = counters::netstat("TcpExt", "TCPRcvCollapsed").unwrap_or(0);
         collapsed > 0
     })?;
-    let after = Told::ask(&load.receiver)?;
+    let after = Socket::ask(&load.receiver)?;
     let objects = tracing.objects()?;
 
     let records: Vec<Record> = kinds(&objects, "collapse")
@@ -125,7 +125,7 @@ fn named(loopback: IpAddr) -> Result<()> {
     }
     // The process saw the same mixture of memory and data as the kernel: the buffer is at its
     // fullest when it is collapsed.
-    let fullest = told.iter().max_by_key(|told| told.rmem_alloc).context("never asked")?;
+    let fullest = states.iter().max_by_key(|state| state.rmem_alloc).context("never asked")?;
     let nearest = records
         .iter()
         .filter_map(|record| Some(record.before.payload_ratio? / fullest.ratio()))
@@ -134,7 +134,7 @@ fn named(loopback: IpAddr) -> Result<()> {
     ensure!((0.9..1.1).contains(&nearest), "{nearest} of {}: {records:?}", fullest.ratio());
     let summary = objects.last().context("no summary")?;
     let socket = &summary["stalls"]["sockets"][0];
-    ensure!(socket["calls"].as_u64() == Some(records.len() as u64), "{socket}");
+    ensure!(socket["events"].as_u64() == Some(records.len() as u64), "{socket}");
     ensure!(summary["ledger"]["balanced"] == true, "{}", summary["ledger"]);
     Ok(())
 }
@@ -168,16 +168,16 @@ fn missed() -> Result<()> {
         })?;
         let summary = tracing.summary()?;
         let programs = summary["ledger"]["programs"].as_array().context("no programs")?;
-        let told: Vec<&Value> =
-            programs.iter().filter(|one| one["program"] != "sample_stall").collect();
-        ensure!(told.len() == 2, "{programs:?}");
+        let probes: Vec<&Value> =
+            programs.iter().filter(|program| program["program"] != "sample_stall").collect();
+        ensure!(probes.len() == 2, "{programs:?}");
         // Linux 6.1 does not tell; then the summary says nothing instead of 0.
         if vm_series().as_deref() == Some("6.1") {
-            ensure!(told.iter().all(|one| one["missed"].is_null()), "{told:?}");
+            ensure!(probes.iter().all(|probe| probe["missed"].is_null()), "{probes:?}");
             return Ok(());
         }
-        let missed = |one: &&&Value| one["missed"].as_u64() > Some(0);
-        ensure!(told.iter().all(|one| missed(&one)), "{told:?}");
+        let missed = |probe: &&&Value| probe["missed"].as_u64() > Some(0);
+        ensure!(probes.iter().all(|probe| missed(&probe)), "{probes:?}");
         Ok(())
     })
 }

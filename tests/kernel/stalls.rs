@@ -23,7 +23,7 @@ use crate::{
     injector::{Injector, MARKED_PORT},
     queues::flow_of_each_queue,
     suite::{Where, in_vm, trial, vm_series},
-    tracing::{Tracing, books, kinds, number},
+    tracing::{Tracing, counts, kinds, number},
 };
 
 /// The trials of this file.
@@ -71,7 +71,7 @@ fn inject(spin: Duration, count: u64) -> Result<()> {
         let mut injector = Injector::attach(spin)?;
         let threshold = format!("{}us", spin.as_micros());
         let tracing = Tracing::start(&["--iface", veth::RECEIVER, "--threshold", &threshold])?;
-        // Each queue is seen, so that it can be told by its place.
+        // Each queue is seen, so that it can be identified by its location.
         for flow in quick {
             sender.send(flow, MARKED_PORT + 1)?;
         }
@@ -80,12 +80,12 @@ fn inject(spin: Duration, count: u64) -> Result<()> {
         let objects = tracing.objects()?;
 
         let is = |stage: &'static str| {
-            kinds(&objects, "stall").filter(move |one| one["stage"] == stage && one["cpu"] == 0)
+            kinds(&objects, "stall").filter(move |stall| stall["stage"] == stage && stall["cpu"] == 0)
         };
-        let polls: Vec<_> = is("napi_poll").filter(|one| one["queue"] == 1).collect();
+        let polls: Vec<_> = is("napi_poll").filter(|poll| poll["queue"] == 1).collect();
         ensure!(polls.len() as u64 == count, "{} polls: {polls:?}", polls.len());
         let runs: Vec<_> = is("net_rx")
-            .filter(|one| one["net_rx"]["polls"][0]["iface"] == veth::RECEIVER)
+            .filter(|run| run["net_rx"]["polls"][0]["iface"] == veth::RECEIVER)
             .collect();
         ensure!(runs.len() as u64 == count, "{} runs: {runs:?}", runs.len());
         // In the order of their ends, as they were sent.
@@ -95,7 +95,7 @@ fn inject(spin: Duration, count: u64) -> Result<()> {
                 let duration = number(stall, "duration_ns")?;
                 ensure!(duration >= *held, "held for {held}: {stall}");
                 near += u64::from(duration < held + held / 20);
-                let span = number(stall, "end_ns")? - number(stall, "begin_ns")?;
+                let span = number(stall, "end_ns")? - number(stall, "start_ns")?;
                 ensure!(span == duration, "{stall}");
             }
             parts_add_up(run)?;
@@ -112,7 +112,7 @@ fn inject(spin: Duration, count: u64) -> Result<()> {
     })
 }
 
-/// Polls and what is outside of them are the whole run, to the nanosecond.
+/// Polls and what is outside of them are the complete run, to the nanosecond.
 fn parts_add_up(run: &Value) -> Result<()> {
     let parts = &run["net_rx"];
     let polls = parts["polls"].as_array().context("no polls")?;
@@ -135,7 +135,7 @@ fn the_case() -> Result<()> {
         ensure!(stalls["culprits"][0]["function"] == "tcp_collapse", "{stalls}");
         ensure!(stalls["culprits"][0]["share"].as_f64() > Some(0.5), "{stalls}");
         let tcp = stalls["tcp"].as_array().context("no counters")?;
-        ensure!(tcp.iter().any(|one| one["rcv_collapsed"].as_u64() > Some(1000)), "{stalls}");
+        ensure!(tcp.iter().any(|netns| netns["rcv_collapsed"].as_u64() > Some(1000)), "{stalls}");
         Ok(())
     })
 }
@@ -149,8 +149,8 @@ fn long_rules() -> Result<()> {
             writeln!(rules, "  udp dport {} counter", 10_000 + port)?;
         }
         rules.push_str(" }\n}\n");
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join("rules.nft");
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("rules.nft");
         fs::write(&path, rules)?;
         tool::run(&format!("nft -f {}", path.display()))?;
         let tracing = Tracing::start(&["--threshold", "200us"])?;
@@ -172,7 +172,7 @@ fn busy_task() -> Result<()> {
         let mut injector = Injector::attach_to_sender(stretched(7))?;
         let waits = waits_on_first_cpu(&mut || injector.stall(&mut sender, flow, 17))?;
         let named = |wait: &&Value| {
-            let tasks = wait["rx_wait"]["tasks"].as_array();
+            let tasks = wait["interference"]["tasks"].as_array();
             tasks.is_some_and(|tasks| tasks.iter().any(|task| task["comm"] == "holder"))
         };
         ensure!(waits.iter().any(|wait| named(&wait)), "{waits:?}");
@@ -191,7 +191,7 @@ fn busy_vector() -> Result<()> {
         let mut injector = Injector::attach(stretched(7))?;
         let waits = waits_on_first_cpu(&mut || injector.stall(&mut sender, flow, 17))?;
         let named = |wait: &&Value| {
-            let first = &wait["rx_wait"]["vectors"][0];
+            let first = &wait["interference"]["vectors"][0];
             let most = number(wait, "duration_ns").unwrap_or(u64::MAX) / 2;
             first["vector"] == "NET_RX" && first["ns"].as_u64() > Some(most)
         };
@@ -200,8 +200,8 @@ fn busy_vector() -> Result<()> {
         // It ran in the context of the sender, which is innocent.
         let (mut in_softirq, mut of_sender) = (0, 0);
         for wait in &waits {
-            in_softirq += wait["rx_wait"]["in_softirq"].as_u64().context("no samples")?;
-            let tasks = wait["rx_wait"]["tasks"].as_array().into_iter().flatten();
+            in_softirq += wait["interference"]["in_softirq"].as_u64().context("no samples")?;
+            let tasks = wait["interference"]["tasks"].as_array().into_iter().flatten();
             for task in tasks.filter(|task| task["comm"] == "holder") {
                 of_sender += number(task, "samples")?;
             }
@@ -238,7 +238,7 @@ fn waits_on_first_cpu(hold: &mut (dyn FnMut() -> Result<()> + Send)) -> Result<V
         packets.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(held)
     })?;
     let objects = tracing.objects()?;
-    let waits = kinds(&objects, "stall").filter(|one| one["stage"] == "rx_wait" && one["cpu"] == 0);
+    let waits = kinds(&objects, "stall").filter(|stall| stall["stage"] == "rx_wait" && stall["cpu"] == 0);
     let waits: Vec<Value> = waits.cloned().collect();
     ensure!(!waits.is_empty(), "no wait on CPU 0");
     Ok(waits)
@@ -258,12 +258,12 @@ fn storm() -> Result<()> {
         load::udp(packets)?;
         let ledger = tracer.finish();
         ensure!(ledger.balanced, "{ledger:?}");
-        for books in &ledger.stages {
-            let records = &books.records;
-            ensure!(books.recorded >= packets, "{books:?}");
-            ensure!(records.dropped > packets / 2, "{books:?}");
-            ensure!(records.submitted + records.dropped == books.recorded, "{books:?}");
-            ensure!(records.submitted == records.received && records.limited == 0, "{books:?}");
+        for counts in &ledger.stages {
+            let records = &counts.records;
+            ensure!(counts.recorded >= packets, "{counts:?}");
+            ensure!(records.dropped > packets / 2, "{counts:?}");
+            ensure!(records.submitted + records.dropped == counts.recorded, "{counts:?}");
+            ensure!(records.submitted == records.received && records.limited == 0, "{counts:?}");
         }
         Ok(())
     })
@@ -274,13 +274,13 @@ fn storm() -> Result<()> {
 fn long_interval() -> Result<()> {
     namespace::run(|| {
         let tracing = Tracing::start(&["--threshold", "1ns", "--interval", "10s"])?;
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(6) {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(6) {
             load::udp(2003)?;
         }
         let summary = tracing.summary()?;
         for stage in ["rx_wait", "net_rx", "napi_poll"] {
-            let records = &books(&summary, stage)?["records"];
+            let records = &counts(&summary, stage)?["records"];
             ensure!(number(records, "submitted")? > 1000, "{stage}: {records}");
             ensure!(number(records, "dropped")? == 0, "{stage}: {records}");
         }
@@ -297,14 +297,14 @@ fn limit() -> Result<()> {
         let cpus = number(&summary["run"], "cpus")?;
         let mut submitted = 0;
         for stage in ["rx_wait", "net_rx", "napi_poll"] {
-            let stage_books = books(&summary, stage)?;
-            let records = &stage_books["records"];
+            let stage_counts = counts(&summary, stage)?;
+            let records = &stage_counts["records"];
             let sum = ["submitted", "dropped", "limited"]
                 .into_iter()
                 .map(|name| number(records, name))
                 .sum::<Result<u64>>()?;
-            ensure!(sum == number(stage_books, "recorded")?, "{stage_books}");
-            ensure!(number(records, "limited")? > 10_000, "{stage_books}");
+            ensure!(sum == number(stage_counts, "recorded")?, "{stage_counts}");
+            ensure!(number(records, "limited")? > 10_000, "{stage_counts}");
             submitted += number(records, "submitted")?;
         }
         // A run touches one second more than it lasts.

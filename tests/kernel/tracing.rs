@@ -38,25 +38,25 @@ impl Tracing {
         Self::spawn(arguments, Stdio::inherit())
     }
 
-    /// As [`Self::start`], for one whose standard error is wanted: see [`Self::heard`].
-    pub(crate) fn start_heard(arguments: &[&str]) -> Result<Self> {
+    /// As [`Self::start`], for one whose standard error is wanted: see [`Self::stderr`].
+    pub(crate) fn start_with_stderr(arguments: &[&str]) -> Result<Self> {
         Self::spawn(arguments, Stdio::piped())
     }
 
-    /// Ends it as a user would, and returns what it said on standard error.
-    pub(crate) fn heard(mut self) -> Result<String> {
+    /// Ends it as a user would, and returns its standard error.
+    pub(crate) fn stderr(mut self) -> Result<String> {
         self.signal(libc::SIGINT)?;
         // Both pipes are read to their ends, so neither can fill up.
         let mut stderr = self.child.stderr.take().context("its standard error")?;
-        let said = thread::spawn(move || {
-            let mut said = String::new();
-            stderr.read_to_string(&mut said).map(|_| said)
+        let message = thread::spawn(move || {
+            let mut message = String::new();
+            stderr.read_to_string(&mut message).map(|_| message)
         });
         self.lines.read_to_string(&mut String::new())?;
-        let said = said.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let message = message.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let status = self.child.wait()?;
-        ensure!(status.success(), "latency-user ended with {status}: {said}");
-        Ok(said)
+        ensure!(status.success(), "latency-user ended with {status}: {message}");
+        Ok(message)
     }
 
     fn spawn(arguments: &[&str], stderr: Stdio) -> Result<Self> {
@@ -155,7 +155,7 @@ pub(crate) fn kinds<'a>(
 
 /// The series of a summary that `is_it` picks.
 pub(crate) fn series(summary: &Value, is_it: impl Fn(&Value) -> bool) -> Vec<&Value> {
-    summary["series"].as_array().into_iter().flatten().filter(|one| is_it(one)).collect()
+    summary["series"].as_array().into_iter().flatten().filter(|row| is_it(row)).collect()
 }
 
 /// The field `name` of an object as a number.
@@ -163,10 +163,10 @@ pub(crate) fn number(object: &Value, name: &str) -> Result<u64> {
     object[name].as_u64().with_context(|| format!("{name} is no number in {object}"))
 }
 
-/// The books of `stage` in a summary.
-pub(crate) fn books<'a>(summary: &'a Value, stage: &str) -> Result<&'a Value> {
+/// The counts of `stage` in a summary.
+pub(crate) fn counts<'a>(summary: &'a Value, stage: &str) -> Result<&'a Value> {
     let stages = summary["ledger"]["stages"].as_array().context("no ledger")?;
-    stages.iter().find(|one| one["stage"] == stage).with_context(|| format!("no books of {stage}"))
+    stages.iter().find(|counts| counts["stage"] == stage).with_context(|| format!("no counts of {stage}"))
 }
 
 /// Waits until `holds` does; fails when it has not for half a minute.

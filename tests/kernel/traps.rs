@@ -22,14 +22,14 @@ use crate::{
     injector::{Injector, MARKED_PORT},
     queues::flow_of_each_queue,
     suite::{Where, trial},
-    tracing::{Tracing, books, number, series},
+    tracing::{Tracing, counts, number, series},
 };
 
 /// The trials of this file.
 pub(crate) fn trials() -> Vec<Trial> {
     let everywhere = |name, body| trial(name, Where::Everywhere, &["ip", "ethtool"], body);
     [
-        everywhere("traps::a_run_that_began_before_is_not_timed", begun_before),
+        everywhere("traps::a_run_that_started_before_is_not_timed", started_before),
         everywhere("traps::a_full_table_is_counted_not_cut", full_table),
     ]
     .into_iter()
@@ -39,7 +39,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// Tracers that start while NET_RX runs: the end that they see has no begin, and must not count
 /// as lasting since boot.
-fn begun_before() -> Result<()> {
+fn started_before() -> Result<()> {
     namespace::run(|| {
         veth::make(4)?;
         let mut sender = veth::sender()?;
@@ -64,7 +64,7 @@ fn begun_before() -> Result<()> {
                 for row in series(&summary, |_| true) {
                     ensure!(number(row, "max_ns")? < longest, "{row}");
                 }
-                unmatched += number(books(&summary, "net_rx")?, "ends_without_begin")?;
+                unmatched += number(counts(&summary, "net_rx")?, "unmatched_end")?;
                 ensure!(summary["ledger"]["balanced"] == true, "{}", summary["ledger"]);
                 Ok(())
             });
@@ -77,7 +77,7 @@ fn begun_before() -> Result<()> {
     })
 }
 
-/// With room for one queue the others share a row, none of their events is lost, and it is said.
+/// With room for one queue the others share a row, no event is lost, and the ledger counts it.
 fn full_table() -> Result<()> {
     namespace::run(|| {
         load::pin_to(0)?;

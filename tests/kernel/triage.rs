@@ -53,7 +53,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     .collect()
 }
 
-/// What triage said: its lines, of which the last is the whole.
+/// The output of triage: its lines, the last of which is the summary.
 struct Judged {
     status: Option<i32>,
     lines: Vec<Value>,
@@ -67,7 +67,7 @@ impl Judged {
             .map(|line| serde_json::from_str(line).with_context(|| format!("parse {line:?}")))
             .collect::<Result<Vec<Value>>>()?;
         let last = lines.last().context("triage printed nothing")?;
-        ensure!(last["kind"] == "triage" && last["schema_version"] == 1, "{last}");
+        ensure!(last["kind"] == "triage" && last["schema_version"] == 2, "{last}");
         Ok(Self { status: output.status.code(), lines })
     }
 
@@ -83,16 +83,16 @@ impl Judged {
         })
     }
 
-    /// What a rule said of `subject`.
-    fn said(&self, rule: &str, subject: &str) -> Result<&str> {
+    /// What a rule answered about `subject`.
+    fn answer(&self, rule: &str, subject: &str) -> Result<&str> {
         let steps = self.lines.last().and_then(|last| last["path"].as_array());
         steps
             .into_iter()
             .flatten()
             .flat_map(|step| step["rules"].as_array().into_iter().flatten())
             .filter(|answer| answer["rule"] == rule)
-            .filter_map(|answer| answer["said"].as_str())
-            .find(|said| said.starts_with(subject))
+            .filter_map(|answer| answer["text"].as_str())
+            .find(|text| text.starts_with(subject))
             .with_context(|| format!("{rule} says nothing of {subject}"))
     }
 }
@@ -103,7 +103,7 @@ fn triage(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// Judges the host while `load` runs; it is told to end by a flag.
+/// Judges the host while `load` runs; a flag ends it.
 fn judge_under(
     load: impl Fn(&AtomicBool) -> Result<()> + Send + Sync,
     args: &[&str],
@@ -130,11 +130,11 @@ fn beside<T>(
 
 fn busy_disk() -> Result<()> {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR")?;
-    let folder = tempfile::tempdir_in(Path::new(&manifest).join("../target"))?;
-    let disk = disk_of(folder.path())?;
+    let directory = tempfile::tempdir_in(Path::new(&manifest).join("../target"))?;
+    let disk = disk_of(directory.path())?;
     let mut disagreements = Vec::new();
     for _ in 0..ROUNDS {
-        match compare_with_sysstat(folder.path(), &disk)? {
+        match compare_with_sysstat(directory.path(), &disk)? {
             None => return Ok(()),
             Some(disagreement) => disagreements.push(disagreement),
         }
@@ -143,14 +143,14 @@ fn busy_disk() -> Result<()> {
 }
 
 /// Keeps the disk busy and compares; `Some` tells what lies too far apart.
-fn compare_with_sysstat(folder: &Path, disk: &str) -> Result<Option<String>> {
+fn compare_with_sysstat(directory: &Path, disk: &str) -> Result<Option<String>> {
     let end = AtomicBool::new(false);
     let writers = || {
         let end = &end;
         thread::scope(|scope| {
             let writers: Vec<_> =
-                (0..4).map(|n| scope.spawn(move || write_synced(folder, n, end))).collect();
-            writers.into_iter().try_for_each(|one| one.join().expect("a writer does not panic"))
+                (0..4).map(|n| scope.spawn(move || write_synced(directory, n, end))).collect();
+            writers.into_iter().try_for_each(|writer| writer.join().expect("a writer does not panic"))
         })
     };
     beside(writers, &end, || {
@@ -176,12 +176,12 @@ fn compare_with_sysstat(folder: &Path, disk: &str) -> Result<Option<String>> {
             ensure!(wait < 6.0, "not found, by mpstat {wait} %");
             return Ok(Some(format!("no I/O wait: the CPUs were busy, {wait} % by mpstat")));
         };
-        let said = judged.said("disk_busy", disk)?;
+        let message = judged.answer("disk_busy", disk)?;
         let ours = [
             finding["numbers"][0]["value"].as_f64().context("no share of I/O wait")?,
-            after(said, "busy ")?,
-            after(said, "a write ")?,
-            after(said, "queue ")?,
+            after(message, "busy ")?,
+            after(message, "a write ")?,
+            after(message, "queue ")?,
         ];
         let theirs = [
             wait,
@@ -198,13 +198,13 @@ fn compare_with_sysstat(folder: &Path, disk: &str) -> Result<Option<String>> {
 }
 
 /// Writes blocks that must reach the disk one by one.
-fn write_synced(folder: &Path, number: u32, end: &AtomicBool) -> Result<()> {
-    let path = folder.join(format!("file-{number}"));
+fn write_synced(directory: &Path, number: u32, end: &AtomicBool) -> Result<()> {
+    let path = directory.join(format!("file-{number}"));
     let mut file =
         OpenOptions::new().write(true).create(true).custom_flags(libc::O_DSYNC).open(path)?;
-    let began = std::time::Instant::now();
+    let started = std::time::Instant::now();
     let block = vec![0x5A; 1 << 20];
-    while !end.load(Ordering::Relaxed) && began.elapsed() < LONGEST {
+    while !end.load(Ordering::Relaxed) && started.elapsed() < LONGEST {
         for _ in 0..64 {
             file.write_all(&block)?;
         }
@@ -218,11 +218,11 @@ fn disk_of(path: &Path) -> Result<String> {
     let source = tool::run(&format!("findmnt -n -o SOURCE --target {}", path.display()))?;
     let device = fs::canonicalize(source.trim()).with_context(|| format!("find {source}"))?;
     let name = device.file_name().context("no name")?.to_string_lossy().into_owned();
-    // A partition's folder lies in that of its disk.
-    let folder = fs::canonicalize(format!("/sys/class/block/{name}"))?;
-    match folder.join("partition").exists() {
+    // A partition's directory lies in that of its disk.
+    let directory = fs::canonicalize(format!("/sys/class/block/{name}"))?;
+    match directory.join("partition").exists() {
         true => {
-            let disk = folder.parent().and_then(Path::file_name).context("no disk")?;
+            let disk = directory.parent().and_then(Path::file_name).context("no disk")?;
             Ok(disk.to_string_lossy().into_owned())
         }
         false => Ok(name),
@@ -230,10 +230,10 @@ fn disk_of(path: &Path) -> Result<String> {
 }
 
 /// The number behind `words` in a sentence.
-fn after(said: &str, words: &str) -> Result<f64> {
-    let (_, rest) = said.split_once(words).with_context(|| format!("{words:?} in {said:?}"))?;
+fn after(text: &str, words: &str) -> Result<f64> {
+    let (_, rest) = text.split_once(words).with_context(|| format!("{words:?} in {text:?}"))?;
     let number = rest.split([' ', ',']).next().unwrap_or_default();
-    number.parse().with_context(|| format!("{words:?} in {said:?}"))
+    number.parse().with_context(|| format!("{words:?} in {text:?}"))
 }
 
 /// The column `name` of the line with `key`, in a table of sysstat whose heading has `heading`.
@@ -320,8 +320,8 @@ fn traced() -> Result<()> {
         let finding = judged.expect("trace_stalls")?;
         let number = |name: &str| {
             let numbers = finding["numbers"].as_array().into_iter().flatten();
-            let mut named = numbers.filter(|one| one["what"].as_str() == Some(name));
-            named.next().and_then(|one| one["value"].as_f64())
+            let mut named = numbers.filter(|number| number["what"].as_str() == Some(name));
+            named.next().and_then(|number| number["value"].as_f64())
         };
         let longest = finding["numbers"][0]["value"].as_f64().context("no number")?;
         ensure!(longest >= spin.as_secs_f64() * 1e3, "{longest} ms: {finding}");
@@ -410,12 +410,12 @@ fn other_namespace() -> Result<()> {
 fn capture() -> Result<()> {
     namespace::run(|| {
         veth::make(2)?;
-        let folder = tempfile::tempdir()?;
-        let file = folder.path().join("host.tar.gz");
+        let directory = tempfile::tempdir()?;
+        let file = directory.path().join("host.tar.gz");
         let file = file.to_string_lossy();
         let live = triage(&["--duration", "1s", "--capture", &file])?.output()?;
-        tool::run(&format!("tar -xzf {file} -C {}", folder.path().display()))?;
-        let root = folder.path().to_string_lossy();
+        tool::run(&format!("tar -xzf {file} -C {}", directory.path().display()))?;
+        let root = directory.path().to_string_lossy();
         let captured = triage(&["--root", &root])?.output()?;
         Judged::parse(&live)?;
         ensure!(live.status.code() == captured.status.code(), "{captured:?}");

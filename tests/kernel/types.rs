@@ -47,7 +47,7 @@ impl<'a> Types<'a> {
 
     /// Offset in bytes of a path of members in a struct.
     pub(crate) fn offset(&self, structure: &str, path: &str) -> Option<u32> {
-        let is_it = |one: &&Type| one.kind == "STRUCT" && one.name == structure;
+        let is_it = |found: &&Type| found.kind == "STRUCT" && found.name == structure;
         let mut current = self.0.values().find(is_it)?;
         let mut bits = 0;
         for name in path.split('.') {

@@ -105,10 +105,10 @@ fn report(files: &[&Path], format: &str) -> String {
 
 /// Fields of version 1 that have another name now.
 const RENAMED: [(&str, &str); 4] = [
-    ("begins", "started"),
+    ("started", "started"),
     ("open", "in_progress"),
-    ("begins_without_end", "unmatched_start"),
-    ("ends_without_begin", "unmatched_end"),
+    ("unmatched_start", "unmatched_start"),
+    ("unmatched_end", "unmatched_end"),
 ];
 
 /// Everything in `old` is in `new`, with the same value; `new` may have more.

@@ -16,14 +16,14 @@ const PACKAGE: &str = "axe-core@4.14.1";
 /// When there is no `npm`, or the package cannot be installed.
 pub fn script() -> Result<String> {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?;
-    let folder = Path::new(&manifest).join("../target/axe");
+    let directory = Path::new(&manifest).join("../target/axe");
     // Written last: an installation that was cut short is made anew.
-    let complete = folder.join("complete");
+    let complete = directory.join("complete");
     if !fs::read_to_string(&complete).is_ok_and(|package| package == PACKAGE) {
-        let folder = folder.display();
-        tool::run(&format!("npm install --no-audit --no-fund --prefix {folder} {PACKAGE}"))?;
+        let directory = directory.display();
+        tool::run(&format!("npm install --no-audit --no-fund --prefix {directory} {PACKAGE}"))?;
         fs::write(&complete, PACKAGE).with_context(|| format!("write {}", complete.display()))?;
     }
-    let script = folder.join("node_modules/axe-core/axe.min.js");
+    let script = directory.join("node_modules/axe-core/axe.min.js");
     fs::read_to_string(&script).with_context(|| format!("read {}", script.display()))
 }

@@ -1,4 +1,4 @@
-//! UDP packets put on a device as whole Ethernet frames: no address, route or neighbour needed.
+//! UDP packets put on a device as complete Ethernet frames: no address, route or neighbour needed.
 
 use std::{
     ffi::CString,

@@ -1,4 +1,4 @@
-//! Node.js with a third implementation of HdrHistogram, in a folder of the tests' own.
+//! Node.js with a third implementation of HdrHistogram, in a directory of the tests' own.
 
 use std::{
     env, fs,
@@ -12,20 +12,20 @@ use crate::tool;
 /// The package, pinned: another version is another opinion.
 const PACKAGE: &str = "hdr-histogram-js@3.0.1";
 
-/// The folder of modules that has it; installed by the first call.
+/// The directory of modules that has it; installed by the first call.
 ///
 /// # Errors
 ///
 /// When there is no `npm`, or the package cannot be installed.
 pub fn with_hdrhistogram() -> Result<PathBuf> {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?;
-    let folder = Path::new(&manifest).join("../target/javascript");
+    let directory = Path::new(&manifest).join("../target/javascript");
     // Written last: an installation that was cut short is made anew.
-    let complete = folder.join("complete");
+    let complete = directory.join("complete");
     if !fs::read_to_string(&complete).is_ok_and(|package| package == PACKAGE) {
-        let prefix = folder.display();
+        let prefix = directory.display();
         tool::run(&format!("npm install --no-audit --no-fund --prefix {prefix} {PACKAGE}"))?;
         fs::write(&complete, PACKAGE).with_context(|| format!("write {}", complete.display()))?;
     }
-    Ok(folder.join("node_modules"))
+    Ok(directory.join("node_modules"))
 }

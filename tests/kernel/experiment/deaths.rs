@@ -23,8 +23,8 @@ pub(super) fn signals() -> Result<()> {
     namespace::run(|| {
         let before = rmem()?;
         for (signal, step) in deaths {
-            let folder = tempfile::tempdir()?;
-            let mut running = Running::start(&mut experiment(folder.path(), HARMLESS)?)?;
+            let directory = tempfile::tempdir()?;
+            let mut running = Running::start(&mut experiment(directory.path(), HARMLESS)?)?;
             running.wait_for(step)?;
             if step == "window 2" {
                 ensure!(rmem()? == "4096 131072 4194304", "not changed in {step}: {}", rmem()?);
@@ -35,7 +35,7 @@ pub(super) fn signals() -> Result<()> {
             let place = format!("signal {signal} in {step}");
             wait_until(&place, || Ok(!Path::new(&format!("/proc/{watchdog}")).exists()))?;
             ensure!(rmem()? == before, "{place}: {}", rmem()?);
-            ensure!(journals(folder.path()).is_empty(), "{place}: {:?}", journals(folder.path()));
+            ensure!(journals(directory.path()).is_empty(), "{place}: {:?}", journals(directory.path()));
         }
         Ok(())
     })
@@ -43,8 +43,8 @@ pub(super) fn signals() -> Result<()> {
 
 /// An experiment of which each system call on the setting's file goes by strace: `fault` happens
 /// in them. Its watchdog is not traced.
-fn faulty(folder: &Path, fault: &str) -> Result<Running> {
-    let inner = experiment(folder, HARMLESS)?;
+fn faulty(directory: &Path, fault: &str) -> Result<Running> {
+    let inner = experiment(directory, HARMLESS)?;
     let mut command = Command::new("strace");
     command.args(["-qq", "-o", "/dev/null", "-P", RMEM, "-e", fault, "--"]);
     command.arg(inner.get_program()).args(inner.get_args());
@@ -52,8 +52,8 @@ fn faulty(folder: &Path, fault: &str) -> Result<Running> {
 }
 
 /// The watchdog puts the setting back, and no journal stays.
-fn is_cleared_up(folder: &Path, place: &str, before: &str) -> Result<()> {
-    wait_until(place, || Ok(rmem()? == before && journals(folder).is_empty()))
+fn is_cleared_up(directory: &Path, place: &str, before: &str) -> Result<()> {
+    wait_until(place, || Ok(rmem()? == before && journals(directory).is_empty()))
 }
 
 /// Killed on the way into the first write and into the one that puts back, and between the first
@@ -62,20 +62,20 @@ pub(super) fn in_writes() -> Result<()> {
     namespace::run(|| {
         let before = rmem()?;
         for (at, last) in [(1, "window 1"), (2, "window 2")] {
-            let folder = tempfile::tempdir()?;
+            let directory = tempfile::tempdir()?;
             let mut running =
-                faulty(folder.path(), &format!("inject=write:signal=KILL:when={at}"))?;
+                faulty(directory.path(), &format!("inject=write:signal=KILL:when={at}"))?;
             running.wait_for(last)?;
             let status = running.child.wait()?;
             ensure!(status.signal() == Some(libc::SIGKILL), "write {at}: {status}");
-            is_cleared_up(folder.path(), &format!("killed in write {at}"), &before)?;
+            is_cleared_up(directory.path(), &format!("killed in write {at}"), &before)?;
         }
-        let folder = tempfile::tempdir()?;
-        let mut running = faulty(folder.path(), "inject=write:delay_exit=9000000:when=1")?;
+        let directory = tempfile::tempdir()?;
+        let mut running = faulty(directory.path(), "inject=write:delay_exit=9000000:when=1")?;
         wait_until("the first write", || Ok(rmem()? != before))?;
         kill(running.only_child()?, libc::SIGKILL)?;
         running.child.wait()?;
-        is_cleared_up(folder.path(), "killed before the value was read back", &before)
+        is_cleared_up(directory.path(), "killed before the value was read back", &before)
     })
 }
 
@@ -83,8 +83,8 @@ pub(super) fn in_writes() -> Result<()> {
 pub(super) fn panic() -> Result<()> {
     namespace::run(|| {
         let before = rmem()?;
-        let folder = tempfile::tempdir()?;
-        let mut running = Running::start(&mut experiment(folder.path(), HARMLESS)?)?;
+        let directory = tempfile::tempdir()?;
+        let mut running = Running::start(&mut experiment(directory.path(), HARMLESS)?)?;
         running.wait_for("window 2")?;
         ensure!(rmem()? != before, "not changed in window 2");
         let mut tracer = Command::new("strace")
@@ -95,7 +95,7 @@ pub(super) fn panic() -> Result<()> {
         let ended = running.child.wait();
         tracer.wait()?;
         ensure!(ended?.code() == Some(101), "it did not panic");
-        is_cleared_up(folder.path(), "a panic", &before)
+        is_cleared_up(directory.path(), "a panic", &before)
     })
 }
 
@@ -104,8 +104,8 @@ pub(super) fn panic() -> Result<()> {
 pub(super) fn torn() -> Result<()> {
     namespace::run(|| {
         let before = rmem()?;
-        let folder = tempfile::tempdir()?;
-        let inner = experiment(folder.path(), HARMLESS)?;
+        let directory = tempfile::tempdir()?;
+        let inner = experiment(directory.path(), HARMLESS)?;
         let status = Command::new("strace")
             .args(["-qq", "-o", "/dev/null", "-e", "inject=fsync:signal=KILL:when=1", "--"])
             .arg(inner.get_program())
@@ -113,38 +113,38 @@ pub(super) fn torn() -> Result<()> {
             .stderr(Stdio::null())
             .status()?;
         ensure!(status.signal() == Some(libc::SIGKILL), "in the journal's write: {status}");
-        let names = journals(folder.path());
+        let names = journals(directory.path());
         ensure!(names.iter().all(|name| name.ends_with(".unfinished")), "{names:?}");
         ensure!(names.len() == 1 && rmem()? == before, "{names:?}, {}", rmem()?);
 
-        let state = folder.path().join("state");
-        let mut running = Running::start(&mut experiment(folder.path(), HARMLESS)?)?;
+        let state = directory.path().join("state");
+        let mut running = Running::start(&mut experiment(directory.path(), HARMLESS)?)?;
         running.wait_for("window 1")?;
-        let is_whole = |name: &String| name.ends_with(".journal");
-        let name = journals(folder.path()).into_iter().find(is_whole).context("no journal")?;
-        let whole = fs::read(state.join(name))?;
+        let is_complete = |name: &String| name.ends_with(".journal");
+        let name = journals(directory.path()).into_iter().find(is_complete).context("no journal")?;
+        let complete = fs::read(state.join(name))?;
         running.signal(libc::SIGTERM)?;
         running.child.wait()?;
-        fs::write(state.join("1-1.journal"), &whole[..whole.len() / 2])?;
+        fs::write(state.join("1-1.journal"), &complete[..complete.len() / 2])?;
         let undone =
             latency_user()?.args(["experiment", "--undo", "--state"]).arg(&state).output()?;
-        let said = String::from_utf8_lossy(&undone.stdout);
-        ensure!(undone.status.success() && said.contains("torn"), "{said}");
-        ensure!(rmem()? == before && !journals(folder.path()).iter().any(is_whole));
+        let message = String::from_utf8_lossy(&undone.stdout);
+        ensure!(undone.status.success() && message.contains("torn"), "{message}");
+        ensure!(rmem()? == before && !journals(directory.path()).iter().any(is_complete));
         Ok(())
     })
 }
 
-/// Not even the watchdog is left, as after a loss of power. The usual folder is used, so that
+/// Not even the watchdog is left, as after a loss of power. The usual directory is used, so that
 /// another command can tell of it.
 pub(super) fn undo() -> Result<()> {
     namespace::run(|| {
         // The machine's own journals are out of reach, and nothing stays among them.
         tool::run("mount -t tmpfs none /var/lib")?;
         let before = rmem()?;
-        let folder = tempfile::tempdir()?;
+        let directory = tempfile::tempdir()?;
         let mut command = latency_user()?;
-        command.args(["experiment", "--set", HARMLESS, "--output"]).arg(folder.path());
+        command.args(["experiment", "--set", HARMLESS, "--output"]).arg(directory.path());
         let mut running = Running::start(&mut command)?;
         running.wait_for("window 2")?;
         kill(running.only_child()?, libc::SIGKILL)?;
@@ -154,13 +154,13 @@ pub(super) fn undo() -> Result<()> {
 
         let refused = latency_user()?
             .args(["experiment", "--set", HARMLESS, "--output"])
-            .arg(folder.path())
+            .arg(directory.path())
             .output()?;
-        let said = String::from_utf8_lossy(&refused.stderr);
-        ensure!(refused.status.code() == Some(1) && said.contains("--undo"), "{said}");
-        let told = latency_user()?.args(["doctor"]).output()?;
-        let said = String::from_utf8_lossy(&told.stderr);
-        ensure!(said.contains("did not end") && said.contains("--undo"), "{said}");
+        let message = String::from_utf8_lossy(&refused.stderr);
+        ensure!(refused.status.code() == Some(1) && message.contains("--undo"), "{message}");
+        let doctor = latency_user()?.args(["doctor"]).output()?;
+        let message = String::from_utf8_lossy(&doctor.stderr);
+        ensure!(message.contains("did not end") && message.contains("--undo"), "{message}");
 
         let undone = latency_user()?.args(["experiment", "--undo"]).output()?;
         ensure!(undone.status.success(), "{}", String::from_utf8_lossy(&undone.stderr));
@@ -173,16 +173,16 @@ pub(super) fn undo() -> Result<()> {
 
 pub(super) fn foreign() -> Result<()> {
     namespace::run(|| {
-        let folder = tempfile::tempdir()?;
-        let mut running = Running::start(&mut experiment(folder.path(), HARMLESS)?)?;
+        let directory = tempfile::tempdir()?;
+        let mut running = Running::start(&mut experiment(directory.path(), HARMLESS)?)?;
         running.wait_for("window 2")?;
-        let second = experiment(folder.path(), HARMLESS)?.output()?;
+        let second = experiment(directory.path(), HARMLESS)?.output()?;
         ensure!(second.status.code() == Some(1), "a second experiment: {}", second.status);
         fs::write(RMEM, "4096 100000 200000")?;
         running.wait_for("which this experiment did not set")?;
         ensure!(running.child.wait()?.code() == Some(1));
         ensure!(rmem()? == "4096 100000 200000", "{}", rmem()?);
-        ensure!(journals(folder.path()).is_empty());
+        ensure!(journals(directory.path()).is_empty());
         Ok(())
     })
 }

@@ -55,20 +55,20 @@ pub(crate) fn trials() -> Vec<Trial> {
     .collect()
 }
 
-/// An experiment with its state and recordings in `folder`.
-pub(crate) fn experiment(folder: &Path, setting: &str) -> Result<Command> {
+/// An experiment with its state and recordings in `directory`.
+pub(crate) fn experiment(directory: &Path, setting: &str) -> Result<Command> {
     let mut command = latency_user()?;
     command.args(["experiment", "--format", "json", "--set", setting]);
-    command.arg("--state").arg(folder.join("state")).arg("--output").arg(folder.join("out"));
+    command.arg("--state").arg(directory.join("state")).arg("--output").arg(directory.join("out"));
     Ok(command)
 }
 
 /// Runs one to its end and returns its status and result.
 pub(crate) fn result(command: &mut Command) -> Result<(ExitStatus, Value)> {
     let output = command.stdin(Stdio::null()).output().context("run an experiment")?;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let message = String::from_utf8_lossy(&output.stderr);
     let found = serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("{}: {said}", output.status))?;
+        .with_context(|| format!("{}: {message}", output.status))?;
     Ok((output.status, found))
 }
 
@@ -98,19 +98,19 @@ impl Running {
 
     /// Waits until it says `word`.
     pub(crate) fn wait_for(&mut self, word: &str) -> Result<()> {
-        let mut said = String::new();
-        while !said.lines().last().unwrap_or_default().contains(word) {
-            ensure!(self.lines.read_line(&mut said)? > 0, "{word:?} was never said: {said}");
+        let mut message = String::new();
+        while !message.lines().last().unwrap_or_default().contains(word) {
+            ensure!(self.lines.read_line(&mut message)? > 0, "{word:?} never appeared: {message}");
         }
         Ok(())
     }
 
     /// Waits until it ends with a conclusion, whatever that is on a machine without load.
     pub(crate) fn end(mut self) -> Result<()> {
-        let mut said = String::new();
-        self.lines.read_to_string(&mut said)?;
+        let mut message = String::new();
+        self.lines.read_to_string(&mut message)?;
         let status = self.child.wait()?;
-        ensure!(matches!(status.code(), Some(0 | 4)), "{status}: {said}");
+        ensure!(matches!(status.code(), Some(0 | 4)), "{status}: {message}");
         Ok(())
     }
 
@@ -143,8 +143,8 @@ impl Drop for Running {
 }
 
 /// Files of journals.
-pub(crate) fn journals(folder: &Path) -> Vec<String> {
-    let entries = folder.join("state").read_dir().into_iter().flatten().filter_map(Result::ok);
+pub(crate) fn journals(directory: &Path) -> Vec<String> {
+    let entries = directory.join("state").read_dir().into_iter().flatten().filter_map(Result::ok);
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| name != "lock").collect()
 }

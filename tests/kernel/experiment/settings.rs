@@ -11,7 +11,7 @@ use crate::tracing::wait_until;
 pub(super) fn tunings() -> Result<()> {
     namespace::run(|| {
         veth::make(2)?;
-        let folder = tempfile::tempdir()?;
+        let directory = tempfile::tempdir()?;
         let device = format!("/sys/class/net/{}", veth::RECEIVER);
         let cat = |file: &str| -> Result<String> {
             Ok(tool::run(&format!("cat {device}/{file}"))?.trim().to_owned())
@@ -25,7 +25,7 @@ pub(super) fn tunings() -> Result<()> {
         ];
         let read = || files.iter().map(|(_, file)| cat(file)).collect::<Result<Vec<_>>>();
         let before = read()?;
-        let mut command = experiment(folder.path(), HARMLESS)?;
+        let mut command = experiment(directory.path(), HARMLESS)?;
         command.args(["--iface", veth::RECEIVER]);
         files.iter().for_each(|(setting, _)| {
             command.args(["--set", setting]);
@@ -57,10 +57,10 @@ fn free_loop_device() -> Result<String> {
     let disks = Path::new("/sys/block").read_dir()?.filter_map(Result::ok);
     let mut names = disks.map(|disk| disk.file_name().to_string_lossy().into_owned());
     let is_free = |name: &String| {
-        let folder = Path::new("/sys/block").join(name);
-        let scheduler = fs::read_to_string(folder.join("queue/scheduler")).unwrap_or_default();
+        let directory = Path::new("/sys/block").join(name);
+        let scheduler = fs::read_to_string(directory.join("queue/scheduler")).unwrap_or_default();
         name.starts_with("loop")
-            && !folder.join("loop").exists()
+            && !directory.join("loop").exists()
             && scheduler.contains("mq-deadline")
             && !scheduler.contains("[mq-deadline]")
     };
@@ -80,20 +80,20 @@ pub(super) fn bounds() -> Result<()> {
             "gro_flush_timeout:none=1",
             "scheduler:none=none",
         ] {
-            let folder = tempfile::tempdir()?;
-            let output = experiment(folder.path(), setting)?.output()?;
-            let said = String::from_utf8_lossy(&output.stderr);
-            ensure!(output.status.code() == Some(1), "{setting}: {}: {said}", output.status);
-            ensure!(!folder.path().join("out").exists(), "{setting}: a window began: {said}");
+            let directory = tempfile::tempdir()?;
+            let output = experiment(directory.path(), setting)?.output()?;
+            let message = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.code() == Some(1), "{setting}: {}: {message}", output.status);
+            ensure!(!directory.path().join("out").exists(), "{setting}: a window began: {message}");
         }
-        let folder = tempfile::tempdir()?;
-        let dry = experiment(folder.path(), HARMLESS)?.arg("--dry-run").output()?;
-        let said = String::from_utf8_lossy(&dry.stdout);
+        let directory = tempfile::tempdir()?;
+        let dry = experiment(directory.path(), HARMLESS)?.arg("--dry-run").output()?;
+        let message = String::from_utf8_lossy(&dry.stdout);
         ensure!(
-            dry.status.success() && said.contains("4194304") && said.contains(&before),
-            "{said}"
+            dry.status.success() && message.contains("4194304") && message.contains(&before),
+            "{message}"
         );
-        ensure!(rmem()? == before && !folder.path().join("state").exists());
+        ensure!(rmem()? == before && !directory.path().join("state").exists());
         Ok(())
     })
 }
@@ -113,8 +113,8 @@ pub(super) fn elsewhere() -> Result<()> {
         let inside = || tool::run(&format!("ip netns exec quiet cat {RMEM}"));
         let (before, outside) = (inside()?, rmem()?);
         for name in [&pid, "quiet"] {
-            let folder = tempfile::tempdir()?;
-            let mut command = experiment(folder.path(), HARMLESS)?;
+            let directory = tempfile::tempdir()?;
+            let mut command = experiment(directory.path(), HARMLESS)?;
             let mut running = Running::start(command.args(["--netns", name]))?;
             running.wait_for("window 2")?;
             let changed = inside()?;

@@ -27,7 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let vm = |name, body| with_nics(trial(name, Where::Vm, &["ip", "ethtool"], body)?);
     [
         host("experiment::nic_settings_as_ethtool_shows_them", nics),
-        host("experiment::what_the_driver_made_of_a_value_is_told", rounded),
+        host("experiment::what_the_driver_made_of_a_value_is_reported", rounded),
         host("experiment::undo_knows_what_the_driver_made_of_a_value", undo_rounded),
         host("experiment::nic_settings_out_of_bounds_are_refused", bounds),
         vm("experiment::irqs_and_rings_of_real_drivers", irqs_and_rings),
@@ -52,10 +52,10 @@ fn with_nics(trial: Trial) -> Option<Trial> {
 
 /// The NIC of a driver that has a second RX queue.
 fn nic(driver: &str) -> Result<String> {
-    let folder = Path::new("/sys/class/net");
-    let names = folder.read_dir()?.filter_map(Result::ok).map(|entry| entry.file_name());
+    let directory = Path::new("/sys/class/net");
+    let names = directory.read_dir()?.filter_map(Result::ok).map(|entry| entry.file_name());
     let is_it = |name: &String| {
-        let nic = folder.join(name);
+        let nic = directory.join(name);
         let link = fs::read_link(nic.join("device/driver"));
         link.is_ok_and(|link| link.ends_with(driver)) && nic.join("queues/rx-1").exists()
     };
@@ -82,7 +82,7 @@ fn make() -> Result<()> {
 fn nics() -> Result<()> {
     namespace::run(|| {
         make()?;
-        let folder = tempfile::tempdir()?;
+        let directory = tempfile::tempdir()?;
         let settings = [
             ("offload:va/gro=off", "-k", "va", "generic-receive-offload", "off"),
             ("offload:va/tx-checksumming=off", "-k", "va", "tx-checksumming", "off"),
@@ -96,7 +96,7 @@ fn nics() -> Result<()> {
             settings.iter().map(|(_, option, nic, name, _)| shown(option, nic, name)).collect()
         };
         let before = (read()?, tso()?);
-        let mut command = experiment(folder.path(), settings[0].0)?;
+        let mut command = experiment(directory.path(), settings[0].0)?;
         settings[1..].iter().for_each(|(setting, ..)| {
             command.args(["--set", setting]);
         });
@@ -116,27 +116,27 @@ fn nics() -> Result<()> {
 fn rounded() -> Result<()> {
     namespace::run(|| {
         make()?;
-        let folder = tempfile::tempdir()?;
-        let mut command = experiment(folder.path(), "coalesce:t0/rx-frames=100")?;
+        let directory = tempfile::tempdir()?;
+        let mut command = experiment(directory.path(), "coalesce:t0/rx-frames=100")?;
         command.args(["--window", "1s", "--settle", "100ms", "--rounds", "1"]);
         let (status, found) = result(&mut command)?;
         ensure!(status.success(), "{status}: {found}");
         let changed = &found["changed"][0];
-        ensure!(changed["asked"] == "100" && changed["new"] == "64", "{changed}");
+        ensure!(changed["requested"] == "100" && changed["effective"] == "64", "{changed}");
         ensure!(changed["old"] == "0" && found["setting"] == "original", "{found}");
-        let page = fs::read_to_string(folder.path().join("out/report.html"))?;
+        let page = fs::read_to_string(directory.path().join("out/report.html"))?;
         ensure!(page.contains("asked for") && page.contains("the driver made it"), "{page}");
         ensure!(shown("-c", TAP, "rx-frames")? == "0");
 
         // What rounds to the value that is there already changes nothing.
         tool::run(&format!("ethtool -C {TAP} rx-frames 64"))?;
-        let folder = tempfile::tempdir()?;
-        let mut command = experiment(folder.path(), "coalesce:t0/rx-frames=100")?;
+        let directory = tempfile::tempdir()?;
+        let mut command = experiment(directory.path(), "coalesce:t0/rx-frames=100")?;
         command.args(["--window", "1s", "--settle", "100ms", "--rounds", "1"]);
         let output = command.output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.code() == Some(1) && said.contains("the kernel kept"), "{said}");
-        ensure!(shown("-c", TAP, "rx-frames")? == "64" && journals(folder.path()).is_empty());
+        let message = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(1) && message.contains("the kernel kept"), "{message}");
+        ensure!(shown("-c", TAP, "rx-frames")? == "64" && journals(directory.path()).is_empty());
         Ok(())
     })
 }
@@ -147,8 +147,8 @@ fn undo_rounded() -> Result<()> {
         make()?;
         for (foreign, expected) in [(None, "0"), (Some("7"), "7")] {
             tool::run(&format!("ethtool -C {TAP} rx-frames 0"))?;
-            let folder = tempfile::tempdir()?;
-            let mut command = experiment(folder.path(), "coalesce:t0/rx-frames=100")?;
+            let directory = tempfile::tempdir()?;
+            let mut command = experiment(directory.path(), "coalesce:t0/rx-frames=100")?;
             let mut running = Running::start(&mut command)?;
             running.wait_for("window 2")?;
             kill(running.only_child()?, libc::SIGKILL)?;
@@ -158,24 +158,24 @@ fn undo_rounded() -> Result<()> {
             if let Some(value) = foreign {
                 tool::run(&format!("ethtool -C {TAP} rx-frames {value}"))?;
             }
-            let state = folder.path().join("state");
+            let state = directory.path().join("state");
             let undo =
                 latency_user()?.args(["experiment", "--undo", "--state"]).arg(state).output()?;
-            let said = String::from_utf8_lossy(&undo.stderr);
-            ensure!(undo.status.success() == foreign.is_none(), "{foreign:?}: {said}");
-            ensure!(foreign.is_none() || said.contains("did not set"), "{said}");
-            ensure!(shown("-c", TAP, "rx-frames")? == expected, "{foreign:?}: {said}");
-            ensure!(journals(folder.path()).is_empty());
+            let message = String::from_utf8_lossy(&undo.stderr);
+            ensure!(undo.status.success() == foreign.is_none(), "{foreign:?}: {message}");
+            ensure!(foreign.is_none() || message.contains("did not set"), "{message}");
+            ensure!(shown("-c", TAP, "rx-frames")? == expected, "{foreign:?}: {message}");
+            ensure!(journals(directory.path()).is_empty());
         }
         // The device is gone: nothing is left to put back, and the watchdog says nothing.
-        let folder = tempfile::tempdir()?;
+        let directory = tempfile::tempdir()?;
         let mut running =
-            Running::start(&mut experiment(folder.path(), "coalesce:t0/rx-frames=100")?)?;
+            Running::start(&mut experiment(directory.path(), "coalesce:t0/rx-frames=100")?)?;
         running.wait_for("window 2")?;
         tool::run(&format!("ip link del {TAP}"))?;
         running.wait_for("put back")?;
         running.child.wait()?;
-        ensure!(journals(folder.path()).is_empty());
+        ensure!(journals(directory.path()).is_empty());
         Ok(())
     })
 }
@@ -198,12 +198,12 @@ fn bounds() -> Result<()> {
             ("irq:va=spread", "no IRQ is known"),
             ("irq:va/0=4095", "is not online"),
         ] {
-            let folder = tempfile::tempdir()?;
-            let output = experiment(folder.path(), setting)?.output()?;
-            let said = String::from_utf8_lossy(&output.stderr);
-            ensure!(output.status.code() == Some(1), "{setting}: {}: {said}", output.status);
-            ensure!(said.contains(reason), "{setting}: {said}");
-            ensure!(!folder.path().join("out").exists(), "{setting}: a window began: {said}");
+            let directory = tempfile::tempdir()?;
+            let output = experiment(directory.path(), setting)?.output()?;
+            let message = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.code() == Some(1), "{setting}: {}: {message}", output.status);
+            ensure!(message.contains(reason), "{setting}: {message}");
+            ensure!(!directory.path().join("out").exists(), "{setting}: a window began: {message}");
         }
         Ok(())
     })
@@ -242,7 +242,7 @@ fn irqs_and_rings() -> Result<()> {
     };
     let gro = || shown("-k", &virtio, "generic-receive-offload");
     let before = (affinities()?, rings()?, gro()?);
-    let folder = tempfile::tempdir()?;
+    let directory = tempfile::tempdir()?;
     let irqs = [format!("irq:{virtio}=spread"), format!("irq:{vmxnet3}/1=0-1")];
     let others = [
         format!("ring:{vmxnet3}/rx=100"),
@@ -251,7 +251,7 @@ fn irqs_and_rings() -> Result<()> {
         format!("offload:{virtio}/gro=off"),
     ];
     let experiment = |settings: &[String]| -> Result<Running> {
-        let mut command = experiment(folder.path(), &settings[0])?;
+        let mut command = experiment(directory.path(), &settings[0])?;
         settings[1..].iter().for_each(|setting| {
             command.args(["--set", setting]);
         });
@@ -275,7 +275,7 @@ fn irqs_and_rings() -> Result<()> {
     end(running)?;
     ensure!(changed.0 == ["128", "128", "128"] && changed.1 == "off", "{changed:?}");
     for setting in [format!("ring:{vmxnet3}/rx=4097"), format!("irq:{virtio}/2=0")] {
-        let refused = super::experiment(folder.path(), &setting)?.output()?;
+        let refused = super::experiment(directory.path(), &setting)?.output()?;
         ensure!(refused.status.code() == Some(1), "{setting}: {}", refused.status);
     }
     for nic in [&vmxnet3, &virtio] {
@@ -287,12 +287,12 @@ fn irqs_and_rings() -> Result<()> {
 /// Its driver takes what it calls coalescing only while the NIC is down.
 fn channels() -> Result<()> {
     let virtio = nic(VIRTIO)?;
-    let folder = tempfile::tempdir()?;
+    let directory = tempfile::tempdir()?;
     let read = || -> Result<[String; 2]> {
         Ok([shown("-l", &virtio, "Combined")?, shown("-c", &virtio, "tx-frames")?])
     };
     let before = read()?;
-    let mut command = experiment(folder.path(), &format!("channels:{virtio}/combined=1"))?;
+    let mut command = experiment(directory.path(), &format!("channels:{virtio}/combined=1"))?;
     command.args(["--set", &format!("coalesce:{virtio}/tx-frames=0")]);
     let mut running = Running::start(&mut command)?;
     running.wait_for("window 2")?;
@@ -305,14 +305,14 @@ fn channels() -> Result<()> {
 
     // While it is up, the driver refuses: everything is as it was.
     tool::run(&format!("ip link set {virtio} up"))?;
-    let mut command = experiment(folder.path(), &format!("channels:{virtio}/combined=1"))?;
+    let mut command = experiment(directory.path(), &format!("channels:{virtio}/combined=1"))?;
     command.args(["--set", &format!("coalesce:{virtio}/tx-frames=0")]);
     command.args(["--window", "1s", "--settle", "100ms", "--rounds", "1"]);
     let refused = command.output()?;
-    let said = String::from_utf8_lossy(&refused.stderr);
+    let message = String::from_utf8_lossy(&refused.stderr);
     let after = read()?;
     tool::run(&format!("ip link set {virtio} down"))?;
-    ensure!(refused.status.code() == Some(1) && said.contains("coalesce-set"), "{said}");
-    ensure!(after == before && journals(folder.path()).is_empty(), "{after:?}: {said}");
+    ensure!(refused.status.code() == Some(1) && message.contains("coalesce-set"), "{message}");
+    ensure!(after == before && journals(directory.path()).is_empty(), "{after:?}: {message}");
     Ok(())
 }

@@ -11,9 +11,9 @@ use super::{HARMLESS, RMEM, Running, experiment, result, rmem};
 const SETTLE: &str = "1500ms";
 
 /// An experiment that tries `to` beside the load, which begins with `from`.
-fn beside(folder: &Path, from: &str, to: &str) -> Result<Command> {
+fn beside(directory: &Path, from: &str, to: &str) -> Result<Command> {
     let load = env::var_os("TCP_COLLAPSE_LOAD").context("TCP_COLLAPSE_LOAD is not set")?;
-    let inner = experiment(folder, &format!("sysctl:net.ipv4.tcp_rmem={to}"))?;
+    let inner = experiment(directory, &format!("sysctl:net.ipv4.tcp_rmem={to}"))?;
     // The load's first connection has the large buffers, whatever is set after it.
     let first = format!("echo {from} > {RMEM}; sleep 1.5; exec \"$@\"");
     let mut command = Command::new(load);
@@ -26,8 +26,8 @@ fn beside(folder: &Path, from: &str, to: &str) -> Result<Command> {
 /// it.
 pub(super) fn improves() -> Result<()> {
     namespace::run(|| {
-        let folder = tempfile::tempdir()?;
-        let mut command = beside(folder.path(), load::LARGE_RMEM, load::SMALL_RMEM)?;
+        let directory = tempfile::tempdir()?;
+        let mut command = beside(directory.path(), load::LARGE_RMEM, load::SMALL_RMEM)?;
         command.args(["--window", "5s", "--rounds", "2", "--keep-if", "improved"]);
         let (status, found) = result(&mut command)?;
         ensure!(status.success() && found["conclusion"] == "improved", "{status}: {found}");
@@ -36,8 +36,8 @@ pub(super) fn improves() -> Result<()> {
         let stalls = |at: usize| found["windows"][at]["stalls"].as_u64().unwrap_or(0);
         ensure!([0, 2, 4].iter().all(|at| stalls(*at) > stalls(1)), "{}", found["windows"]);
         ensure!(found["setting"] == "kept" && rmem()? == load::SMALL_RMEM, "{found}");
-        ensure!(folder.path().join("out/confirmation.hlog").exists(), "no further window");
-        let page = fs::read_to_string(folder.path().join("out/report.html"))?;
+        ensure!(directory.path().join("out/confirmation.hlog").exists(), "no further window");
+        let page = fs::read_to_string(directory.path().join("out/report.html"))?;
         for word in ["tcp_collapse", load::SMALL_RMEM, "Stability confirmed"] {
             ensure!(page.contains(word), "the page does not say {word:?}");
         }
@@ -48,8 +48,8 @@ pub(super) fn improves() -> Result<()> {
 /// Asked to keep an improvement, it keeps nothing else; a worse one has its own status.
 pub(super) fn worsens() -> Result<()> {
     namespace::run(|| {
-        let folder = tempfile::tempdir()?;
-        let mut command = beside(folder.path(), load::SMALL_RMEM, load::LARGE_RMEM)?;
+        let directory = tempfile::tempdir()?;
+        let mut command = beside(directory.path(), load::SMALL_RMEM, load::LARGE_RMEM)?;
         command.args(["--window", "4s", "--rounds", "1", "--keep-if", "improved"]);
         let (status, found) = result(&mut command)?;
         ensure!(status.code() == Some(4) && found["conclusion"] == "worse", "{status}: {found}");
@@ -67,8 +67,8 @@ pub(super) fn same() -> Result<()> {
 
 fn same_once() -> Result<()> {
     namespace::run(|| {
-        let folder = tempfile::tempdir()?;
-        let mut command = beside(folder.path(), load::LARGE_RMEM, load::LARGE_RMEM)?;
+        let directory = tempfile::tempdir()?;
+        let mut command = beside(directory.path(), load::LARGE_RMEM, load::LARGE_RMEM)?;
         command.args(["--window", "3s", "--rounds", "2", "--keep-if", "improved"]);
         let (status, found) = result(&mut command)?;
         ensure!(status.success() && found["conclusion"] == "no_difference_shown", "{found}");
@@ -81,12 +81,12 @@ fn same_once() -> Result<()> {
 /// Stalls of 10 ms and more, several a second among 140,000 runs, lie above p99.999.
 pub(super) fn ends_early() -> Result<()> {
     namespace::run(|| {
-        let folder = tempfile::tempdir()?;
-        let mut command = beside(folder.path(), load::SMALL_RMEM, load::LARGE_RMEM)?;
+        let directory = tempfile::tempdir()?;
+        let mut command = beside(directory.path(), load::SMALL_RMEM, load::LARGE_RMEM)?;
         command.args(["--window", "4s", "--rounds", "2", "--abort-if", "p99.999>5ms"]);
         let (status, found) = result(&mut command)?;
         ensure!(status.code() == Some(4) && found["conclusion"] == "worse", "{status}: {found}");
-        let reason = found["aborted"].as_str().context("it was not ended early")?;
+        let reason = found["aborted"]["text"].as_str().context("it was not ended early")?;
         ensure!(reason.contains("p99.999>5ms"), "{reason}");
         let windows = found["windows"].as_array().context("no windows")?;
         let seconds = |at: usize| windows[at]["duration_s"].as_f64().unwrap_or(f64::MAX);
@@ -101,13 +101,13 @@ pub(super) fn loses_link() -> Result<()> {
     namespace::run(|| {
         veth::make(1)?;
         let before = rmem()?;
-        let folder = tempfile::tempdir()?;
-        let mut command = experiment(folder.path(), HARMLESS)?;
+        let directory = tempfile::tempdir()?;
+        let mut command = experiment(directory.path(), HARMLESS)?;
         let mut running = Running::start(command.args(["--iface", veth::RECEIVER]))?;
         running.wait_for("window 2")?;
         ensure!(rmem()? != before, "not changed in window 2");
         tool::run(&format!("ip link set {} down", veth::SENDER))?;
-        running.wait_for("has no link any more")?;
+        running.wait_for("lost its link")?;
         running.wait_for("put back")?;
         ensure!(running.child.wait()?.code() == Some(4), "a lost link is worse");
         ensure!(rmem()? == before, "{}", rmem()?);

@@ -60,9 +60,9 @@ impl Pair {
 impl Load for Pair {
     fn send(&mut self, events: u64) -> Result<()> {
         for _ in 0..events {
-            let began = Instant::now();
+            let started = Instant::now();
             self.client.exchange()?;
-            self.latencies.saturating_record(began.elapsed().as_nanos() as u64);
+            self.latencies.saturating_record(started.elapsed().as_nanos() as u64);
         }
         Ok(())
     }

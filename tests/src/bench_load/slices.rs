@@ -28,7 +28,7 @@ pub trait Load {
     ///
     /// # Errors
     ///
-    /// When it cannot be told.
+    /// When it is unknown.
     fn outcome(&mut self) -> Result<Value>;
 }
 
@@ -49,20 +49,20 @@ struct Slice {
 pub fn serve(load: &mut impl Load) -> Result<()> {
     for line in stdin().lock().lines() {
         let slice = parse(&line?)?;
-        let began = Instant::now();
+        let started = Instant::now();
         run(load, &slice)?;
         let mut outcome = load.outcome()?;
-        outcome["seconds"] = began.elapsed().as_secs_f64().into();
+        outcome["seconds"] = started.elapsed().as_secs_f64().into();
         println!("{outcome}");
     }
     Ok(())
 }
 
 fn run(load: &mut impl Load, slice: &Slice) -> Result<()> {
-    let began = Instant::now();
+    let started = Instant::now();
     let mut sent = 0;
     loop {
-        let elapsed = began.elapsed();
+        let elapsed = started.elapsed();
         if elapsed >= slice.duration {
             return Ok(());
         }
