@@ -8,6 +8,7 @@ mod bpftrace;
 mod command_line;
 mod cost;
 mod counts;
+mod docs;
 mod experiment;
 mod kernels;
 mod queues;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         experiment::tunings::trials(),
         triage::trials(),
         kernels::trials(),
+        docs::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

@@ -134,7 +134,7 @@ fn named(loopback: IpAddr) -> Result<()> {
     ensure!((0.9..1.1).contains(&nearest), "{nearest} of {}: {records:?}", fullest.ratio());
     let summary = objects.last().context("no summary")?;
     let socket = &summary["stalls"]["sockets"][0];
-    ensure!(socket["events"].as_u64() == Some(records.len() as u64), "{socket}");
+    ensure!(socket["calls"].as_u64() == Some(records.len() as u64), "{socket}");
     ensure!(summary["ledger"]["balanced"] == true, "{}", summary["ledger"]);
     Ok(())
 }

@@ -12,12 +12,9 @@ use std::{
 };
 
 use anyhow::{Error, Result, ensure};
-use clap::Parser;
 use latency_common::stage::Stage;
-use latency_tests::{axe, python, tool};
+use latency_tests::{axe, in_process, python, tool};
 use latency_user::{
-    cli::Console,
-    commands::Cli,
     model::{
         distribution::Distribution,
         exit::Exit,
@@ -86,29 +83,19 @@ fn hdrhistogram() -> Result<()> {
 fn report(files: &[&Path], format: &str) -> String {
     let directory = tempfile::tempdir().unwrap();
     let output = directory.path().join("output");
-    let mut line = vec!["latency-user".into(), "report".into()];
-    line.extend(files.iter().map(|file| file.as_os_str().to_owned()));
-    for word in ["--format", format, "--output"] {
-        line.push(word.into());
-    }
-    line.push(output.clone().into_os_string());
-    let console = Console {
-        out: Box::new(std::io::sink()),
-        err: Box::new(std::io::sink()),
-        rows: 0,
-        colour: false,
-        err_is_terminal: false,
-    };
-    assert_eq!(Cli::try_parse_from(line).unwrap().run(console).unwrap(), Exit::Ok);
+    let mut line = vec!["report"];
+    line.extend(files.iter().map(|file| file.to_str().unwrap()));
+    line.extend(["--format", format, "--output", output.to_str().unwrap()]);
+    assert_eq!(in_process::run(&line).unwrap().0, Exit::Ok);
     fs::read_to_string(output).unwrap()
 }
 
 /// Fields of version 1 that have another name now.
 const RENAMED: [(&str, &str); 4] = [
-    ("started", "started"),
+    ("begins", "started"),
     ("open", "in_progress"),
-    ("unmatched_start", "unmatched_start"),
-    ("unmatched_end", "unmatched_end"),
+    ("begins_without_end", "unmatched_start"),
+    ("ends_without_begin", "unmatched_end"),
 ];
 
 /// Everything in `old` is in `new`, with the same value; `new` may have more.

@@ -9,3 +9,5 @@ mod cost;
 mod fuzz;
 #[cfg(test)]
 mod rules;
+#[cfg(test)]
+mod snapshots;

@@ -1,0 +1,81 @@
+//! Snapshots of what people and programs read: help texts, tables, JSON and the page, from
+//! recordings and captured hosts. `cargo insta review` shows what a change does to them.
+
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+use std::{fs, path::Path};
+
+use clap::CommandFactory;
+use latency_tests::in_process;
+use latency_user::commands::Cli;
+use serde_json::Value;
+
+/// What a command prints.
+fn run(arguments: &[&str]) -> String {
+    in_process::run(arguments).unwrap().1
+}
+
+fn fixture(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name).to_str().unwrap().to_owned()
+}
+
+/// Objects one under the other, each field on a line of its own.
+fn pretty(lines: &str) -> String {
+    let objects = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    objects.map(|object| format!("{object:#}\n")).collect()
+}
+
+#[test]
+fn help() {
+    let mut cli = Cli::command();
+    insta::assert_snapshot!("help", cli.render_long_help());
+    for command in cli.get_subcommands_mut().filter(|command| !command.is_hide_set()) {
+        let name = command.get_name().to_owned();
+        insta::assert_snapshot!(format!("help-{name}"), command.render_long_help());
+    }
+}
+
+#[test]
+fn report() {
+    let path = fixture("collapse-v2.hlog");
+    insta::assert_snapshot!("report-table", run(&["report", &path]));
+    insta::assert_snapshot!("report-csv", run(&["report", &path, "--format", "csv"]));
+    insta::assert_snapshot!("report-folded", run(&["report", &path, "--format", "folded"]));
+    let json = run(&["report", &path, "--format", "json"]);
+    let summary = json.lines().last().unwrap();
+    insta::assert_snapshot!("report-summary-json", pretty(summary));
+    let stall = json.lines().find(|line| line.contains("\"kind\":\"stall\"")).unwrap();
+    insta::assert_snapshot!("report-stall-json", pretty(stall));
+}
+
+/// The page, without the points of its drawings.
+#[test]
+fn page() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = directory.path().join("page.html");
+    let path = fixture("collapse-v2.hlog");
+    run(&["report", &path, "--format", "html", "--output", output.to_str().unwrap()]);
+    let page = fs::read_to_string(output).unwrap();
+    let mut text = String::new();
+    let mut rest = page.as_str();
+    while let Some((before, drawing)) = rest.split_once("<svg") {
+        text.push_str(before);
+        text.push_str("<svg/>");
+        rest = drawing.split_once("</svg>").unwrap().1;
+    }
+    text.push_str(rest);
+    insta::assert_snapshot!("report-page", text);
+}
+
+#[test]
+fn compare() {
+    let (before, after) = (fixture("collapse-v1.hlog"), fixture("collapse-v2.hlog"));
+    insta::assert_snapshot!("compare-table", short(&run(&["compare", &before, &after])));
+    let json = run(&["compare", &before, &after, "--format", "json"]);
+    insta::assert_snapshot!("compare-json", short(&pretty(&json)));
+}
+
+/// Without the directory of this checkout.
+fn short(text: &str) -> String {
+    text.replace(&fixture(""), "")
+}
