@@ -1,5 +1,5 @@
-//! Compiles the eBPF object and hands it to the loader, which carries it inside the binary. Notes
-//! for `--version` which object and which commit that is.
+//! Compiles the eBPF object, which the loader embeds in the binary. Passes the object's hash and
+//! the commit to `--version`.
 
 use std::{env, error::Error, fs, path::Path, process::Command};
 
@@ -10,7 +10,7 @@ mod build_ebpf;
 
 const PACKAGE: &str = "latency-ebpf";
 
-/// Digits of hashes that people are shown.
+/// Digits of hashes that are shown.
 const DIGITS: usize = 12;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -39,15 +39,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The commit that is checked out, with a `+` behind it when tracked files differ from it; `None`:
-/// this is no checkout.
+/// The commit that is checked out, followed by `+` if tracked files differ from it; `None`: this is
+/// not a checkout.
 fn commit(workspace: &Path) -> Option<String> {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").arg("-C").arg(workspace).args(arguments).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned())
     };
-    // A source archive may lie inside the checkout of something else.
+    // An unpacked source archive may be inside the checkout of another project.
     workspace.join(".git").exists().then_some(())?;
     let commit = git(&["rev-parse", &format!("--short={DIGITS}"), "HEAD"])?;
     let is_changed = git(&["status", "--porcelain", "--untracked-files=no"])? != "";

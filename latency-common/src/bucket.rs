@@ -1,7 +1,7 @@
 //! Bucket arithmetic: HdrHistogram's layout for two significant digits.
 //!
-//! Values are nanoseconds. Below 256 each value has a bucket of its own; above, every octave is
-//! cut into 128 buckets, so a bucket is at most 1/128 (0.79 %) of its values wide. The last
+//! Values are nanoseconds. Below 256 each value has its own bucket; above, every octave is split
+//! into 128 buckets, so the width of a bucket is at most 1/128 (0.79 %) of its values. The last
 //! bucket ends at [`MAX_VALUE`]. Bucket `i` here is counter `i` of an
 //! `hdrhistogram::Histogram::new_with_bounds(1, MAX_VALUE, 2)`.
 
@@ -14,7 +14,7 @@ pub const SUB_BUCKETS: usize = 1 << SUB_BUCKET_BITS;
 /// Significant decimal digits that the layout keeps.
 pub const SIGNIFICANT_DIGITS: u8 = 2;
 
-/// Largest value with a bucket of its own: 2^36 - 1 ns, 68.7 s.
+/// Largest value that is not clamped: 2^36 - 1 ns, 68.7 s.
 pub const MAX_VALUE: u64 = (1 << 36) - 1;
 
 /// Number of buckets in a row.

@@ -18,17 +18,17 @@ pub struct SocketBefore {
     pub payload_bytes: u32,
 }
 
-/// One call of `tcp_collapse` under way.
+/// One call of `tcp_collapse` in progress.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CollapseCall {
-    /// Its begin, ns.
+    /// Its start, ns.
     pub start_ns: u64,
     /// Address of the socket.
     pub sock: u64,
-    /// The socket then.
+    /// The socket at that time.
     pub before: SocketBefore,
-    /// 1: of the out-of-order queue; 0: of the receive queue.
+    /// 1: the out-of-order queue is collapsed; 0: the receive queue.
     pub out_of_order: u32,
     /// Explicit padding.
     pub reserved: u32,
@@ -52,12 +52,12 @@ impl CollapseCall {
     };
 }
 
-/// Calls of `tcp_collapse` under way in one task: its own, and one of the softirq that
-/// interrupted it.
+/// Calls of `tcp_collapse` in progress in one task: its own, and one by a softirq that interrupted
+/// it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CollapseStack {
-    /// Number of calls under way: 1 or 2.
+    /// Number of calls in progress: 1 or 2.
     pub depth: u64,
     /// The calls, outermost first.
     pub calls: [CollapseCall; 2],

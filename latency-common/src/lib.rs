@@ -1,8 +1,8 @@
-//! The contract between kernel and user space: what lies in the maps and in the ring buffers.
+//! The contract between kernel and user space: the contents of maps and ring buffers.
 //!
 //! Owns the bucket arithmetic, the layout of rows, slots, per-CPU state, records and events, and
-//! the numbers that name stages. It is `no_std`, has no features and no dependencies, and knows
-//! nothing of aya: the BPF build and the host build see the very same code.
+//! the numbers of stages. It is `no_std`, has no features and no dependencies, and does not depend
+//! on aya: the BPF build and the host build use the same code.
 #![no_std]
 
 pub mod bucket;

@@ -4,8 +4,8 @@ use crate::bucket::{BUCKETS, SUB_BUCKETS};
 
 /// A histogram of durations with its exact sum and maximum.
 ///
-/// The number of recorded values is the sum of `buckets`: it is not kept a second time, so the
-/// two can never disagree.
+/// The number of recorded values is the sum of `buckets`. It is not stored separately, so the two
+/// cannot disagree.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct HistogramRow {
@@ -13,20 +13,20 @@ pub struct HistogramRow {
     pub sum_ns: u64,
     /// Largest recorded duration, in ns, not rounded to buckets.
     pub max_ns: u64,
-    /// Durations at or above the threshold of the run, compared before rounding.
+    /// Number of durations at or above the threshold of the run, before rounding.
     pub over_threshold: u64,
-    /// Packets that the polls of a NAPI row processed; 0 in rows of other stages.
+    /// Packets processed by the polls of a NAPI row; 0 in rows of other stages.
     pub work: u64,
-    /// Bit `i`: some bucket of group `i` (see [`group_of`]) has a count. A reader skips the
-    /// groups without one, which are most of a row.
+    /// Bit `i`: some bucket of group `i` (see [`group_of`]) is not 0. Readers skip empty groups,
+    /// which are most of a row.
     pub groups: u64,
     /// Keeps the buckets of each row at the start of a cache line.
     pub reserved: [u64; 3],
-    /// Counts, laid out as [`crate::bucket`] says.
+    /// Counts, laid out as in [`crate::bucket`].
     pub buckets: [u64; BUCKETS],
 }
 
-/// Buckets in a group: those of half an octave.
+/// Buckets in a group: half an octave.
 pub const GROUP: usize = SUB_BUCKETS / 2;
 
 /// The group that `bucket` belongs to.

@@ -1,11 +1,11 @@
-//! Row layout: which index of the row array belongs to what.
+//! Row layout: what each index of the row array stands for.
 //!
-//! The array starts with a fixed block of rows for every CPU. Behind the blocks lie the slots:
-//! rows that the kernel side assigns when it first sees a NAPI instance or a hard IRQ.
+//! The array starts with a fixed block of rows for every CPU. The slots follow: rows that the
+//! kernel side assigns when it first sees a NAPI instance or a hard IRQ.
 
 use crate::stage::{Stage, VECTORS};
 
-/// Rows that every CPU has. The order is the order inside a CPU's block.
+/// Rows that every CPU has, in the order of a CPU's block.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CpuRow {
@@ -15,11 +15,11 @@ pub enum CpuRow {
     NetRx = 1,
     /// Stage `tcp_collapse`.
     TcpCollapse = 2,
-    /// Polls of the CPU's backlog, which belongs to no device.
+    /// Polls of the CPU's backlog, which has no device.
     Backlog = 3,
-    /// Polls of NAPI instances that found no free slot.
+    /// Polls of NAPI instances without a slot.
     NapiOther = 4,
-    /// Hard IRQs that found no free slot.
+    /// Hard IRQs without a slot.
     IrqOther = 5,
 }
 
@@ -57,7 +57,7 @@ pub struct RowLayout {
     pub cpus: u32,
     /// Rows in a CPU's block: [`CPU_ROWS`] or [`CPU_ROWS_WITH_VECTORS`].
     pub rows_per_cpu: u32,
-    /// Slots behind the blocks.
+    /// Slots after the blocks.
     pub slots: u32,
 }
 
@@ -92,7 +92,7 @@ impl RowLayout {
 }
 
 impl CpuRow {
-    /// The stage whose intervals the row counts.
+    /// The stage whose events the row counts.
     pub const fn stage(self) -> Stage {
         match self {
             Self::RxWait => Stage::RxWait,

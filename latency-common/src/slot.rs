@@ -1,12 +1,12 @@
-//! Slots: rows that the kernel side assigns to NAPI instances and hard IRQs at first sight.
+//! Slots: rows that the kernel side assigns to NAPI instances and hard IRQs when first seen.
 
-/// What the kernel side asks the slot table for.
+/// Key of the slot table.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SlotKey {
     /// A [`SlotKind`].
     pub kind: u32,
-    /// NAPI id; for instances without one, the interface index; for hard IRQs, the number.
+    /// NAPI id; the interface index for instances without an id; the IRQ number for hard IRQs.
     pub id: u32,
     /// The CPU for kinds that are kept per CPU, otherwise 0.
     pub cpu: u32,
@@ -20,11 +20,11 @@ const _: () = assert!(size_of::<SlotKey>() == 16);
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotKind {
-    /// A NAPI instance with an id. It is polled on one CPU at a time, but released before the
-    /// end of a poll is seen, so two CPUs may write its row at once.
+    /// A NAPI instance with an id. It is polled on one CPU at a time, but released before the probe
+    /// sees the end of the poll, so two CPUs may write its row at once.
     Napi = 1,
-    /// The NAPI instances without an id of one device on one CPU: transmit-only instances and
-    /// those of tunnels.
+    /// All NAPI instances without an id of one device on one CPU: transmit-only instances and
+    /// tunnels.
     NapiWithoutId = 2,
     /// A hard IRQ on one CPU.
     Irq = 3,
@@ -47,15 +47,15 @@ impl TryFrom<u32> for SlotKind {
     }
 }
 
-/// Length of an interface name with its closing zero (`IFNAMSIZ`).
+/// Length of an interface name with its terminating NUL (`IFNAMSIZ`).
 pub const IFNAMSIZ: usize = 16;
 
-/// Who a slot was handed to. Written once by the kernel side; `rx_queue_seen` and
-/// `rx_queue_conflicts` are written while the identity probe is attached.
+/// What a slot is assigned to. Written once by the kernel side; `rx_queue_seen` and
+/// `rx_queue_conflicts` are updated while the identity probe is attached.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlotInfo {
-    /// A [`SlotKind`]; 0: the slot is free, or being handed out.
+    /// A [`SlotKind`]; 0: the slot is free, or being assigned.
     pub kind: u32,
     /// As in [`SlotKey::id`].
     pub id: u32,
@@ -67,11 +67,11 @@ pub struct SlotInfo {
     pub ifindex: u32,
     /// `queue_mapping` that packets of this NAPI instance carried, plus one; 0: none seen.
     pub rx_queue_seen: u32,
-    /// Packets that carried another `queue_mapping` than `rx_queue_seen`.
+    /// Packets whose `queue_mapping` differed from `rx_queue_seen`.
     pub rx_queue_conflicts: u32,
-    /// Packets that a poll of it may process (`napi_struct.weight`); 0: unknown.
+    /// Maximum packets per poll (`napi_struct.weight`); 0: unknown.
     pub weight: u32,
-    /// Name of the interface when the slot was handed out.
+    /// Name of the interface when the slot was assigned.
     pub name: [u8; IFNAMSIZ],
 }
 

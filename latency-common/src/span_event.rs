@@ -1,5 +1,5 @@
-//! Payload of the optional per-event ring buffer (`--transport ring|both`). Records of stalls are
-//! in [`crate::stall_record`].
+//! Payload of the optional per-event ring buffer (`--transport ring|both`). For stall records see
+//! [`crate::stall_record`].
 
 /// One timed span.
 #[repr(C)]
@@ -7,18 +7,18 @@
 pub struct SpanEvent {
     /// End of the span, `CLOCK_MONOTONIC`, ns.
     pub end_ns: u64,
-    /// Its duration, ns.
+    /// Duration, ns.
     pub duration_ns: u64,
-    /// Index of the row that counts it, as [`crate::row_layout::RowLayout`] arranges them.
+    /// Index of the row that counts it; see [`crate::row_layout::RowLayout`].
     pub row: u32,
-    /// Packets that a NAPI poll processed; 0 for other stages.
+    /// Packets processed by a NAPI poll; 0 for other stages.
     pub work: u32,
 }
 
 const _: () = assert!(size_of::<SpanEvent>() == 24);
 
 impl SpanEvent {
-    /// Bytes of one event in the ring buffer: its fields in their order, in the machine's byte
+    /// Bytes of one event in the ring buffer: its fields in declaration order, in native byte
     /// order.
     pub const SIZE: usize = size_of::<Self>();
 }

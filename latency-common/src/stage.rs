@@ -1,10 +1,10 @@
-//! Stages: the things that are timed.
+//! Stages: what is timed.
 
-/// One thing that is timed. The discriminants index [`crate::cpu_state::CpuState::ledger`].
+/// A stage. The discriminants index [`crate::cpu_state::CpuState::ledger`].
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
-    /// Softirq raise of NET_RX to its entry: how long packets waited for the CPU.
+    /// From the raise of NET_RX to its entry: how long packets waited for the CPU.
     RxWait = 0,
     /// One run of `net_rx_action`.
     NetRx = 1,
@@ -22,7 +22,7 @@ pub enum Stage {
 pub const STAGES: usize = 6;
 
 impl Stage {
-    /// All stages in the order in which a packet meets them, the optional one last.
+    /// All stages in the order in which a packet passes them, the optional one last.
     pub const ALL: [Self; STAGES] =
         [Self::Irq, Self::RxWait, Self::NetRx, Self::NapiPoll, Self::TcpCollapse, Self::Softirq];
 
@@ -38,7 +38,7 @@ impl Stage {
         }
     }
 
-    /// The stage of that name.
+    /// The stage with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|stage| stage.name() == name)
     }
@@ -74,6 +74,6 @@ pub const VECTORS: u32 = 10;
 /// <https://elixir.bootlin.com/linux/v6.12/source/include/linux/interrupt.h#L550>
 pub const NET_RX_VECTOR: u32 = 3;
 
-/// Names of the softirq vectors, as `/proc/softirqs` has them.
+/// Names of the softirq vectors, as in `/proc/softirqs`.
 pub const VECTOR_NAMES: [&str; VECTORS as usize] =
     ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"];

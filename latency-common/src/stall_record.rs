@@ -1,13 +1,13 @@
-//! Records: what travels through the ring buffer of stalls. Each opens with its [`RecordKind`].
+//! Records in the stall ring buffer. Each starts with its [`RecordKind`].
 //!
-//! Fields lie in the machine's byte order and in the order given here, without hidden padding.
+//! Fields are in native byte order and in declaration order, without hidden padding.
 
 use crate::{
     collapse_call::SocketBefore,
     cpu_state::{INTERFERENCE_SOURCES, InterferenceTime, NetRxRun},
 };
 
-/// What a record is about.
+/// The kind of a record.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordKind {
@@ -33,25 +33,25 @@ impl TryFrom<u32> for RecordKind {
     }
 }
 
-/// Length of a task's name with its closing zero (`TASK_COMM_LEN`).
+/// Length of a task's name with its terminating NUL (`TASK_COMM_LEN`).
 pub const COMM_LENGTH: usize = 16;
 
 /// A task.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TaskRecord {
-    /// Id of the thread.
+    /// Thread id.
     pub pid: u32,
     /// Explicit padding.
     pub reserved: u32,
-    /// Its name, closed by zeros.
+    /// Its name, padded with NULs.
     pub comm: [u8; COMM_LENGTH],
 }
 
-/// A row index that means: none.
+/// Row index that means "none".
 pub const NO_ROW: u32 = u32::MAX;
 
-/// One interval at or above the threshold.
+/// One event at or above the threshold.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StallRecord {
@@ -63,15 +63,15 @@ pub struct StallRecord {
     pub cpu: u32,
     /// Index of the row that counts it.
     pub row: u32,
-    /// Its begin, `CLOCK_MONOTONIC`, ns.
+    /// Its start, `CLOCK_MONOTONIC`, ns.
     pub start_ns: u64,
-    /// Its end.
+    /// Its end, ns.
     pub end_ns: u64,
     /// The task in whose context it ended.
     pub task: TaskRecord,
     /// Breakdown of the CPU's latest `net_rx` run (for a `net_rx` stall: of this stall).
     pub net_rx_run: NetRxRun,
-    /// Time that others ran while NET_RX waited. Valid only where `wait_start_ns == start_ns`; other
+    /// Time others ran while NET_RX waited. Valid only where `wait_start_ns == start_ns`; other
     /// entries are from an earlier wait.
     pub interference: [InterferenceTime; INTERFERENCE_SOURCES],
 }
@@ -91,21 +91,21 @@ pub struct CollapseRecord {
     pub cpu: u32,
     /// Its end, `CLOCK_MONOTONIC`, ns.
     pub end_ns: u64,
-    /// How long it took, ns.
+    /// Duration, ns.
     pub duration_ns: u64,
-    /// Inode of the socket; 0: no process has it.
+    /// Inode of the socket; 0: no process has it open.
     pub inode: u64,
     /// Inode of the network namespace; 0: unknown.
     pub netns: u32,
     /// Address family: 2 IPv4, 10 IPv6.
     pub family: u32,
-    /// Own port, host order.
+    /// Local port, host order.
     pub local_port: u32,
-    /// The peer's port, host order.
+    /// Remote port, host order.
     pub remote_port: u32,
-    /// Own address, network order; of IPv4, the first four bytes.
+    /// Local address, network order; for IPv4, the first four bytes.
     pub local: [u8; 16],
-    /// The peer's address.
+    /// Remote address.
     pub remote: [u8; 16],
     /// The socket before the call.
     pub before: SocketBefore,
@@ -113,7 +113,7 @@ pub struct CollapseRecord {
     pub rmem_alloc_after: u32,
     /// 1: the out-of-order queue was collapsed; 0: the receive queue.
     pub out_of_order: u32,
-    /// Index of the row of the NAPI instance that is being polled; [`NO_ROW`]: none, or unknown.
+    /// Row index of the NAPI instance being polled; [`NO_ROW`]: none, or unknown.
     pub poll_row: u32,
     /// Explicit padding.
     pub reserved: u32,
@@ -121,7 +121,7 @@ pub struct CollapseRecord {
 
 const _: () = assert!(size_of::<CollapseRecord>() == 120);
 
-/// Frames that a sample has room for.
+/// Maximum number of frames in a sample.
 pub const FRAMES: usize = 64;
 
 /// What a CPU was doing at one moment of a stall.
@@ -132,15 +132,15 @@ pub struct SampleRecord {
     pub kind: u32,
     /// The CPU.
     pub cpu: u32,
-    /// When, `CLOCK_MONOTONIC`, ns.
+    /// Time of the sample, `CLOCK_MONOTONIC`, ns.
     pub at_ns: u64,
-    /// Begin of the longest of what was under way, ns.
+    /// Start of the longest span in progress, ns.
     pub since_ns: u64,
-    /// The task in whose context the CPU was.
+    /// The current task of the CPU.
     pub task: TaskRecord,
     /// Number of frames.
     pub depth: u64,
-    /// Addresses in the kernel, the deepest first.
+    /// Kernel addresses, innermost first.
     pub frames: [u64; FRAMES],
 }
 

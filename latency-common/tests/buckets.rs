@@ -1,4 +1,4 @@
-//! The bucket arithmetic against HdrHistogram's own.
+//! Compares the bucket arithmetic with HdrHistogram's.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are outside test functions")]
 
@@ -12,8 +12,8 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, MAX_VALUE, SIGNIFICANT_DIGITS).unwrap()
 }
 
-/// The counter in which HdrHistogram puts `value`: it does not tell, so its place among all
-/// counters is found by walking over them.
+/// Index of the counter that HdrHistogram uses for `value`. HdrHistogram does not expose it, so it
+/// is found by iterating over all counters.
 fn counter_of(value: u64) -> usize {
     let mut histogram = histogram();
     histogram.record(value).unwrap();
@@ -21,14 +21,14 @@ fn counter_of(value: u64) -> usize {
 }
 
 #[test]
-fn every_bucket_begins_and_ends_where_hdrhistograms_does() {
+fn bucket_bounds_match_hdrhistograms() {
     let histogram = histogram();
     assert_eq!(histogram.distinct_values(), BUCKETS);
     let mut next = 0;
     for (index, counter) in histogram.iter_all().enumerate() {
         let highest = counter.value_iterated_to();
         let lowest = histogram.lowest_equivalent(highest);
-        assert_eq!(lowest, next, "no gap in front of bucket {index}");
+        assert_eq!(lowest, next, "no gap before bucket {index}");
         assert_eq!(lowest_value(index), lowest);
         assert_eq!(index_of(lowest), index);
         assert_eq!(index_of(highest), index);
@@ -38,7 +38,7 @@ fn every_bucket_begins_and_ends_where_hdrhistograms_does() {
 }
 
 #[test]
-fn values_at_every_edge_are_counted_where_hdrhistogram_counts_them() {
+fn edge_values_are_counted_where_hdrhistogram_counts_them() {
     for exponent in 0..36 {
         for value in [(1 << exponent) - 1, 1 << exponent, (1 << exponent) + 1] {
             assert_eq!(index_of(value), counter_of(value), "{value}");
@@ -48,7 +48,7 @@ fn values_at_every_edge_are_counted_where_hdrhistogram_counts_them() {
 }
 
 #[test]
-fn what_is_too_long_goes_into_the_last_bucket() {
+fn too_large_values_go_into_the_last_bucket() {
     for value in [MAX_VALUE + 1, 1 << 40, u64::MAX] {
         assert_eq!(index_of(value), BUCKETS - 1, "{value}");
     }
@@ -60,7 +60,7 @@ proptest! {
         prop_assert_eq!(index_of(value), counter_of(value));
     }
 
-    /// Small values are as likely as large ones.
+    /// Every magnitude is equally likely.
     #[test]
     fn any_magnitude_is_counted_where_hdrhistogram_counts_it(
         shift in 0..36_u32, bits in any::<u64>(),

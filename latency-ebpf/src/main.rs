@@ -1,4 +1,4 @@
-//! The kernel side. On any target but BPF it is an empty program.
+//! The kernel side. On other targets than BPF it is an empty program.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]

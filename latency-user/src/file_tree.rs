@@ -1,7 +1,7 @@
-//! A copy of files in memory: what a judgement rests on, whether it was just read or captured.
+//! An in-memory copy of files: the input of triage, whether just read or captured earlier.
 //!
 //! Owns paths relative to a root, patterns over them, and reasons why a file could not be read.
-//! Which files are wanted is decided elsewhere.
+//! The caller decides which files to read.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// In a tree on disk: why files could not be read, as JSON.
+/// File of a stored tree that holds, as JSON, why files could not be read.
 const REFUSED: &str = "refused.json";
 
 /// Files by their path below the root, without a leading slash.
@@ -24,7 +24,8 @@ pub struct FileTree {
 
 impl FileTree {
     /// Reads all files below `root` whose path matches `pattern`, in which `*` stands for any
-    /// part of a name. What does not exist is left out; what cannot be read, with its reason.
+    /// part of a name. Files that do not exist are left out; for files that cannot be read, the
+    /// reason is kept.
     pub fn gather(&mut self, root: &Path, pattern: &str) {
         let segments: Vec<&str> = pattern.split('/').collect();
         let mut path = PathBuf::from(root);
@@ -43,9 +44,9 @@ impl FileTree {
                 Err(error) => return self.refuse(&join(name, segment), error.to_string()),
             },
         };
-        for one in names {
-            path.push(&one);
-            self.descend(path, &join(name, &one), rest);
+        for child in names {
+            path.push(&child);
+            self.descend(path, &join(name, &child), rest);
             path.pop();
         }
     }
@@ -58,12 +59,12 @@ impl FileTree {
         }
     }
 
-    /// Puts a file into the tree.
+    /// Adds a file to the tree.
     pub fn insert(&mut self, path: &str, text: String) {
         self.files.insert(path.to_owned(), text);
     }
 
-    /// Notes why a file is missing.
+    /// Records why a file is missing.
     pub fn refuse(&mut self, path: &str, reason: String) {
         self.refused.insert(path.to_owned(), reason);
     }
@@ -72,7 +73,7 @@ impl FileTree {
     ///
     /// # Errors
     ///
-    /// Why it is not there.
+    /// The reason why it is missing.
     pub fn text(&self, path: &str) -> Result<&str, String> {
         match (self.files.get(path), self.refused.get(path)) {
             (Some(text), _) => Ok(text),
@@ -81,9 +82,9 @@ impl FileTree {
         }
     }
 
-    /// Names right below a folder, in order.
-    pub fn children(&self, folder: &str) -> BTreeSet<&str> {
-        let prefix = format!("{folder}/");
+    /// Names directly below a directory, in order.
+    pub fn children(&self, directory: &str) -> BTreeSet<&str> {
+        let prefix = format!("{directory}/");
         self.files
             .range(prefix.clone()..)
             .map_while(|(path, _)| path.strip_prefix(&prefix))
@@ -91,11 +92,11 @@ impl FileTree {
             .collect()
     }
 
-    /// Paths and texts, in order, as they are stored: reasons are a file of their own.
+    /// Paths and texts, in order, as they are stored: the reasons are in a file of their own.
     ///
     /// # Errors
     ///
-    /// Never in practice: reasons are plain texts.
+    /// Never in practice: the reasons are plain strings.
     pub fn stored(&self) -> Result<BTreeMap<String, String>> {
         let mut files = self.files.clone();
         if !self.refused.is_empty() {
@@ -104,7 +105,7 @@ impl FileTree {
         Ok(files)
     }
 
-    /// Reads a tree that was stored below `root`: the files that match a pattern.
+    /// Reads a tree that was stored below `root`: the files that match one of `patterns`.
     ///
     /// # Errors
     ///
@@ -114,7 +115,7 @@ impl FileTree {
         for pattern in patterns {
             tree.gather(root, pattern);
         }
-        // Here a file that cannot be read is a fault of the copy, not a fact about the host.
+        // A file that cannot be read here is a defect of the copy, not a fact about the host.
         if let Some((path, reason)) = tree.refused.pop_first() {
             anyhow::bail!("read {}: {reason}", root.join(path).display());
         }
@@ -135,14 +136,14 @@ fn is_absence(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-fn join(folder: &str, name: &str) -> String {
-    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
+fn join(directory: &str, name: &str) -> String {
+    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
-fn names_in(folder: &Path) -> std::io::Result<Vec<String>> {
+fn names_in(directory: &Path) -> std::io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        // A name that is no UTF-8 cannot be asked for again by its text.
+    for entry in fs::read_dir(directory)? {
+        // Names that are not UTF-8 are skipped: a string cannot name them.
         if let Ok(name) = entry?.file_name().into_string() {
             names.push(name);
         }
@@ -163,19 +164,19 @@ fn matches(pattern: &str, name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
+    fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
         for (path, text) in files {
-            let path = folder.path().join(path);
+            let path = directory.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        folder
+        directory
     }
 
     #[test]
     fn patterns_pick_files_and_nothing_else() {
-        let folder = folder(&[
+        let directory = directory(&[
             ("net/eth0/queues/rx-0/rps_cpus", "f"),
             ("net/eth0/queues/tx-0/rps_cpus", "no"),
             ("net/é !/queues/rx-10/rps_cpus", "1"),
@@ -183,7 +184,7 @@ mod tests {
             ("net/eth0/address", "no"),
         ]);
         let mut tree = FileTree::default();
-        tree.gather(folder.path(), "net/*/queues/rx-*/rps_cpus");
+        tree.gather(directory.path(), "net/*/queues/rx-*/rps_cpus");
         assert_eq!(tree.text("net/eth0/queues/rx-0/rps_cpus"), Ok("f"));
         assert_eq!(tree.children("net"), BTreeSet::from(["eth0", "é !"]));
         assert_eq!(tree.stored().unwrap().len(), 2);
@@ -191,13 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_in_place_of_a_file_is_refused_with_its_reason() {
-        let folder = folder(&[("a/b", "")]);
+    fn a_directory_in_place_of_a_file_is_refused_with_its_reason() {
+        let directory = directory(&[("a/b", "")]);
         let mut tree = FileTree::default();
-        tree.gather(folder.path(), "a");
+        tree.gather(directory.path(), "a");
         assert!(tree.text("a").unwrap_err().starts_with("/a cannot be read: "));
         let stored = tree.stored().unwrap();
-        let copy = self::folder(&[(REFUSED, &stored[REFUSED])]);
+        let copy = self::directory(&[(REFUSED, &stored[REFUSED])]);
         assert_eq!(FileTree::load(copy.path(), &["a"]).unwrap(), tree);
     }
 

@@ -1,9 +1,9 @@
 //! `latency-user`: finds softirq stalls in the Linux network path.
 //!
-//! The rooms, in the order in which they may use one another:
-//! [`model`] knows the words; [`kernel`], [`host`], [`collect`], [`recording`] and [`views`] bring
-//! data in and out; [`compare`] and [`triage`] judge it; [`commands`] put them together; [`cli`]
-//! reads the command line.
+//! The modules, from the lowest layer up: [`model`] defines the terms, and [`analysis`] aggregates;
+//! [`kernel`], [`host`], [`file_tree`], [`collect`], [`recording`] and [`views`] read and write
+//! data; [`measure`] is the measuring engine; [`compare`], [`experiment`] and [`triage`] judge;
+//! [`cli`] has the helpers that [`commands`] share, and [`commands`] combine it all.
 
 pub mod analysis;
 pub mod cli;

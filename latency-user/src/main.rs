@@ -1,4 +1,4 @@
-//! The program: reads the command line, runs a command, says what went wrong.
+//! The program: reads the command line, runs a command, reports errors.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -14,7 +14,7 @@ use latency_user::{
 };
 
 fn main() -> ExitCode {
-    // Answers the shell and ends, when it is the shell that asks what could be typed.
+    // Answers the shell and exits if this is a request for completion.
     CompleteEnv::with_factory(Cli::command).complete();
     let cli = Cli::parse();
     let level = match cli.verbose {
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         1 => log::LevelFilter::Info,
         _ => log::LevelFilter::Debug,
     };
-    // RUST_LOG, where it is set, has the last word.
+    // RUST_LOG, if set, overrides the level.
     env_logger::Builder::new().filter_level(level).parse_default_env().init();
     let is_terminal = io::stdout().is_terminal();
     let rows = terminal_size::terminal_size_of(io::stdout()).map_or(0, |(_, height)| height.0);
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says what went wrong and what to do next.
+/// Prints the error and a hint on what to do.
 fn fail(error: &anyhow::Error) -> ExitCode {
     let mut stderr = io::stderr();
     let _ = writeln!(stderr, "error: {error:#}");

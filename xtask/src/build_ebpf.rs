@@ -1,9 +1,9 @@
-//! Compiles the eBPF crates: finds a compiler with a core library for BPF and a bpf-linker of
-//! the same LLVM, and runs cargo with them.
+//! Compiles the eBPF crates: finds a compiler with a core library for BPF and a bpf-linker with the
+//! same LLVM, and runs cargo with them.
 //!
-//! Owns the knowledge of what such a build needs. Installs nothing: that is `cargo xtask setup`,
-//! which every error here names. Standard library only and no other module of xtask, because
-//! latency-user's build script includes this very file.
+//! Owns the requirements of the build. Installs nothing: errors point to `cargo xtask setup`. Uses
+//! only the standard library and no other module of xtask, because latency-user's build script
+//! includes this file.
 
 use std::{
     env,
@@ -14,7 +14,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Why the eBPF programs could not be built, with the command that helps.
+/// Why the eBPF programs could not be built, with the command that fixes it.
 #[derive(Debug)]
 pub(crate) struct BuildError(String);
 
@@ -26,12 +26,12 @@ impl fmt::Display for BuildError {
 
 impl Error for BuildError {}
 
-/// Where the core library for the BPF target comes from.
+/// Source of the core library for the BPF target.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Core {
-    /// Shipped with the compiler, as Debian's packages do it.
+    /// Shipped with the compiler, as in Debian's packages.
     Prebuilt,
-    /// Compiled from rust-src; only nightly can.
+    /// Compiled from rust-src, which only nightly can do.
     BuildStd,
 }
 
@@ -40,24 +40,24 @@ pub(crate) struct Compiler {
     rustc: PathBuf,
     cargo: PathBuf,
     core: Core,
-    /// Major version of the LLVM inside; `None` if `rustc -vV` names none.
+    /// Major version of its LLVM; `None` if `rustc -vV` does not print one.
     pub(crate) llvm: Option<u32>,
 }
 
 /// The linker that turns LLVM bitcode into a BPF object.
 pub(crate) struct Linker {
     path: PathBuf,
-    /// Major version of the LLVM it loads; `None` where that cannot be seen (static builds).
+    /// Major version of the LLVM it loads; `None` if that is unknown (static builds).
     pub(crate) llvm: Option<u32>,
 }
 
 const TARGET_DIRECTORY: &str = "target/bpf";
 
-/// Builds the binaries of `packages` and returns the directory that holds them, one object a
-/// package and named like it.
+/// Builds the binaries of `packages` and returns the directory of the objects. There is one object
+/// per package, with the name of the package.
 ///
-/// The target directory is `target/bpf`, apart from the workspace's own: a build script that
-/// calls this runs while the outer cargo holds the lock on the latter.
+/// The target directory is `target/bpf`, separate from the workspace's: the outer cargo holds the
+/// lock on the latter while a build script calls this.
 pub(crate) fn build(workspace: &Path, packages: &[&str]) -> Result<PathBuf, BuildError> {
     let compiler = find_compiler().ok_or_else(|| {
         BuildError(
@@ -74,7 +74,7 @@ pub(crate) fn build(workspace: &Path, packages: &[&str]) -> Result<PathBuf, Buil
     let mut cargo = Command::new(&compiler.cargo);
     clean_environment(&mut cargo);
     cargo.current_dir(workspace).env("RUSTC", &compiler.rustc);
-    // Encoded, so that a path with a space in it stays one argument.
+    // Encoded, so that a path with a space stays one argument.
     let linker_flag = format!("linker={}", linker.path.display());
     let flags = ["-C", &linker_flag, "-C", "debuginfo=2", "-C", "link-arg=--btf"];
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
@@ -87,7 +87,7 @@ pub(crate) fn build(workspace: &Path, packages: &[&str]) -> Result<PathBuf, Buil
         Core::Prebuilt => cargo.env("RUSTC_BOOTSTRAP", "1"),
         Core::BuildStd => cargo.args(["-Z", "build-std=core"]),
     };
-    // Standard output belongs to the caller: to a build script's caller it means directives.
+    // In a build script, cargo would read standard output as directives.
     cargo.stdin(Stdio::null()).stdout(Stdio::null());
 
     let status = cargo
@@ -95,20 +95,20 @@ pub(crate) fn build(workspace: &Path, packages: &[&str]) -> Result<PathBuf, Buil
         .map_err(|error| BuildError(format!("{}: {error}", compiler.cargo.display())))?;
     if !status.success() {
         return Err(BuildError(format!(
-            "compiling {} for {target} failed ({status}): the compiler's words stand above; if \
-             they are about the toolchain, run `cargo xtask setup`",
+            "compiling {} for {target} failed ({status}): see the compiler's messages above; \
+             if they are about the toolchain, run `cargo xtask setup`",
             packages.join(", ")
         )));
     }
     Ok(objects(workspace))
 }
 
-/// The directory of the objects that [`build`] makes.
+/// The directory of the objects that [`build`] creates.
 pub(crate) fn objects(workspace: &Path) -> PathBuf {
     workspace.join(TARGET_DIRECTORY).join(target()).join("release")
 }
 
-/// A compiler that can build for BPF now, ready-made core library first.
+/// A compiler that can build for BPF; one with a prebuilt core library is preferred.
 pub(crate) fn find_compiler() -> Option<Compiler> {
     let on_path = find_program("rustc");
     let debian = Some(PathBuf::from("/usr/bin/rustc"));
@@ -126,7 +126,7 @@ pub(crate) fn find_compiler() -> Option<Compiler> {
     source.is_dir().then_some(Compiler { rustc, cargo, core: Core::BuildStd, llvm })
 }
 
-/// The bpf-linker on PATH or where `cargo install` puts it.
+/// The bpf-linker on PATH or in the directory of `cargo install`.
 pub(crate) fn find_linker() -> Option<Linker> {
     let cargo_home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)
@@ -134,14 +134,14 @@ pub(crate) fn find_linker() -> Option<Linker> {
     let installed =
         cargo_home.map(|home| home.join("bin/bpf-linker")).filter(|path| path.is_file());
     let path = find_program("bpf-linker").or(installed)?;
-    // `bpf-linker --version` tells its own version alone, so the loader is asked instead.
+    // `bpf-linker --version` prints only its own version, so ask the dynamic loader.
     let libraries = output("ldd", [&path]).unwrap_or_default();
     let llvm = libraries.split("libLLVM").nth(1).and_then(first_number);
     Some(Linker { path, llvm })
 }
 
-/// The program's path, searched as a shell would and then where root's tools live, which an
-/// ordinary user's PATH often lacks.
+/// The path of a program, searched in PATH and then in the directories of root's tools, which are
+/// often missing from an ordinary user's PATH.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -150,12 +150,13 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// Bitcode of a newer LLVM does not read in an older one, and the message then is obscure.
+/// Checks the versions first: an older LLVM cannot read the bitcode of a newer one, and its error
+/// message is obscure.
 fn check_llvm(compiler: &Compiler, linker: &Linker) -> Result<(), BuildError> {
     match (compiler.llvm, linker.llvm) {
         (Some(rustc), Some(bpf_linker)) if rustc != bpf_linker => Err(BuildError(format!(
             "{} uses LLVM {rustc} but {} uses LLVM {bpf_linker}: they must be equal; \
-             `cargo xtask setup` builds a bpf-linker that fits",
+             `cargo xtask setup` builds a matching bpf-linker",
             compiler.rustc.display(),
             linker.path.display()
         ))),
@@ -163,8 +164,8 @@ fn check_llvm(compiler: &Compiler, linker: &Linker) -> Result<(), BuildError> {
     }
 }
 
-/// BPF of the byte order of the machine that will run the programs: in a build script that is
-/// the one cargo compiles for.
+/// The BPF target with the byte order of the machine that will run the programs. In a build script
+/// that is cargo's target.
 fn target() -> &'static str {
     let big = match env::var("CARGO_CFG_TARGET_ENDIAN") {
         Ok(endian) => endian == "big",
@@ -212,16 +213,16 @@ fn output<S: AsRef<OsStr>>(
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Takes out what an outer cargo or rustup sets: it speaks of the host's build and would choose
+/// Removes variables that an outer cargo or rustup sets for the host build: they would select
 /// another compiler, other flags or a locked target directory.
 fn clean_environment(command: &mut Command) {
-    // What the user sets to reach the registry and to see colours is kept.
-    let kept = ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_TERM_"];
-    let foreign = ["RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN", "TARGET", "PROFILE"];
+    // Keep the user's settings for the registry and for colours.
+    let keep = ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_TERM_"];
+    let remove = ["RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN", "TARGET", "PROFILE"];
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy();
-        let from_cargo = name.starts_with("CARGO") && !kept.iter().any(|k| name.starts_with(k));
-        if from_cargo || foreign.iter().any(|prefix| name.starts_with(prefix)) {
+        let from_cargo = name.starts_with("CARGO") && !keep.iter().any(|k| name.starts_with(k));
+        if from_cargo || remove.iter().any(|prefix| name.starts_with(prefix)) {
             command.env_remove(name.as_ref());
         }
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: everything that must hold before a change goes in.
+//! `cargo xtask ci`: all checks that a change must pass.
 //!
 //! Owns the order of the steps, cheap ones first, and their timing.
 
@@ -14,7 +14,7 @@ use crate::{layers, licences, process, setup, test, workspace};
 #[derive(clap::Args)]
 #[group(id = "ci")]
 pub(crate) struct Args {
-    /// Leave out the tests: formatting, lints, import directions, licences and the eBPF build alone
+    /// Skip the tests: only formatting, lints, import directions, licences and the eBPF build
     #[arg(long)]
     lint: bool,
     #[command(flatten)]
@@ -30,7 +30,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         ("import directions", &|| succeeded(layers::main()?)),
         ("licences", &|| succeeded(licences::main()?)),
         // Clippy compiles latency-user, whose build script needs the BPF toolchain.
-        ("set-up", &|| setup::ensure(setup::Level::Build)),
+        ("setup", &|| setup::ensure(setup::Level::Build)),
         ("eBPF programs", &|| workspace::build_ebpf().map(drop)),
         ("lints", &lint),
     ];

@@ -1,8 +1,8 @@
-//! `cargo xtask demo`: the tcp_collapse case in a private network namespace, and what mended it:
-//! an experiment.
+//! `cargo xtask demo`: runs an experiment that reproduces the tcp_collapse case in a private
+//! network namespace and tests its fix.
 //!
-//! Owns the order of its steps and that everything ends with it. The load sets up the namespace
-//! it finds itself in; the namespace has no name and vanishes with its last process.
+//! Owns the order of the steps and the cleanup. The load configures the namespace in which it is
+//! started; the namespace has no name and disappears with its last process.
 
 use std::{
     fs, io,
@@ -19,26 +19,26 @@ use crate::{
     workspace::{self, TESTS_PACKAGE},
 };
 
-/// The program that brings about the collapse.
+/// The program that causes the collapses.
 pub(crate) const LOAD: &str = "tcp-collapse-load";
 
-/// Below the workspace's root.
-const FOLDER: &str = "target/demo";
+/// Relative to the workspace root.
+const DIRECTORY: &str = "target/demo";
 const PAGE: &str = "report.html";
 
-/// The receive buffers that mended the case. The load begins with those of before.
+/// The receive buffers that fixed the case. The load starts with the original ones.
 const SETTING: &str = "sysctl:net.ipv4.tcp_rmem=4096 1048576 2097152";
 
 const ABOUT: &str = "\
 the case: TCP receivers stop reading, with receive buffers of up to 32 MiB
-    (tcp_rmem 4096 5242880 33554432), beside a steady load. Does a maximum of
-    2 MiB help? About a minute, in a network namespace of its own: no setting of
-    this machine is touched. Ctrl-C ends it.";
+    (tcp_rmem 4096 5242880 33554432), next to a steady load. Does a maximum of
+    2 MiB help? Takes about a minute, in a private network namespace: no setting
+    of this machine is changed. Press Ctrl-C to stop.";
 
-/// The child that signals are handed on to; 0 while there is none.
+/// Process id of the child to which signals are forwarded; 0: no child.
 static CHILD: AtomicI32 = AtomicI32::new(0);
-/// One bit for each signal number that was handed on.
-static HANDED_ON: AtomicU64 = AtomicU64::new(0);
+/// Bitmask of the signal numbers that were forwarded.
+static FORWARDED: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) fn main() -> Result<ExitCode> {
     setup::ensure(setup::Level::Demo)?;
@@ -46,39 +46,39 @@ pub(crate) fn main() -> Result<ExitCode> {
     let load = workspace::release_binary(TESTS_PACKAGE, LOAD)?;
 
     process::step(ABOUT);
-    let folder = workspace::root().join(FOLDER);
+    let directory = workspace::root().join(DIRECTORY);
     let mut command = process::as_root("unshare")?;
     command.args(["--net", "--"]).arg(load).arg("beside").arg(&tracer);
-    // Connections of the load live for a second, with the buffers that they began with.
+    // Connections of the load last a second and keep the buffers that they were opened with.
     command.args(["experiment", "--window", "9s", "--settle", "1500ms", "--rounds", "2"]);
     command.args(["--set", SETTING]);
-    command.arg("--output").arg(&folder).arg("--state").arg(folder.join("state"));
-    // An older one would look like this run's if the experiment never came to write.
-    let page = folder.join(PAGE);
+    command.arg("--output").arg(&directory).arg("--state").arg(directory.join("state"));
+    // Otherwise an old page would pass for this run's if the experiment failed before writing it.
+    let page = directory.join(PAGE);
     let _ = fs::remove_file(&page);
-    let status = wait_in_good_order(&mut command)?;
+    let status = run_to_completion(&mut command)?;
     if page.exists() {
-        process::step(&format!("the page is {}", page.display()));
+        process::step(&format!("report: {}", page.display()));
     }
     Ok(ExitCode::from(code(status)))
 }
 
-/// Runs the experiment to its end: Ctrl-C and SIGTERM have it put back what it changed, and its
-/// load ends with it; so it is if this process is killed.
-fn wait_in_good_order(command: &mut Command) -> Result<ExitStatus> {
+/// Runs the experiment to completion. On Ctrl-C and SIGTERM, and if this process is killed, it
+/// restores its changes and its load ends with it.
+fn run_to_completion(command: &mut Command) -> Result<ExitStatus> {
     process::die_with_parent(command, libc::SIGTERM);
     let mut signals = vec![libc::SIGTERM, libc::SIGHUP];
     if io::stdin().is_terminal() {
-        // The terminal sends Ctrl-C to the experiment as well.
+        // The terminal sends SIGINT on Ctrl-C to the experiment too.
         handle(libc::SIGINT, ignore)?;
     } else {
-        // Then whoever started us may signal the whole group or this process alone: a group of
-        // its own makes sure that the experiment hears of it once.
+        // The parent may signal either our process group or only this process. With its own
+        // process group the experiment gets the signal exactly once.
         command.process_group(0);
         signals.push(libc::SIGINT);
     }
     for signal in signals {
-        handle(signal, hand_on)?;
+        handle(signal, forward)?;
     }
     let line = process::line(command);
     let mut child = command.spawn().with_context(|| format!("cannot start `{line}`"))?;
@@ -90,8 +90,7 @@ fn wait_in_good_order(command: &mut Command) -> Result<ExitStatus> {
 
 /// Installs a handler, not `SIG_IGN`: the experiment would inherit the latter.
 fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> Result<()> {
-    // SAFETY: both handlers touch nothing but an atomic and call nothing but kill, which is
-    // allowed in a signal handler.
+    // SAFETY: the handlers only access atomics and call kill, which is async-signal-safe.
     let before = unsafe { libc::signal(signal, handler as *const () as libc::sighandler_t) };
     if before == libc::SIG_ERR {
         return Err(io::Error::last_os_error()).context("cannot handle signals");
@@ -101,17 +100,17 @@ fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> Result<()
 
 extern "C" fn ignore(_: libc::c_int) {}
 
-extern "C" fn hand_on(signal: libc::c_int) {
+extern "C" fn forward(signal: libc::c_int) {
     let child = CHILD.load(Ordering::Relaxed);
     let bit = 1 << signal;
-    // Once each: `timeout` signals its child and then the whole group.
-    if child > 0 && HANDED_ON.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
-        // SAFETY: kill touches no memory of ours.
+    // Forward each signal once: `timeout` signals its child and then the process group.
+    if child > 0 && FORWARDED.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+        // SAFETY: kill accesses no memory of this process.
         unsafe { libc::kill(child, signal) };
     }
 }
 
-/// As a shell gives it: 128 + n for signal n.
+/// Exit status as a shell reports it: 128 + n for signal n.
 fn code(status: ExitStatus) -> u8 {
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     u8::try_from(code).unwrap_or(u8::MAX)

@@ -1,8 +1,8 @@
-//! `cargo xtask licences`: every dependency has a licence that deny.toml allows, and none comes from
-//! a git repository.
+//! `cargo xtask licences`: checks that every dependency has a licence that deny.toml allows, and
+//! that none comes from a git repository.
 //!
-//! Owns the reading of licence expressions. What is allowed stands in deny.toml alone, which
-//! cargo-deny checks too, with advisories and bans beside it, where somebody has built it.
+//! Owns the parser of licence expressions. The allowed licences are listed only in deny.toml, which
+//! cargo-deny can check too, along with advisories and bans.
 
 use std::{collections::BTreeSet, fs, process::ExitCode};
 
@@ -13,7 +13,8 @@ use crate::{process, workspace};
 
 pub(crate) fn main() -> Result<ExitCode> {
     let path = workspace::root().join("deny.toml");
-    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let allowed =
         allowed(&text).with_context(|| format!("{}: no list `allow = [..]`", path.display()))?;
     let mut cargo = workspace::cargo();
@@ -22,18 +23,19 @@ pub(crate) fn main() -> Result<ExitCode> {
     if !output.status.success() {
         bail!("`{}`: {}", process::line(&cargo), String::from_utf8_lossy(&output.stderr).trim());
     }
-    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo's metadata")?;
+    let metadata: Value =
+        serde_json::from_slice(&output.stdout).context("cannot parse cargo's metadata")?;
     let packages = metadata["packages"].as_array().context("cargo's metadata has no packages")?;
-    let offences: Vec<String> =
-        packages.iter().filter_map(|package| offence(package, &allowed)).collect();
-    for offence in &offences {
-        eprintln!("{offence}");
+    let violations: Vec<String> =
+        packages.iter().filter_map(|package| violation(package, &allowed)).collect();
+    for violation in &violations {
+        eprintln!("{violation}");
     }
-    println!("{} packages, {} offences", packages.len(), offences.len());
-    Ok(if offences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    println!("{} packages, {} violations", packages.len(), violations.len());
+    Ok(if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The list of licences in deny.toml; `None`: there is none.
+/// The allowed licences in deny.toml; `None` if it has no list.
 fn allowed(text: &str) -> Option<BTreeSet<String>> {
     let (_, list) = text.split_once("\nallow = [")?;
     let (list, _) = list.split_once(']')?;
@@ -42,8 +44,8 @@ fn allowed(text: &str) -> Option<BTreeSet<String>> {
     Some(quoted.collect())
 }
 
-/// What is wrong with a package of cargo's metadata.
-fn offence(package: &Value, allowed: &BTreeSet<String>) -> Option<String> {
+/// The rule that a package of cargo's metadata violates.
+fn violation(package: &Value, allowed: &BTreeSet<String>) -> Option<String> {
     let name = format!("{} {}", package["name"].as_str()?, package["version"].as_str()?);
     if package["source"].as_str().is_some_and(|source| source.starts_with("git+")) {
         return Some(format!("{name}: comes from a git repository"));
@@ -51,12 +53,12 @@ fn offence(package: &Value, allowed: &BTreeSet<String>) -> Option<String> {
     match package["license"].as_str() {
         Some(licence) if is_allowed(licence, allowed) => None,
         Some(licence) => Some(format!("{name}: licence {licence:?} is not allowed by deny.toml")),
-        None => Some(format!("{name}: names no licence")),
+        None => Some(format!("{name}: has no licence field")),
     }
 }
 
-/// Whether an SPDX expression can be met with `allowed` licences. A slash is an old way to write
-/// `OR`. What cannot be read is not allowed.
+/// Whether `allowed` licences satisfy an SPDX expression. A slash is an old form of `OR`. An
+/// expression that cannot be parsed is not allowed.
 fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
@@ -76,20 +78,20 @@ fn any(words: &mut &[&str], allowed: &BTreeSet<String>) -> Option<bool> {
     Some(met)
 }
 
-/// `one AND one ..`
+/// `operand AND operand ..`
 fn all(words: &mut &[&str], allowed: &BTreeSet<String>) -> Option<bool> {
-    let mut met = one(words, allowed)?;
+    let mut met = operand(words, allowed)?;
     while let [first, rest @ ..] = *words
         && *first == "AND"
     {
         *words = rest;
-        met &= one(words, allowed)?;
+        met &= operand(words, allowed)?;
     }
     Some(met)
 }
 
-/// A licence, one `WITH` an exception, or an expression in brackets.
-fn one(words: &mut &[&str], allowed: &BTreeSet<String>) -> Option<bool> {
+/// A licence, a licence `WITH` an exception, or an expression in parentheses.
+fn operand(words: &mut &[&str], allowed: &BTreeSet<String>) -> Option<bool> {
     match *words {
         ["(", rest @ ..] => {
             *words = rest;
@@ -118,7 +120,7 @@ mod tests {
                         [bans]\nwildcards = \"deny\"\n";
 
     #[test]
-    fn the_list_is_what_deny_toml_allows() {
+    fn the_list_is_read_from_deny_toml() {
         let allowed = allowed(DENY).unwrap();
         let expected = ["Apache-2.0 WITH LLVM-exception", "MIT", "Unicode-3.0"];
         assert_eq!(allowed.iter().map(String::as_str).collect::<Vec<_>>(), expected);
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn expressions_are_met_or_not() {
+    fn expressions_are_satisfied_or_not() {
         let allowed = allowed(DENY).unwrap();
         for met in [
             "MIT",
@@ -153,13 +155,13 @@ mod tests {
     }
 
     #[test]
-    fn a_package_from_git_or_without_a_licence_is_an_offence() {
+    fn a_package_from_git_or_without_a_licence_is_a_violation() {
         let allowed = allowed(DENY).unwrap();
         let package = |source: Value, license: Value| {
             let package = serde_json::json!({
                 "name": "a", "version": "1.0.0", "source": source, "license": license,
             });
-            offence(&package, &allowed)
+            violation(&package, &allowed)
         };
         assert_eq!(package(Value::Null, "MIT".into()), None);
         assert!(package("git+https://example.org/a".into(), "MIT".into()).is_some());

@@ -1,11 +1,11 @@
-//! `cargo xtask`: what this workspace needs beyond `cargo build`, one module a command.
+//! `cargo xtask`: tasks of this workspace beyond `cargo build`, one module per command.
 //!
-//! Owns the command line only. Each command's work and its arguments live in its own module.
+//! Owns only the list of commands. Each module has the arguments and the work of its command.
 
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a command-line tool reports its progress where the developer looks"
+    reason = "a command-line tool prints its progress to the terminal"
 )]
 
 use std::process::ExitCode;
@@ -34,25 +34,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what building, the demo or the tests need and this machine lacks
+    /// Install what is missing for building, the demo or the tests
     Setup(setup::Args),
-    /// Compile the eBPF programs alone
+    /// Compile only the eBPF programs
     BuildEbpf,
-    /// Show the tcp_collapse case in a private network namespace, and what mends it
+    /// Reproduce the tcp_collapse case in a private network namespace and test its fix
     Demo,
     /// Build latency-user and run it as root
     Run(run::Args),
-    /// Run every test, here and in virtual machines
+    /// Run all tests, on this machine and in virtual machines
     Test(test::Args),
-    /// Measure what tracing costs, beside rivals and beside the floor
+    /// Measure the cost of tracing, next to other tools and no-op programs
     Bench(bench::Args),
     /// Boot a Debian kernel under QEMU and run a command there
     Vm(vm::Args),
-    /// Check that imports in latency-user go one way only
+    /// Check the import directions between the layers of latency-user
     Layers,
     /// Check that every dependency has a licence that deny.toml allows
     Licences,
-    /// Everything that must hold before a change goes in
+    /// Run all checks that a change must pass
     Ci(ci::Args),
 }
 
@@ -80,7 +80,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_valid() {
         super::Cli::command().debug_assert();
     }
 }

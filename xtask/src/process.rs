@@ -1,7 +1,7 @@
-//! Starting other programs: as root where needed, with a line that says what runs, and with
-//! errors that show the whole command.
+//! Starts other programs, as root where needed. Announces long steps; errors show the complete
+//! command.
 //!
-//! Owns no knowledge of any particular program.
+//! Knows nothing about particular programs.
 
 use std::{
     ffi::OsStr,
@@ -15,17 +15,17 @@ use anyhow::{Context, Result, bail};
 
 use crate::build_ebpf;
 
-/// Says what a long step is about to do.
+/// Prints what the next step does.
 pub(crate) fn step(what: &str) {
     eprintln!("==> {what}");
 }
 
 pub(crate) fn is_root() -> bool {
-    // SAFETY: geteuid takes nothing, touches no memory and cannot fail.
+    // SAFETY: geteuid takes no arguments, accesses no memory and cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
 
-/// A command that runs `program` with root's rights: through sudo unless we are root already.
+/// A command that runs `program` as root, through sudo unless this process is root.
 pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
     if is_root() {
         return Ok(Command::new(program));
@@ -38,13 +38,13 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
     Ok(command)
 }
 
-/// The path of a program that the set-up brings.
+/// The path of a program that `cargo xtask setup` installs.
 pub(crate) fn need(program: &str) -> Result<PathBuf> {
     build_ebpf::find_program(program)
         .with_context(|| format!("{program} is missing: run `cargo xtask setup` to install it"))
 }
 
-/// Runs to the end, output shown as it comes; anything but success is an error.
+/// Runs to completion with inherited output; fails unless the exit status is success.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start `{}`", line(command)))?;
     if !status.success() {
@@ -53,24 +53,25 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs to the end and returns standard output; the error carries standard error.
+/// Runs to completion and returns standard output; the error includes standard error.
 pub(crate) fn capture(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("cannot start `{}`", line(command)))?;
     if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        bail!("`{}` failed ({}): {}", line(command), output.status, words.trim());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("`{}` failed ({}): {}", line(command), output.status, stderr.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Has the kernel send `signal` to the child when this process dies, however it dies.
+/// Makes the kernel send `signal` to the child when this process dies, however it dies.
 ///
-/// The kernel watches the thread that starts the child, so start it from the main thread.
+/// The kernel sends it when the thread that started the child exits, so start the child from the
+/// main thread.
 pub(crate) fn die_with_parent(command: &mut Command, signal: libc::c_int) {
-    let death = move || {
+    let set_signal = move || {
         // SAFETY: prctl with these arguments only sets an attribute of the calling process, and
         // is safe to call between fork and exec.
         if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) } == 0 {
@@ -79,11 +80,11 @@ pub(crate) fn die_with_parent(command: &mut Command, signal: libc::c_int) {
             Err(io::Error::last_os_error())
         }
     };
-    // SAFETY: the closure calls prctl alone, which allocates nothing and takes no lock.
-    unsafe { command.pre_exec(death) };
+    // SAFETY: the closure only calls prctl, which allocates nothing and takes no lock.
+    unsafe { command.pre_exec(set_signal) };
 }
 
-/// The command as one would type it.
+/// The command as typed in a shell.
 pub(crate) fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(show).collect::<Vec<_>>().join(" ")

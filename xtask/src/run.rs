@@ -1,6 +1,6 @@
-//! `cargo xtask run`: builds latency-user and becomes it, as root.
+//! `cargo xtask run`: builds latency-user and execs it as root.
 //!
-//! Owns nothing else; the eBPF programs are compiled by latency-user's build script.
+//! latency-user's build script compiles the eBPF programs.
 
 use std::{ffi::OsString, os::unix::process::CommandExt, process::ExitCode};
 
@@ -18,7 +18,7 @@ pub(crate) struct Args {
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     let program = workspace::release_binary("latency-user", "latency-user")?;
     let mut command = process::as_root(program)?;
-    // Replaced, not started: signals and the exit status then need no passing on.
+    // exec, so that signals and the exit status need no forwarding.
     let error = command.args(&args.args).exec();
     Err(error).with_context(|| format!("cannot start `{}`", process::line(&command)))
 }

@@ -1,7 +1,7 @@
-//! The workspace as cargo sees it: its directory, its binaries and its test programs.
+//! The workspace: its directory, its binaries and its test programs.
 //!
-//! Owns every call of cargo that builds something for the host, and the names of the packages.
-//! How eBPF is compiled is `build_ebpf`'s.
+//! Owns every cargo call that builds for the host, and the names of the packages. `build_ebpf`
+//! compiles the eBPF crates.
 
 use std::{
     env,
@@ -14,10 +14,10 @@ use serde_json::Value;
 
 use crate::{build_ebpf, process};
 
-/// Crates that only mean something for the BPF target; on the host they are empty programs.
+/// Crates for the BPF target; on the host they are empty programs.
 pub(crate) const EBPF_PACKAGES: [&str; 3] =
     ["latency-ebpf", "stall-injector-ebpf", "bench-floor-ebpf"];
-/// The package of the tests that need a whole system, and its program that needs root.
+/// The package of the system tests, and its test program that needs root.
 pub(crate) const TESTS_PACKAGE: &str = "latency-tests";
 pub(crate) const KERNEL_TESTS: &str = "kernel";
 
@@ -37,11 +37,11 @@ pub(crate) fn root() -> PathBuf {
     xtask.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
-/// The cargo that runs us, in the workspace's directory.
+/// The cargo that started xtask, run in the workspace's directory.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
-    // `cargo run` describes xtask in these; a build must not see them as changed inputs.
+    // `cargo run` sets these for xtask; a build would treat them as changed inputs.
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
@@ -51,7 +51,7 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
-/// Compiles all eBPF programs and returns the directory of the objects.
+/// Compiles all eBPF programs and returns the directory of their objects.
 pub(crate) fn build_ebpf() -> Result<PathBuf> {
     process::step("compiling the eBPF programs");
     let objects = build_ebpf::build(&root(), &EBPF_PACKAGES)?;
@@ -75,7 +75,7 @@ pub(crate) fn release_binary(package: &str, name: &str) -> Result<PathBuf> {
     found.map(|a| a.executable).with_context(|| format!("cargo built no program named {name}"))
 }
 
-/// Compiles every test program of the tests' own package.
+/// Compiles every test program of the system tests.
 pub(crate) fn system_tests() -> Result<Vec<Artifact>> {
     process::step("building the system tests");
     let mut build = cargo();
@@ -85,7 +85,7 @@ pub(crate) fn system_tests() -> Result<Vec<Artifact>> {
     Ok(artifacts)
 }
 
-/// Runs a cargo command that builds and returns the programs it names.
+/// Runs a cargo build command and returns the programs in its messages.
 fn artifacts(build: &mut Command) -> Result<Vec<Artifact>> {
     build.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
     let output =
@@ -97,7 +97,7 @@ fn artifacts(build: &mut Command) -> Result<Vec<Artifact>> {
     Ok(messages.lines().filter_map(|line| artifact(&serde_json::from_str(line).ok()?)).collect())
 }
 
-/// The program that one of cargo's messages announces; `None` for messages about other things.
+/// The program in one of cargo's messages; `None` for other messages.
 fn artifact(message: &Value) -> Option<Artifact> {
     let executable = PathBuf::from(message.get("executable")?.as_str()?);
     let target = message.get("target")?;
@@ -110,7 +110,7 @@ fn artifact(message: &Value) -> Option<Artifact> {
     })
 }
 
-/// A package id ends in `#name@version`, or in `/name#version` where the directory is named alike.
+/// A package id ends in `#name@version`, or in `/name#version` if the directory has the same name.
 fn package_name(id: &str, manifest: &Path) -> Option<String> {
     let fragment = id.rsplit_once('#').map_or(id, |(_, fragment)| fragment);
     match fragment.split_once('@') {
@@ -124,16 +124,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn package_names_in_both_forms_of_id() {
+    fn package_names_are_read_from_both_forms_of_id() {
         let manifest = Path::new("/w/latency-user/Cargo.toml");
         let named = package_name("path+file:///w/tests#latency-tests@0.1.0", manifest);
         assert_eq!(named.as_deref(), Some("latency-tests"));
-        let alike = package_name("path+file:///w/latency-user#0.1.0", manifest);
-        assert_eq!(alike.as_deref(), Some("latency-user"));
+        let same_name = package_name("path+file:///w/latency-user#0.1.0", manifest);
+        assert_eq!(same_name.as_deref(), Some("latency-user"));
     }
 
     #[test]
-    fn messages_without_a_program_are_passed_over() {
+    fn messages_without_a_program_are_ignored() {
         let library = r#"{"reason":"compiler-artifact","executable":null,"target":{}}"#;
         assert!(artifact(&serde_json::from_str(library).unwrap()).is_none());
     }

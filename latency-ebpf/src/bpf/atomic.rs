@@ -1,11 +1,11 @@
 //! Atomic operations on map values.
 //!
-//! Rust's BPF target offers no read-modify-write atomics, so they are written as the
-//! instructions that the kernel knows since 5.12.
+//! Rust's BPF target has no read-modify-write atomics, so they are written as BPF instructions,
+//! which the kernel supports since 5.12.
 
 use core::arch::asm;
 
-/// Adds `amount` and returns the value before.
+/// Adds `amount` and returns the previous value.
 #[inline(always)]
 pub(crate) fn fetch_add(counter: &mut u64, amount: u64) -> u64 {
     let before;
@@ -50,8 +50,8 @@ pub(crate) fn or(bits: &mut u64, mask: u64) {
 #[inline(always)]
 pub(crate) fn raise_to(maximum: &mut u64, value: u64) {
     let mut seen = *maximum;
-    // An exchange fails when someone else raised it in between. Two contexts can be nested on a
-    // CPU, so a third try is not contended by them.
+    // An exchange fails if another context raised it in between. Two contexts can be nested on a
+    // CPU, so they do not contend for a third try.
     for _ in 0..3 {
         if value <= seen {
             return;

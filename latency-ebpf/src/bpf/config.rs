@@ -1,5 +1,5 @@
-//! Settings of a run. The loader writes them before the programs are loaded and the kernel
-//! freezes them, so the verifier knows their values and removes the branches they switch off.
+//! Settings of a run. The loader sets them before the programs are loaded and the kernel freezes
+//! them, so the verifier knows their values and removes the branches that they disable.
 
 use core::cell::UnsafeCell;
 
@@ -15,25 +15,25 @@ macro_rules! settings {
 }
 
 settings! {
-    /// Stages that are timed, by whatever method: [`Stage::bit`]s.
+    /// Stages that are timed, by any method: [`Stage::bit`]s.
     STAGES: u32 = 0;
     /// Stages that are timed by tracepoints.
     TRACEPOINT_STAGES: u32 = 0;
-    /// Durations at or above it are stalls, ns.
+    /// Minimum duration of a stall, ns.
     THRESHOLD_NS: u64 = 1_000_000;
     /// Count events in rows.
     COUNT_IN_ROWS: u32 = 1;
     /// Send events through the ring buffer.
     SEND_EVENTS: u32 = 0;
-    /// Unread bytes in the ring buffer above which its reader is woken.
+    /// Unread bytes in the event ring buffer above which its reader is woken.
     WAKE_AT_BYTES: u64 = 0;
     /// Stalls and slow collapses that a CPU may report in one second.
     RECORDS_PER_SECOND: u64 = 0;
-    /// Unread bytes in the ring buffer of records above which its reader is woken.
+    /// Unread bytes in the stall ring buffer above which its reader is woken.
     RECORDS_WAKE_AT_BYTES: u64 = 0;
-    /// What is under way for so long is sampled, ns.
+    /// Spans in progress at least this long are sampled, ns.
     SAMPLE_AFTER_NS: u64 = 0;
-    /// Calls of `tcp_collapse` at or above it are reported with their socket, ns.
+    /// Minimum duration of `tcp_collapse` calls that are reported with their socket, ns.
     COLLAPSE_THRESHOLD_NS: u64 = 500_000;
     /// Rows in the block of each CPU.
     ROWS_PER_CPU: u32 = 0;
@@ -43,22 +43,22 @@ settings! {
     SLOTS: u32 = 0;
 }
 
-/// Stages that were given up during the run, because they cost too much: [`Stage::bit`]s. The
-/// one setting that the loader changes while programs run.
+/// Stages that were disabled during the run, because they cost too much: [`Stage::bit`]s. The only
+/// setting that user space changes while programs run.
 #[unsafe(no_mangle)]
 static DISABLED_STAGES: DisabledStages = DisabledStages(UnsafeCell::new(0));
 
 #[repr(transparent)]
 struct DisabledStages(UnsafeCell<u32>);
 
-// SAFETY: written by user space only, and read in one piece.
+// SAFETY: written by user space only, and read with a single load.
 unsafe impl Sync for DisabledStages {}
 
-/// Whether `stage` was given up. Programs of its own are detached then; asked for where others
-/// share them, off the path of packets.
+/// Whether user space disabled `stage` (--max-overhead). Needed only by programs shared with other
+/// stages; the stage's own programs are detached.
 #[inline(always)]
 pub(crate) fn is_disabled(stage: Stage) -> bool {
-    // SAFETY: the static is valid; volatile, for user space changes it.
+    // SAFETY: the static is valid; volatile because user space changes it.
     unsafe { DISABLED_STAGES.0.get().read_volatile() & stage.bit() != 0 }
 }
 

@@ -1,4 +1,4 @@
-//! The only writer of rows, and the only sender of events. What is a stall is decided here.
+//! The only writer of rows and the only sender of events. Decides what is a stall.
 
 use latency_common::{
     bucket::{self, BUCKETS},
@@ -16,7 +16,7 @@ use super::{
     stalls::send_stall,
 };
 
-/// Counts `span` in its row, and sends it where events are sent.
+/// Counts `span` in its row, and sends it if the transport sends events.
 #[inline(always)]
 pub(crate) fn record(cpu: &mut Cpu, span: Span) {
     let many = has_many_writers(&span);
@@ -56,11 +56,11 @@ pub(crate) fn record(cpu: &mut Cpu, span: Span) {
     }
 }
 
-/// Whether someone else may write the row of `span` at the same moment.
+/// Whether the row of `span` may have concurrent writers.
 ///
-/// A CPU writes only rows of its own, and a stage does not interrupt itself, but for two:
-/// `tcp_collapse` also runs in processes, where a softirq or another task may come in between;
-/// and a NAPI instance is free for another CPU before its poll has returned to our probe.
+/// A CPU writes only its own rows, and a stage does not interrupt itself. There are two exceptions:
+/// `tcp_collapse` also runs in processes, where a softirq or another task may interrupt it; and a
+/// NAPI instance is released to other CPUs before our probe sees the end of its poll.
 #[inline(always)]
 fn has_many_writers(span: &Span) -> bool {
     match span.stage {
@@ -80,7 +80,7 @@ fn increase(counter: &mut u64, amount: u64, many: bool) {
     }
 }
 
-/// Sets the bits of `mask`, as above.
+/// Sets the bits of `mask`, atomically if there are `many` writers.
 #[inline(always)]
 fn set(bits: &mut u64, mask: u64, many: bool) {
     if many {
@@ -90,7 +90,7 @@ fn set(bits: &mut u64, mask: u64, many: bool) {
     }
 }
 
-/// Raises `maximum` to `value`, as above.
+/// Raises `maximum` to `value`, atomically if there are `many` writers.
 #[inline(always)]
 fn raise(maximum: &mut u64, value: u64, many: bool) {
     if many {
@@ -105,8 +105,8 @@ fn is_stall(ns: u64) -> bool {
     ns >= config::THRESHOLD_NS.load()
 }
 
-/// The row with this index and the bucket for `ns`. `None` never happens on a loaded program:
-/// it is what the verifier needs to see.
+/// The row with this index and the bucket for `ns`. `None` never happens in a loaded program; the
+/// verifier requires the checks.
 #[inline(always)]
 fn find(row: u32, ns: u64) -> Option<(&'static mut HistogramRow, usize)> {
     let row = ROWS.get_ptr_mut(row)?;
@@ -114,11 +114,11 @@ fn find(row: u32, ns: u64) -> Option<(&'static mut HistogramRow, usize)> {
     if bucket >= BUCKETS {
         return None;
     }
-    // SAFETY: the pointer comes from a map look-up; see `has_many_writers`.
+    // SAFETY: the pointer comes from a map lookup; see `has_many_writers`.
     Some((unsafe { &mut *row }, bucket))
 }
 
-/// Sends an event; a full ring is counted as loss.
+/// Sends an event; if the ring is full, counts it as dropped.
 #[inline(always)]
 fn send(cpu: &mut Cpu, span: &Span, ns: u64) {
     let event = SpanEvent { end_ns: span.end_ns, duration_ns: ns, row: span.row, work: span.work };

@@ -1,4 +1,4 @@
-//! Interference: what runs on a CPU while NET_RX waits for it, by softirq vector and for hard IRQs.
+//! Interference: what runs on a CPU while NET_RX waits for it, by softirq vector, and hard IRQs.
 
 use latency_common::{
     cpu_state::{INTERFERENCE_SOURCES, InterferenceTime},
@@ -7,10 +7,10 @@ use latency_common::{
 
 use super::{config::is_on, cpu::Cpu};
 
-/// Adds the time from `start_ns` to `end_ns` that `source` ran, as far as NET_RX was waiting. A
-/// start of 0 lies before any wait.
+/// Adds the part of `start_ns` to `end_ns`, in which `source` ran, that NET_RX was waiting. A start
+/// of 0 is before any wait.
 ///
-/// Costs a comparison when NET_RX does not wait.
+/// Costs one comparison if NET_RX is not waiting.
 #[inline(always)]
 pub(crate) fn note_interference(cpu: &mut Cpu, source: usize, start_ns: u64, end_ns: u64) {
     let wait_start_ns = cpu.state.raised_ns;

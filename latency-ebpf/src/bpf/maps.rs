@@ -1,5 +1,4 @@
-//! The maps. Sizes marked with 1, and those of ring buffers, are set by the loader to what the
-//! machine has.
+//! The maps. The loader sizes maps of size 1 and the ring buffers for the machine.
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
@@ -13,11 +12,11 @@ use latency_common::{
     slot::{SlotInfo, SlotKey},
 };
 
-/// All histograms, arranged as `RowLayout` says. User space maps it and reads without a call.
+/// All histograms, arranged by `RowLayout`. User space mmaps it and reads without a system call.
 #[map]
 pub(crate) static ROWS: Array<HistogramRow> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// State of each CPU. User space maps it too: the ledger is in it.
+/// State of each CPU, with the ledger. User space mmaps it too.
 #[map]
 pub(crate) static CPUS: Array<CpuState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
@@ -25,28 +24,28 @@ pub(crate) static CPUS: Array<CpuState> = Array::with_max_entries(1, BPF_F_MMAPA
 #[map]
 pub(crate) static SLOT_BY_KEY: HashMap<SlotKey, u32> = HashMap::with_max_entries(1, 0);
 
-/// Who a slot was handed to.
+/// What each slot is assigned to.
 #[map]
 pub(crate) static SLOT_INFO: Array<SlotInfo> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Number of slots asked for so far.
+/// Number of slots requested so far.
 #[map]
 pub(crate) static SLOT_CURSOR: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Calls of `tcp_collapse` under way, by the task in whose context they run.
+/// Calls of `tcp_collapse` in progress, by the address of their task.
 #[map]
 pub(crate) static COLLAPSE_CALLS: HashMap<u64, CollapseStack> = HashMap::with_max_entries(4096, 0);
 
-/// What is known of stalls: `latency_common::stall_record`s.
+/// Stall records: see `latency_common::stall_record`.
 #[map]
 pub(crate) static STALL_RECORDS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
-/// Every event of the run, when they are sent one by one.
+/// Every event of the run, if the transport sends events.
 #[map]
 pub(crate) static SPAN_EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
-/// How an entry of `ring` is submitted. Its reader looks at intervals, since a wake-up for each
-/// entry would cost more than the entry; it is woken when more than `bytes` are unread.
+/// Flags to submit an entry of `ring` with. Its reader polls, since a wake-up for each entry would
+/// cost more than the entry; it is woken when more than `bytes` are unread.
 #[inline(always)]
 pub(crate) fn wake_up(ring: &RingBuf, bytes: u64) -> u64 {
     let crowded = ring.query(u64::from(BPF_RB_AVAIL_DATA)) > bytes;

@@ -1,5 +1,5 @@
-//! What the probes share: `histogram` writes rows, `slots` finds them, `stalls` sends what is known
-//! of long events, `config` and `offsets` hold what the loader decided.
+//! Shared by the probes: `histogram` writes rows, `slots` finds them, `stalls` sends stall records,
+//! `config` and `offsets` hold what the loader sets.
 
 pub(crate) mod atomic;
 pub(crate) mod clock;
@@ -14,13 +14,13 @@ pub(crate) mod sockets;
 pub(crate) mod span;
 pub(crate) mod stalls;
 
-/// Lets the kernel call helpers that are reserved for GPL programs.
+/// Lets the programs call GPL-only helpers.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo) -> ! {
-    // The verifier admits no program that could get here.
+    // The verifier rejects programs that could get here.
     loop {}
 }

@@ -1,9 +1,9 @@
-//! Struct fields of the running kernel: their offsets, which the loader resolves from BTF and writes
-//! before the programs are loaded, and how they are read.
+//! Reads struct fields of the running kernel. The loader resolves their offsets from BTF and sets
+//! them before the programs are loaded.
 
 use aya_ebpf::Global;
 
-/// Marks a field that this kernel's structs do not have.
+/// Marks a field that this kernel does not have.
 const ABSENT: u32 = u32::MAX;
 
 macro_rules! offsets {
@@ -37,9 +37,9 @@ offsets! {
     SKB_QUEUE_MAPPING;
     /// Offset of `sock.__sk_common.skc_family`.
     SK_FAMILY;
-    /// Offset of `sock.__sk_common.skc_num`: the own port, host order.
+    /// Offset of `sock.__sk_common.skc_num`: the local port, host order.
     SK_NUM;
-    /// Offset of `sock.__sk_common.skc_dport`: the peer's port, network order.
+    /// Offset of `sock.__sk_common.skc_dport`: the remote port, network order.
     SK_DPORT;
     /// Offset of `sock.__sk_common.skc_rcv_saddr`.
     SK_RCV_SADDR;
@@ -53,7 +53,7 @@ offsets! {
     SK_NET;
     /// Offset of `sock.sk_socket`.
     SK_SOCKET;
-    /// Offset of `socket_alloc.vfs_inode`, counted from its `socket`.
+    /// Offset of `socket_alloc.vfs_inode`, relative to its `socket`.
     SOCKET_INODE;
     /// Offset of `inode.i_ino`.
     INODE_NUMBER;
@@ -73,7 +73,7 @@ offsets! {
     TCP_COPIED_SEQ;
 }
 
-/// Address of the field at `offset` of the kernel struct at `base`; `None`: it has none.
+/// Address of the field at `offset` of the kernel struct at `base`; `None`: no such field.
 #[inline(always)]
 pub(crate) fn field_address(base: u64, offset: &Global<u32>) -> Option<u64> {
     match offset.load() {
@@ -82,8 +82,8 @@ pub(crate) fn field_address(base: u64, offset: &Global<u32>) -> Option<u64> {
     }
 }
 
-/// Reads the field at `offset` of the kernel struct at `base`; `None` where the struct has no
-/// such field or the address cannot be read.
+/// Reads the field at `offset` of the kernel struct at `base`; `None`: no such field, or the
+/// address cannot be read.
 #[inline(always)]
 pub(crate) fn read_field<T>(base: u64, offset: &Global<u32>) -> Option<T> {
     let address = field_address(base, offset)? as *const T;

@@ -1,4 +1,4 @@
-//! Finds the row of a NAPI instance or hard IRQ, and hands out a slot at first sight.
+//! Finds the row of a NAPI instance or hard IRQ, and assigns a slot when first seen.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_log_ebpf::warn;
@@ -29,7 +29,7 @@ pub(crate) fn napi_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, napi: u6
     find_napi_row(ctx, cpu, napi, id)
 }
 
-/// The way for an instance that is not the one polled last on this CPU.
+/// Slow path of [`napi_row`]: the instance is not the one last polled on this CPU.
 #[inline(always)]
 fn find_napi_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, napi: u64, id: u32) -> u32 {
     let device = read_field::<u64>(napi, &offsets::NAPI_DEV).unwrap_or(0);
@@ -95,7 +95,7 @@ pub(crate) fn irq_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, irq: u32)
     row
 }
 
-/// Counts an interval that goes into a catch-all row; true for the first one of a CPU.
+/// Counts an event that goes into a catch-all row; true for the first one on a CPU.
 #[inline(always)]
 fn count_full(cpu: &mut Cpu, stage: Stage) -> bool {
     let counter = &mut cpu.ledger(stage).table_full;
@@ -110,17 +110,17 @@ fn look_up(key: &SlotKey) -> Option<u32> {
     unsafe { SLOT_BY_KEY.get(key) }.map(|slot| config::SLOT_BASE.load() + *slot)
 }
 
-/// Gives `key` a slot and returns its row; `None` when none is left.
+/// Assigns a slot to `key` and returns its row; `None`: no slot is left.
 ///
-/// Two CPUs may see an instance for the first time at once: the first one's slot is taken, and
-/// the other's counts nothing.
+/// Two CPUs may register the same key at once: the first one's slot is used, and the other's is
+/// abandoned.
 #[inline(always)]
 fn assign_slot(key: &SlotKey, info: &SlotInfo) -> Option<u32> {
-    // SAFETY: the pointer comes from a map look-up; all CPUs count on it, atomically.
+    // SAFETY: the pointer comes from a map lookup; all CPUs add to it atomically.
     let cursor = unsafe { &mut *SLOT_CURSOR.get_ptr_mut(0)? };
     let slots = u64::from(config::SLOTS.load());
     if *cursor >= slots {
-        return None; // Looked at first: a full table must not cost a contended cache line.
+        return None; // Checked before the add: a full table must not contend for the cache line.
     }
     let slot = fetch_add(cursor, 1);
     if slot >= slots {
@@ -129,14 +129,14 @@ fn assign_slot(key: &SlotKey, info: &SlotInfo) -> Option<u32> {
     let slot = slot as u32;
     SLOT_INFO.set(slot, info, 0).ok()?;
     if SLOT_BY_KEY.insert(key, &slot, u64::from(BPF_NOEXIST)).is_err() {
-        // SAFETY: the pointer comes from a map look-up, and the slot is ours.
+        // SAFETY: the pointer comes from a map lookup, and the slot is ours.
         unsafe { (*SLOT_INFO.get_ptr_mut(slot)?).kind = SlotKind::Abandoned as u32 };
         return look_up(key);
     }
     Some(config::SLOT_BASE.load() + slot)
 }
 
-/// What can be said of the NAPI instance at address `napi` and its device.
+/// Describes the NAPI instance at address `napi` and its device.
 #[inline(always)]
 fn device_info(device: u64, napi: u64, kind: SlotKind, id: u32, cpu: u32) -> SlotInfo {
     let weight = read_field::<u32>(napi, &offsets::NAPI_WEIGHT).unwrap_or(0);
@@ -163,13 +163,13 @@ pub(crate) fn note_rx_queue(napi_id: u32, queue_mapping: u16) {
     let key = SlotKey { kind: SlotKind::Napi as u32, id: napi_id, cpu: 0, netns: 0 };
     // SAFETY: as in `look_up`.
     let Some(slot) = (unsafe { SLOT_BY_KEY.get(&key) }) else {
-        return; // Its first poll has not ended: the next packet will do.
+        return; // Its first poll has not ended yet: a later packet is used.
     };
     let Some(info) = SLOT_INFO.get_ptr_mut(*slot) else {
         return;
     };
-    // SAFETY: the pointer comes from a map look-up. Two CPUs that write at once may lose a
-    // conflict, and the next packet tells it again.
+    // SAFETY: the pointer comes from a map lookup. Two CPUs that write at once may lose a
+    // conflict; the next packet reports it again.
     let info = unsafe { &mut *info };
     let seen = u32::from(queue_mapping) + 1;
     if info.rx_queue_seen == 0 {

@@ -1,4 +1,4 @@
-//! Reads TCP sockets: their addresses and what their receive queues take.
+//! Reads TCP sockets: their addresses and receive queues.
 
 use aya_ebpf::EbpfContext;
 use latency_common::{
@@ -15,8 +15,8 @@ use super::{
 /// `AF_INET6`.
 const INET6: u16 = 10;
 
-/// What the socket at address `sock` has received and may receive. A field that this kernel does
-/// not have is 0.
+/// Receive queue and limits of the socket at address `sock`. Fields that this kernel does not have
+/// are 0.
 #[inline(always)]
 pub(crate) fn state(sock: u64) -> SocketBefore {
     let field = |offset| read_field::<u32>(sock, offset).unwrap_or(0);
@@ -31,8 +31,8 @@ pub(crate) fn state(sock: u64) -> SocketBefore {
     }
 }
 
-/// The row of the NAPI instance whose poll is under way; [`NO_ROW`] outside of polls, and where
-/// polls are known at their end only.
+/// The row of the NAPI instance being polled; [`NO_ROW`] outside of polls, and if the probe sees
+/// only the end of polls.
 #[inline(always)]
 pub(crate) fn polled_row(ctx: &impl EbpfContext, cpu: &mut Cpu) -> u32 {
     let napi = cpu.state.poll_napi;
@@ -42,7 +42,7 @@ pub(crate) fn polled_row(ctx: &impl EbpfContext, cpu: &mut Cpu) -> u32 {
     napi_row(ctx, cpu, napi)
 }
 
-/// Describes a call that has ended, and its socket.
+/// Writes the record of a finished call and its socket.
 #[inline(always)]
 pub(crate) fn describe(
     record: *mut CollapseRecord,
@@ -79,11 +79,11 @@ pub(crate) fn describe(
         poll_row,
         reserved: 0,
     };
-    // SAFETY: the caller hands over an entry of the ring buffer that is not submitted yet.
+    // SAFETY: the caller passes a ring-buffer entry that is not submitted yet.
     unsafe { record.write(described) };
 }
 
-/// The first four bytes of sixteen.
+/// Pads an IPv4 address to 16 bytes.
 #[inline(always)]
 fn widened(address: [u8; 4]) -> [u8; 16] {
     let mut wide = [0; 16];
@@ -100,7 +100,7 @@ fn netns(sock: u64) -> Option<u32> {
     read_field(read_field(sock, &offsets::SK_NET)?, &offsets::NET_INUM)
 }
 
-/// Inode of the socket, as processes see it. `None`: the process has closed it.
+/// Inode of the socket, as processes see it. `None`: closed by the process.
 #[inline(always)]
 fn inode(sock: u64) -> Option<u64> {
     let socket = read_field::<u64>(sock, &offsets::SK_SOCKET).filter(|socket| *socket != 0)?;

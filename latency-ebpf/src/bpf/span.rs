@@ -1,4 +1,4 @@
-//! A finished span: what a probe has timed.
+//! The result of a probe: a finished span.
 
 use latency_common::stage::Stage;
 
@@ -9,6 +9,6 @@ pub(crate) struct Span {
     pub(crate) row: u32,
     pub(crate) start_ns: u64,
     pub(crate) end_ns: u64,
-    /// Packets of a NAPI poll.
+    /// Packets processed by a NAPI poll.
     pub(crate) work: u32,
 }

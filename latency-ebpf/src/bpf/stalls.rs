@@ -1,4 +1,4 @@
-//! Sends what is known of stalls: the only sender of records. A storm of them is limited here.
+//! Sends stall records; the only sender of them. Rate-limits them per CPU.
 
 use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_get_current_pid_tgid};
 use latency_common::{
@@ -16,7 +16,7 @@ use super::{
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Sends a stall with all that is known of its CPU.
+/// Sends a stall with the state of its CPU.
 #[inline(always)]
 pub(crate) fn send_stall(cpu: &mut Cpu, span: &Span) {
     let kind = span.stage as usize;
@@ -28,7 +28,7 @@ pub(crate) fn send_stall(cpu: &mut Cpu, span: &Span) {
         return;
     };
     let record = entry.as_mut_ptr();
-    // SAFETY: the entry is ours until it is submitted, and every field is written before.
+    // SAFETY: the entry is ours until it is submitted, and every field is written before that.
     unsafe {
         (*record).kind = RecordKind::Stall as u32;
         (*record).stage = span.stage as u32;
@@ -52,7 +52,7 @@ pub(crate) fn send_stall(cpu: &mut Cpu, span: &Span) {
     add(&mut cpu.state.records[kind].submitted, 1);
 }
 
-/// Sends a slow call of `tcp_collapse`, which `fill` describes.
+/// Sends the record of a slow call of `tcp_collapse`, written by `fill`.
 #[inline(always)]
 pub(crate) fn send_collapse(cpu: &mut Cpu, end_ns: u64, fill: impl FnOnce(*mut CollapseRecord)) {
     if !admit(cpu, COLLAPSE_RECORDS, end_ns) {
@@ -67,21 +67,21 @@ pub(crate) fn send_collapse(cpu: &mut Cpu, end_ns: u64, fill: impl FnOnce(*mut C
     add(&mut cpu.state.records[COLLAPSE_RECORDS].submitted, 1);
 }
 
-/// Room for a sample; `None`: the ring buffer is full.
+/// Reserves an entry for a sample; `None`: the ring buffer is full.
 #[inline(always)]
 pub(crate) fn reserve_sample() -> Option<aya_ebpf::maps::ring_buf::RingBufEntry<SampleRecord>> {
     STALL_RECORDS.reserve::<SampleRecord>(0)
 }
 
-/// How a record is submitted.
+/// Flags to submit a record with.
 #[inline(always)]
 pub(crate) fn wake() -> u64 {
     maps::wake_up(&STALL_RECORDS, config::RECORDS_WAKE_AT_BYTES.load())
 }
 
-/// Whether one more record of stalls may be sent in this second; if not, it is counted.
+/// Whether one more stall record may be sent in this second; if not, it is counted as limited.
 ///
-/// A hard IRQ's stall may come in between: then the second may begin twice, and none is lost.
+/// A hard IRQ's stall may interrupt this: then the second may start twice, and no count is lost.
 #[inline(always)]
 fn admit(cpu: &mut Cpu, kind: usize, now: u64) -> bool {
     if now.saturating_sub(cpu.state.second_start_ns) >= SECOND_NS {
@@ -95,14 +95,14 @@ fn admit(cpu: &mut Cpu, kind: usize, now: u64) -> bool {
     true
 }
 
-/// Writes the task in whose context the program runs.
+/// Writes the current task.
 ///
 /// # Safety
 ///
 /// `task` is valid for writes.
 #[inline(always)]
 pub(crate) unsafe fn write_task(task: *mut TaskRecord) {
-    // SAFETY: as the caller promises; the helper writes the whole name.
+    // SAFETY: as the caller promises; the helper writes the complete name.
     unsafe {
         (*task).pid = bpf_get_current_pid_tgid() as u32;
         (*task).reserved = 0;
@@ -113,7 +113,7 @@ pub(crate) unsafe fn write_task(task: *mut TaskRecord) {
     }
 }
 
-/// Copies word by word: a call of memcpy is something the verifier does not like.
+/// Copies word by word: the verifier rejects calls to memcpy.
 ///
 /// # Safety
 ///

@@ -19,7 +19,7 @@ use crate::bpf::{
 
 /// `irq_handler_entry(int irq, struct irqaction *action)`
 ///
-/// A shared IRQ has several actions; each is one interval.
+/// A shared IRQ has several actions; each is one event.
 ///
 /// <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/irq.h#L53>
 #[raw_tracepoint(tracepoint = "irq_handler_entry")]

@@ -1,4 +1,4 @@
-//! One file per kernel subsystem. Each hook carries the prototype of what it is attached to.
+//! One file per kernel subsystem. The doc of each hook is the prototype of its attach point.
 
 mod irq;
 mod napi;

@@ -21,8 +21,8 @@ use crate::bpf::{
 
 /// `napi_poll(struct napi_struct *napi, int work, int budget)`: fires after each poll.
 ///
-/// The begin is the end of the poll before it, or the softirq's entry: what `net_rx_action`
-/// does between polls counts as part of the later one.
+/// The start is the end of the previous poll, or the softirq's entry: what `net_rx_action` does
+/// between polls counts as part of the later one.
 ///
 /// <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/napi.h#L14>
 #[raw_tracepoint(tracepoint = "napi_poll")]
@@ -36,7 +36,7 @@ fn try_napi_poll(ctx: &RawTracePointContext) -> Option<()> {
     let mut cpu = Cpu::current()?;
     let start_ns = cpu.state.poll_start_ns;
     if start_ns == 0 {
-        // A poll outside NET_RX: threaded NAPI or a busy-polling process. Its begin is unknown.
+        // A poll outside NET_RX: threaded NAPI or a busy-polling process. Its start is unknown.
         cpu.ledger(Stage::NapiPoll).unmatched_end += 1;
         return None;
     }
@@ -59,7 +59,7 @@ pub(crate) fn napi_poll_fentry(ctx: FEntryContext) -> i32 {
 /// The return of `__napi_poll`: the number of packets.
 #[fexit(function = "__napi_poll")]
 pub(crate) fn napi_poll_fexit(ctx: FExitContext) -> i32 {
-    // The traced function has two arguments; its return value lies behind them.
+    // The traced function has two arguments; its return value follows them.
     poll_ends(&ctx, ctx.arg(2));
     0
 }
@@ -124,8 +124,8 @@ fn record_poll(
     record(cpu, Span { stage: Stage::NapiPoll, row, start_ns, end_ns, work });
 }
 
-/// Adds a poll to what the run of `net_rx_action` was spent in. Of those behind the seventh, the
-/// longest is kept and the others are summed up.
+/// Adds a poll to the breakdown of the run of `net_rx_action`. Of the polls after the seventh, the
+/// longest is kept and the others are summed.
 #[inline(always)]
 fn note_poll(cpu: &mut Cpu, row: u32, ns: u64, work: u32) {
     const LAST: usize = POLLS - 1;
@@ -145,7 +145,7 @@ fn note_poll(cpu: &mut Cpu, row: u32, ns: u64, work: u32) {
 
 /// `napi_gro_receive_entry(const struct sk_buff *skb)`, also attached to `napi_gro_frags_entry`.
 ///
-/// Attached only while some queue's identity is not known.
+/// Attached only while some queue's identity is unknown.
 ///
 /// <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/net.h#L226>
 #[raw_tracepoint(tracepoint = "napi_gro_receive_entry")]

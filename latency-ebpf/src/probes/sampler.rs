@@ -1,4 +1,4 @@
-//! Kernel stacks of stalls, taken by the clock of perf on each CPU.
+//! Samples kernel stacks of stalls, driven by perf's clock on each CPU.
 
 use aya_ebpf::{
     EbpfContext, helpers::generated::bpf_get_stack, macros::perf_event, programs::PerfEventContext,
@@ -17,7 +17,7 @@ use crate::bpf::{
     stalls::{reserve_sample, wake, write_task},
 };
 
-/// Runs at each tick of `PERF_COUNT_SW_CPU_CLOCK`, an hrtimer: never while interrupts are off.
+/// Runs at each tick of `PERF_COUNT_SW_CPU_CLOCK`, an hrtimer: not while interrupts are off.
 #[perf_event]
 pub(crate) fn sample_stall(ctx: PerfEventContext) -> u32 {
     try_sample_stall(&ctx);
@@ -27,18 +27,18 @@ pub(crate) fn sample_stall(ctx: PerfEventContext) -> u32 {
 #[inline(always)]
 fn try_sample_stall(ctx: &PerfEventContext) -> Option<()> {
     let cpu = Cpu::current()?;
-    let since = under_way_since(&cpu)?; // None is normal: nothing is under way.
+    let since = in_progress_since(&cpu)?; // Normal: nothing is in progress.
     let now = now_ns();
     if now.saturating_sub(since) < config::SAMPLE_AFTER_NS.load() {
-        return None; // Normal: too short to be on its way to a stall.
+        return None; // Normal: too short so far to become a stall.
     }
     let Some(mut entry) = reserve_sample() else {
         add(&mut cpu.state.records[SAMPLE_RECORDS].dropped, 1);
         return None;
     };
     let record = entry.as_mut_ptr();
-    // SAFETY: the entry is ours until it is submitted. Frames behind the depth are whatever the
-    // ring buffer held; its reader stops at the depth.
+    // SAFETY: the entry is ours until it is submitted. Frames beyond the depth hold old ring-buffer
+    // contents; the reader stops at the depth.
     unsafe {
         (*record).kind = RecordKind::Sample as u32;
         (*record).cpu = cpu.id;
@@ -54,19 +54,19 @@ fn try_sample_stall(ctx: &PerfEventContext) -> Option<()> {
     Some(())
 }
 
-/// The begin of the longest of what is under way: a run of NET_RX, a NAPI poll outside of one, or
-/// a wait for one.
+/// Start of the longest span in progress: a wait for NET_RX, a run of it, or a NAPI poll outside a
+/// run.
 #[inline(always)]
-fn under_way_since(cpu: &Cpu) -> Option<u64> {
+fn in_progress_since(cpu: &Cpu) -> Option<u64> {
     let state = &cpu.state;
     let mut oldest = u64::MAX;
-    for (stage, begin) in [
+    for (stage, start) in [
         (Stage::RxWait, state.raised_ns),
         (Stage::NetRx, state.net_rx_start_ns),
         (Stage::NapiPoll, state.poll_start_ns),
     ] {
-        if !is_disabled(stage) && begin != 0 && begin < oldest {
-            oldest = begin;
+        if !is_disabled(stage) && start != 0 && start < oldest {
+            oldest = start;
         }
     }
     (oldest != u64::MAX).then_some(oldest)

@@ -34,7 +34,7 @@ fn try_softirq_raise(ctx: &RawTracePointContext) -> Option<()> {
     }
     let mut cpu = Cpu::current()?;
     if cpu.state.raised_ns == 0 {
-        // Not raised since its last entry. Later raises change nothing: the first one waits.
+        // First raise since the last entry: the wait starts here. Later raises are ignored.
         cpu.state.raised_ns = now_ns();
         *cpu.started(Stage::RxWait) += 1;
     }
@@ -57,18 +57,19 @@ fn try_softirq_entry(ctx: &RawTracePointContext) -> Option<()> {
         return vector_starts(vector);
     }
     let mut cpu = Cpu::current()?;
-    // Before the clock is read: an IRQ that raises NET_RX from here on begins the next wait.
+    // Clear the stamp before reading the clock: a raise that arrives in between then starts the
+    // next wait instead of being lost.
     let raised = cpu.state.raised_ns;
     if raised != 0 {
-        // Not otherwise: an IRQ may just have stamped a wait that is to be met.
+        // Do not clear unconditionally: an IRQ may have stamped a new raise since the read above.
         cpu.state.raised_ns = 0;
     }
-    let now = now_ns(); // One stamp: the wait ends where the run begins.
+    let now = now_ns(); // One stamp: the wait ends where the run starts.
     cpu.state.net_rx_run.wait_ns = 0;
     if is_on(Stage::RxWait) {
         if raised == 0 {
-            // Raised before the probes were attached, or between the kernel's clearing of the
-            // pending bit and here, when it counts as part of the previous wait.
+            // Raised before the probes were attached, or after the kernel cleared the pending bit
+            // for the previous run and before its entry, and so counted in the previous wait.
             if !is_disabled(Stage::RxWait) {
                 cpu.ledger(Stage::RxWait).unmatched_end += 1;
             }
@@ -116,8 +117,8 @@ fn try_softirq_exit(ctx: &RawTracePointContext) -> Option<()> {
     Some(())
 }
 
-/// When the run of NET_RX that exits now ended: with its last poll, by the same reading of the
-/// clock. If the timer ticked behind it, the clock is read; a shorter rest is left out.
+/// End of the run of NET_RX that is exiting. To save a clock reading, this is the end of its last
+/// poll, unless jiffies changed since then: a remainder shorter than a tick is omitted.
 #[inline(always)]
 fn run_end(cpu: &Cpu) -> u64 {
     let state = &cpu.state;
@@ -189,19 +190,19 @@ fn net_rx_starts(cpu: &mut Cpu, now: u64) {
 fn net_rx_ends(cpu: &mut Cpu, now: u64) {
     let start_ns = cpu.state.net_rx_start_ns;
     if start_ns == 0 {
-        // Began before the probes were attached: without this it would last since boot.
+        // Started before the probes were attached: its duration would be the time since boot.
         cpu.ledger(Stage::NetRx).unmatched_end += 1;
         return;
     }
     cpu.state.net_rx_start_ns = 0;
-    // Raised again while it ran: the next run waits for the end of this one.
+    // If NET_RX was raised again during this run, the next run waits for the end of this one.
     note_interference(cpu, NET_RX_VECTOR as usize, start_ns, now);
     let row = cpu.row(CpuRow::NetRx);
     record(cpu, Span { stage: Stage::NetRx, row, start_ns, end_ns: now, work: 0 });
 }
 
-/// Vectors do not interrupt one another on a CPU, so one stamp serves them all. It is taken when
-/// the stage is timed or NET_RX waits; 0 otherwise, which is before any wait.
+/// Vectors do not interrupt one another on a CPU, so they share one stamp. It is set if the stage
+/// is timed or NET_RX is waiting; otherwise it is 0, which is before any wait.
 #[inline(always)]
 fn vector_starts(vector: u32) -> Option<()> {
     let mut cpu = Cpu::current()?;
@@ -223,7 +224,7 @@ fn vector_ends(vector: u32) -> Option<()> {
     let mut cpu = Cpu::current()?;
     let timed = is_on(Stage::Softirq) && !is_disabled(Stage::Softirq);
     if !timed && cpu.state.raised_ns == 0 {
-        return None; // Normal: nobody asks how long it ran.
+        return None; // Normal: its duration is not needed.
     }
     let (start_ns, end_ns) = (cpu.state.vector_start_ns, now_ns());
     note_interference(&mut cpu, vector as usize, start_ns, end_ns);

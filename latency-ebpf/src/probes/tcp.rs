@@ -1,8 +1,8 @@
 //! Stage `tcp_collapse`.
 //!
-//! The function runs in NET_RX, and in processes that work off a socket's backlog, where it may
-//! be interrupted by another call in NET_RX and may change its CPU. So its begin is kept per task
-//! (by address: idle has PID 0 on every CPU), two deep, and counters are added to atomically.
+//! The function runs in NET_RX, and in processes that process a socket's backlog. There it may be
+//! interrupted by another call in NET_RX and may migrate to another CPU. So its start is kept per
+//! task (by address: idle has PID 0 on every CPU), two deep, and counters are updated atomically.
 
 use aya_ebpf::{
     EbpfContext,
@@ -39,7 +39,7 @@ pub(crate) fn tcp_collapse_fexit(ctx: FExitContext) -> i32 {
     0
 }
 
-/// The begin of `tcp_collapse`.
+/// The entry of `tcp_collapse`.
 #[kprobe(function = "tcp_collapse")]
 pub(crate) fn tcp_collapse_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(sock), Some(list)) = (ctx.arg(0), ctx.arg(1)) {
@@ -55,14 +55,14 @@ pub(crate) fn tcp_collapse_kretprobe(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// The task in whose context the program runs.
+/// Address of the current task.
 #[inline(always)]
 fn current_task() -> u64 {
     // SAFETY: the helper takes no argument.
     unsafe { bpf_get_current_task() }
 }
 
-/// A call for `sock`; `list` is its receive queue, or 0 when the out-of-order queue is collapsed.
+/// Starts a call for `sock`; `list` is its receive queue, or 0 for the out-of-order queue.
 #[inline(always)]
 fn collapse_starts(ctx: &impl EbpfContext, sock: u64, list: u64) -> Option<()> {
     let mut cpu = Cpu::current()?;
@@ -73,7 +73,7 @@ fn collapse_starts(ctx: &impl EbpfContext, sock: u64, list: u64) -> Option<()> {
     let out_of_order = u32::from(list == 0);
     let call = CollapseCall { start_ns: now_ns(), sock, before, out_of_order, reserved: 0 };
     if let Some(stack) = COLLAPSE_CALLS.get_ptr_mut(task) {
-        // SAFETY: the pointer comes from a map look-up, and only this task's contexts use it.
+        // SAFETY: the pointer comes from a map lookup, and only this task's contexts use it.
         let stack = unsafe { &mut *stack };
         if stack.depth == 2 {
             add(&mut ledger.unmatched_start, 1);
@@ -85,7 +85,7 @@ fn collapse_starts(ctx: &impl EbpfContext, sock: u64, list: u64) -> Option<()> {
     let stack = CollapseStack { depth: 1, calls: [call, CollapseCall::NONE] };
     if COLLAPSE_CALLS.insert(task, stack, 0).is_err() {
         add(&mut ledger.unmatched_start, 1);
-        warn!(ctx, "no room to time a call of tcp_collapse: it is counted as loss");
+        warn!(ctx, "no map entry left to time a call of tcp_collapse: counted as lost");
     }
     Some(())
 }
@@ -105,14 +105,14 @@ fn collapse_ends(ctx: &impl EbpfContext) -> Option<()> {
     if stack.depth == 2 {
         stack.depth = 1;
     } else {
-        // Removed, not kept at depth 0: the address of a dead task is used again.
+        // Removed, not kept at depth 0: addresses of dead tasks are reused.
         let _ = COLLAPSE_CALLS.remove(task);
     }
     let start_ns = call.start_ns;
     let ns = end_ns.saturating_sub(start_ns);
-    let net_rx_begin = cpu.state.net_rx_start_ns;
-    if net_rx_begin != 0 && start_ns >= net_rx_begin {
-        // Inside the run of `net_rx_action`, not in a process that the run has interrupted.
+    let net_rx_start = cpu.state.net_rx_start_ns;
+    if net_rx_start != 0 && start_ns >= net_rx_start {
+        // Inside the run of `net_rx_action`, not in a process that the run interrupted.
         cpu.state.net_rx_run.collapse_calls += 1;
         cpu.state.net_rx_run.collapse_ns += ns;
     }

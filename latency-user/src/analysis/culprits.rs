@@ -1,39 +1,40 @@
-//! Culprits: the functions that stalls were spent in, told from sampled stacks.
+//! Culprits: the functions that stalls were spent in, derived from sampled stacks.
 //!
-//! A sample counts for its deepest frame that means something to a reader: helpers that half the
-//! kernel calls (copying, allocating, locking, reading the clock) are passed over, so the time
-//! goes to who called them, and a wait for a lock is told of who waits. Nothing here knows which
-//! functions are worth blaming.
+//! A sample counts for its deepest frame that is not a helper. Helpers are functions that half the
+//! kernel calls (copying, allocating, locking, reading the clock): their time goes to the caller,
+//! and the wait for a lock goes to the waiter. Nothing here knows which functions are worth
+//! blaming.
 
 use std::collections::BTreeMap;
 
 use super::helper_functions::{LOCK_WAITS, is_helper};
 use crate::model::stall::{
     batch::Stack,
-    culprit::{Culprit, LEAST_SHARE},
+    culprit::{Culprit, MIN_SHARE},
 };
 
-/// A caller takes over a callee that has at most so many times its own samples.
+/// A caller is blamed for a callee that has at most this many times the caller's own samples.
 const CALLER_PART: u64 = 4;
 
-/// The culprit of one stack: its deepest frame that is no helper, or its deepest frame if it has
-/// only helpers. `None` for a stack without frames.
+/// The culprit of one stack: its deepest frame that is not a helper, or its deepest frame if it
+/// has only helpers. `None` for a stack without frames.
 pub fn culprit(frames: &[String]) -> Option<&str> {
     frames.iter().find(|frame| !is_helper(frame)).or(frames.first()).map(String::as_str)
 }
 
-/// The culprits of many stacks, worst first. Those below a hundredth of the samples are left out.
+/// The culprits of many stacks, worst first. Those with less than 1 % of the samples are left out.
 ///
-/// A function that is reached through another culprit alone counts for that one, unless that
-/// hardly has samples itself: what a loop calls is part of it, what an entry point calls is not.
+/// A function that is reached only through another culprit counts for that culprit, unless the
+/// culprit has hardly any samples itself: what a loop calls is part of the loop, what an entry
+/// point calls is not part of the entry point.
 pub fn culprits<'a>(stacks: impl IntoIterator<Item = &'a Stack>) -> Vec<Culprit> {
     let mut blamed: Vec<Blamed> = stacks.into_iter().filter_map(Blamed::new).collect();
     let all: u64 = blamed.iter().map(|sample| sample.count).sum();
-    let mut rising: Vec<(u64, &str)> =
+    let mut ascending: Vec<(u64, &str)> =
         samples_of(&blamed).into_iter().map(|(function, samples)| (samples, function)).collect();
-    rising.sort_unstable();
-    for (_, function) in rising {
-        hand_up(&mut blamed, function);
+    ascending.sort_unstable();
+    for (_, function) in ascending {
+        blame_caller(&mut blamed, function);
     }
     let mut waiting: BTreeMap<&str, u64> = BTreeMap::new();
     for sample in blamed.iter().filter(|sample| sample.waits_for_lock) {
@@ -47,18 +48,18 @@ pub fn culprits<'a>(stacks: impl IntoIterator<Item = &'a Stack>) -> Vec<Culprit>
             waiting_for_lock: waiting.get(function).copied().unwrap_or(0),
             share: samples as f64 / all as f64,
         })
-        .filter(|culprit| culprit.share >= LEAST_SHARE)
+        .filter(|culprit| culprit.share >= MIN_SHARE)
         .collect();
     culprits.sort_by(|a, b| b.samples.cmp(&a.samples).then_with(|| a.function.cmp(&b.function)));
     culprits
 }
 
-/// A stack and the frame that is blamed for it.
+/// A stack and the frame blamed for it.
 struct Blamed<'a> {
     frames: &'a [String],
     at: usize,
     count: u64,
-    /// Whether a frame below the one that is blamed waits for a lock.
+    /// Whether a frame below the blamed one waits for a lock.
     waits_for_lock: bool,
 }
 
@@ -75,10 +76,10 @@ impl<'a> Blamed<'a> {
         &self.frames[self.at]
     }
 
-    /// Place of `function` among the callers of the blamed frame.
+    /// Index of the nearest `function` among the callers of the blamed frame.
     fn caller(&self, function: &str) -> Option<usize> {
         let callers = &self.frames[self.at + 1..];
-        callers.iter().position(|frame| frame == function).map(|place| self.at + 1 + place)
+        callers.iter().position(|frame| frame == function).map(|index| self.at + 1 + index)
     }
 }
 
@@ -90,9 +91,9 @@ fn samples_of<'a>(blamed: &[Blamed<'a>]) -> BTreeMap<&'a str, u64> {
     samples
 }
 
-/// Blames the nearest caller that all stacks of `function` share and that is a culprit of a
-/// [`CALLER_PART`]th of its samples itself, if there is one.
-fn hand_up(blamed: &mut [Blamed], function: &str) {
+/// Moves the blame from `function` to the nearest caller that is in all of its stacks and itself
+/// has at least 1/[`CALLER_PART`] as many samples, if there is one.
+fn blame_caller(blamed: &mut [Blamed], function: &str) {
     let samples = samples_of(blamed);
     let own = samples.get(function).copied().unwrap_or(0);
     let mut of_function = blamed.iter().filter(|sample| sample.function() == function);
@@ -135,7 +136,7 @@ mod tests {
     fn time_in_helpers_goes_to_their_caller() {
         let frames = stack(&["memcpy_orig", "skb_copy_bits", "tcp_collapse", "tcp_data_queue"], 1);
         assert_eq!(culprit(&frames.frames), Some("tcp_collapse"));
-        // Where the time-stamp counter cannot be used, the clock is something slower.
+        // Without a usable TSC, the kernel reads a slower clock source.
         let frames = stack(&["read_hpet", "bpf_ktime_get_ns", "bpf:stall_injector"], 1);
         assert_eq!(culprit(&frames.frames), Some("bpf:stall_injector"));
         let frames = stack(&["read_tsc", "ktime_get"], 1);
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_named_like_a_helper_can_be_the_answer() {
+    fn functions_named_like_helpers_can_be_culprits() {
         for answer in [
             "rcu_do_batch",
             "rcu_core",
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_a_lock_is_the_culprit_and_the_wait_is_told() {
+    fn the_waiter_for_a_lock_is_the_culprit_and_its_wait_is_reported() {
         let wait = ["native_queued_spin_lock_slowpath", "_raw_spin_lock", "__dev_queue_xmit"];
         let stacks = [stack(&wait, 61), stack(&["__dev_queue_xmit"], 20), stack(&["other"], 19)];
         let found = culprits(&stacks);
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_of_all_samples_and_worst_comes_first() {
+    fn shares_are_of_all_samples_and_the_worst_is_first() {
         let stacks = [
             stack(&["kfree_skb_list", "a", "root"], 21),
             stack(&["b", "root"], 62),
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_culprit_calls_is_part_of_it() {
+    fn functions_called_only_by_a_culprit_are_part_of_it() {
         let stacks = [
             stack(&["collapse_one", "collapse", "rcv"], 37),
             stack(&["sock_rfree", "collapse_one", "collapse", "rcv"], 3),
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_stacks_are_one() {
+    fn equal_stacks_are_merged() {
         let mut stacks = Vec::new();
         let frames = ["a".to_owned()];
         add_stack(&mut stacks, &frames, 1);

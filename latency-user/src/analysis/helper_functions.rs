@@ -1,9 +1,9 @@
-//! Functions that are no answer to "where was the time spent": half the kernel calls them, so the
-//! time belongs to their caller.
+//! Helpers: functions that do not answer "where was the time spent". Half the kernel calls them,
+//! so their time belongs to their caller.
 
-/// Beginnings of names that only helpers have: no function that starts so is an answer itself.
+/// Name prefixes that only helpers have: no function with one of them is itself an answer.
 const HELPER_PREFIXES: [&str; 42] = [
-    // Entry code, and what may stand below an interrupted context.
+    // Entry code, and frames that may appear below an interrupted context.
     "asm_",
     "sysvec_",
     "__sysvec_",
@@ -52,7 +52,7 @@ const HELPER_PREFIXES: [&str; 42] = [
     "bpf_ktime_get",
 ];
 
-/// Helpers by their whole names, where others that begin alike are answers.
+/// Helpers by exact name: other functions with the same prefix can be answers.
 const HELPERS: [&str; 82] = [
     "memcmp",
     "copy_page",
@@ -138,8 +138,8 @@ const HELPERS: [&str; 82] = [
     "local_clock",
 ];
 
-/// Functions in which a CPU waits until another one gives a lock free. They are passed over like
-/// helpers, because the caller says which lock it is, and are told beside it.
+/// Functions in which a CPU waits for a lock. They are skipped like helpers, because the caller
+/// shows which lock it is; the time in them is reported with the caller.
 pub(super) const LOCK_WAITS: [&str; 12] = [
     "native_queued_spin_lock_slowpath",
     "__pv_queued_spin_lock_slowpath",
@@ -155,7 +155,7 @@ pub(super) const LOCK_WAITS: [&str; 12] = [
     "rtlock_slowlock_locked",
 ];
 
-/// Whether a function is passed over in favour of its caller.
+/// Whether a function is skipped in favour of its caller.
 pub(super) fn is_helper(frame: &str) -> bool {
     HELPERS.contains(&frame)
         || LOCK_WAITS.contains(&frame)

@@ -1,6 +1,6 @@
-//! What measured data adds up to: sums over intervals, and the functions to blame for stalls.
+//! Aggregation of measured data: sums over intervals, and the functions to blame for stalls.
 //!
-//! Owns no I/O, like [`crate::model`], whose types it reads and makes.
+//! Does no I/O, like [`crate::model`], whose types it reads and builds.
 
 pub mod culprits;
 mod helper_functions;

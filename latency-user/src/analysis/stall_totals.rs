@@ -1,6 +1,6 @@
-//! What the stalls of a run add up to: the longest of them, where they were spent, whose sockets.
+//! Totals of the stalls of a run: the longest ones, where their time was spent, and the sockets.
 //!
-//! Adding does not depend on the order, so that merged recordings do not either.
+//! The result does not depend on the order of adding, so merged recordings do not either.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -17,32 +17,32 @@ use crate::model::stall::{
     culprit::Culprit,
 };
 
-/// So many of the longest stalls, and of the slowest collapses, are kept in full.
+/// How many of the longest stalls, and of the slowest collapses, are kept in full.
 pub const KEPT: usize = 64;
 
 /// Sockets that a summary lists.
 const SOCKETS: usize = 10;
 
-/// Different stacks that are kept apart in a live run; later ones count as [`OTHERS`].
+/// Number of distinct stacks kept in a live run; later ones count as [`OTHERS`].
 const STACKS: usize = 8192;
 
-/// Stands for the frames of stacks beyond the limit.
+/// Replaces the frames of stacks beyond the limit.
 const OTHERS: &str = "(other stacks)";
 
-/// Sockets that are kept apart; above it, those that matter least are forgotten.
+/// Number of sockets kept; above it, those with the least time are dropped.
 const KEPT_SOCKETS: usize = 8192;
 
-/// Sums over batches of stalls.
+/// Totals over batches of stalls.
 #[derive(Clone, Debug)]
 pub struct StallTotals {
     longest: Vec<Stall>,
     slowest: Vec<Collapse>,
     stacks: HashMap<Vec<String>, u64>,
     sockets: BTreeMap<Socket, SocketTotal>,
-    most_stacks: usize,
+    max_stacks: usize,
 }
 
-/// Takes bounded memory, however long a run lasts.
+/// Uses bounded memory, however long a run lasts.
 impl Default for StallTotals {
     fn default() -> Self {
         Self {
@@ -50,18 +50,18 @@ impl Default for StallTotals {
             slowest: Vec::new(),
             stacks: HashMap::new(),
             sockets: BTreeMap::new(),
-            most_stacks: STACKS,
+            max_stacks: STACKS,
         }
     }
 }
 
 impl StallTotals {
-    /// Totals that keep all stacks apart: of recordings, whose number is limited by their files.
+    /// Totals that keep every distinct stack: for recordings, whose file size limits the number.
     pub fn with_all_stacks() -> Self {
-        Self { most_stacks: usize::MAX, ..Self::default() }
+        Self { max_stacks: usize::MAX, ..Self::default() }
     }
 
-    /// Adds what an interval has.
+    /// Adds the batch of an interval.
     pub fn add(&mut self, batch: &StallBatch) {
         for stall in &batch.stalls {
             keep(&mut self.longest, stall, |stall| stall.duration_ns);
@@ -73,7 +73,7 @@ impl StallTotals {
             keep(&mut self.slowest, collapse, |call| call.duration_ns);
             self.add_collapse(collapse);
         }
-        self.forget_sockets();
+        self.evict_sockets();
     }
 
     /// Adds other totals.
@@ -93,23 +93,23 @@ impl StallTotals {
                 None => drop(self.sockets.insert(socket, total)),
             }
         }
-        self.forget_sockets();
+        self.evict_sockets();
     }
 
-    /// Forgets the sockets: the slowest calls, which is all that a merged recording keeps, are no
-    /// sum over its sockets.
+    /// Clears the totals of sockets: a merged recording keeps only the slowest calls, from which
+    /// they could not be computed again.
     pub fn clear_sockets(&mut self) {
         self.sockets.clear();
     }
 
-    /// Names the host of stalls that do not name one.
+    /// Sets the host of stalls that have none.
     pub fn set_host(&mut self, host: &str) {
         for stall in &mut self.longest {
             stall.labels.host.get_or_insert_with(|| host.to_owned());
         }
     }
 
-    fn forget_sockets(&mut self) {
+    fn evict_sockets(&mut self) {
         if self.sockets.len() > KEPT_SOCKETS {
             let mut sums: Vec<u64> = self.sockets.values().map(|total| total.sum_ns).collect();
             sums.sort_unstable();
@@ -123,7 +123,7 @@ impl StallTotals {
             *sum = sum.saturating_add(count);
             return;
         }
-        let frames = match self.stacks.len() < self.most_stacks {
+        let frames = match self.stacks.len() < self.max_stacks {
             true => frames.to_vec(),
             false => vec![OTHERS.to_owned()],
         };
@@ -162,7 +162,7 @@ impl StallTotals {
         self.stacks.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// Each different stack, most frequent first.
+    /// Each distinct stack, most frequent first.
     pub fn stacks(&self) -> Vec<Stack> {
         let mut stacks: Vec<Stack> = self
             .stacks
@@ -200,14 +200,14 @@ impl StallTotals {
     }
 }
 
-/// Keeps the largest, largest first. A storm has thousands of stalls with their stacks: only those
-/// that stay are copied.
+/// Keeps the [`KEPT`] largest, largest first. A storm has thousands of stalls with their stacks:
+/// only those that are kept are cloned.
 fn keep<T: Clone + Serialize>(kept: &mut Vec<T>, new: &T, size: impl Fn(&T) -> u64) {
     if kept.len() == KEPT && kept.last().is_some_and(|last| size(last) > size(new)) {
         return;
     }
     let order = |known: &T| match size(new).cmp(&size(known)) {
-        // The whole content decides between equals, so that the order of adding does not.
+        // Ties are broken by content, so that the order of adding does not matter.
         Ordering::Equal => content(known).cmp(&content(new)),
         other => other,
     };
@@ -247,8 +247,8 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_stalls_stay_in_whatever_order_they_come() {
-        // Each length twice, the second time on another CPU; 7919 is prime to 101.
+    fn the_longest_stalls_are_kept_in_any_order_of_adding() {
+        // Each duration twice, the second time on another CPU; 7919 is coprime to 101.
         let mut stalls: Vec<Stall> =
             (0..202_u32).map(|n| stall(n / 101, u64::from(n) * 7919 % 101)).collect();
         let expected: Vec<(u64, u32)> =
@@ -292,14 +292,14 @@ mod tests {
                 ..stacks(vec![Stack { frames: vec![format!("f{}", n % 2)], count: n }])
             })
             .collect();
-        let mut one = StallTotals::default();
-        batches.iter().for_each(|batch| one.add(batch));
+        let mut single = StallTotals::default();
+        batches.iter().for_each(|batch| single.add(batch));
         let mut joined = StallTotals::default();
         for batch in batches.iter().rev() {
             let mut part = StallTotals::default();
             part.add(batch);
             joined.join(part);
         }
-        assert_eq!(joined.into_batch(), one.into_batch());
+        assert_eq!(joined.into_batch(), single.into_batch());
     }
 }

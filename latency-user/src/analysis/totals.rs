@@ -1,5 +1,5 @@
-//! Totals: everything that was measured, summed over intervals. [`Totals::summary`] is the one maker
-//! of summaries.
+//! Totals: everything that was measured, summed over intervals. Only [`Totals::summary`] builds
+//! summaries.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -30,9 +30,9 @@ pub struct Totals<K: Ord = SeriesId> {
     pub length: Duration,
     /// What each series recorded.
     pub series: BTreeMap<K, SeriesTotal>,
-    /// What the stalls add up to.
+    /// Totals of the stalls.
     pub stalls: StallTotals,
-    /// What is known since the end of the run; `None`: it did not end.
+    /// What the end of the run reported; `None`: the run did not end.
     pub end: Option<RunEnd>,
 }
 
@@ -69,7 +69,7 @@ impl<K: Ord> Default for Totals<K> {
 }
 
 impl<K: Ord + Clone> Totals<K> {
-    /// Totals that keep all stacks apart, for recordings.
+    /// Totals that keep every distinct stack, for recordings.
     pub fn with_all_stacks() -> Self {
         Self { stalls: StallTotals::with_all_stacks(), ..Self::default() }
     }
@@ -109,13 +109,13 @@ impl<K: Ord + Clone> Totals<K> {
         }
     }
 
-    /// The result of the run, of which `series` are shown. The ledger of a run that did not end is
-    /// empty: nothing is known of it.
+    /// The result of the run, with the numbers of `series`. The ledger of a run that did not end is
+    /// unknown and left empty.
     pub fn summary(&self, run: Run, series: &[Series]) -> Summary {
         let series: Vec<SeriesSummary> = series.iter().map(SeriesSummary::new).collect();
         let mut by_stage = BTreeMap::new();
-        for one in series.iter().filter(|one| one.numbers.over_threshold > 0) {
-            *by_stage.entry(one.stage.clone()).or_default() += one.numbers.over_threshold;
+        for row in series.iter().filter(|row| row.numbers.over_threshold > 0) {
+            *by_stage.entry(row.stage.clone()).or_default() += row.numbers.over_threshold;
         }
         let worst: Vec<Stall> = self.stalls.longest().iter().take(LISTED).cloned().collect();
         let end = self.end.clone().unwrap_or_default();

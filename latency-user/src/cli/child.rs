@@ -1,4 +1,4 @@
-//! The command that is traced: found before anything is attached, started, waited for, ended.
+//! The traced command: found before anything is attached, then started, awaited and terminated.
 
 use std::{
     env,
@@ -17,10 +17,10 @@ use tokio::{
 
 use crate::model::failure::Failure;
 
-/// How long a command that was asked to end may take before it is left alone.
+/// Time to wait for a command after SIGTERM before it is left alone.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Looks the program up before anything is attached.
+/// Checks that the program exists, before anything is attached.
 ///
 /// # Errors
 ///
@@ -61,7 +61,7 @@ pub fn spawn(command: &[OsString]) -> Result<Option<Child>> {
     Ok(Some(child))
 }
 
-/// Waits for the end of `child`; never ends when there is none.
+/// Waits for the end of `child`; waits forever when there is none.
 pub async fn exited(child: &mut Option<Child>) -> std::io::Result<ExitStatus> {
     match child {
         Some(child) => child.wait().await,
@@ -69,15 +69,15 @@ pub async fn exited(child: &mut Option<Child>) -> std::io::Result<ExitStatus> {
     }
 }
 
-/// Asks `child` to end and waits for a while; its exit status when it did.
+/// Sends SIGTERM to `child` and waits up to [`GRACE`]; its exit status if it ended.
 pub async fn terminate(child: &mut Child) -> Option<ExitStatus> {
     let pid = child.id()?;
-    // SAFETY: sends a signal to a child that was not waited for, so its id is still its own.
+    // SAFETY: sends a signal to a child that was not reaped, so its pid was not reused.
     unsafe { libc::kill(pid as libc::pid_t, libc::SIGTERM) };
     timeout(GRACE, child.wait()).await.ok()?.ok()
 }
 
-/// The exit status to pass on: the command's own, or 128 and the signal that ended it.
+/// The exit status to pass on: the command's own, or 128 plus the signal that ended it.
 pub fn exit_status(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)

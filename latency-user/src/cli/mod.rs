@@ -8,16 +8,16 @@ pub mod version;
 
 use std::io::Write;
 
-/// Where a command's results and remarks go.
+/// Where a command's results and messages go.
 pub struct Console {
     /// Results.
     pub out: Box<dyn Write>,
     /// Warnings and progress.
     pub err: Box<dyn Write>,
-    /// Rows of the terminal that `out` is, which can be redrawn; 0: it is none.
+    /// Rows of the terminal behind `out`; 0: `out` is not a terminal and cannot be redrawn.
     pub rows: usize,
     /// Whether `out` may be coloured.
     pub colour: bool,
-    /// Whether `err` is a terminal, on which a line can be written over.
+    /// Whether `err` is a terminal, whose lines can be overwritten.
     pub err_is_terminal: bool,
 }

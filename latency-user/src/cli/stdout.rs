@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result};
 
-/// Writes whole texts, and remembers when nobody reads any more.
+/// Writes texts, and remembers when the reader has gone.
 pub struct Output {
     out: Box<dyn Write>,
     closed: bool,
@@ -13,7 +13,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Writes to `out`, a terminal with so many `rows`, or with 0 something that is none.
+    /// Writes to `out`, a terminal with `rows` rows; 0: not a terminal.
     pub fn new(out: Box<dyn Write>, rows: usize) -> Self {
         Self { out, closed: false, rows, lines: 0 }
     }
@@ -23,18 +23,18 @@ impl Output {
         self.closed
     }
 
-    /// Writes `text` for good.
+    /// Writes `text`, which stays on the screen.
     ///
     /// # Errors
     ///
-    /// When it cannot be written for another reason than a reader that has gone.
+    /// When it cannot be written, unless the reader has gone.
     pub fn write(&mut self, text: &[u8]) -> Result<()> {
         self.lines = 0;
         self.put(text)
     }
 
-    /// Writes `text`; on a terminal it takes the place of the text written this way before, as
-    /// long as that is still on the screen.
+    /// Writes `text`; on a terminal it replaces the text of the previous call, if that is still
+    /// on the screen.
     ///
     /// # Errors
     ///

@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Longest stretch of time that makes sense for a run: more is taken for a slip.
+/// Longest plausible duration of a run; a longer one is taken for a typo.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Shortest time between two snapshots.
@@ -42,12 +42,12 @@ pub enum Format {
     Json,
 }
 
-/// How events travel, as an argument.
+/// Transport of events, as an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TransportArg {
     /// Counted in the kernel; loses nothing at any rate
     Maps,
-    /// Sent one by one and counted in user space; what does not fit is counted as dropped
+    /// Sent individually and counted in user space; events that do not fit are counted as dropped
     Ring,
     /// Both, compared at the end
     Both,
@@ -94,7 +94,7 @@ pub(crate) fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Reads a threshold: at most what the last bucket still tells apart.
+/// Reads a threshold: at most the largest value of the last bucket.
 pub(crate) fn threshold(text: &str) -> Result<Duration, String> {
     let threshold = duration(text)?;
     if threshold > Duration::from_nanos(MAX_VALUE) {
@@ -121,7 +121,7 @@ pub(crate) fn interfaces() -> Vec<CompletionCandidate> {
 ///
 /// # Errors
 ///
-/// Names the one that is not there, and those that are.
+/// When one does not exist; lists those that do.
 pub(crate) fn check_interfaces(asked: &[String]) -> Result<(), Failure> {
     if asked.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Accounting: the ledger's sums over all CPUs.
+//! Accounting: sums for the ledger over all CPUs.
 
 use latency_common::{
     cpu_state::{
@@ -42,7 +42,7 @@ pub fn sum_started(cpus: &MmapArray<CpuState>) -> [u64; STAGES] {
     sums
 }
 
-/// What became of events that were not recorded normally, summed over all CPUs, indexed by [`Stage`].
+/// Events that were not recorded normally, summed over all CPUs, indexed by [`Stage`].
 pub fn sum_cpus(cpus: &MmapArray<CpuState>) -> [StageLedger; STAGES] {
     let mut sums = [StageLedger::default(); STAGES];
     for cpu in 0..cpus.len() {
@@ -72,9 +72,9 @@ pub fn sum_records(cpus: &MmapArray<CpuState>) -> [RecordLedger; RECORD_COUNTS] 
     sums
 }
 
-/// What arrived through the ring buffers.
+/// Data received through the ring buffers.
 pub struct Received<'a> {
-    /// Events, where they are sent.
+    /// Events, if the transport sends them.
     pub events: &'a EventCounts,
     /// Records of stalls.
     pub stalls: &'a StallCollector,
@@ -89,7 +89,7 @@ pub fn in_progress(stage: Stage, method: Method, attached: &Attached) -> u64 {
     match stage {
         Stage::RxWait => count(|cpu| cpu.raised_ns != 0),
         Stage::NetRx => count(|cpu| cpu.net_rx_start_ns != 0),
-        // By tracepoint a poll is known at its end only, so none is ever seen in progress.
+        // The tracepoint fires only at the end of a poll, so none is ever in progress.
         Stage::NapiPoll if method == Method::Tracepoint => 0,
         Stage::NapiPoll => count(|cpu| cpu.poll_start_ns != 0),
         Stage::Irq => count(|cpu| cpu.irq_start_ns != 0),
@@ -105,10 +105,10 @@ pub fn close(
     layout: &RowLayout,
     transport: Transport,
     rows: &Rows,
-    arrived: &Received,
+    data: &Received,
     programs: Vec<ProgramCounts>,
 ) -> Ledger {
-    let Received { events, stalls } = arrived;
+    let Received { events, stalls } = data;
     let started = sum_started(&attached.cpus);
     let sums = sum_cpus(&attached.cpus);
     let records = sum_records(&attached.cpus);
@@ -144,16 +144,16 @@ pub fn close(
             StageCounts::new(stage, &sums[at], &records[at], counted, transport.counts_in_rows())
         })
         .collect();
-    let of_records = |at: usize| RecordCounts::new(&records[at], stalls.received[at]);
+    let record_counts = |at: usize| RecordCounts::new(&records[at], stalls.received[at]);
     let capacity = u64::from(layout.slots);
     Ledger {
         stages,
-        // The cursor keeps growing after the table is full: clamp it to the table size.
+        // CPUs that race for the last slot can move the cursor past the table size: clamp it.
         slots: Slots { capacity, used: attached.slot_cursor.word(0, 0).min(capacity) },
         malformed_events: events.malformed,
         rows_that_differ: (transport == Transport::Both).then_some(differing),
-        collapses: of_records(COLLAPSE_RECORDS),
-        samples: of_records(SAMPLE_RECORDS),
+        collapses: record_counts(COLLAPSE_RECORDS),
+        samples: record_counts(SAMPLE_RECORDS),
         malformed_records: stalls.malformed,
         programs,
         balanced: false,

@@ -7,20 +7,20 @@ use crate::{
     model::run::{DEFAULT_THRESHOLD_NS, Transport},
 };
 
-/// A tick in a millisecond, the default threshold: nearly every stall has a sample. A prime number
-/// does not keep step with the kernel's own timers.
+/// About one sample per millisecond, the default threshold: nearly every stall has a sample. A
+/// prime number avoids lockstep with the kernel's own timers.
 pub const DEFAULT_SAMPLE_HZ: u64 = 997;
 
-/// More stalls in a second are no single stalls any more.
+/// More stalls per second are not worth listing individually.
 pub const DEFAULT_RECORDS_PER_SECOND: u64 = 1000;
 
-/// Slow calls of `tcp_collapse`: below a stall, because several of them may make one.
+/// Slow calls of `tcp_collapse`: below the stall threshold, because several may add up to a stall.
 pub const DEFAULT_COLLAPSE_THRESHOLD_NS: u64 = 500_000;
 
-/// Events that the ring buffer has room for.
+/// Capacity of the event ring buffer, events.
 pub const DEFAULT_RING_EVENTS: u32 = 1 << 18;
 
-/// The stages that are timed unless others are asked for: all but the optional one.
+/// The stages that are timed by default: all but the optional one.
 pub fn default_stages() -> Vec<Stage> {
     Stage::ALL.into_iter().filter(|stage| *stage != Stage::Softirq).collect()
 }
@@ -30,27 +30,27 @@ pub fn default_stages() -> Vec<Stage> {
 pub struct Config {
     /// Stages to time.
     pub stages: Vec<Stage>,
-    /// Whether they were asked for by name, so that one that cannot be timed is an error.
+    /// Whether they were requested by name: then it is an error if one cannot be timed.
     pub by_name: bool,
     /// Which methods to use.
     pub choice: ProbeChoice,
-    /// Durations at or above it are stalls, ns.
+    /// Minimum duration of a stall, ns.
     pub threshold_ns: u64,
     /// How events travel.
     pub transport: Transport,
-    /// Events that the ring buffer has room for.
+    /// Capacity of the event ring buffer, events.
     pub ring_events: u32,
-    /// Slots for queues and IRQs; `None`: as many as the machine can be seen to need.
+    /// Slots for queues and IRQs; `None`: estimated from the machine.
     pub slots: Option<u32>,
-    /// Whether the kernel side's own warnings are wanted.
+    /// Whether to log the kernel side's warnings.
     pub log: bool,
-    /// Ticks of the clock that takes stacks of stalls, in one second on each CPU; 0: none.
+    /// Sampling frequency of stacks on each CPU, Hz; 0: no stacks.
     pub sample_hz: u64,
-    /// Calls of `tcp_collapse` at or above it are reported with their socket, ns.
+    /// Minimum duration of `tcp_collapse` calls that are reported with their socket, ns.
     pub collapse_threshold_ns: u64,
-    /// Stalls and slow collapses that a CPU may report in one second; the rest is counted.
+    /// Stalls and slow collapses that a CPU may report in one second; the rest are only counted.
     pub records_per_second: u64,
-    /// Size of the ring buffer of those reports, bytes; `None`: as the number of CPUs asks for.
+    /// Size of the stall ring buffer, bytes; `None`: by the number of CPUs.
     pub record_bytes: Option<u32>,
 }
 

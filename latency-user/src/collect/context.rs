@@ -1,4 +1,4 @@
-//! What must be known of a run to describe its stalls.
+//! The parts of a run that are needed to describe its stalls.
 
 use latency_common::stage::Stage;
 
@@ -14,7 +14,7 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Labels of what the row with this index counts, without the CPU.
+    /// Labels of the row with this index, without the CPU.
     pub(super) fn labels(&self, row: u32) -> Labels {
         match self.naming.series(row) {
             Some(row) => Labels::new(&row.id.at, &row.attrs).without_cpu(),

@@ -1,5 +1,5 @@
-//! What the programs cost: the kernel's statistics, switched on for a part of the run, and which
-//! stage is the most expensive.
+//! Measures the cost of the programs with the kernel's statistics, which are enabled for parts of
+//! the run, and finds the most expensive stage.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ use crate::{
 /// Events of each stage that started, by CPU.
 type Started = Vec<[u64; STAGES]>;
 
-/// Adds up what the programs cost while the statistics were on.
+/// Sums the cost of the programs while the statistics were enabled.
 #[derive(Default)]
 pub struct CostMeter {
     window: Option<Window>,
@@ -37,14 +37,14 @@ pub struct CostMeter {
 }
 
 struct Window {
-    /// They are on as long as it lives.
+    /// Keeps the statistics enabled.
     _statistics: BpfStats,
     started_at: Instant,
     programs: BTreeMap<&'static str, RunTime>,
     started: Started,
 }
 
-/// What one window has shown.
+/// The measurements of one window.
 pub struct CostSample {
     length: Duration,
     programs: BTreeMap<&'static str, RunTime>,
@@ -52,7 +52,7 @@ pub struct CostSample {
 }
 
 impl CostMeter {
-    /// Switches the statistics on. Where that is refused, it is not tried again.
+    /// Enables the statistics. If the kernel refuses, this is not tried again.
     pub fn start(&mut self, attached: &Attached) {
         if self.refused.is_some() {
             return;
@@ -70,13 +70,13 @@ impl CostMeter {
         }
     }
 
-    /// Switches them off and tells what came in between; `None`: they were not on.
+    /// Disables them and returns the sample in between; `None`: they were not enabled.
     pub fn end(&mut self, attached: &Attached) -> Option<CostSample> {
         let window = self.window.take()?;
         let length = window.started_at.elapsed();
         let mut programs = attached.run_times();
         for (name, now) in &mut programs {
-            // One that was loaded meanwhile shows what it ran before only from the next time on.
+            // A program that was loaded during the window is counted from the next window on.
             let before = window.programs.get(name).copied().unwrap_or(*now);
             *now = RunTime { runs: now.runs - before.runs, ns: now.ns - before.ns };
         }
@@ -106,7 +106,7 @@ impl CostMeter {
         }
     }
 
-    /// Everything measured so far; `cpus` are online.
+    /// The cost measured so far; `cpus` is the number of online CPUs.
     pub fn sum(&self, cpus: usize) -> KernelCost {
         let ns = total(&self.programs);
         let busiest = busiest(&self.started);
@@ -136,15 +136,15 @@ impl CostMeter {
 }
 
 impl CostSample {
-    /// What all programs took of the CPU that had most of the runs.
+    /// Share that all programs took of the CPU with the most events.
     pub fn busiest_share(&self) -> f64 {
         let part = busiest(&self.started).map_or(0.0, |(_, part)| part);
         total(&self.programs) as f64 * part / self.length.as_nanos().max(1) as f64
     }
 
-    /// The stage of `stages` that saves most when it is disabled; `None`: none saves anything. A
-    /// program that others of them need stays, so its time does not count; `softirq` has no
-    /// program of its own, so its part is that of its events.
+    /// The stage of `stages` that saves most if disabled; `None`: none saves anything. A program
+    /// that other stages need stays attached, so its time does not count. `softirq` has no program
+    /// of its own, so it gets a share of the shared programs by its number of events.
     pub fn most_expensive(&self, stages: &[(Stage, Method)]) -> Option<Stage> {
         let saved = |&(stage, method): &(Stage, Method)| -> f64 {
             hooks::hooks(stage, method)
@@ -162,11 +162,11 @@ impl CostSample {
                 })
                 .sum()
         };
-        let most_expensive = stages.iter().max_by(|one, other| saved(one).total_cmp(&saved(other)));
-        most_expensive.filter(|one| saved(one) > 0.0).map(|(stage, _)| *stage)
+        let most_expensive = stages.iter().max_by(|a, b| saved(a).total_cmp(&saved(b)));
+        most_expensive.filter(|probe| saved(probe) > 0.0).map(|(stage, _)| *stage)
     }
 
-    /// Part of the softirqs that are not NET_RX.
+    /// Share of softirqs other than NET_RX.
     fn part_of_vectors(&self) -> f64 {
         let of = |stage: Stage| self.started.iter().map(|cpu| cpu[stage as usize]).sum::<u64>();
         let (others, net_rx) = (of(Stage::Softirq), of(Stage::NetRx));
@@ -187,7 +187,7 @@ fn total(programs: &BTreeMap<&'static str, RunTime>) -> u64 {
     programs.values().map(|cost| cost.ns).sum()
 }
 
-/// The CPU on which most intervals began, and its part of all of them.
+/// The CPU on which the most events started, and its share of all events.
 fn busiest(started: &Started) -> Option<(usize, f64)> {
     let sums: Vec<u64> = started.iter().map(|cpu| cpu.iter().sum()).collect();
     let all: u64 = sums.iter().sum();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     /// `rx_wait`, `net_rx` and `napi_poll` by tracepoints share two of their four programs.
-    const CYCLE: [(&str, u64); 4] =
+    const NET_RX_PROGRAMS: [(&str, u64); 4] =
         [("softirq_raise", 12), ("softirq_entry", 130), ("napi_poll", 11), ("softirq_exit", 70)];
 
     fn by_tracepoint<const N: usize>(stages: [Stage; N]) -> [(Stage, Method); N] {
@@ -217,8 +217,8 @@ mod tests {
     }
 
     #[test]
-    fn what_others_need_saves_nothing() {
-        let sample = sample(&CYCLE, Vec::new());
+    fn shared_programs_save_nothing() {
+        let sample = sample(&NET_RX_PROGRAMS, Vec::new());
         let all = by_tracepoint([Stage::NetRx, Stage::NapiPoll, Stage::RxWait]);
         assert_eq!(sample.most_expensive(&all), Some(Stage::RxWait));
         let two = by_tracepoint([Stage::NetRx, Stage::NapiPoll]);
@@ -230,20 +230,20 @@ mod tests {
     }
 
     #[test]
-    fn vectors_save_their_part_of_the_shared_programs() {
+    fn vectors_save_their_share_of_the_shared_programs() {
         let stages = by_tracepoint([Stage::NetRx, Stage::Softirq, Stage::RxWait]);
         let with = |vectors: u64| {
             let mut started = [0; STAGES];
             started[Stage::Softirq as usize] = vectors;
             started[Stage::NetRx as usize] = 99;
-            sample(&CYCLE, vec![started]).most_expensive(&stages)
+            sample(&NET_RX_PROGRAMS, vec![started]).most_expensive(&stages)
         };
         assert_eq!(with(1), Some(Stage::RxWait));
         assert_eq!(with(99), Some(Stage::Softirq));
     }
 
     #[test]
-    fn the_busiest_cpu_bears_its_part() {
+    fn the_busiest_cpu_has_its_share() {
         let started = vec![[1, 0, 0, 0, 0, 0], [2, 1, 0, 0, 0, 0]];
         let sample = sample(&[("napi_poll", 100)], started);
         // Three quarters of 100 ns in 1000 ns.

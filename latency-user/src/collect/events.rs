@@ -1,4 +1,4 @@
-//! The ring transport: every event becomes part of a histogram here, in user space.
+//! The ring transport: counts every event in a histogram in user space.
 
 use std::collections::HashMap;
 
@@ -11,11 +11,11 @@ use latency_common::{
 
 use crate::model::distribution::{Distribution, empty_histogram};
 
-/// Histograms made of single events. The bucket of each is found by `hdrhistogram` itself.
+/// Histograms of single events. `hdrhistogram` itself finds the bucket of each.
 #[derive(Default)]
 pub struct EventCounts {
     rows: HashMap<u32, EventRow>,
-    /// Events that were not of the known size.
+    /// Events of a wrong size.
     pub malformed: u64,
 }
 
@@ -28,7 +28,7 @@ struct EventRow {
 }
 
 impl EventCounts {
-    /// Counts the event in `bytes`; those of another size are counted as malformed.
+    /// Counts the event in `bytes`; one of a wrong size is counted as malformed.
     pub fn add(&mut self, bytes: &[u8], threshold_ns: u64) {
         let Some(event) = parse(bytes) else {
             self.malformed += 1;
@@ -53,7 +53,7 @@ impl EventCounts {
         self.rows.keys().copied()
     }
 
-    /// What was counted for the row at `index`.
+    /// The distribution of the row at `index`.
     pub fn distribution(&self, index: u32) -> Option<Distribution> {
         self.rows.get(&index).map(|row| Distribution {
             buckets: row
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_event_is_counted_as_malformed() {
+    fn events_of_a_wrong_size_are_counted_as_malformed() {
         let mut counts = EventCounts::default();
         counts.add(&[0; 23], 1);
         counts.add(&[], 1);

@@ -12,12 +12,12 @@ use crate::{
     model::stall::parts::{Interference, IrqPart, Task, TaskShare, VectorPart},
 };
 
-/// Functions that run softirqs, by the names that kernels have for them. Where `__do_softirq` opens
-/// its section it has a second name, which the kernel lists first.
+/// Functions that run softirqs, by their names in different kernels. If `__do_softirq` is the first
+/// function of its section, it has a second name, which the kernel lists first.
 const SOFTIRQ_FRAMES: [&str; 4] =
     ["handle_softirqs", "__do_softirq", "__softirqentry_text_start", "net_rx_action"];
 
-/// The tasks that samples found on the CPU.
+/// The tasks of the samples.
 #[derive(Default)]
 pub(super) struct SampledTasks {
     tasks: Vec<TaskShare>,
@@ -39,7 +39,7 @@ impl SampledTasks {
     }
 }
 
-/// What ran during a wait, by its record and its samples.
+/// What ran during a wait, from its record and samples.
 pub(super) fn interference(
     record: &StallRecord,
     sampled: SampledTasks,
@@ -85,9 +85,9 @@ mod tests {
         for run in ["handle_softirqs", "__do_softirq", "__softirqentry_text_start"] {
             found.add(&frames(&["tcp_collapse", run, "do_softirq", "ksys_write"]), task("writer"));
         }
-        found.add(&frames(&["crc32", "ksys_write"]), task("holder"));
-        found.add(&frames(&["ksys_write"]), task("holder"));
+        found.add(&frames(&["crc32", "ksys_write"]), task("hog"));
+        found.add(&frames(&["ksys_write"]), task("hog"));
         assert_eq!(found.in_softirq, 3);
-        assert_eq!(found.tasks, [TaskShare { task: task("holder"), samples: 2 }]);
+        assert_eq!(found.tasks, [TaskShare { task: task("hog"), samples: 2 }]);
     }
 }

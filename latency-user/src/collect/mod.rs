@@ -1,7 +1,7 @@
 //! From a traced kernel to named distributions.
 //!
-//! Owns the tracer, its snapshots, the events of the ring transport, the ledger's sums, the
-//! description of stalls, and the names of queues and IRQs. Formats nothing.
+//! Owns the tracer, its snapshots, the events of the ring transport, the sums of the ledger, the
+//! conversion of stalls, and the names of queues and IRQs. Formats no output.
 
 pub mod accounting;
 pub mod config;

@@ -1,4 +1,4 @@
-//! From row indices to series: who a row belongs to, by the names that people use.
+//! Maps row indices to series with readable names.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
@@ -30,7 +30,7 @@ use crate::{
     },
 };
 
-/// What is known of the machine's interfaces, queues and IRQs.
+/// The machine's interfaces, queues and IRQs, to name rows.
 pub struct Naming {
     layout: RowLayout,
     own_netns: u32,
@@ -41,11 +41,11 @@ pub struct Naming {
     queue_irqs: BTreeMap<(u32, u32), u32>,
     slots: Vec<SlotInfo>,
     backlog_weight: Option<u32>,
-    /// The series of each slot; made when the machine is looked at, not for each row.
+    /// The series of each slot; computed by [`Self::refresh`], not for each row.
     slot_series: Vec<Option<NamedRow>>,
 }
 
-/// The series that a row counts, with what else is known of its queue.
+/// The series of a row, with attributes of its queue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedRow {
     /// The series.
@@ -61,7 +61,7 @@ impl NamedRow {
 }
 
 impl Naming {
-    /// Looks at the machine.
+    /// Reads the interfaces, queues and IRQs of the machine.
     ///
     /// # Errors
     ///
@@ -82,11 +82,11 @@ impl Naming {
             backlog_weight: kernel::backlog_weight(root),
             slot_series: Vec::new(),
         };
-        naming.ask_netlink();
+        naming.query_netlink();
         Ok(naming)
     }
 
-    /// Looks at the machine again, and takes over the slots that were assigned meanwhile.
+    /// Reads the machine again, and the slots assigned so far.
     ///
     /// # Errors
     ///
@@ -95,7 +95,7 @@ impl Naming {
         let root = std::path::Path::new("/");
         self.interfaces = interfaces::list(root)?;
         self.interrupts = Interrupts::read(root)?;
-        self.ask_netlink();
+        self.query_netlink();
         self.queue_irqs = queue_irqs::queue_irqs(&self.interfaces, &self.interrupts);
         self.slots = (0..assigned.min(slots.len())).map(|slot| slots.copy(slot)).collect();
         let mut known = std::mem::take(&mut self.slot_series).into_iter();
@@ -107,12 +107,12 @@ impl Naming {
         Ok(())
     }
 
-    /// Slots that are known: those before the first that was being assigned.
+    /// Number of known slots: those before the first one that was still being assigned.
     pub fn known_slots(&self) -> usize {
         self.slots.iter().position(|slot| slot.kind == 0).unwrap_or(self.slots.len())
     }
 
-    /// Whether the packets of some queue could still tell which it is.
+    /// Whether packets could still identify some queue.
     pub fn is_unsettled(&self) -> bool {
         let evidence = self.evidence();
         self.slots
@@ -124,16 +124,17 @@ impl Naming {
     /// Hard IRQs that serve the queues of `ifaces`.
     pub fn irqs_of(&self, ifaces: &[String]) -> BTreeSet<u32> {
         let mut irqs = BTreeSet::new();
-        for interface in self.interfaces.iter().filter(|one| ifaces.contains(&one.name)) {
+        for interface in self.interfaces.iter().filter(|interface| ifaces.contains(&interface.name))
+        {
             irqs.extend(interface.msi_irqs.iter().copied());
             let instances = self.instances.get(&interface.index);
-            irqs.extend(instances.into_iter().flatten().filter_map(|one| one.irq));
+            irqs.extend(instances.into_iter().flatten().filter_map(|instance| instance.irq));
         }
         irqs
     }
 
-    /// The distributions in `rows` under their names, and the rows whose names are not known yet.
-    /// Rows that share a name are added up.
+    /// The distributions in `rows` by name, and the rows whose names are not known yet. Rows with
+    /// the same name are added up.
     pub fn name(&self, rows: Rows) -> (Vec<Series>, Rows) {
         let mut named: BTreeMap<SeriesId, (QueueAttrs, Distribution)> = BTreeMap::new();
         let mut unknown = Rows::new();
@@ -143,11 +144,11 @@ impl Naming {
                 continue;
             };
             match named.entry(id) {
-                Entry::Vacant(place) => {
-                    place.insert((attrs, row));
+                Entry::Vacant(entry) => {
+                    entry.insert((attrs, row));
                 }
-                Entry::Occupied(mut place) => {
-                    let (known, sum) = place.get_mut();
+                Entry::Occupied(mut entry) => {
+                    let (known, sum) = entry.get_mut();
                     known.add(attrs);
                     sum.add(&row);
                 }
@@ -160,7 +161,7 @@ impl Naming {
         (series, unknown)
     }
 
-    /// Packets that a poll of the row at `index` may process, as far as it is known.
+    /// Maximum packets per poll of the row at `index`, if known.
     pub fn budget(&self, index: u32) -> Option<u32> {
         match self.layout.owner(index) {
             RowOwner::Cpu { row: CpuRow::Backlog, .. } => self.backlog_weight,
@@ -171,7 +172,7 @@ impl Naming {
         }
     }
 
-    /// Whose row is at `index`; `None`: a slot that was not assigned, or not looked at yet.
+    /// The series of the row at `index`; `None`: a slot that is not assigned or not read yet.
     pub fn series(&self, index: u32) -> Option<NamedRow> {
         Some(match self.layout.owner(index) {
             RowOwner::Vector { cpu, vector } => {
@@ -209,8 +210,8 @@ impl Naming {
         }
     }
 
-    /// Kernels before 6.8 cannot answer, and some drivers do not: what is missing stays missing.
-    fn ask_netlink(&mut self) {
+    /// Kernels before 6.8 and some drivers do not answer; missing answers are left out.
+    fn query_netlink(&mut self) {
         self.queues.clear();
         self.instances.clear();
         let mut directory = NetlinkDirectory::new();
@@ -234,8 +235,8 @@ fn cpu_location(cpu: u32, row: CpuRow) -> Location {
     }
 }
 
-/// The present name, unless only the one before said which RX queue it is. An instance that is
-/// gone (fewer channels, interface down) keeps its queue: what it counted was that queue's.
+/// The present name, unless only the previous one has the RX queue. An instance that is gone (fewer
+/// channels, interface down) keeps its queue: its counts belong to that queue.
 fn keep_queue(before: Option<NamedRow>, now: Option<NamedRow>) -> Option<NamedRow> {
     let queue_id = |row: &Option<NamedRow>| match row.as_ref().map(|row| &row.id.at) {
         Some(Location::Queue(Queue::Device { id, .. })) => Some(*id),

@@ -1,34 +1,34 @@
-//! Samples on their way to the stalls that they belong to.
+//! Samples that wait for the stalls that they belong to.
 
 use std::collections::BTreeMap;
 
 use crate::kernel::maps::stall_decode::Sample;
 
-/// Samples of each CPU in the order of time.
+/// Samples of each CPU in chronological order.
 #[derive(Default)]
-pub struct Samples(BTreeMap<u32, OfCpu>);
+pub struct Samples(BTreeMap<u32, CpuSamples>);
 
 #[derive(Default)]
-struct OfCpu {
-    samples: Vec<Waiting>,
+struct CpuSamples {
+    pending: Vec<PendingSample>,
     /// Time of the last sample at the last discard.
     seen_until_ns: u64,
 }
 
-struct Waiting {
+struct PendingSample {
     sample: Sample,
     counted: bool,
 }
 
 impl Samples {
-    /// Takes one that arrived.
+    /// Adds a sample.
     pub fn add(&mut self, sample: Sample) {
-        let waiting = Waiting { sample, counted: false };
-        self.0.entry(waiting.sample.cpu).or_default().samples.push(waiting);
+        let pending = PendingSample { sample, counted: false };
+        self.0.entry(pending.sample.cpu).or_default().pending.push(pending);
     }
 
-    /// Those that were taken on `cpu` between two times, both included. `first` is called with
-    /// each that was in no earlier answer.
+    /// Samples of `cpu` from `start_ns` to `end_ns`, inclusive. Calls `first` for each sample that
+    /// no earlier call returned.
     pub fn between(
         &mut self,
         cpu: u32,
@@ -36,17 +36,17 @@ impl Samples {
         end_ns: u64,
         mut first: impl FnMut(&Sample),
     ) -> Vec<&Sample> {
-        let Some(of_cpu) = self.0.get_mut(&cpu) else { return Vec::new() };
-        let from = of_cpu.samples.partition_point(|one| one.sample.at_ns < start_ns);
-        let to = of_cpu.samples.partition_point(|one| one.sample.at_ns <= end_ns);
-        of_cpu.samples[from..to.max(from)]
+        let Some(cpu_samples) = self.0.get_mut(&cpu) else { return Vec::new() };
+        let from = cpu_samples.pending.partition_point(|pending| pending.sample.at_ns < start_ns);
+        let to = cpu_samples.pending.partition_point(|pending| pending.sample.at_ns <= end_ns);
+        cpu_samples.pending[from..to.max(from)]
             .iter_mut()
-            .map(|one| {
-                if !one.counted {
-                    one.counted = true;
-                    first(&one.sample);
+            .map(|pending| {
+                if !pending.counted {
+                    pending.counted = true;
+                    first(&pending.sample);
                 }
-                &one.sample
+                &pending.sample
             })
             .collect()
     }
@@ -54,14 +54,14 @@ impl Samples {
     /// Discards samples that no future stall can claim. Samples of the span still in progress are
     /// kept until a call finds no newer sample.
     pub fn discard_old(&mut self) {
-        for of_cpu in self.0.values_mut() {
-            let Some(last) = of_cpu.samples.last() else { continue };
+        for cpu_samples in self.0.values_mut() {
+            let Some(last) = cpu_samples.pending.last() else { continue };
             let (at_ns, since_ns) = (last.sample.at_ns, last.sample.since_ns);
-            if at_ns == of_cpu.seen_until_ns {
-                of_cpu.samples.clear();
+            if at_ns == cpu_samples.seen_until_ns {
+                cpu_samples.pending.clear();
             } else {
-                of_cpu.samples.retain(|one| one.sample.since_ns == since_ns);
-                of_cpu.seen_until_ns = at_ns;
+                cpu_samples.pending.retain(|pending| pending.sample.since_ns == since_ns);
+                cpu_samples.seen_until_ns = at_ns;
             }
         }
     }
@@ -80,7 +80,7 @@ mod tests {
     fn times(samples: &mut Samples, cpu: u32, start_ns: u64, end_ns: u64) -> (Vec<u64>, usize) {
         let mut fresh = 0;
         let found = samples.between(cpu, start_ns, end_ns, |_| fresh += 1);
-        (found.into_iter().map(|one| one.at_ns).collect(), fresh)
+        (found.into_iter().map(|sample| sample.at_ns).collect(), fresh)
     }
 
     #[test]

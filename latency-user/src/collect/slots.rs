@@ -1,4 +1,4 @@
-//! How many slots a run has: rows for the queues and IRQs that the machine can be seen to need.
+//! Number of slots of a run, estimated from the queues and IRQs of the machine.
 
 use std::path::Path;
 
@@ -10,16 +10,16 @@ use crate::host::{
     net::interfaces::{self, Interface},
 };
 
-/// Slots for what nothing tells of beforehand, on any machine.
+/// Spare slots on every machine, for what cannot be estimated.
 const SPARE: u64 = 64;
 
-/// The least that a machine with little memory gets.
-const LEAST: u64 = 256;
+/// Lower bound of the memory limit, slots.
+const MIN_LIMIT: u64 = 256;
 
-/// The most: 240 MiB.
-const MOST: u64 = 8192;
+/// Upper bound of the memory limit, slots: 240 MiB.
+const MAX_LIMIT: u64 = 8192;
 
-/// Part of the memory that slots may take.
+/// Slots may take 1 / `MEMORY_PART` of the memory.
 const MEMORY_PART: u64 = 256;
 
 /// Slots for this machine.
@@ -33,28 +33,28 @@ pub fn needed_here(root: &Path, cpus: u32) -> Result<u32> {
 
 /// Slots for a machine with these possible CPUs, interfaces, IRQs and bytes of memory.
 ///
-/// Twice of what is there: queues and IRQs can appear while tracing (interface up, more
-/// channels). An IRQ takes a slot on each CPU that handles it, and wanders where `irqbalance` or
-/// somebody moves it: its past tells how far. What still finds no slot goes into catch-all rows.
+/// Twice the present need: queues and IRQs can appear while tracing (interface up, more channels).
+/// An IRQ takes a slot on each CPU that handles it. `irqbalance` or an administrator may move it:
+/// its past counts show to how many CPUs. Without a slot, events go into catch-all rows.
 fn needed(cpus: u32, interfaces: &[Interface], interrupts: &Interrupts, memory: u64) -> u32 {
     let cpus = u64::from(cpus);
-    let queues: u64 = interfaces.iter().map(|one| u64::from(one.rx_queues)).sum();
-    // Instances that only send have no id, and a slot on each CPU that polls one.
-    let devices = interfaces.iter().filter(|one| one.has_device);
-    let without_id: u64 = devices.map(|one| u64::from(one.tx_queues).min(cpus)).sum();
-    let irqs = interrupts.lines.iter().filter(|one| one.number.is_some());
-    let irq_places: u64 = irqs
+    let queues: u64 = interfaces.iter().map(|interface| u64::from(interface.rx_queues)).sum();
+    // Transmit-only instances have no id, and take a slot on each CPU that polls them.
+    let devices = interfaces.iter().filter(|interface| interface.has_device);
+    let without_id: u64 = devices.map(|device| u64::from(device.tx_queues).min(cpus)).sum();
+    let irqs = interrupts.lines.iter().filter(|line| line.number.is_some());
+    let irq_slots: u64 = irqs
         .map(|irq| {
             let handled = irq.counts.iter().filter(|count| **count != 0).count() as u64;
             (2 * handled.max(1)).min(cpus.max(2))
         })
         .sum();
-    let wanted = 2 * queues + without_id + irq_places + SPARE;
+    let wanted = 2 * queues + without_id + irq_slots + SPARE;
     let affordable = memory / MEMORY_PART / size_of::<HistogramRow>() as u64;
-    wanted.min(affordable.clamp(LEAST, MOST)) as u32
+    wanted.min(affordable.clamp(MIN_LIMIT, MAX_LIMIT)) as u32
 }
 
-/// Memory of the machine, bytes; 0 when the kernel does not tell.
+/// Memory of the machine, bytes; 0 if the kernel does not report it.
 fn memory() -> u64 {
     // SAFETY: the calls take no pointers.
     let (pages, size) =
@@ -91,26 +91,26 @@ mod tests {
     }
 
     #[test]
-    fn irqs_that_wander_get_a_slot_on_each_cpu() {
+    fn irqs_that_move_get_a_slot_on_each_cpu() {
         let still = needed(256, &[nic(64)], &interrupts(256, 1), 512 * GIB);
         let balanced = needed(256, &[nic(64)], &interrupts(256, 20), 512 * GIB);
-        // 64 queues, each with its IRQ on as many CPUs.
+        // 64 queues, each with its IRQ on 1 or 20 CPUs.
         assert!((64 + 64..1024).contains(&still), "{still}");
-        assert!((64 + 64 * 20..MOST as u32).contains(&balanced), "{balanced}");
+        assert!((64 + 64 * 20..MAX_LIMIT as u32).contains(&balanced), "{balanced}");
     }
 
     #[test]
-    fn memory_bounds_them() {
+    fn memory_limits_the_slots() {
         let everywhere = interrupts(256, 256);
-        assert_eq!(needed(256, &[nic(64)], &everywhere, 512 * GIB), MOST as u32);
+        assert_eq!(needed(256, &[nic(64)], &everywhere, 512 * GIB), MAX_LIMIT as u32);
         let small = needed(256, &[nic(64)], &everywhere, 8 * GIB);
         assert!(u64::from(small) * size_of::<HistogramRow>() as u64 <= 8 * GIB / MEMORY_PART);
-        assert_eq!(needed(256, &[nic(64)], &everywhere, 0), LEAST as u32);
+        assert_eq!(needed(256, &[nic(64)], &everywhere, 0), MIN_LIMIT as u32);
     }
 
     #[test]
-    fn a_small_machine_takes_little() {
+    fn a_small_machine_gets_few_slots() {
         let few = needed(2, &[nic(2)], &interrupts(2, 2), 2 * GIB);
-        assert!((2 + 2 * 64..=LEAST as u32).contains(&few), "{few}");
+        assert!((2 + 2 * 64..=MIN_LIMIT as u32).contains(&few), "{few}");
     }
 }

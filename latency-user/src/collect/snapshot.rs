@@ -1,4 +1,4 @@
-//! Snapshots: all rows, read once, cumulative; and what came between two of them.
+//! Snapshots: cumulative counts of all rows, and the difference between two snapshots.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -13,7 +13,7 @@ use crate::{kernel::maps::mmap::MmapArray, model::distribution::Distribution};
 /// Distributions by row index. Rows without events are absent.
 pub type Rows = BTreeMap<u32, Distribution>;
 
-/// What rows have counted: in all, and since it was taken last.
+/// Counts of rows: in total, and since the last [`RowCounters::take_fresh`].
 #[derive(Default)]
 pub struct RowCounters {
     total: Rows,
@@ -29,10 +29,10 @@ const GROUPS: usize = offset_of!(HistogramRow, groups) / 8;
 const BUCKETS: usize = offset_of!(HistogramRow, buckets) / 8;
 
 impl RowCounters {
-    /// Takes over what the kernel side has counted.
+    /// Reads the counts of the kernel side.
     ///
-    /// A row whose sum did not change is not read again. A row that recorded nothing but durations
-    /// of 0 ns would be missed that way, so the last reading of a run asks for `all`.
+    /// A row whose sum did not change is skipped. This would miss a row that recorded only
+    /// durations of 0 ns, so the last reading of a run reads `all`.
     pub fn read(&mut self, mapped: &MmapArray<HistogramRow>, all: bool) {
         for index in 0..mapped.len() {
             let words = mapped.words(index);
@@ -46,7 +46,7 @@ impl RowCounters {
         }
     }
 
-    /// Takes over what the row at `index` has counted in all.
+    /// Sets the total counts of the row at `index`.
     pub fn put(&mut self, index: u32, now: Distribution) {
         if now.buckets.is_empty() {
             return;
@@ -58,24 +58,24 @@ impl RowCounters {
             return;
         }
         match self.fresh.entry(index) {
-            Entry::Vacant(place) => {
-                place.insert(since);
+            Entry::Vacant(entry) => {
+                entry.insert(since);
             }
-            Entry::Occupied(mut place) => place.get_mut().add(&since),
+            Entry::Occupied(mut entry) => entry.get_mut().add(&since),
         }
     }
 
-    /// Everything since tracing began.
+    /// All counts since tracing started.
     pub fn total(&self) -> &Rows {
         &self.total
     }
 
-    /// What came since the last call.
+    /// The counts since the last call.
     pub fn take_fresh(&mut self) -> Rows {
         std::mem::take(&mut self.fresh)
     }
 
-    /// Keeps what was taken and could not be used for the next time.
+    /// Returns taken counts that could not be used, for the next [`Self::take_fresh`].
     pub fn put_back(&mut self, rows: Rows) {
         for (index, row) in rows {
             self.fresh.entry(index).or_default().add(&row);
@@ -83,11 +83,11 @@ impl RowCounters {
     }
 }
 
-/// What is in a row now; `used` buckets were in use before.
+/// Reads a row; `used` buckets were in use before.
 fn read_row(words: &[AtomicU64], used: usize) -> Distribution {
     let word = |at: usize| words[at].load(Ordering::Relaxed);
     let mut groups = word(GROUPS);
-    // A few more, lest the list moves while it grows.
+    // A few more, to avoid reallocation.
     let mut buckets = Vec::with_capacity(used + used / 8);
     while groups != 0 {
         let first = groups.trailing_zeros() as usize * GROUP;
@@ -136,21 +136,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_fresh_is_told_once() {
+    fn fresh_counts_are_returned_once() {
         let of = |values: &[u64]| {
             let mut distribution = Distribution::default();
             values.iter().for_each(|value| distribution.record(*value, 1000, 0));
             distribution
         };
-        let mut counted = RowCounters::default();
-        counted.put(3, of(&[5]));
-        counted.put(3, of(&[5, 7, 7]));
-        counted.put(4, Distribution::default());
-        assert_eq!(counted.take_fresh(), Rows::from([(3, of(&[5, 7, 7]))]));
-        counted.put(3, of(&[5, 7, 7]));
-        assert!(counted.take_fresh().is_empty());
-        counted.put(3, of(&[5, 7, 7, 9]));
-        assert_eq!(counted.take_fresh(), Rows::from([(3, of(&[9]))]));
-        assert_eq!(counted.total(), &Rows::from([(3, of(&[5, 7, 7, 9]))]));
+        let mut counters = RowCounters::default();
+        counters.put(3, of(&[5]));
+        counters.put(3, of(&[5, 7, 7]));
+        counters.put(4, Distribution::default());
+        assert_eq!(counters.take_fresh(), Rows::from([(3, of(&[5, 7, 7]))]));
+        counters.put(3, of(&[5, 7, 7]));
+        assert!(counters.take_fresh().is_empty());
+        counters.put(3, of(&[5, 7, 7, 9]));
+        assert_eq!(counters.take_fresh(), Rows::from([(3, of(&[9]))]));
+        assert_eq!(counters.total(), &Rows::from([(3, of(&[5, 7, 7, 9]))]));
     }
 }

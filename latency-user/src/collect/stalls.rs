@@ -1,4 +1,4 @@
-//! Stalls from records: gives them names, their parts, their stacks and their sockets' owners.
+//! Converts stall records to stalls with names, parts, stacks and socket owners.
 
 use std::{
     cmp::Reverse,
@@ -38,16 +38,16 @@ use crate::{
     },
 };
 
-/// Different stacks that are listed of one stall.
+/// Maximum number of different stacks listed per stall.
 const STACKS: usize = 8;
 
-/// Sockets whose owners are remembered.
+/// Number of sockets above which the owner cache is cleared.
 const OWNERS: usize = 8192;
 
 /// Address family of IPv6.
 const INET6: u32 = 10;
 
-/// Collects records and makes stalls of them.
+/// Collects records and converts them to stalls.
 #[derive(Default)]
 pub struct StallCollector {
     stalls: Vec<StallRecord>,
@@ -62,7 +62,7 @@ pub struct StallCollector {
 }
 
 impl StallCollector {
-    /// Takes the bytes of one record.
+    /// Adds one record, as bytes.
     pub fn add(&mut self, bytes: &[u8]) {
         match stall_decode::parse(bytes) {
             Some(Record::Stall(stall)) => match Stage::try_from(stall.stage) {
@@ -90,7 +90,7 @@ impl StallCollector {
         let clock = WallClock::now();
         let mut records = std::mem::take(&mut self.stalls);
         batch.stacks = self.stacks(&mut records, context);
-        // A poll ends before the run around it: each CPU sends in the order of ends.
+        // In order of ends, as each CPU sends them: a poll ends before the run around it.
         records.sort_by_key(|record| record.end_ns);
         for record in &records {
             let Ok(stage) = Stage::try_from(record.stage) else { continue };
@@ -105,8 +105,8 @@ impl StallCollector {
         batch
     }
 
-    /// The stacks of all stalls. A poll's stall lies inside a run's: each sample counts once, for
-    /// the longest stall around it.
+    /// The stacks of all stalls. A stall of a poll is inside that of its run: each sample counts
+    /// once, for the longest stall around it.
     fn stacks(&mut self, records: &mut [StallRecord], context: &Context) -> Vec<LocatedStack> {
         let mut counts: HashMap<(Stage, Labels, Vec<String>), u64> = HashMap::new();
         records.sort_by_key(|record| Reverse(record.end_ns.saturating_sub(record.start_ns)));
@@ -168,7 +168,7 @@ impl StallCollector {
         }
     }
 
-    /// Looks for the processes of sockets that were not looked for yet.
+    /// Finds the owners of sockets that are not cached yet.
     fn find_owners(&mut self, collapses: &[CollapseRecord]) {
         let unknown: BTreeSet<u64> = collapses
             .iter()
@@ -178,7 +178,7 @@ impl StallCollector {
         if unknown.is_empty() {
             return;
         }
-        // Sockets come and go: in a long run the old ones are forgotten.
+        // Bounds the cache in long runs: sockets come and go.
         if self.owners.len() > OWNERS {
             self.owners.clear();
         }
@@ -186,7 +186,7 @@ impl StallCollector {
         let found = socket_owners::find(root, &unknown);
         for inode in unknown {
             let owner = found.get(&inode).map(|process| {
-                // A process that has just ended leaves its name alone.
+                // If the process has just ended, only its name is known.
                 let cgroup = cgroups::of_process(root, process.pid).unwrap_or_default();
                 SocketOwner {
                     pid: process.pid,
@@ -265,7 +265,7 @@ fn polls(net_rx_run: &NetRxRun, context: &Context) -> Vec<PollPart> {
     net_rx_run.poll[..kept].iter().map(part).collect()
 }
 
-/// How much of a socket's memory is data, where it can be told.
+/// Share of payload in a socket's memory, if it is known.
 fn payload_ratio(queue: CollapsedQueue, before: &SocketBefore) -> Option<f64> {
     let is_known = queue == CollapsedQueue::InOrder && before.rmem_alloc != 0;
     is_known.then(|| f64::from(before.payload_bytes) / f64::from(before.rmem_alloc))
@@ -281,7 +281,7 @@ fn address(family: u32, bytes: &[u8; 16], port: u32) -> SocketAddr {
     SocketAddr::new(ip, port as u16)
 }
 
-/// Turns times of the kernel's clock into those of the wall.
+/// Converts monotonic times to wall-clock times.
 struct WallClock {
     monotonic_ns: u64,
     wall: SystemTime,
@@ -299,7 +299,7 @@ impl WallClock {
         Self { monotonic_ns, wall: SystemTime::now() }
     }
 
-    /// RFC 3339, UTC.
+    /// `monotonic_ns` as RFC 3339, UTC.
     fn text(&self, monotonic_ns: u64) -> String {
         let ago = Duration::from_nanos(self.monotonic_ns.saturating_sub(monotonic_ns));
         humantime::format_rfc3339_micros(self.wall - ago).to_string()
@@ -311,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_those_of_their_family() {
+    fn addresses_follow_their_family() {
         let mut bytes = [0; 16];
         bytes[..4].copy_from_slice(&[127, 0, 0, 1]);
         assert_eq!(address(2, &bytes, 80).to_string(), "127.0.0.1:80");
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn data_behind_a_gap_has_no_ratio() {
+    fn out_of_order_data_has_no_ratio() {
         let before =
             SocketBefore { rmem_alloc: 4096, payload_bytes: 1024, ..SocketBefore::default() };
         assert_eq!(payload_ratio(CollapsedQueue::InOrder, &before), Some(0.25));
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_counted() {
+    fn malformed_records_are_counted() {
         let mut collector = StallCollector::default();
         collector.add(&[1, 2, 3]);
         let mut stall = vec![0; size_of::<StallRecord>()];

@@ -1,4 +1,4 @@
-//! The tracer: starts the programs, reads what they count, and stops them without losing any.
+//! The tracer: starts the programs, reads their counts, and stops them without losing events.
 
 use std::{
     path::Path,
@@ -45,18 +45,18 @@ use crate::{
     },
 };
 
-/// Snapshots that the packet probe may stay attached for.
+/// Maximum number of snapshots for which the packet probe stays attached.
 const RX_QUEUE_WATCH: u32 = 10;
 
-/// How long events in progress are waited for at the end of a run.
+/// How long to wait for events in progress at the end of a run.
 const DRAIN: Duration = Duration::from_millis(100);
 
-/// Events read from the ring buffer before others get their turn.
+/// Events read from the ring buffer before other work gets a turn.
 const EVENT_BATCH: usize = 65_536;
 
-/// Size of the ring buffer of stall records for each CPU, and its minimum, bytes.
+/// Size of the stall ring buffer per CPU, and its minimum size, bytes.
 const RECORD_BYTES_PER_CPU: u32 = 128 << 10;
-const LEAST_RECORD_BYTES: u32 = 1 << 20;
+const MIN_RECORD_BYTES: u32 = 1 << 20;
 
 /// A kernel being traced.
 pub struct Tracer {
@@ -83,7 +83,7 @@ impl Tracer {
     ///
     /// # Errors
     ///
-    /// [`crate::model::failure::Failure`] when a stage cannot be timed as asked, other errors
+    /// [`crate::model::failure::Failure`] when a stage cannot be timed as requested; other errors
     /// when the kernel refuses maps or the machine's `/proc` and `/sys` cannot be read. Nothing
     /// stays attached then.
     pub fn start(config: &Config) -> Result<Self> {
@@ -154,12 +154,12 @@ impl Tracer {
         self.threshold_ns
     }
 
-    /// What the programs write, for those who read it themselves.
+    /// The attached programs and their maps, for direct access.
     pub fn attached(&mut self) -> &mut Attached {
         &mut self.attached
     }
 
-    /// What is known of the machine's queues and IRQs.
+    /// Names of the machine's queues and IRQs.
     pub fn naming(&self) -> &Naming {
         &self.naming
     }
@@ -169,23 +169,23 @@ impl Tracer {
         self.layout.cpus
     }
 
-    /// Programs that were attached.
+    /// Number of programs that were attached.
     pub fn programs(&self) -> usize {
         self.programs
     }
 
-    /// Starts to measure what the programs cost. Costs something itself until
+    /// Starts to measure the cost of the programs. The measurement itself adds cost until
     /// [`Self::end_cost_measurement`].
     pub fn start_cost_measurement(&mut self) {
         self.meter.start(&self.attached);
     }
 
-    /// Ends the measurement and returns what it has shown; `None`: it could not start.
+    /// Ends the measurement and returns its result; `None`: it could not start.
     pub fn end_cost_measurement(&mut self) -> Option<CostSample> {
         self.meter.end(&self.attached)
     }
 
-    /// What the programs have cost as far as it was measured.
+    /// The measured cost of the programs.
     ///
     /// # Errors
     ///
@@ -196,11 +196,12 @@ impl Tracer {
     }
 
     /// Disables the stage that saves most, because the programs take more than `limit` of the
-    /// busiest CPU; `None`: there is none left. `after_s` is the time since the start of the run.
+    /// busiest CPU; `None`: no stage saves anything. `after_s` is the time since the start of the
+    /// run.
     ///
     /// # Errors
     ///
-    /// When the programs refuse to be told.
+    /// When the map that disables the stage cannot be read or written.
     pub fn disable_most_expensive(
         &mut self,
         sample: &CostSample,
@@ -213,7 +214,7 @@ impl Tracer {
         stages.retain(|(other, _)| *other != stage);
         let needed = |name: &str| stages.iter().any(|&(of, by)| cost::needs(of, by, name));
         let own: Vec<&str> =
-            self.probes.iter().filter(|one| one.stage == stage).flat_map(programs_of).collect();
+            self.probes.iter().filter(|probe| probe.stage == stage).flat_map(programs_of).collect();
         let unneeded: Vec<&str> = own.into_iter().filter(|name| !needed(name)).collect();
         self.misses.extend(self.attached.disable(stage, &unneeded)?);
         let share = sample.busiest_share();
@@ -247,7 +248,7 @@ impl Tracer {
         Sampling { hz, notes: vec![note] }
     }
 
-    /// Bytes of the rows in the kernel.
+    /// Memory of the rows in the kernel, bytes.
     pub fn row_bytes(&self) -> u64 {
         u64::from(self.layout.rows()) * size_of::<HistogramRow>() as u64
     }
@@ -262,15 +263,15 @@ impl Tracer {
         true
     }
 
-    /// Reads all stall records that are there.
+    /// Reads all pending stall records.
     pub fn drain_records(&mut self) {
         while let Some(record) = self.attached.records.next() {
             self.stalls.add(&record);
         }
     }
 
-    /// The stalls that ended since the last call. Comes after [`Self::take_series`], which learns
-    /// the names of new queues.
+    /// The stalls that ended since the last call. Call after [`Self::take_series`], which reads the
+    /// names of new queues.
     pub fn take_stalls(&mut self) -> StallBatch {
         self.drain_records();
         let stages: Vec<Stage> = self.timed().map(|probe| probe.stage).collect();
@@ -296,8 +297,8 @@ impl Tracer {
         self.naming.name(self.rows.total().clone()).0
     }
 
-    /// Detaches all programs so that what is in progress still finds its end, reads what is left,
-    /// and closes the ledger.
+    /// Detaches all programs, letting events in progress end first; reads the remaining data and
+    /// closes the ledger.
     pub fn finish(&mut self) -> Ledger {
         self.misses.extend(self.attached.misses());
         self.attached.unwatch_rx_queues();
@@ -322,8 +323,8 @@ impl Tracer {
         )
     }
 
-    /// Waits until no event of the stages in `of` is in progress, or [`DRAIN`] has passed: the
-    /// ledger counts what is in progress then.
+    /// Waits until no event of the stages selected by `of` is in progress, at most for [`DRAIN`].
+    /// The ledger counts events that are still in progress.
     fn drain(&mut self, of: impl Fn(Stage) -> bool) {
         let deadline = Instant::now() + DRAIN;
         loop {
@@ -355,9 +356,9 @@ impl Tracer {
         }
     }
 
-    /// Names are looked up again when there are new slots, and while packets may tell more.
+    /// Reads names again if there are new slots, and while packets may identify queues.
     fn refresh_names(&mut self) -> Result<()> {
-        // The cursor keeps growing after the table is full: clamp it to the table size.
+        // CPUs that race for the last slot can move the cursor past the table size: clamp it.
         let assigned = self.attached.slot_cursor.word(0, 0).min(self.layout.slots.into());
         let watching = self.attached.watches_rx_queues();
         if assigned == self.named_slots && !watching {
@@ -371,7 +372,7 @@ impl Tracer {
         if self.naming.is_unsettled() && self.watched < RX_QUEUE_WATCH {
             self.watched += 1;
             if let Err(error) = self.attached.watch_rx_queues() {
-                log::warn!("packets cannot tell which RX queue they came from: {error:#}");
+                log::warn!("cannot find RX queues from packets: {error:#}");
                 self.watched = RX_QUEUE_WATCH;
             }
         } else {
@@ -381,9 +382,9 @@ impl Tracer {
     }
 }
 
-/// Returns the memory that the kernel's types took while they were read.
+/// Returns the memory of the kernel's types, which are no longer needed, to the system.
 fn return_free_memory() {
-    // SAFETY: the call touches free memory of the allocator only.
+    // SAFETY: the call touches only free memory of the allocator.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::malloc_trim(0);
@@ -396,23 +397,23 @@ fn programs_of(probe: &SelectedProbe) -> impl Iterator<Item = &'static str> + us
     hooks.iter().map(|hook| hook.program)
 }
 
-/// Waits until programs that were detached while they ran have ended: what they count last belongs
-/// to the ledger.
+/// Waits for programs that were detached while running: the ledger must include their last
+/// counts.
 fn wait_for_programs() {
     // SAFETY: the call touches no memory; it returns after an RCU grace period.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if result != 0 {
-        // Not on kernels with nohz_full CPUs; a program runs for microseconds.
+        // Unsupported on kernels with nohz_full CPUs. A program runs for microseconds.
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// Size of the ring buffer of stall records: a power of two.
+/// Size of the stall ring buffer, bytes: a power of two.
 fn record_bytes_for(cpus: u32) -> u32 {
-    cpus.saturating_mul(RECORD_BYTES_PER_CPU).clamp(LEAST_RECORD_BYTES, 1 << 26).next_power_of_two()
+    cpus.saturating_mul(RECORD_BYTES_PER_CPU).clamp(MIN_RECORD_BYTES, 1 << 26).next_power_of_two()
 }
 
-/// Arranges the rows for this machine.
+/// The row layout for this machine.
 fn layout(config: &Config) -> Result<RowLayout> {
     let root = Path::new("/");
     let cpus = cpus::possible(root)?;

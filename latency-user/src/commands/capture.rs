@@ -1,4 +1,4 @@
-//! `capture`: collects what triage reads, for judging the host elsewhere.
+//! `capture`: collects what triage reads, to judge the host elsewhere.
 
 use std::{
     fmt::Write as _,
@@ -18,11 +18,11 @@ use crate::{
     triage::{self, SampleConfig},
 };
 
-/// What to collect, and where to.
+/// What to collect, and the output file.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  Collect, look at what was collected, judge it elsewhere:
+  Collect, check the contents, judge elsewhere:
       sudo latency-user capture --output web-17.tar.gz
       tar -tzf web-17.tar.gz
       mkdir web-17; tar -xzf web-17.tar.gz -C web-17
@@ -30,9 +30,9 @@ Examples:
   Only list what would be collected:
       latency-user capture --list
 
-It holds names of interfaces, IRQs and disks, counters and settings; no addresses, no host name,
-of processes the CPU time of ksoftirqd, whether irqbalance runs, and an id in each network
-namespace.")]
+It holds counters, settings, and the names of interfaces, IRQs and disks; no addresses and no host
+name. Of processes it holds the CPU time of ksoftirqd, whether irqbalance runs, and one process id
+in each network namespace.")]
 pub struct Arguments {
     /// File to write
     #[arg(short, long, value_name = "FILE.tar.gz", value_hint = ValueHint::FilePath,

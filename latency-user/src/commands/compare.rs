@@ -1,4 +1,4 @@
-//! `compare`: tells whether a change helped.
+//! `compare`: compares two recordings and tests whether stalls changed.
 
 use std::{io::Write, path::PathBuf};
 
@@ -38,7 +38,7 @@ pub struct Arguments {
     pub format: Format,
 }
 
-/// Runs the command: [`Exit::Found`] when it became worse.
+/// Runs the command: [`Exit::Found`] when stalls became worse.
 ///
 /// # Errors
 ///

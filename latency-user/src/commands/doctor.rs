@@ -34,7 +34,7 @@ use crate::{
     views::{self, Style},
 };
 
-/// What to tell.
+/// How to show the result.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -48,7 +48,7 @@ pub struct Arguments {
     pub format: Format,
 }
 
-/// Runs the command: [`Exit::Unsupported`] when some stage cannot be timed at all for want of
+/// Runs the command: [`Exit::Unsupported`] when some stage cannot be timed at all for lack of
 /// privileges or kernel features, except `tcp_collapse`, whose absence is common.
 ///
 /// # Errors
@@ -108,7 +108,8 @@ fn examine(stage: Stage, facts: &KernelFacts, cpus: u32, tried: bool) -> StageDi
             MethodDiagnosis { method, at, works, notes: note.into_iter().collect() }
         })
         .collect();
-    let would_use = methods.iter().find(|one| one.works != Some(false)).map(|one| one.method);
+    let would_use =
+        methods.iter().find(|probe| probe.works != Some(false)).map(|probe| probe.method);
     StageDiagnosis { stage: stage.into(), would_use, methods }
 }
 
@@ -141,7 +142,7 @@ fn examine_interfaces(root: &Path) -> Result<Vec<InterfaceDiagnosis>> {
         .into_iter()
         .map(|interface| {
             let instances = directory.instances(interface.index).ok();
-            let by_instance = instances.iter().flatten().filter(|one| one.irq.is_some()).count();
+            let by_instance = instances.iter().flatten().filter(|napi| napi.irq.is_some()).count();
             let by_name = irqs.keys().filter(|(index, _)| *index == interface.index).count();
             InterfaceDiagnosis {
                 rx_queues: interface.rx_queues,

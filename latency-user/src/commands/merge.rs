@@ -1,4 +1,4 @@
-//! `merge`: adds recordings up to one.
+//! `merge`: merges recordings into one.
 
 use std::{
     fs,
@@ -17,20 +17,20 @@ use crate::{
     views::progress,
 };
 
-/// Shorter work needs no progress bar.
+/// Time without a progress bar.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Between two states of the bar.
+/// Time between two updates of the bar.
 const REFRESH: Duration = Duration::from_millis(100);
 
-/// What to add up.
+/// What to merge, and the output file.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-Counts are added bucket by bucket: quantiles of the sum are as exact as those of
-its parts. Series keep their host. The course of time is lost.
+Counts are added bucket by bucket: merged quantiles are as exact as those of the
+inputs. Series keep their host. The timeline is lost.
 
 Examples:
-  A fleet in one recording:
+  One recording of a fleet:
       latency-user merge web-*.hlog --output fleet.hlog
   More files than a command line holds:
       find runs -name '*.hlog' | latency-user merge --files-from - \\
@@ -51,8 +51,8 @@ pub struct Arguments {
 ///
 /// # Errors
 ///
-/// When a recording cannot be read, thresholds differ, or the sum cannot be written. The output
-/// is created when all recordings were read.
+/// When a recording cannot be read, thresholds differ, or the result cannot be written. The output
+/// is created only after all recordings were read.
 pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     let mut files = args.files.clone();
     if let Some(list) = &args.files_from {
@@ -99,12 +99,12 @@ fn listed(list: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect())
 }
 
-/// The output must not take the place of a recording that goes into it.
+/// The output must not overwrite one of the inputs.
 fn check_output(output: &Path, files: &[PathBuf]) -> Result<(), Failure> {
     let Ok(target) = output.canonicalize() else { return Ok(()) };
     if target.is_file() && files.iter().any(|f| f.canonicalize().is_ok_and(|f| f == target)) {
-        let what = format!("{} is to be merged and to be written", output.display());
-        return Err(Failure::new(what).hint("give the sum a name of its own"));
+        let what = format!("{} is both an input and the output", output.display());
+        return Err(Failure::new(what).hint("write the result to another file"));
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The command line: one module a command, and the list of them. A command puts the modules of
-//! this crate together for one purpose; what it prints goes through the writers of its [`Console`].
+//! The command line: one module per command, and the list of commands. A command combines the
+//! modules of this crate and prints through the writers of its [`Console`].
 
 pub mod capture;
 pub mod compare;

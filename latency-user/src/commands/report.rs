@@ -27,7 +27,7 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  What the run said when it ended:
+  The result of a run, as shown at its end:
       latency-user report before.hlog
   All queues of eth0 as a percentile distribution, for HdrHistogram's plotters:
       latency-user report before.hlog --format hgrm \\
@@ -79,7 +79,7 @@ pub enum ReportFormat {
 ///
 /// When a recording cannot be read, or the output cannot be written.
 pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
-    // A wrong name should show before anything is read.
+    // Fail on a wrong name before reading anything.
     let file = args.output.as_deref().map(create).transpose()?;
     if args.format == ReportFormat::Html {
         return html(args, file, console);
@@ -194,7 +194,7 @@ pub(super) fn page(
         summaries.push(summary);
     }
     let culprits: Vec<_> =
-        recordings.iter().map(|one| one.totals.totals.stalls.culprits()).collect();
+        recordings.iter().map(|recording| recording.totals.totals.stalls.culprits()).collect();
     let shown: Vec<_> = recordings
         .iter()
         .zip(&summaries)
@@ -250,7 +250,8 @@ fn json(recording: &RecordingTotals, text: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-/// What hgrm shows: the selected series, or by default those that stalls are counted in.
+/// The distribution that hgrm shows: of the selected series, or by default of net_rx (of all
+/// series in another program's log).
 fn sum(recording: &RecordingTotals, default: bool) -> Result<Distribution, Failure> {
     let is_wanted = |key: &SeriesKey| match key {
         SeriesKey::Known(id) => !default || id.stage == Stage::NetRx,

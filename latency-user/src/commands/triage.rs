@@ -50,7 +50,7 @@ pub struct Arguments {
     /// Judge the host whose capture was unpacked in DIR
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub root: Option<PathBuf>,
-    /// Do not trace meanwhile, even if it would be possible
+    /// Do not run a short trace, even if possible
     #[arg(long)]
     pub no_trace: bool,
     /// Limit the programs of the short trace to this share of any CPU, such as 1%
@@ -75,7 +75,7 @@ pub struct Arguments {
 /// When the host cannot be sampled or loaded, when it lacks an interface that was named, or when
 /// the output cannot be written.
 pub fn run(args: &Arguments, console: Console) -> Result<Exit> {
-    // Opened first: a wrong name should not cost the time of the samples.
+    // Open the file first: fail on a wrong name before sampling.
     let file = args.capture.as_deref().map(create).transpose()?;
     let host = match &args.root {
         Some(directory) => triage::load(directory)?,
@@ -109,7 +109,7 @@ pub fn run(args: &Arguments, console: Console) -> Result<Exit> {
 ///
 /// # Errors
 ///
-/// When the kernel refuses it.
+/// When it cannot be created.
 pub(super) fn create(path: &Path) -> Result<File> {
     File::create(path).with_context(|| format!("create {}", path.display()))
 }

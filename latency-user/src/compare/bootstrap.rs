@@ -7,13 +7,13 @@ use latency_common::bucket::BUCKETS;
 use super::counts::Counts;
 use crate::model::distribution::{Distribution, highest_value};
 
-/// Number of resamples. The standard error of a standard error from so many is 2 %.
+/// Number of resamples. The standard error of a standard error estimated from them is 2 %.
 const RESAMPLES: usize = 1000;
 
-/// Resamples that quantiles are taken from, which costs more.
+/// Number of resamples for quantiles, which cost more to compute.
 const QUANTILE_RESAMPLES: usize = 400;
 
-/// Where the draws of each side begin.
+/// Seed of the random numbers of each side.
 const SEEDS: [u64; 2] = [0x1a7e_0c1e, 0x5eed_0002];
 
 /// How often each part of a recording is drawn, resample by resample.
@@ -32,8 +32,8 @@ pub(super) struct Quantiles {
 }
 
 impl Resamples {
-    /// Resamples of a recording that has so many parts. Each side draws a sequence of its own, or
-    /// equal recordings would vary in step.
+    /// Resamples of a recording with `parts` parts. Each side has its own random sequence; with a
+    /// shared one, equal recordings would vary in lockstep.
     pub(super) fn new(parts: usize, side: usize) -> Self {
         let length = (parts as f64).sqrt().ceil().max(1.0) as usize;
         let mut random = fastrand::Rng::with_seed(SEEDS[side]);
@@ -53,7 +53,7 @@ impl Resamples {
         Self { weights, blocks: parts as f64 / length as f64, length }
     }
 
-    /// The logarithm of events by exposure in each resample; half an event where there is none.
+    /// The logarithm of events per exposure in each resample; no events count as half an event.
     pub(super) fn log_rates<'a>(&'a self, counts: &'a Counts) -> impl Iterator<Item = f64> + 'a {
         self.weights.iter().map(|weights| {
             let sum =
@@ -78,7 +78,7 @@ impl Resamples {
     }
 }
 
-/// Quantiles of a weighted sum; `sums` is room for it.
+/// Quantiles of a weighted sum; `sums` is scratch space, all zero before and after.
 fn weighted_quantiles(
     parts: &[Distribution],
     weights: &[u16],

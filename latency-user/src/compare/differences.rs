@@ -14,10 +14,10 @@ use crate::{
     recording::loaded::LoadedRecording,
 };
 
-/// Settings that a note names; more of them are counted.
+/// Number of settings that a note names; the others are only counted.
 const NAMED: usize = 8;
 
-/// Notes on what makes the recordings different.
+/// Notes on how the recordings differ.
 pub(super) fn notes(before: &LoadedRecording, after: &LoadedRecording) -> Vec<Note> {
     let mut notes = Vec::new();
     let sides = [(CompareSide::Before, before), (CompareSide::After, after)];
@@ -67,7 +67,7 @@ fn runs(before: &Run, after: &Run, notes: &mut Vec<Note>) {
     }
 }
 
-/// Which settings differ: as a rule, what was changed to see whether it helps.
+/// Settings that differ: usually the change under test.
 fn settings(before: &HostSettings, after: &HostSettings) -> Option<Note> {
     let mut differences = before.differences(after);
     let more = differences.len().saturating_sub(NAMED) as u64;
@@ -75,9 +75,9 @@ fn settings(before: &HostSettings, after: &HostSettings) -> Option<Note> {
     (!differences.is_empty()).then_some(Note::SettingsDiffer { differences, more })
 }
 
-/// Stages that were disabled during a recording, whose rates lack what came later.
+/// Stages that were disabled during a recording: their rates lack all later events.
 fn disabled(side: CompareSide, disabled: &[DisabledStage]) -> Option<Note> {
-    let end = |one: &DisabledStage| StageEnd { stage: one.stage, after_s: one.after_s };
+    let end = |stage: &DisabledStage| StageEnd { stage: stage.stage, after_s: stage.after_s };
     let stages: Vec<StageEnd> = disabled.iter().map(end).collect();
     (!stages.is_empty()).then_some(Note::StagesDisabled { side, stages })
 }

@@ -2,10 +2,10 @@
 
 use statrs::distribution::{Beta, ContinuousCDF};
 
-/// Half of what the interval leaves out.
+/// Probability of each tail outside the interval.
 const TAIL: f64 = 0.025;
 
-/// Bounds of a ratio, and the probability of such counts if it is 1.
+/// Bounds of a ratio, and the p-value if the true ratio is 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Bounds {
     pub(super) low: f64,
@@ -13,11 +13,11 @@ pub(super) struct Bounds {
     pub(super) p: f64,
 }
 
-/// Bounds of the rate after divided by the rate before. Counts need not be whole numbers: they may
+/// Bounds of the rate after divided by the rate before. Counts may be fractional, because they may
 /// have been divided by their dispersion.
 pub(super) fn bounds(events: [f64; 2], exposure: [f64; 2]) -> Bounds {
     let [before, after] = events;
-    // Probability that an event is one of those after, turned into a ratio of rates.
+    // Converts the probability that an event is in the recording after to a ratio of rates.
     let ratio = |probability: f64| probability / (1.0 - probability) * exposure[0] / exposure[1];
     let quantile =
         |a: f64, b: f64, p: f64| Beta::new(a, b).map_or(f64::NAN, |beta| beta.inverse_cdf(p));

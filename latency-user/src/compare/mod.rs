@@ -1,18 +1,18 @@
 //! Compares two recordings: did stalls become rarer, and is that more than chance?
 //!
-//! **What is compared.** Of stages and of single series: events per second (the load), how many of a
-//! million events reach the threshold, four times and sixteen times the threshold, p99 to p99.99, and
-//! the longest. The verdict rests on the exceedance rates alone: stalls lie above p99.99 as a rule,
-//! where a quantile says nothing of them.
+//! **What is compared.** For stages and for single series: events per second (the load), how many
+//! of a million events reach the threshold, four times and sixteen times the threshold, p99 to
+//! p99.99, and the maximum. Only the exceedance rates decide the verdict: stalls usually lie above
+//! p99.99, so quantiles do not show them.
 //!
-//! **Why blocks.** Stalls cluster in time, so events are not independent, and a test that takes them
-//! for independent finds differences everywhere. A recording is cut into parts of equal length
+//! **Why blocks.** Stalls cluster in time, so events are not independent, and a test that assumes
+//! independence finds differences everywhere. A recording is cut into parts of equal length
 //! ([`crate::recording::parts`]), and *blocks* of neighbouring parts are drawn with replacement: a
-//! circular block bootstrap ([`bootstrap`]; Künsch 1989, Politis and Romano 1992). Circular, because
-//! then every part is drawn equally often. Of `B` parts a block takes `L = ceil(sqrt(B))`: in the
-//! simulation of the tests, where bursts of stalls last up to seven parts, 95 % intervals of blocks of
-//! `B^(1/3)` parts, the usual choice, covered the truth in 92.4-93.5 % of 1,000 runs, those of
-//! `sqrt(B)` parts in 94.4-95.0 %.
+//! circular block bootstrap ([`bootstrap`]; Künsch 1989, Politis and Romano 1992). It is circular
+//! so that every part is drawn equally often. Of `B` parts a block takes `L = ceil(sqrt(B))`. In
+//! the simulation of the tests, bursts of stalls last up to seven parts: with blocks of `B^(1/3)`
+//! parts, the usual choice, 95 % intervals covered the true value in 92.4-93.5 % of 1,000 runs,
+//! with blocks of `sqrt(B)` parts in 94.4-95.0 %.
 //!
 //! **Rates.** With `K1`, `K2` stalls in `N1`, `N2` events:
 //!
@@ -25,26 +25,27 @@
 //! p      = 2 * T(-|theta| / s, df)                       T: Student's distribution
 //! ```
 //!
-//! Plain percentiles of so few blocks are too narrow, and cannot tell the small probabilities that
-//! many tests ask for.
+//! Plain percentile intervals of so few blocks are too narrow, and cannot resolve the small
+//! probabilities that the correction for many tests needs.
 //!
-//! **Rare events** ([`exact`]). With stalls in fewer than [`rates::LEAST_ACTIVE`] parts of a side
-//! there is nothing to resample. Given their sum, the stalls of side 2 are binomial with probability
-//! `N2 r / (N1 + N2 r)` when the rates' ratio is `r`; the Clopper-Pearson bounds of that probability
-//! give those of `r`. Clusters are allowed for by dividing both counts by the dispersion: Pearson's
-//! `phi = sum((k - e)^2 / e) / (B - 1)` over parts with `e` expected stalls, or over blocks, or 1,
-//! whichever is largest.
+//! **Rare events** ([`exact`]). With stalls in fewer than [`rates::MIN_ACTIVE`] parts of a side
+//! there is too little to resample. Given the sum of both sides, the stalls of side 2 are binomial
+//! with probability `N2 r / (N1 + N2 r)` if the ratio of the rates is `r`; the Clopper-Pearson
+//! bounds of that probability give the bounds of `r`. Clustering is accounted for by dividing both
+//! counts by the dispersion: the largest of Pearson's `phi = sum((k - e)^2 / e) / (B - 1)` over
+//! parts with `e` expected stalls, the same over blocks, and 1.
 //!
-//! **Quantiles.** Percentile intervals of the same resamples: quantiles have no standard error worth
-//! the name where buckets jump. **The longest** is one value a side: no resampling gives an interval
-//! for it. What can be said is how much of the load at most exceeds it: with 95 % confidence
-//! `ln(20) / N`.
+//! **Quantiles.** Percentile intervals of the same resamples: a standard error is meaningless where
+//! a quantile jumps between buckets. **The maximum** is one value per side, so resampling gives no
+//! interval for it. Instead, there is an upper bound on the share of events above it: `ln(20) / N`
+//! with 95 % confidence.
 //!
-//! **Many tests.** Every exceedance rate of a stage, and the one at the threshold of every series, is
-//! a test; Holm's correction keeps the probability of *any* false difference at 5 %.
+//! **Many tests.** Every exceedance rate of a stage, and that at the threshold of every series, is
+//! a test. Holm's correction keeps the probability of *any* false difference at 5 %.
 //!
-//! **Load.** When the events per second of a stage differ by more than 20 %, a rate per event compares
-//! different loads. Then the verdict is weak, and a difference must show in stalls per second as well.
+//! **Load.** If the events per second of a stage differ by more than 20 %, a rate per event
+//! compares different loads. The verdict is then weak, and a difference must also show in stalls
+//! per second.
 
 use latency_common::stage::Stage;
 
@@ -71,20 +72,20 @@ use crate::{
     recording::loaded::LoadedRecording,
 };
 
-/// Thresholds that are looked at, as multiples of the recordings' own.
+/// Thresholds that are compared, as multiples of the recordings' own.
 const MULTIPLES: [u64; 3] = [1, 4, 16];
 
-/// Quantiles that are looked at.
+/// Quantiles that are compared.
 const QUANTILES: [f64; 3] = [0.99, 0.999, 0.9999];
 
-/// Fewer parts than this are no sample of anything.
-const LEAST_PARTS: usize = 5;
+/// A recording with fewer parts is too short to compare.
+const MIN_PARTS: usize = 5;
 
 /// Compares two recordings.
 pub fn compare(before: &LoadedRecording, after: &LoadedRecording) -> Comparison {
     let sides = [before, after];
     let threshold_ns = threshold_ns(before).max(threshold_ns(after));
-    // Only then were stalls counted before durations were rounded to buckets.
+    // With this threshold in both runs, stalls were counted before rounding to buckets.
     let is_exact = sides
         .iter()
         .all(|side| side.totals.run.is_some() && self::threshold_ns(side) == threshold_ns);
@@ -147,7 +148,7 @@ fn vanished(sides: &[Vec<Distribution>; 2]) -> bool {
     (before.0 == 0 && after.1 > 0) || (after.0 == 0 && before.1 > 0)
 }
 
-/// How rows are compared.
+/// Compares rows.
 struct Comparer {
     threshold_ns: u64,
     is_exact: bool,
@@ -216,7 +217,7 @@ impl Comparer {
     }
 
     fn quantiles(&self, sides: &[Vec<Distribution>; 2], max_ns: [u64; 2]) -> Vec<Quantile> {
-        let enough = sides.iter().all(|side| side.len() >= LEAST_PARTS);
+        let enough = sides.iter().all(|side| side.len() >= MIN_PARTS);
         let [a, b] = [0, 1].map(|side| self.resamples[side].quantiles(&sides[side], &QUANTILES));
         let quantiles = QUANTILES.iter().enumerate().map(|(at, quantile)| {
             let value =
@@ -249,7 +250,7 @@ fn counts(events: &[Vec<u64>; 2], exposure: &[Vec<f64>; 2]) -> [Counts; 2] {
 }
 
 impl rates::Ratio {
-    /// The change of a rate, in units of `scale` of it.
+    /// The change of the rate, multiplied by `scale`.
     fn change(&self, scale: f64) -> BeforeAfter {
         let mut change = BeforeAfter::new(self.rates[0] * scale, self.rates[1] * scale);
         if self.approach != Approach::None {

@@ -1,12 +1,12 @@
-//! The ratio of two rates with its interval.
+//! The ratio of two rates with its confidence interval.
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use super::{LEAST_PARTS, bootstrap::Resamples, counts::Counts, exact};
+use super::{MIN_PARTS, bootstrap::Resamples, counts::Counts, exact};
 use crate::model::comparison::Approach;
 
-/// With events in fewer parts of a side, they are too rare to be resampled.
-pub(super) const LEAST_ACTIVE: usize = 10;
+/// Events that occur in fewer parts of a side are too rare to be resampled.
+pub(super) const MIN_ACTIVE: usize = 10;
 
 /// A rate after divided by the rate before.
 #[derive(Clone, Copy, Debug)]
@@ -18,17 +18,17 @@ pub(super) struct Ratio {
     pub(super) approach: Approach,
 }
 
-/// Compares events by exposure.
+/// Compares events per exposure.
 pub(super) fn ratio(sides: &[Counts; 2], resamples: &[Resamples; 2]) -> Ratio {
     let events = sides.each_ref().map(|side| side.events.iter().sum::<f64>());
     let exposure = sides.each_ref().map(|side| side.exposure.iter().sum::<f64>());
     let rates = [0, 1].map(|side| events[side] / exposure[side].max(f64::MIN_POSITIVE));
     let none = Ratio { rates, low: 0.0, high: f64::INFINITY, p: None, approach: Approach::None };
-    if sides.iter().any(|side| side.events.len() < LEAST_PARTS) || exposure.contains(&0.0) {
+    if sides.iter().any(|side| side.events.len() < MIN_PARTS) || exposure.contains(&0.0) {
         return none;
     }
     let active = |side: &Counts| side.events.iter().filter(|n| **n > 0.0).count();
-    if sides.iter().map(active).min().unwrap_or(0) < LEAST_ACTIVE {
+    if sides.iter().map(active).min().unwrap_or(0) < MIN_ACTIVE {
         if events == [0.0; 2] {
             return Ratio { p: Some(1.0), ..none };
         }
@@ -45,8 +45,8 @@ pub(super) fn ratio(sides: &[Counts; 2], resamples: &[Resamples; 2]) -> Ratio {
     }
     let theta = (rates[1] / rates[0]).ln();
     let error = [0, 1].map(|side| {
-        // Blocks vary around the mean of the recording, not around the true one: as with any
-        // variance, one degree of freedom is lost.
+        // Blocks vary around the mean of the recording, not around the true mean, which costs one
+        // degree of freedom.
         let blocks = resamples[side].blocks;
         deviation(resamples[side].log_rates(&sides[side])).powi(2) * blocks / (blocks - 1.0)
     });
@@ -81,7 +81,7 @@ fn dispersion(counts: &Counts, length: usize) -> f64 {
     [1, length].into_iter().map(|length| pearson(counts, length)).fold(1.0, f64::max)
 }
 
-/// Pearson's statistic by degree of freedom, over blocks of so many parts.
+/// Pearson's statistic per degree of freedom, over blocks of `length` parts.
 fn pearson(counts: &Counts, length: usize) -> f64 {
     let sum = |of: &[f64]| of.chunks(length).map(|block| block.iter().sum()).collect::<Vec<f64>>();
     let (events, exposure) = (sum(&counts.events), sum(&counts.exposure));

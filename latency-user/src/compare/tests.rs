@@ -1,4 +1,4 @@
-//! Tests of the comparison against known truths.
+//! Tests of the comparison against known results.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::{
 
 const MS: u64 = 1_000_000;
 
-/// Of 30 seconds of `net_rx_action`: runs from 1, 2, 4, 8 and 16 ms on, and all of them; then the
-/// same with a smaller `tcp_rmem`.
+/// 30 seconds of `net_rx_action`: runs of 1-2, 2-4, 4-8, 8-16 and 16-32 ms, and the number of all
+/// runs; then the same with a smaller `tcp_rmem`.
 const BEFORE: ([u64; 5], u64) = ([215, 30, 9, 5, 1], 3_685_271);
 const AFTER: ([u64; 5], u64) = ([36, 3, 0, 0, 0], 3_567_235);
 
@@ -50,14 +50,14 @@ fn recorded(kernel: &str, seconds: impl IntoIterator<Item = Distribution>) -> Lo
     LoadedRecording::read(&path).unwrap()
 }
 
-/// A table of counts by power of two, spread over 30 seconds.
+/// A recording with counts by power of two, spread over 30 seconds.
 fn table((stalls, events): ([u64; 5], u64)) -> LoadedRecording {
     let mut seconds = vec![Distribution::default(); 30];
     let mut at = 0;
     for (power, count) in stalls.into_iter().enumerate() {
         for _ in 0..count {
             seconds[at % 30].record(((3 * MS) << power) / 2, MS, 0);
-            // A step that is prime to 30 spreads the few as well as the many.
+            // A step that is coprime to 30 spreads small and large counts evenly.
             at += 7;
         }
     }
@@ -94,8 +94,8 @@ fn a_smaller_receive_buffer_improved() {
 
 #[test]
 fn a_recording_does_not_differ_from_itself() {
-    for of in [BEFORE, AFTER] {
-        let found = compare(&table(of), &table(of));
+    for measured in [BEFORE, AFTER] {
+        let found = compare(&table(measured), &table(measured));
         assert_eq!(found.verdict, Verdict::NoDifferenceShown);
         let change = found.stages[0].exceedance[0].ppm;
         assert_eq!(change.ratio, Some(1.0));
@@ -116,7 +116,7 @@ fn a_stage_that_vanished_is_no_improvement() {
 }
 
 #[test]
-fn what_differs_besides_is_noted() {
+fn other_differences_are_noted() {
     let second = |n: u64| {
         let mut distribution = Distribution::default();
         distribution.record(5000, MS, 0);
@@ -128,7 +128,7 @@ fn what_differs_besides_is_noted() {
     let after = recorded("6.12", (0..30).map(|_| second(5000)));
     let found = compare(&before, &after);
     assert!(found.weak);
-    // As many stalls a second: rarer only because there were more events.
+    // The same stalls per second: rarer per event only because there were more events.
     assert_eq!(found.verdict, Verdict::NoDifferenceShown);
     assert!(found.stages[0].exceedance[0].is_significant());
     let kernels = Note::KernelsDiffer { before: "6.1".into(), after: "6.12".into() };
@@ -140,7 +140,7 @@ fn what_differs_besides_is_noted() {
     assert!(found.notes.contains(&short), "{found:?}");
 }
 
-/// A Poisson number.
+/// A Poisson-distributed number.
 fn poisson(mean: f64, random: &mut fastrand::Rng) -> u64 {
     let limit = (-mean).exp();
     let mut product = random.f64();
@@ -152,8 +152,8 @@ fn poisson(mean: f64, random: &mut fastrand::Rng) -> u64 {
     n
 }
 
-/// Seconds with bursts of stalls: a burst of 1 to 7 stalls begins `bursts` times a second, each of
-/// its stalls falls into the second of the one before it or into the next, as often as not.
+/// Stalls of each second, in bursts: on average, `bursts` bursts of 1 to 7 stalls start per second.
+/// A stall of a burst falls into the second of the previous one or into the next, equally likely.
 fn bursts(seconds: usize, bursts: f64, random: &mut fastrand::Rng) -> Vec<u64> {
     let mut stalls = vec![0; seconds];
     for start in 0..seconds {

@@ -1,18 +1,18 @@
-//! The verdict: corrects for the number of tests, weighs the load.
+//! The verdict: corrects for the number of tests and checks whether the loads differ.
 
 use latency_common::stage::Stage;
 
-use super::{LEAST_PARTS, exact};
+use super::{MIN_PARTS, exact};
 use crate::model::{
     comparison::{ComparedRow, Comparison, Exceedance, Verdict},
     note::{CompareSide, Note},
 };
 
-/// Loads that differ by a larger factor make a verdict weak: 20 % up, or down by as much.
+/// Loads that differ by more than this factor, up or down, make a verdict weak.
 const LOAD: f64 = 1.2;
 
-/// Corrects all tests and concludes. `seconds` is the length of each side; `vanished` are stages
-/// that stalled on one side and were not recorded on the other.
+/// Corrects all tests and sets the verdict. `seconds` is the length of each side; `vanished` are
+/// stages that stalled on one side and were not recorded on the other.
 pub(super) fn conclude(comparison: &mut Comparison, seconds: &[f64; 2], vanished: &[Stage]) {
     comparison.tests = correct(comparison);
     if !vanished.is_empty() {
@@ -22,28 +22,28 @@ pub(super) fn conclude(comparison: &mut Comparison, seconds: &[f64; 2], vanished
     }
     let parts = [comparison.before.parts, comparison.after.parts];
     for (side, parts) in [(CompareSide::Before, parts[0]), (CompareSide::After, parts[1])] {
-        if parts < LEAST_PARTS {
+        if parts < MIN_PARTS {
             comparison.notes.push(Note::TooFewIntervals {
                 side,
                 intervals: parts as u64,
-                needed: LEAST_PARTS as u64,
+                needed: MIN_PARTS as u64,
             });
         }
     }
-    if parts.iter().any(|parts| *parts < LEAST_PARTS) {
+    if parts.iter().any(|parts| *parts < MIN_PARTS) {
         return;
     }
     if comparison.stages.is_empty() && comparison.series.is_empty() {
         comparison.notes.push(Note::NoCommonSeries);
         return;
     }
-    comparison.weak = comparison.stages.iter().any(|row| loads_differ(row) && row.is_compared());
+    comparison.weak = comparison.stages.iter().any(|row| loads_differ(row) && row.has_stalls());
     let weak = comparison.weak;
     let found: Vec<bool> = rows(comparison)
-        .flat_map(|row| row.exceedance.iter().map(move |one| (row, one)))
-        .filter(|(_, one)| one.is_significant())
-        .filter(|(row, one)| !weak || shows_per_second(row, one, seconds))
-        .map(|(_, one)| one.is_more())
+        .flat_map(|row| row.exceedance.iter().map(move |rate| (row, rate)))
+        .filter(|(_, rate)| rate.is_significant())
+        .filter(|(row, rate)| !weak || shows_per_second(row, rate, seconds))
+        .map(|(_, rate)| rate.is_more())
         .collect();
     comparison.verdict = match &found[..] {
         [] => Verdict::NoDifferenceShown,
@@ -54,38 +54,38 @@ pub(super) fn conclude(comparison: &mut Comparison, seconds: &[f64; 2], vanished
 
 impl ComparedRow {
     /// Whether a stall was seen on either side.
-    fn is_compared(&self) -> bool {
-        self.exceedance.iter().any(|one| one.stalls != [0, 0])
+    fn has_stalls(&self) -> bool {
+        self.exceedance.iter().any(|rate| rate.stalls != [0, 0])
     }
 }
 
-/// Whether the load changed by more than it may.
+/// Whether the loads differ by more than [`LOAD`].
 pub(super) fn loads_differ(row: &ComparedRow) -> bool {
     row.per_second.ratio.is_none_or(|ratio| !(1.0 / LOAD..=LOAD).contains(&ratio))
 }
 
 /// Whether stalls per second changed in the same direction as stalls per event.
-fn shows_per_second(row: &ComparedRow, one: &Exceedance, seconds: &[f64; 2]) -> bool {
+fn shows_per_second(row: &ComparedRow, rate: &Exceedance, seconds: &[f64; 2]) -> bool {
     if !loads_differ(row) {
         return true;
     }
-    // Counts in proportion to the evidence that the rate per event rests on.
-    let found = exact::bounds(one.stalls.map(|n| n as f64), *seconds);
-    let is_more = one.stalls[1] as f64 / seconds[1] > one.stalls[0] as f64 / seconds[0];
-    found.p < 0.05 && is_more == one.is_more()
+    // The same stalls as in the rate per event, related to time.
+    let found = exact::bounds(rate.stalls.map(|n| n as f64), *seconds);
+    let is_more = rate.stalls[1] as f64 / seconds[1] > rate.stalls[0] as f64 / seconds[0];
+    found.p < 0.05 && is_more == rate.is_more()
 }
 
 fn rows(comparison: &Comparison) -> impl Iterator<Item = &ComparedRow> {
     comparison.stages.iter().chain(&comparison.series)
 }
 
-/// Holm's correction. Gives the number of tests.
+/// Holm's correction. Returns the number of tests.
 fn correct(comparison: &mut Comparison) -> usize {
     let rows = comparison.stages.iter_mut().chain(&mut comparison.series);
-    // Without an event on either side there is nothing that a test could find.
+    // Without a stall on either side there is nothing to test.
     let mut tests: Vec<&mut Exceedance> = rows
         .flat_map(|row| &mut row.exceedance)
-        .filter(|one| one.p.is_some() && one.stalls != [0, 0])
+        .filter(|rate| rate.p.is_some() && rate.stalls != [0, 0])
         .collect();
     tests.sort_by(|a, b| a.p.unwrap_or(1.0).total_cmp(&b.p.unwrap_or(1.0)));
     let n = tests.len();

@@ -1,4 +1,4 @@
-//! When a window ends early: what it has measured so far is too bad to go on.
+//! Rules that end a window early because its results so far are too bad.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -13,13 +13,13 @@ use crate::{
     model::{distribution::Distribution, note::Note},
 };
 
-/// A window with the change may have so many times the stalls of the worst one without.
+/// Allowed stall rate of a window with the change, in multiples of the worst window without.
 const TOLERATED: f64 = 10.0;
 
-/// Fewer stalls than this are no reason to end anything.
+/// Fewer stalls than this never end a window.
 const LEAST_STALLS: f64 = 10.0;
 
-/// Fewer events than this have no quantile worth the name.
+/// Quantiles of fewer events than this are not meaningful.
 const LEAST_EVENTS: u64 = 100;
 
 /// A quantile of `net_rx` above a limit, such as `p99.9>5ms`.
@@ -33,14 +33,14 @@ impl FromStr for Limit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let nonsense = || format!("{text:?} is not written like p99.9>5ms");
-        let (quantile, limit) = text.split_once('>').ok_or_else(nonsense)?;
-        let percent = quantile.trim().strip_prefix('p').ok_or_else(nonsense)?;
-        let percent: f64 = percent.parse().map_err(|_| nonsense())?;
+        let malformed = || format!("{text:?} is not written like p99.9>5ms");
+        let (quantile, limit) = text.split_once('>').ok_or_else(malformed)?;
+        let percent = quantile.trim().strip_prefix('p').ok_or_else(malformed)?;
+        let percent: f64 = percent.parse().map_err(|_| malformed())?;
         if !(percent > 0.0 && percent < 100.0) {
             return Err(format!("p{percent} is not between p0 and p100"));
         }
-        let limit = humantime::parse_duration(limit.trim()).map_err(|_| nonsense())?;
+        let limit = humantime::parse_duration(limit.trim()).map_err(|_| malformed())?;
         Ok(Self { quantile: percent / 100.0, limit })
     }
 }
@@ -52,12 +52,12 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Ends a window with the change as soon as it is too bad, or its link is lost.
+/// Ends a window with the change as soon as its results are too bad, or its link is lost.
 pub(super) struct AbortRule {
     limit: Option<Limit>,
     netns: u32,
     ifaces: Vec<String>,
-    /// The most stalls per second of a window without the change.
+    /// The highest stall rate, per second, of a window without the change.
     baseline: f64,
 }
 
@@ -84,8 +84,8 @@ impl Sink for AbortRule {
     }
 }
 
-/// Why to end a window with these runs of `net_rx_action`; `None`: go on. `baseline` is the most
-/// stalls per second of a window without the change.
+/// Why to end a window with this distribution of `net_rx`; `None`: continue. `baseline` is the
+/// highest stall rate, per second, of a window without the change.
 fn reason(
     limit: Option<Limit>,
     net_rx: &Distribution,
@@ -101,7 +101,7 @@ fn reason(
         return is_above.then(|| Note::QuantileAboveLimit { rule: limit.to_string(), reached_ns });
     }
     let stalls = net_rx.over_threshold as f64;
-    // The rate of a window that has just started says nothing: at least a second counts.
+    // The rate of a window that has just started is not meaningful: count at least a second.
     let per_second = stalls / elapsed.as_secs_f64().max(1.0);
     (stalls >= LEAST_STALLS && per_second > TOLERATED * baseline.max(1.0))
         .then_some(Note::StallRateAboveLimit { per_second, baseline_per_second: baseline })
@@ -111,7 +111,7 @@ fn reason(
 mod tests {
     use super::*;
 
-    fn runs(stalls: u64) -> Distribution {
+    fn events(stalls: u64) -> Distribution {
         let mut distribution = Distribution::default();
         for at in 0..10_000 {
             let ns = if at < stalls { 6_000_000 } else { 2_000 };
@@ -133,8 +133,8 @@ mod tests {
     fn a_quantile_above_its_limit_ends_a_window() {
         let limit = "p99.9>5ms".parse().ok();
         let second = Duration::from_secs(1);
-        assert_eq!(reason(limit, &runs(9), second, 0.0), None);
-        let note = reason(limit, &runs(11), second, 0.0).unwrap();
+        assert_eq!(reason(limit, &events(9), second, 0.0), None);
+        let note = reason(limit, &events(11), second, 0.0).unwrap();
         assert_eq!(note.code(), "quantile-above-limit");
         assert!(note.to_string().contains("p99.9>5ms"), "{note}");
         assert_eq!(reason(limit, &Distribution::default(), second, 0.0), None);
@@ -143,9 +143,9 @@ mod tests {
     #[test]
     fn ten_times_the_stalls_end_a_window() {
         let ten = Duration::from_secs(10);
-        assert_eq!(reason(None, &runs(99), ten, 0.0), None);
-        assert!(reason(None, &runs(101), ten, 0.0).is_some());
-        assert_eq!(reason(None, &runs(101), ten, 2.0), None);
-        assert_eq!(reason(None, &runs(9), Duration::ZERO, 0.0), None);
+        assert_eq!(reason(None, &events(99), ten, 0.0), None);
+        assert!(reason(None, &events(101), ten, 0.0).is_some());
+        assert_eq!(reason(None, &events(101), ten, 2.0), None);
+        assert_eq!(reason(None, &events(9), Duration::ZERO, 0.0), None);
     }
 }

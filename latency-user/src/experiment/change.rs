@@ -1,4 +1,4 @@
-//! A change of knobs: written, read back, put back. Nobody else's value is overwritten.
+//! Changes of knobs: written, read back, put back. Values set by others are never overwritten.
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -6,45 +6,45 @@ use serde::{Deserialize, Serialize};
 use super::{knob::Knob, tunable::Assignment};
 use crate::model::experiment::Changed;
 
-/// A knob with the value it had and the one that is tried.
+/// A knob with its old value and the value to try.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedValue {
     /// The knob.
     pub knob: Knob,
     /// What it held before.
     pub old: String,
-    /// The value that was asked for.
+    /// The requested value.
     #[serde(alias = "new")]
     pub requested: String,
-    /// The value that read back after a successful write: drivers may round. `None`: it was not
-    /// written yet, or the journal is of an older version.
+    /// The value read back after a successful write: drivers may round. `None`: not written yet, or
+    /// the journal is from an older version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<String>,
 }
 
-/// How far the new values have got. Each step is on disk before it is taken.
+/// Progress of a change. Each step is on disk before the change continues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeStep {
-    /// Nothing was written yet: a value that is not the old one is someone else's.
+    /// Nothing was written yet: a value other than the old one was set by someone else.
     Untouched,
-    /// The new values are being written, and nobody knows yet what a driver makes of them: any
-    /// value is taken for ours. Someone else's would have to come within these milliseconds.
+    /// The new values are being written, and the driver's rounding is not known yet: any value
+    /// counts as ours. Someone else would have to write within these milliseconds.
     Writing,
-    /// They were written and read back: a value that is neither the old nor the new one is
-    /// someone else's. Journals of older versions have no steps and mean this one.
+    /// The new values were written and read back: a value that is neither the old nor the new one
+    /// was set by someone else. Journals from older versions have no steps and mean this one.
     #[default]
     Written,
 }
 
-/// What became of a knob that was to be put back.
+/// The outcome of putting a knob back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Restored {
     /// It holds the old value, written now or there already.
     Original,
-    /// It held this value, neither the old nor the new one: someone else set it, and it stays.
+    /// It held this value, set by someone else: neither the old nor the new one. It is left as is.
     Foreign(String),
-    /// It went away with its network namespace or device.
+    /// It disappeared with its network namespace or device.
     Gone,
     /// It could not be put back.
     Failed(String),
@@ -55,13 +55,13 @@ pub enum Restored {
 pub struct RestoreFailure {
     /// What is wrong, and where.
     pub text: String,
-    /// Whether it is worth while to try again: nobody else decided on the value.
+    /// Whether a retry may succeed: the value was not set by someone else.
     pub may_retry: bool,
 }
 
-/// Puts knobs back, the last one first, and tells which do not hold their old values.
+/// Puts knobs back, the last one first, and returns those that do not hold their old values.
 pub fn restore(saved: &[SavedValue], step: ChangeStep) -> Vec<RestoreFailure> {
-    saved.iter().rev().filter_map(|one| one.failure(&one.restore(step))).collect()
+    saved.iter().rev().filter_map(|value| value.failure(&value.restore(step))).collect()
 }
 
 /// All knobs of an experiment.
@@ -70,15 +70,15 @@ pub struct ChangeSet {
     saved: Vec<SavedValue>,
 }
 
-/// A change that is in place. It is put back when this is dropped, by a panic too.
+/// A change that is in effect. Dropping it puts the old values back, also during a panic.
 pub struct Applied {
     saved: Vec<SavedValue>,
     step: ChangeStep,
     in_place: bool,
 }
 
-/// Writes down how far a change has got, before it goes on.
-pub type Note<'a> = dyn FnMut(ChangeStep, &[SavedValue]) -> Result<()> + 'a;
+/// Records the progress of a change, before it continues.
+pub type RecordStep<'a> = dyn FnMut(ChangeStep, &[SavedValue]) -> Result<()> + 'a;
 
 impl SavedValue {
     /// Puts the old value back, unless someone else has changed it.
@@ -106,12 +106,12 @@ impl SavedValue {
         }
     }
 
-    /// The new value, as far as it is known.
+    /// The new value: as read back if known, else as requested.
     pub fn new(&self) -> &str {
         self.effective.as_ref().unwrap_or(&self.requested)
     }
 
-    /// The knob with its values, as a result shows them.
+    /// The knob with its values, as shown in results.
     pub fn changed(&self) -> Changed {
         Changed {
             knob: self.knob.to_string(),
@@ -121,13 +121,13 @@ impl SavedValue {
         }
     }
 
-    /// Writes the new value and notes what then reads back.
+    /// Writes the new value and stores what is read back.
     fn write(&mut self) -> Result<()> {
         let Self { knob, old, requested, effective } = self;
         knob.write(requested)?;
         let now = knob.read()?;
         if knob.works_same(&now, requested) {
-            // Written in another way, it is the same value.
+            // The same value in another spelling.
             *effective = Some(requested.clone());
             return Ok(());
         }
@@ -138,27 +138,27 @@ impl SavedValue {
         Ok(())
     }
 
-    /// What is wrong with it then; `None`: all is well.
+    /// The failure, if the knob does not hold its old value after `restored`.
     fn failure(&self, restored: &Restored) -> Option<RestoreFailure> {
         let Self { knob, old, .. } = self;
         let text = match restored {
             Restored::Original | Restored::Gone => return None,
             Restored::Foreign(now) => format!(
-                "{knob} holds {now:?}, which this experiment did not set: it stays; it held \
+                "{knob} holds {now:?}, which this experiment did not set: left as is; it held \
                  {old:?} before"
             ),
-            Restored::Failed(why) => format!("{knob} is not {old:?} again: {why}"),
+            Restored::Failed(why) => format!("{knob} was not put back to {old:?}: {why}"),
         };
         Some(RestoreFailure { text, may_retry: matches!(restored, Restored::Failed(_)) })
     }
 }
 
 impl ChangeSet {
-    /// Reads what the knobs hold now.
+    /// Reads the current values of the knobs.
     ///
     /// # Errors
     ///
-    /// When one cannot be read, or is to get two values.
+    /// When a knob cannot be read, or would be set twice.
     pub fn new(wanted: Vec<Assignment>) -> Result<Self> {
         let mut saved: Vec<SavedValue> = Vec::with_capacity(wanted.len());
         for Assignment { knob, value } in wanted {
@@ -170,37 +170,37 @@ impl ChangeSet {
         Ok(Self { saved })
     }
 
-    /// The knobs with both values, as they were asked for.
+    /// The knobs with their old and requested values.
     pub fn saved(&self) -> &[SavedValue] {
         &self.saved
     }
 
-    /// Writes the new values and reads them back. What a driver made of them is what they are
-    /// from then on. What was written before an error is put back.
+    /// Writes the new values and reads them back: drivers may round. On an error, values that were
+    /// written already are put back.
     ///
     /// # Errors
     ///
     /// When someone else changed a knob meanwhile, the kernel refuses a value or keeps the old
-    /// one, or `note` fails.
-    pub fn apply(&self, note: &mut Note<'_>) -> Result<Applied> {
+    /// one, or `record_step` fails.
+    pub fn apply(&self, record_step: &mut RecordStep<'_>) -> Result<Applied> {
         for SavedValue { knob, old, .. } in &self.saved {
             let now = knob.read()?;
             if !knob.is_same(&now, old) {
                 bail!("{knob} was {old:?} and is {now:?} now: someone else changed it");
             }
         }
-        note(ChangeStep::Writing, &self.saved)?;
+        record_step(ChangeStep::Writing, &self.saved)?;
         let saved = self.saved.clone();
         let mut applied = Applied { saved, step: ChangeStep::Writing, in_place: true };
         applied.saved.iter_mut().try_for_each(SavedValue::write)?;
         applied.step = ChangeStep::Written;
-        note(ChangeStep::Written, &applied.saved).context("the change is put back")?;
+        record_step(ChangeStep::Written, &applied.saved).context("the change is put back")?;
         Ok(applied)
     }
 }
 
 impl Applied {
-    /// The knobs with both values, as they read.
+    /// The knobs with their old values and the new ones as read back.
     pub fn saved(&self) -> &[SavedValue] {
         &self.saved
     }
@@ -209,13 +209,14 @@ impl Applied {
     ///
     /// # Errors
     ///
-    /// When a knob does not hold its old value then.
+    /// When a knob does not hold its old value afterwards.
     pub fn revert(mut self) -> Result<()> {
         self.in_place = false;
         match &restore(&self.saved, self.step)[..] {
             [] => Ok(()),
             failures => {
-                let texts: Vec<&str> = failures.iter().map(|one| one.text.as_str()).collect();
+                let texts: Vec<&str> =
+                    failures.iter().map(|failure| failure.text.as_str()).collect();
                 bail!("{}", texts.join("; "))
             }
         }
@@ -244,8 +245,8 @@ mod tests {
     use super::*;
     use crate::experiment::knob::{FileKnob, Form};
 
-    /// The name of a task, which the kernel cuts after 15 characters as a driver may round a
-    /// setting. It is a thread's own, so that tests do not meet.
+    /// The name of a task, which the kernel truncates to 15 characters, as a driver may round a
+    /// setting. It is per thread, so that tests do not interfere.
     const NAME: &str = "/proc/thread-self/comm";
 
     fn knob(path: &Path) -> Knob {
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_makes_of_a_value_is_taken_and_put_back() {
+    fn a_value_that_the_kernel_rounds_is_accepted_and_put_back() {
         let before = fs::read_to_string(NAME).unwrap();
         let change = change(Path::new(NAME), "longer-than-a-name-can-be");
         let mut steps = Vec::new();
@@ -299,10 +300,10 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_keeps_is_an_error() {
+    fn a_value_that_the_kernel_ignores_is_an_error() {
         let name = "just-15-letters";
         fs::write(NAME, name).unwrap();
-        // Cut, it is the old one again.
+        // Truncated, it equals the old value.
         let change = change(Path::new(NAME), "just-15-letters-and-more");
         let error = format!("{:#}", apply(&change).err().unwrap());
         assert!(error.contains("the kernel kept \"just-15-letters\""), "{error}");
@@ -314,10 +315,10 @@ mod tests {
         let before = fs::read_to_string(NAME).unwrap();
         let change = change(Path::new(NAME), "longer-than-a-name-can-be");
         fs::write(NAME, "longer-than-a-name-can-be").unwrap();
-        // As it stands in the journal of who was killed before it could read the value back.
+        // As in the journal of a process that was killed before it could read the value back.
         assert_eq!(restore(change.saved(), ChangeStep::Writing), []);
         assert_eq!(fs::read_to_string(NAME).unwrap(), before);
-        // Before and after that, it is someone else's.
+        // Before and after that step, the value is someone else's.
         fs::write(NAME, "someone").unwrap();
         for step in [ChangeStep::Untouched, ChangeStep::Written] {
             assert!(!restore(change.saved(), step)[0].may_retry, "{step:?}");
@@ -326,15 +327,15 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_down_is_not_changed() {
+    fn a_change_that_cannot_be_recorded_is_not_made() {
         for failing in [ChangeStep::Writing, ChangeStep::Written] {
             let (_directory, path) = file();
             let change = change(&path, "3 4");
-            let mut note = |step, _: &[SavedValue]| match step == failing {
+            let mut record_step = |step, _: &[SavedValue]| match step == failing {
                 true => bail!("no space left"),
                 false => Ok(()),
             };
-            let error = format!("{:#}", change.apply(&mut note).err().unwrap());
+            let error = format!("{:#}", change.apply(&mut record_step).err().unwrap());
             assert!(error.contains("no space left"), "{error}");
             let words = fs::read_to_string(&path).unwrap();
             assert!(words.split_whitespace().eq(["1", "2"]), "{words:?}");
@@ -355,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_someone_else_set_stays() {
+    fn values_set_by_someone_else_stay() {
         let (_directory, path) = file();
         let change = change(&path, "3 4");
         let applied = apply(&change).unwrap();

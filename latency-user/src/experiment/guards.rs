@@ -1,5 +1,5 @@
-//! Guards: drops, retransmits and throughput of each window. A change that buys short stalls with
-//! lost packets is no improvement.
+//! Guards: drops, retransmits and throughput of each window. A change that shortens stalls but
+//! loses packets is no improvement.
 
 use std::{fs, path::Path};
 
@@ -14,10 +14,10 @@ use crate::{
 /// A guard that counts harm may grow by this factor over the worst window without the change.
 const MORE_HARM: f64 = 2.0;
 
-/// Harm below so many events a second is not looked at.
+/// An increase of harm below this many events per second is ignored.
 const LEAST_HARM: f64 = 1.0;
 
-/// What throughput must keep of the window with the least of it without the change.
+/// Throughput must stay above this fraction of the lowest window without the change.
 const LEAST_THROUGHPUT: f64 = 0.8;
 
 /// Counters of a network namespace at one moment.
@@ -33,7 +33,7 @@ pub struct Counters {
 ///
 /// # Errors
 ///
-/// When a file cannot be read or parsed, with its place.
+/// When a file cannot be read or parsed, with its path.
 pub fn read(netns: u32, ifaces: &[String]) -> Result<Counters> {
     netns::within(Some(netns), false, || {
         let root = Path::new("/proc/thread-self/net");
@@ -49,7 +49,7 @@ pub fn read(netns: u32, ifaces: &[String]) -> Result<Counters> {
     })
 }
 
-/// Whether the link of one of `ifaces` is down; an interface that is gone has no link.
+/// The first of `ifaces` whose link is down; an interface that is gone has no link.
 ///
 /// # Errors
 ///
@@ -68,7 +68,7 @@ pub fn lost_link(netns: u32, ifaces: &[String]) -> Result<Option<String>> {
     })
 }
 
-/// What grew from one moment to a later one, in one second.
+/// Growth per second between two moments.
 pub fn rates(before: &Counters, after: &Counters, seconds: f64) -> Rates {
     let rate = |before: u64, after: u64| after.saturating_sub(before) as f64 / seconds;
     Rates {
@@ -81,7 +81,7 @@ pub fn rates(before: &Counters, after: &Counters, seconds: f64) -> Rates {
 
 /// Compares windows without the change and with it.
 pub fn judge(without: &[Rates], with: &[Rates]) -> Vec<Guard> {
-    let of = |name: &'static str, rate: fn(&Rates) -> f64, is_harm: bool| {
+    let guard = |name: &'static str, rate: fn(&Rates) -> f64, is_harm: bool| {
         let [without, with] = [without, with].map(|w| w.iter().map(rate).collect::<Vec<f64>>());
         let [before, after] = [&without, &with].map(|w| w.iter().sum::<f64>() / w.len() as f64);
         let most = without.iter().copied().fold(0.0, f64::max);
@@ -93,9 +93,9 @@ pub fn judge(without: &[Rates], with: &[Rates]) -> Vec<Guard> {
         Guard { name, before, after, worse: worse && !with.is_empty() && !without.is_empty() }
     };
     vec![
-        of("drops", |rates| rates.drops, true),
-        of("retransmits", |rates| rates.retransmits, true),
-        of("bytes received", |rates| rates.bytes, false),
+        guard("drops", |rates| rates.drops, true),
+        guard("retransmits", |rates| rates.retransmits, true),
+        guard("bytes received", |rates| rates.bytes, false),
     ]
 }
 
@@ -103,7 +103,7 @@ pub fn judge(without: &[Rates], with: &[Rates]) -> Vec<Guard> {
 fn devices(text: &str, ifaces: &[String]) -> Result<Counters> {
     let mut sum = Counters::default();
     for (at, line) in text.lines().enumerate() {
-        // Two lines of headings have no colon behind a name.
+        // The two header lines have no colon.
         let Some((name, values)) = line.split_once(':') else { continue };
         if !ifaces.is_empty() && !ifaces.iter().any(|iface| iface == name.trim()) {
             continue;
@@ -153,15 +153,15 @@ Inter-|   Receive                                                |  Transmit
     fn counters_are_those_of_the_interfaces() {
         let all = devices(DEV, &[]).unwrap();
         assert_eq!((all.bytes, all.packets, all.drops), (1100, 22, 77));
-        let one = devices(DEV, &["eth0".into()]).unwrap();
-        assert_eq!((one.bytes, one.drops), (1000, 70));
+        let eth0 = devices(DEV, &["eth0".into()]).unwrap();
+        assert_eq!((eth0.bytes, eth0.drops), (1000, 70));
         assert!(devices("eth0: 1 x", &[]).is_err() && devices("eth0: 1 2", &[]).is_err());
         assert_eq!(backlog_drops("0000 0000000a\n0000 00000001\n").unwrap(), 11);
         assert!(backlog_drops("0000 zz\n").is_err());
     }
 
     #[test]
-    fn harm_and_lost_throughput_are_seen() {
+    fn harm_and_lost_throughput_are_detected() {
         let window = |drops, retransmits, bytes| Rates { drops, retransmits, bytes, packets: 1e3 };
         let without = [window(3.0, 0.0, 1e6), window(5.0, 0.0, 1.1e6)];
         let worse = |with| -> Vec<bool> {

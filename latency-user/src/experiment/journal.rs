@@ -1,11 +1,11 @@
 //! The journal: what an experiment is about to change, on disk before it does.
 //!
 //! One file for each experiment in progress, in a directory that outlives the process. The header
-//! line is written to a temporary file, synced, then renamed: a journal with a torn header therefore
-//! means that no change was made yet. A line is added and synced before each step of the change, and
-//! the last complete line counts: a step whose line is torn was not taken. Whoever runs or undoes the
-//! experiment holds a lock (flock) on the file, which the kernel releases with the process: a file
-//! without a lock was left over.
+//! line is written to a temporary file, synced, then renamed: a journal with a torn header
+//! therefore means that no change was made yet. Each step of the change adds a line, synced before
+//! the change continues, and the last complete line counts: a step whose line is torn was not
+//! taken. The process that runs or undoes the experiment holds a lock (flock) on the file, which
+//! the kernel releases when the process ends: a file without a lock was left over.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -23,33 +23,33 @@ use super::{
 };
 use crate::model::failure::Failure;
 
-/// Where journals lie.
+/// The default directory of journals.
 pub const DIRECTORY: &str = "/var/lib/latency-user";
 
 const ENDING: &str = "journal";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// What a journal holds.
+/// The contents of a journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalEntry {
-    /// Boot of the machine: settings do not outlive it.
+    /// Boot ID of the machine: settings do not survive a reboot.
     pub boot: String,
-    /// The process.
+    /// PID of the experiment.
     pub pid: u32,
     /// When it started, RFC 3339, UTC.
     #[serde(alias = "began_at")]
     pub started_at: String,
-    /// What was asked for.
+    /// The requested settings.
     #[serde(alias = "settings")]
     pub requested: Vec<String>,
-    /// The knobs with both values.
+    /// The knobs with their old and new values.
     pub saved: Vec<SavedValue>,
-    /// How far the change has got.
+    /// The last step of the change.
     #[serde(default)]
     pub step: ChangeStep,
 }
 
-/// A later line: a step, and what was read back of the knobs that were written.
+/// A later line: a step, and the values read back from the knobs that were written.
 #[derive(Serialize, Deserialize)]
 struct JournalLine {
     step: ChangeStep,
@@ -60,7 +60,7 @@ struct JournalLine {
     new: Vec<String>,
 }
 
-/// What a knob reads as after it was written.
+/// The value read back from a knob after a write.
 #[derive(Serialize, Deserialize)]
 struct EffectiveValue {
     knob: Knob,
@@ -71,13 +71,13 @@ struct EffectiveValue {
 #[derive(Clone, Debug)]
 pub struct JournalDirectory(PathBuf);
 
-/// A journal that is held.
+/// A journal that this process has locked.
 pub struct Journal {
     file: File,
     path: PathBuf,
-    /// What it says; `None`: nothing that this version understands.
+    /// Its contents; `None`: nothing that this version understands.
     pub entry: Option<JournalEntry>,
-    /// Whether its first line has no end: its change never began.
+    /// Whether its first line is incomplete: its change never started.
     pub is_torn: bool,
 }
 
@@ -86,13 +86,13 @@ impl JournalEntry {
     ///
     /// # Errors
     ///
-    /// When the kernel does not tell its boot.
+    /// When the boot ID cannot be read.
     pub fn new(started_at: String, requested: Vec<String>, saved: Vec<SavedValue>) -> Result<Self> {
         let (boot, pid, step) = (boot()?, std::process::id(), ChangeStep::Untouched);
         Ok(Self { boot, pid, started_at, requested, saved, step })
     }
 
-    /// What the lines of a journal say; `None`: its first line is torn or of another version.
+    /// Parses the lines of a journal; `None`: the first line is torn or of another version.
     fn read(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let mut entry: Self = serde_json::from_str(lines.next()?).ok()?;
@@ -110,8 +110,8 @@ impl JournalEntry {
         Some(entry)
     }
 
-    /// Puts everything back and tells what does not hold its old value. After a restart of the
-    /// machine there is nothing to put back.
+    /// Puts everything back and returns the knobs that do not hold their old values. After a reboot
+    /// there is nothing to put back.
     pub fn restore(&self) -> Vec<RestoreFailure> {
         if boot().is_ok_and(|now| now != self.boot) {
             return Vec::new();
@@ -131,18 +131,18 @@ impl JournalDirectory {
         &self.0
     }
 
-    /// Writes the journal of an experiment that is about to begin.
+    /// Writes the journal of an experiment that is about to start.
     ///
     /// # Errors
     ///
-    /// When another experiment changes one of the knobs, or left one behind, or the directory cannot
-    /// be written.
+    /// When another experiment is changing one of the knobs or left it changed, or the directory
+    /// cannot be written.
     pub fn begin(&self, entry: &JournalEntry) -> Result<Journal> {
         fs::create_dir_all(&self.0).with_context(|| format!("make {}", self.0.display()))?;
         let gate_path = self.0.join("lock");
         let gate =
             File::create(&gate_path).with_context(|| format!("create {}", gate_path.display()))?;
-        // Two that begin at once must see each other; the lock goes with `gate`.
+        // Experiments that start at the same time must see each other; dropping `gate` unlocks it.
         lock(&gate, libc::LOCK_EX).with_context(|| format!("lock {}", gate_path.display()))?;
         self.check_free(entry)?;
         let name = format!("{}-{}", entry.pid, entry.started_at.replace(':', ""));
@@ -162,13 +162,13 @@ impl JournalDirectory {
         Ok(Journal { file, path, entry: Some(entry.clone()), is_torn: false })
     }
 
-    /// The journals that nobody holds, locked from now on. A directory that is not there, or may
-    /// not be read by this user, has none.
+    /// Locks and returns the journals that no process has locked. A directory that does not exist,
+    /// or that this user may not read, has none.
     pub fn left_over(&self) -> Vec<Journal> {
         self.paths().into_iter().filter_map(|path| Journal::take(path, false)).collect()
     }
 
-    /// Waits for the journal called `name` to be let go and takes it; `None`: it was done with.
+    /// Waits until the journal `name` is unlocked and locks it; `None`: it was removed.
     pub fn take(&self, name: &str) -> Option<Journal> {
         Journal::take(self.0.join(name), true)
     }
@@ -212,32 +212,32 @@ impl JournalDirectory {
 }
 
 impl Journal {
-    /// Opens and locks a journal; `None`: someone holds it and `wait` is not wanted, or it has
-    /// been done with.
+    /// Opens and locks a journal; `None`: another process has locked it and `wait` is false, or it
+    /// was removed.
     fn take(path: PathBuf, wait: bool) -> Option<Self> {
         let mut file = OpenOptions::new().read(true).write(true).open(&path).ok()?;
         let flags = libc::LOCK_EX | if wait { 0 } else { libc::LOCK_NB };
         lock(&file, flags).ok()?;
-        // Whoever held it may have removed it meanwhile.
+        // The process that had locked it may have removed it meanwhile.
         if file.metadata().ok()?.nlink() == 0 {
             return None;
         }
         let mut text = String::new();
         let is_read = file.read_to_string(&mut text).is_ok();
         let entry = is_read.then(|| JournalEntry::read(&text)).flatten();
-        // What cannot be read may be whole.
+        // A file that cannot be read may be complete.
         let is_torn = is_read && entry.is_none() && !text.contains('\n');
         Some(Self { file, path, entry, is_torn })
     }
 
-    /// Writes down that a step is about to be taken, with the new values as they are then.
+    /// Records a step of the change, with the values read back so far.
     ///
     /// # Errors
     ///
     /// When the file cannot be written.
     pub fn note(&mut self, step: ChangeStep, saved: &[SavedValue]) -> Result<()> {
-        let written = saved.iter().filter_map(|one| {
-            Some(EffectiveValue { knob: one.knob.clone(), value: one.effective.clone()? })
+        let written = saved.iter().filter_map(|value| {
+            Some(EffectiveValue { knob: value.knob.clone(), value: value.effective.clone()? })
         });
         let effective = written.collect();
         add(&mut self.file, &JournalLine { step, effective, new: Vec::new() })
@@ -259,7 +259,7 @@ impl Journal {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Removes it: everything is as it should be.
+    /// Removes the journal: nothing is left to put back.
     ///
     /// # Errors
     ///
@@ -277,7 +277,7 @@ impl Journal {
     }
 }
 
-/// Adds a line, on disk when this returns.
+/// Appends a line and syncs it to disk.
 fn add(file: &mut File, line: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_vec(line)?;
     text.push(b'\n');
@@ -308,12 +308,12 @@ mod tests {
     use super::*;
     use crate::experiment::knob::{FileKnob, Form, Knob};
 
-    struct Ground {
+    struct Fixture {
         root: tempfile::TempDir,
         directory: JournalDirectory,
     }
 
-    impl Ground {
+    impl Fixture {
         fn new() -> Self {
             let root = tempfile::tempdir().unwrap();
             fs::write(root.path().join("knob"), "old").unwrap();
@@ -335,131 +335,131 @@ mod tests {
 
     #[test]
     fn what_a_killed_process_changed_is_put_back() {
-        let ground = Ground::new();
-        let mut journal = ground.directory.begin(&ground.entry("1")).unwrap();
-        assert!(ground.directory.left_over().is_empty(), "it is held");
-        journal.note(ChangeStep::Written, &ground.entry("1").saved).unwrap();
-        fs::write(ground.knob(), "new").unwrap();
+        let fixture = Fixture::new();
+        let mut journal = fixture.directory.begin(&fixture.entry("1")).unwrap();
+        assert!(fixture.directory.left_over().is_empty(), "it is locked");
+        journal.note(ChangeStep::Written, &fixture.entry("1").saved).unwrap();
+        fs::write(fixture.knob(), "new").unwrap();
         let entry = journal.entry.clone();
         // The kernel closes the file of a process that is killed.
         drop(journal);
-        let mut left = ground.directory.left_over();
+        let mut left = fixture.directory.left_over();
         assert_eq!(left.len(), 1);
         let left = left.remove(0);
         assert_eq!(left.entry, entry);
         assert_eq!(left.entry.as_ref().unwrap().restore(), []);
-        assert_eq!(fs::read_to_string(ground.knob()).unwrap(), "old");
+        assert_eq!(fs::read_to_string(fixture.knob()).unwrap(), "old");
         left.done().unwrap();
-        assert!(ground.directory.left_over().is_empty());
+        assert!(fixture.directory.left_over().is_empty());
     }
 
     #[test]
     fn one_experiment_on_a_knob_at_a_time() {
-        let ground = Ground::new();
-        let held = ground.directory.begin(&ground.entry("1")).unwrap();
+        let fixture = Fixture::new();
+        let journal = fixture.directory.begin(&fixture.entry("1")).unwrap();
         let refused = |word| {
-            let error = ground.directory.begin(&ground.entry("2")).err().unwrap();
+            let error = fixture.directory.begin(&fixture.entry("2")).err().unwrap();
             assert!(format!("{error:#}").contains(word), "{error:#}");
         };
         refused("is changing");
-        drop(held);
+        drop(journal);
         refused("did not end");
-        for left in ground.directory.left_over() {
+        for left in fixture.directory.left_over() {
             left.done().unwrap();
         }
-        ground.directory.begin(&ground.entry("3")).unwrap().done().unwrap();
+        fixture.directory.begin(&fixture.entry("3")).unwrap().done().unwrap();
     }
 
     #[test]
-    fn a_torn_write_is_a_change_that_never_began() {
-        let ground = Ground::new();
-        let whole = serde_json::to_vec(&ground.entry("1")).unwrap();
-        fs::create_dir_all(ground.directory.path()).unwrap();
-        for length in 0..whole.len() {
-            let path = ground.directory.path().join("7-1.journal");
-            fs::write(path, &whole[..length]).unwrap();
-            let mut left = ground.directory.left_over();
+    fn a_torn_header_is_a_change_that_never_started() {
+        let fixture = Fixture::new();
+        let header = serde_json::to_vec(&fixture.entry("1")).unwrap();
+        fs::create_dir_all(fixture.directory.path()).unwrap();
+        for length in 0..header.len() {
+            let path = fixture.directory.path().join("7-1.journal");
+            fs::write(path, &header[..length]).unwrap();
+            let mut left = fixture.directory.left_over();
             assert!(left[0].entry.is_none() && left[0].is_torn, "{length} bytes");
             left.remove(0).done().unwrap();
         }
-        fs::write(ground.directory.path().join("7-1.unfinished"), &whole).unwrap();
-        assert!(ground.directory.left_over().is_empty());
-        ground.directory.begin(&ground.entry("2")).unwrap().done().unwrap();
+        fs::write(fixture.directory.path().join("7-1.unfinished"), &header).unwrap();
+        assert!(fixture.directory.left_over().is_empty());
+        fixture.directory.begin(&fixture.entry("2")).unwrap().done().unwrap();
     }
 
-    /// Killed while the line of a step was written, at each byte of it: the step before counts, in
-    /// which the knob is as that step leaves it.
+    /// Killed at each byte while the line of a step was written: the previous step counts, and the
+    /// knob is as that step leaves it.
     #[test]
     fn a_torn_step_was_not_taken() {
-        let ground = Ground::new();
+        let fixture = Fixture::new();
         let rounded =
-            SavedValue { effective: Some("rounded".into()), ..ground.entry("1").saved[0].clone() };
-        let mut journal = ground.directory.begin(&ground.entry("1")).unwrap();
+            SavedValue { effective: Some("rounded".into()), ..fixture.entry("1").saved[0].clone() };
+        let mut journal = fixture.directory.begin(&fixture.entry("1")).unwrap();
         let mut ends = vec![journal.file.metadata().unwrap().len() as usize];
         for (step, saved) in
-            [(ChangeStep::Writing, &ground.entry("1").saved[0]), (ChangeStep::Written, &rounded)]
+            [(ChangeStep::Writing, &fixture.entry("1").saved[0]), (ChangeStep::Written, &rounded)]
         {
             journal.note(step, std::slice::from_ref(saved)).unwrap();
             ends.push(journal.file.metadata().unwrap().len() as usize);
         }
-        let whole = fs::read(&journal.path).unwrap();
+        let complete = fs::read(&journal.path).unwrap();
         journal.done().unwrap();
-        for length in ends[0]..=whole.len() {
-            let path = ground.directory.path().join("7-1.journal");
-            fs::write(path, &whole[..length]).unwrap();
-            let left = ground.directory.left_over().remove(0);
+        for length in ends[0]..=complete.len() {
+            let path = fixture.directory.path().join("7-1.journal");
+            fs::write(path, &complete[..length]).unwrap();
+            let left = fixture.directory.left_over().remove(0);
             let entry = left.entry.as_ref().unwrap();
-            // The end of a line is not needed to read it.
+            // A line can be read without its line end.
             let expected = match length {
                 _ if length < ends[1] - 1 => ChangeStep::Untouched,
                 _ if length < ends[2] - 1 => ChangeStep::Writing,
                 _ => ChangeStep::Written,
             };
             assert_eq!(entry.step, expected, "{length} bytes");
-            // Only the last step knows what the driver made of the value.
+            // Only the last step has the value that was read back.
             let is_known = expected == ChangeStep::Written;
             assert_eq!(entry.saved[0].new(), if is_known { "rounded" } else { "new" });
             let holds = if expected == ChangeStep::Untouched { "old" } else { "rounded" };
-            fs::write(ground.knob(), holds).unwrap();
+            fs::write(fixture.knob(), holds).unwrap();
             assert_eq!(entry.restore(), [], "{length} bytes");
-            assert_eq!(fs::read_to_string(ground.knob()).unwrap(), "old");
+            assert_eq!(fs::read_to_string(fixture.knob()).unwrap(), "old");
             left.done().unwrap();
         }
     }
 
     #[test]
     fn a_journal_of_an_older_version_is_undone() {
-        let ground = Ground::new();
-        let entry = ground.entry("1");
+        let fixture = Fixture::new();
+        let entry = fixture.entry("1");
         let old = format!(
             r#"{{"boot":"{}","pid":7,"began_at":"1","settings":["sysctl:x=new"],"saved":[{{"knob":{{"path":"{}","netns":null,"form":"words"}},"old":"old","new":"new"}}]}}"#,
             entry.boot,
-            ground.knob().display()
+            fixture.knob().display()
         );
-        fs::create_dir_all(ground.directory.path()).unwrap();
-        fs::write(ground.directory.path().join("7-1.journal"), old).unwrap();
-        fs::write(ground.knob(), "new").unwrap();
-        let left = ground.directory.left_over().remove(0);
+        fs::create_dir_all(fixture.directory.path()).unwrap();
+        fs::write(fixture.directory.path().join("7-1.journal"), old).unwrap();
+        fs::write(fixture.knob(), "new").unwrap();
+        let left = fixture.directory.left_over().remove(0);
         assert_eq!(left.entry.as_ref().unwrap().restore(), []);
-        assert_eq!(fs::read_to_string(ground.knob()).unwrap(), "old");
+        assert_eq!(fs::read_to_string(fixture.knob()).unwrap(), "old");
     }
 
     #[test]
-    fn a_whole_journal_of_another_version_is_not_torn() {
-        let ground = Ground::new();
-        fs::create_dir_all(ground.directory.path()).unwrap();
+    fn a_complete_journal_of_another_version_is_not_torn() {
+        let fixture = Fixture::new();
+        fs::create_dir_all(fixture.directory.path()).unwrap();
         let text = "{\"saved\":[{\"knob\":{\"magic\":1}}]}\n";
-        fs::write(ground.directory.path().join("7-1.journal"), text).unwrap();
-        let left = ground.directory.left_over().remove(0);
+        fs::write(fixture.directory.path().join("7-1.journal"), text).unwrap();
+        let left = fixture.directory.left_over().remove(0);
         assert!(left.entry.is_none() && !left.is_torn);
     }
 
     #[test]
     fn after_a_restart_nothing_is_put_back() {
-        let ground = Ground::new();
-        let entry = JournalEntry { boot: "another".into(), ..ground.entry("1") };
-        fs::write(ground.knob(), "new").unwrap();
+        let fixture = Fixture::new();
+        let entry = JournalEntry { boot: "another".into(), ..fixture.entry("1") };
+        fs::write(fixture.knob(), "new").unwrap();
         assert_eq!(entry.restore(), []);
-        assert_eq!(fs::read_to_string(ground.knob()).unwrap(), "new");
+        assert_eq!(fs::read_to_string(fixture.knob()).unwrap(), "new");
     }
 }

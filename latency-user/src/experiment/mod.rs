@@ -1,10 +1,10 @@
-//! Experiments: one setting is changed, measured against what was before, and put back.
+//! Experiments: a setting is changed, measured against the state before, and put back.
 //!
-//! Owns what may be changed ([`tunable`]), where it stands ([`knob`], [`netns`]), that it is put
-//! back whatever happens ([`journal`], [`watchdog`], [`change`]), what is measured of a window
-//! ([`window`], [`side`], [`guards`]), when one ends early ([`abort`]), and their order ([`rounds`]).
-//! Whether it helped is `compare`'s to say. Prints nothing: who runs an experiment hands over
-//! what is told of its progress.
+//! Owns the tunables ([`tunable`]), access to their values ([`knob`], [`netns`]), the guarantee
+//! that they are put back ([`journal`], [`watchdog`], [`change`]), the measurement of a window
+//! ([`window`], [`side`], [`guards`]), the rules that end it early ([`abort`]), and the order of
+//! windows ([`rounds`]). `compare` decides whether the change helped. Prints nothing: the caller
+//! passes a callback for progress.
 
 pub mod abort;
 pub mod change;

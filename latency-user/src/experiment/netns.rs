@@ -1,5 +1,5 @@
-//! Visits to network namespaces, each in a thread of its own: `/proc/sys/net` shows the reader's
-//! own namespace, `/sys/class/net` that in which it was mounted.
+//! Runs code in network namespaces, each time in a new thread: `/proc/sys/net` shows the reader's
+//! namespace, `/sys/class/net` the one in which it was mounted.
 
 use std::{
     ffi::CStr,
@@ -14,14 +14,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::{host::kernel, model::failure::Failure};
 
-/// Where `ip netns` keeps namespaces that have names.
+/// Where `ip netns` keeps named namespaces.
 const NAMED: &str = "/run/netns";
 
-/// The inode of the namespace that `NAME|PID` means; `None`: the one of this thread.
+/// The inode of the namespace of `NAME|PID`; `None`: of this thread's namespace.
 ///
 /// # Errors
 ///
-/// When there is no such namespace, or this process may not look at it.
+/// When there is no such namespace, or this process may not access it.
 pub fn resolve(asked: Option<&str>) -> Result<u32> {
     let Some(asked) = asked else { return kernel::own_netns(Path::new("/")) };
     let named = Path::new(NAMED).join(asked);
@@ -35,12 +35,12 @@ pub fn resolve(asked: Option<&str>) -> Result<u32> {
     inode(&path)
 }
 
-/// Runs `body` inside the namespace with this inode; `None`: where this thread is. `/sys` shows
-/// that namespace when `with_sys`.
+/// Runs `body` inside the namespace with this inode; `None`: in this thread's namespace. With
+/// `with_sys`, `/sys` shows that namespace.
 ///
 /// # Errors
 ///
-/// When the namespace is gone or may not be entered, or what `body` fails with.
+/// When the namespace is gone or may not be entered, or `body` fails.
 pub fn within<T: Send>(
     netns: Option<u32>,
     with_sys: bool,
@@ -51,7 +51,7 @@ pub fn within<T: Send>(
     if other.is_none() && !with_sys {
         return body();
     }
-    // The thread ends with its namespaces; this one never leaves its own.
+    // Only the spawned thread changes its namespaces, and it ends after `body`.
     thread::scope(|scope| {
         let visit = scope.spawn(|| {
             if let Some(path) = &other {
@@ -66,17 +66,18 @@ pub fn within<T: Send>(
     })
 }
 
-/// Whether some process or name still holds the namespace.
+/// Whether a process or a name still refers to the namespace.
 pub fn exists(netns: u32) -> bool {
     kernel::own_netns(Path::new("/")).is_ok_and(|own| own == netns) || find(netns).is_ok()
 }
 
-/// A file that stands for the namespace with this inode.
+/// A file that refers to the namespace with this inode.
 fn find(netns: u32) -> Result<PathBuf> {
-    let entries = |folder: &str| fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let entries =
+        |directory: &str| fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
     let named = entries(NAMED).map(|entry| entry.path());
     let processes = entries("/proc").map(|entry| entry.path().join("ns/net"));
-    let found = named.chain(processes).find(|path| inode(path).is_ok_and(|one| one == netns));
+    let found = named.chain(processes).find(|path| inode(path).is_ok_and(|inode| inode == netns));
     found.with_context(|| format!("network namespace {netns} is gone"))
 }
 
@@ -98,10 +99,10 @@ fn enter(path: &Path) -> Result<()> {
 fn mount_sys() -> Result<()> {
     // SAFETY: only this thread changes its mount namespace; no memory is touched.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).context("make a mount namespace")?;
-    // Without this the mount of /sys would reach the machine.
+    // Without this, the mount of /sys would propagate to the host.
     mount(c"none", c"/", c"", libc::MS_REC | libc::MS_PRIVATE).context("make mounts private")?;
     match mount(c"sysfs", c"/sys", c"sysfs", 0) {
-        // The kernel does not put the same file system on top of itself: /sys shows this
+        // The kernel does not mount the same file system on top of itself: /sys shows this
         // namespace already.
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(()),
         other => other.context("mount the namespace's /sys"),
@@ -109,7 +110,7 @@ fn mount_sys() -> Result<()> {
 }
 
 fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong) -> io::Result<()> {
-    // SAFETY: three strings with an end, and no data.
+    // SAFETY: three NUL-terminated strings, and no data.
     check(unsafe {
         libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, ptr::null())
     })
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_stands_for_its_namespace() {
+    fn a_pid_resolves_to_its_namespace() {
         let own = resolve(None).unwrap();
         assert_eq!(resolve(Some(&std::process::id().to_string())).unwrap(), own);
         assert!(exists(own) && !exists(1));

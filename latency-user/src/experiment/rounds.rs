@@ -1,8 +1,8 @@
-//! The order of an experiment: A, B, A, B, A, where A is a window as it was and B one with the
-//! change, and what they conclude.
+//! The order of an experiment, A, B, A, B, A, and its conclusion. A is a window without the change,
+//! B one with it.
 //!
-//! Each round's last A is the next one's first. So the middle of all As is the middle of all Bs,
-//! and a load that grows or falls steadily weighs on both sides alike.
+//! Each round's last A is the next round's first. The middle of all As is therefore the middle of
+//! all Bs, and a steadily growing or falling load affects both sides alike.
 
 use std::{
     path::{Path, PathBuf},
@@ -31,32 +31,32 @@ use crate::{
     recording::loaded::LoadedRecording,
 };
 
-/// How often the end of a pause, and a signal, is looked for.
+/// How often a pause checks for its end and for a signal.
 const TICK: Duration = Duration::from_millis(10);
 
-/// What to do.
+/// The plan of an experiment.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What was asked for, in the user's words.
+    /// The requested settings, as the user wrote them.
     pub requested: Vec<String>,
     /// What each window measures.
     pub window: WindowConfig,
-    /// Pause after each change, which is not measured.
+    /// Unmeasured pause after each change.
     pub settle: Duration,
     /// Windows with the change.
     pub rounds: u32,
-    /// Whether to keep a change that improved.
+    /// Whether to keep a change that is an improvement.
     pub keep: bool,
-    /// Where recordings go.
+    /// Directory for recordings.
     pub output: PathBuf,
-    /// Where journals lie.
+    /// Directory of journals.
     pub journals: JournalDirectory,
 }
 
-/// What is going on.
+/// Progress of an experiment.
 #[derive(Clone, Debug)]
 pub enum Progress<'a> {
-    /// A window begins.
+    /// A window starts.
     Window {
         /// Its number, from 1.
         at: u32,
@@ -69,19 +69,19 @@ pub enum Progress<'a> {
     },
     /// A window has ended.
     Measured(&'a WindowSummary),
-    /// The new values are in place, or about to be measured again.
+    /// The new values are in effect.
     Applied(&'a [Changed]),
-    /// The old value is back.
+    /// The old values are back.
     Reverted,
     /// A window ends early.
     Aborted(&'a Note),
-    /// The change is about to be made once more, to confirm what improved.
+    /// The change is about to be applied again, to confirm the improvement.
     Confirming,
 }
 
-/// What an experiment has found.
+/// The result of an experiment.
 pub struct Finished {
-    /// Its conclusion with everything behind it.
+    /// Its conclusion with the data behind it.
     pub experiment: Experiment,
     /// The recordings that were compared.
     pub sides: Sides,
@@ -95,18 +95,19 @@ pub struct Sides {
     pub after: LoadedRecording,
 }
 
-/// What protects the setting. The journal is let go before the watchdog looks for it.
+/// Protects the setting. Fields drop in this order: the journal is unlocked before the watchdog
+/// takes it.
 struct Safeguards {
     journal: Option<Journal>,
     watchdog: Option<Watchdog>,
 }
 
-/// Measures all windows, compares them, and leaves the setting as it was, or as the plan says.
+/// Measures and compares all windows. Leaves the setting as it was, unless the plan keeps it.
 ///
 /// # Errors
 ///
-/// When a window cannot be measured, `stop` was set, or the setting could not be put back. It is
-/// the original one then too, unless the error says otherwise.
+/// When a window cannot be measured, `stop` was set, or the setting could not be put back. Even
+/// then the setting is the original one, unless the error says otherwise.
 pub fn run(
     plan: &Plan,
     change: &ChangeSet,
@@ -125,7 +126,7 @@ pub fn run(
         stop,
         report,
         at: 0,
-        most: 0.0,
+        max_stall_rate: 0.0,
         changed: Vec::new(),
         done: Vec::new(),
     };
@@ -140,13 +141,13 @@ impl Safeguards {
         self.journal.as_mut().map_or(Ok(()), |journal| journal.note(step, saved))
     }
 
-    /// Ends the experiment: with its setting kept, or certainly the original one.
+    /// Ends the experiment with the new setting kept, or the original one put back.
     fn end(mut self, kept: bool) -> Result<()> {
         let entry = self.journal.as_ref().and_then(|journal| journal.entry.as_ref());
         let failures = entry.filter(|_| !kept).map(JournalEntry::restore).unwrap_or_default();
         if failures.iter().any(|failure| failure.may_retry) {
             // The journal stays, and the watchdog tries again.
-            let texts: Vec<String> = failures.into_iter().map(|one| one.text).collect();
+            let texts: Vec<String> = failures.into_iter().map(|failure| failure.text).collect();
             bail!("{}; `latency-user experiment --undo` tries again", texts.join("; "));
         }
         if let Some(journal) = self.journal.take() {
@@ -170,9 +171,9 @@ struct Windows<'a> {
     stop: &'a AtomicBool,
     report: &'a mut dyn FnMut(Progress<'_>),
     at: u32,
-    /// The most stalls per second in a window without the change.
-    most: f64,
-    /// The settings as they were changed last.
+    /// The highest stall rate, per second, of a window without the change.
+    max_stall_rate: f64,
+    /// The settings as last changed.
     changed: Vec<Changed>,
     done: Vec<WindowSummary>,
 }
@@ -225,11 +226,12 @@ impl Windows<'_> {
         (self.report)(Progress::Window { at, of, changed, length });
         let kind = if changed { "after" } else { "before" };
         let path = self.plan.output.join(format!("window-{at}-{kind}.hlog"));
-        let baseline = changed.then_some(self.most);
+        let baseline = changed.then_some(self.max_stall_rate);
         let Window { summary, aborted } =
             self.plan.window.measure(&path, side, baseline, self.stop)?;
         if !changed {
-            self.most = self.most.max(summary.stalls as f64 / summary.duration_s);
+            self.max_stall_rate =
+                self.max_stall_rate.max(summary.stalls as f64 / summary.duration_s);
         }
         if let Some(reason) = &aborted {
             (self.report)(Progress::Aborted(reason));
@@ -239,7 +241,7 @@ impl Windows<'_> {
         Ok(aborted)
     }
 
-    /// Puts the change in place and lets it settle.
+    /// Applies the change and lets it settle.
     fn apply(&mut self) -> Result<Applied> {
         let applied = self.change.apply(&mut |step, saved| self.safeguards.note(step, saved))?;
         self.changed = applied.saved().iter().map(SavedValue::changed).collect();
@@ -265,7 +267,7 @@ impl Windows<'_> {
         Ok(())
     }
 
-    /// Measures once more with the change, and keeps it unless that window is worse than before.
+    /// Measures once more with the change, and keeps it only if that window is an improvement too.
     fn confirm(&mut self, before: &LoadedRecording, without: &[Rates]) -> Result<Setting> {
         (self.report)(Progress::Confirming);
         let applied = self.apply()?;
@@ -312,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn guards_and_early_ends_weigh_in() {
+    fn guards_and_aborts_affect_the_conclusion() {
         let guard = |worse| [Guard { name: "drops", before: 0.0, after: 0.0, worse }];
         for (verdict, worse, aborted, expected) in [
             (Verdict::Improved, false, false, Conclusion::Improved),

@@ -1,4 +1,4 @@
-//! A side of an experiment: all windows of one kind as one recording.
+//! A side of an experiment: all windows with, or all without, the change as one recording.
 
 use std::{
     path::PathBuf,
@@ -19,15 +19,15 @@ use crate::{
     recording::writer::Writer,
 };
 
-/// Takes the intervals of each window of its kind.
+/// Records the intervals of all windows of a side.
 pub struct SideRecording {
     path: PathBuf,
     writer: Writer,
-    /// The header, and when its run started: those of the first window.
+    /// Header and start time of the first window's run.
     run: Option<(Run, SystemTime)>,
     totals: Totals,
     seconds: f64,
-    /// The guards of each window.
+    /// The rates of each window, for the guards.
     pub rates: Vec<Rates>,
 }
 
@@ -43,14 +43,14 @@ impl SideRecording {
         Ok(Self { path, writer, run: None, totals, seconds: 0.0, rates })
     }
 
-    /// Adds what a window of `seconds` has found.
+    /// Adds the results of a window of `seconds`.
     pub(super) fn add(&mut self, rates: Rates, seconds: f64, totals: Totals) {
         self.rates.push(rates);
         self.seconds += seconds;
         self.totals.join(totals);
     }
 
-    /// Runs of `net_rx_action` in its windows by duration.
+    /// `net_rx` events of its windows by duration.
     pub fn duration_classes(&self) -> DurationClasses {
         let series = self.totals.series.iter();
         DurationClasses::new(series.map(|(id, total)| (id, &total.distribution)))

@@ -1,9 +1,9 @@
-//! The watchdog: a process that waits for the experiment's end and puts the setting back when it
-//! came without a farewell.
+//! The watchdog: a process that waits for the experiment to end and puts the setting back if it
+//! ended without dismissing the watchdog.
 //!
-//! It is this program once more, in a session of its own and deaf to signals that a terminal or a
-//! service manager sends to all. The pipe between the two tells it of the other's death, however
-//! that came about.
+//! It is another process of this program, in its own session, and ignores the signals that a
+//! terminal or a service manager sends to all processes. The end of the pipe between the two shows
+//! that the experiment died, whatever the cause.
 
 use std::{
     env,
@@ -23,17 +23,17 @@ use super::{
 /// The hidden command that a watchdog is started with.
 pub const COMMAND: &str = "watch-experiment";
 
-/// A watchdog on duty.
+/// A running watchdog.
 pub struct Watchdog {
     child: Child,
 }
 
 impl Watchdog {
-    /// Starts one for `journal` and waits until it is on duty.
+    /// Starts a watchdog for `journal` and waits until it is ready.
     ///
     /// # Errors
     ///
-    /// When this program cannot be started once more.
+    /// When the watchdog cannot be started.
     pub fn start(directory: &JournalDirectory, journal: &Journal) -> Result<Self> {
         let program = env::current_exe().context("find this program")?;
         let mut command = Command::new(program);
@@ -50,15 +50,15 @@ impl Watchdog {
         let mut ready = [0];
         let stdout = child.stdout.as_mut().context("the watchdog's output")?;
         let read = stdout.read(&mut ready).context("wait for the watchdog")?;
-        ensure!(read == 1, "the watchdog ended at once");
+        ensure!(read == 1, "the watchdog exited immediately");
         Ok(Self { child })
     }
 
-    /// Sends it home: the experiment has put everything right.
+    /// Dismisses the watchdog: nothing is left to put back.
     ///
     /// # Errors
     ///
-    /// When it is not there any more.
+    /// When the watchdog is no longer running.
     pub fn dismiss(mut self) -> Result<()> {
         let mut stdin = self.child.stdin.take().context("the watchdog's input")?;
         stdin.write_all(b".").context("dismiss the watchdog")?;
@@ -70,13 +70,13 @@ impl Watchdog {
 
 impl Drop for Watchdog {
     fn drop(&mut self) {
-        // Without a farewell it puts back what is not back yet.
+        // Not dismissed, the watchdog puts back what is still changed.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }
 
-/// Is the watchdog: says through `ready` that it is on duty, then waits for the end of `alive`.
+/// Runs as the watchdog: reports on `ready` that it is ready, then waits for the end of `alive`.
 /// Returns what could not be put back.
 ///
 /// # Errors
@@ -92,16 +92,19 @@ pub fn watch(
         // SAFETY: ignoring a signal touches no memory.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
-    ready.write_all(b".").and_then(|()| ready.flush()).context("report for duty")?;
-    let mut farewell = [0];
-    if alive.read(&mut farewell).unwrap_or(0) == 1 {
+    ready
+        .write_all(b".")
+        .and_then(|()| ready.flush())
+        .context("report that the watchdog is ready")?;
+    let mut dismissal = [0];
+    if alive.read(&mut dismissal).unwrap_or(0) == 1 {
         return Ok(Vec::new());
     }
     let Some(journal) = JournalDirectory::new(directory).take(name) else { return Ok(Vec::new()) };
     let failures = match &journal.entry {
         Some(entry) => entry.restore(),
         None if journal.is_torn => Vec::new(),
-        // Of another version, or unreadable: it stays for `--undo`, which tells of it.
+        // Of another version, or unreadable: it stays for `--undo`, which reports it.
         None => return Ok(Vec::new()),
     };
     if failures.is_empty() {

@@ -1,4 +1,4 @@
-//! A window: a stretch of time that is measured and recorded, with or without the change.
+//! A window: a period that is measured and recorded, with or without the change.
 
 use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
 
@@ -19,21 +19,21 @@ use crate::{
     model::{experiment::WindowSummary, note::Note},
 };
 
-/// Snapshots in a window, at least: a comparison resamples intervals.
+/// Minimum number of snapshots in a window: a comparison resamples intervals.
 const LEAST_INTERVALS: u32 = 10;
 
 /// How windows are measured.
 #[derive(Clone, Debug)]
 pub struct WindowConfig {
-    /// How long.
+    /// Duration of a window.
     pub length: Duration,
-    /// Inode of the network namespace that the guards belong to.
+    /// Inode of the network namespace whose counters the guards read.
     pub netns: u32,
-    /// Interfaces that the guards belong to; empty: all.
+    /// Interfaces whose counters the guards read; empty: all.
     pub ifaces: Vec<String>,
     /// Minimum duration of a stall, ns.
     pub threshold_ns: u64,
-    /// What ends a window early; `None`: ten times the stalls.
+    /// Limit that ends a window early; `None`: ten times the stall rate.
     pub limit: Option<Limit>,
     /// The largest share of any CPU that the programs may take, 0 to 1; `None`: no limit.
     pub max_overhead: Option<f64>,
@@ -41,14 +41,14 @@ pub struct WindowConfig {
 
 /// A measured window.
 pub struct Window {
-    /// In numbers.
+    /// Its numbers.
     pub summary: WindowSummary,
     /// Why it ended early; `None`: it did not.
     pub aborted: Option<Note>,
 }
 
 impl WindowConfig {
-    /// What the engine is told.
+    /// The configuration of the measurement.
     fn measurement(&self) -> MeasureConfig {
         let interval = self.length / LEAST_INTERVALS;
         MeasureConfig {
@@ -60,8 +60,8 @@ impl WindowConfig {
         }
     }
 
-    /// Measures a window into a recording of its own at `path` and into `side`. `baseline`, the
-    /// most stalls per second without the change, is given for windows that may end early.
+    /// Measures a window into its own recording at `path` and into `side`. `baseline`, the highest
+    /// stall rate per second without the change, is given for windows that may end early.
     ///
     /// # Errors
     ///

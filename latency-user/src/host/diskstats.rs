@@ -1,4 +1,4 @@
-//! `/proc/diskstats`: what each disk did, which `iostat -x` shows as rates.
+//! `/proc/diskstats`: I/O counters of each disk, which `iostat -x` shows as rates.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -7,37 +7,37 @@ use anyhow::{Context, Result, bail};
 /// Counters of a disk or a partition since boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Disk {
-    /// Reads that ended.
+    /// Completed reads.
     pub reads: u64,
-    /// Time that reads took, queueing included, summed, ms.
+    /// Total time of reads, queueing included, ms.
     pub read_ms: u64,
-    /// Writes that ended.
+    /// Completed writes.
     pub writes: u64,
-    /// Time that writes took, summed, ms.
+    /// Total time of writes, ms.
     pub write_ms: u64,
-    /// Time with at least one request under way, ms.
+    /// Time with at least one request in flight, ms.
     pub busy_ms: u64,
-    /// Time of all requests, those under way included, summed, ms.
+    /// Total time of all requests, including those in flight, ms.
     pub weighted_ms: u64,
 }
 
-/// A disk between two samples, in the words of `iostat -x`.
+/// Rates of a disk between two samples, as `iostat -x` reports them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DiskRates {
-    /// Requests a second.
+    /// Requests per second.
     pub requests_per_s: f64,
     /// Mean time of a read, ms; `None`: there was none.
     pub read_await_ms: Option<f64>,
     /// Mean time of a write, ms; `None`: there was none.
     pub write_await_ms: Option<f64>,
-    /// Requests waiting or under way, on average.
+    /// Mean number of requests queued or in flight.
     pub queue: f64,
-    /// Share of the time with a request under way, percent.
+    /// Share of the time with a request in flight, percent.
     pub busy_percent: f64,
 }
 
 impl Disk {
-    /// What came since `earlier`. Milliseconds wrap at 32 bits in the kernel.
+    /// Rates since `earlier`. Milliseconds wrap at 32 bits in the kernel.
     pub fn rates(&self, earlier: &Self, elapsed: Duration) -> DiskRates {
         let ms = |later: u64, earlier: u64| f64::from((later as u32).wrapping_sub(earlier as u32));
         let reads = self.reads.saturating_sub(earlier.reads) as f64;
@@ -56,7 +56,7 @@ impl Disk {
 
 /// Parses the file: counters by name of the device. `path` is named in errors.
 ///
-/// Columns behind the fourteenth (discards came with Linux 4.18, flushes with 5.5) are not read.
+/// Columns after the fourteenth (discards came with Linux 4.18, flushes with 5.5) are not read.
 ///
 /// # Errors
 ///
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_that_came_later_do_not_matter() {
+    fn newer_columns_are_ignored() {
         let disks = parse(&format!("{OLD}{NEW}")).unwrap();
         let disk =
             Disk { reads: 10, read_ms: 20, writes: 5, write_ms: 10, busy_ms: 9, weighted_ms: 30 };

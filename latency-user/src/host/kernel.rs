@@ -32,7 +32,7 @@ pub fn own_netns(root: &Path) -> Result<u32> {
     let path = root.join("proc/thread-self/ns/net");
     let inode = fs::metadata(&path).with_context(|| format!("stat {}", path.display()))?.ino();
     u32::try_from(inode)
-        .with_context(|| format!("{}: inode {inode} is not a namespace's", path.display()))
+        .with_context(|| format!("{}: inode {inode} is not a network namespace", path.display()))
 }
 
 /// Packets that a poll of a CPU's backlog may process: `net.core.dev_weight` times its bias.
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_namespace_is_the_one_that_its_link_names() {
+    fn the_namespace_is_the_target_of_its_link() {
         let link = fs::read_link("/proc/thread-self/ns/net").unwrap();
         let inode = own_netns(Path::new("/")).unwrap();
         assert_eq!(link.to_str().unwrap(), format!("net:[{inode}]"));
@@ -61,9 +61,9 @@ mod tests {
     #[test]
     fn names_lose_their_line_end_and_nothing_else() {
         let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("proc/sys/kernel");
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("osrelease"), "6.12.9-cloud-amd64\n").unwrap();
+        let directory = root.path().join("proc/sys/kernel");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("osrelease"), "6.12.9-cloud-amd64\n").unwrap();
         assert_eq!(release(root.path()).unwrap(), "6.12.9-cloud-amd64");
         let error = hostname(root.path()).unwrap_err().to_string();
         assert!(error.ends_with("proc/sys/kernel/hostname"), "{error}");

@@ -1,9 +1,9 @@
-//! What the host says of itself: `/proc`, `/sys` and netlink, read and parsed.
+//! Readers of what the host reports about itself in `/proc`, `/sys` and over netlink.
 //!
-//! Owns the readers and the types that they fill. Readers of files take the root under which
-//! `proc` and `sys` lie: `/` for the live host, another directory for a copy of one. What the host
-//! does not report stays `None` or empty; nothing is concluded here beyond the one question that
-//! needs two sources: which IRQ serves a queue.
+//! Owns the readers and the types that they fill. File readers take the root directory that
+//! contains `proc` and `sys`: `/` for the live host, another directory for a copy. What the host
+//! does not report stays `None` or empty. Nothing is inferred here, except which IRQ serves a
+//! queue: that needs two sources.
 
 pub mod cpu;
 pub mod diskstats;

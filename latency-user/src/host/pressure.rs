@@ -1,16 +1,15 @@
-//! `/proc/pressure`: the time for which tasks waited for CPU or disks.
+//! `/proc/pressure`: the time that tasks spent waiting for CPU, I/O or memory.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// Microseconds since boot.
+/// Total waiting time since boot, us.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pressure {
     /// At least one task waited.
     pub some_us: u64,
-    /// All tasks that had something to do waited; `None`: `cpu` has no such line before
-    /// Linux 5.13.
+    /// All non-idle tasks waited; `None`: `cpu` has no such line before Linux 5.13.
     pub full_us: Option<u64>,
 }
 
@@ -19,7 +18,7 @@ impl Pressure {
     ///
     /// # Errors
     ///
-    /// When a line cannot be parsed, with its number; when there is no line `some`.
+    /// When a line cannot be parsed, with its number; when there is no `some` line.
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let mut some = None;
         let mut full = None;

@@ -1,4 +1,4 @@
-//! Settings that a recording keeps: which sysctls and which files of an interface they are.
+//! Settings that a recording keeps: sysctls, and files of interfaces.
 
 use std::{fs, path::Path};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::model::settings::{HostSettings, IfaceSettings, IrqSettings};
 
-/// Sysctls that decide how much work NET_RX does in one go and how much TCP keeps.
+/// Sysctls that affect NET_RX processing and TCP.
 const SYSCTLS: [&str; 12] = [
     "net.ipv4.tcp_rmem",
     "net.ipv4.tcp_wmem",
@@ -26,8 +26,8 @@ const SYSCTLS: [&str; 12] = [
     "net.core.rps_sock_flow_entries",
 ];
 
-/// Reads the settings of the interfaces in `wanted`, or of all when it is empty. What cannot be
-/// read is absent: a container may hide some of it.
+/// Reads the settings of the interfaces in `wanted`, or of all when it is empty. Settings that
+/// cannot be read are absent: a container may hide some.
 ///
 /// # Errors
 ///
@@ -48,16 +48,16 @@ pub fn read(root: &Path, wanted: &[String]) -> Result<HostSettings> {
 }
 
 fn of_interface(root: &Path, iface: Interface, interrupts: Option<&Interrupts>) -> IfaceSettings {
-    let folder = root.join("sys/class/net").join(&iface.name);
-    let number = |file: &str| text(&folder.join(file))?.parse::<u64>().ok();
-    let driver = fs::read_link(folder.join("device/driver")).ok();
+    let directory = root.join("sys/class/net").join(&iface.name);
+    let number = |file: &str| text(&directory.join(file))?.parse::<u64>().ok();
+    let driver = fs::read_link(directory.join("device/driver")).ok();
     let irqs = iface.msi_irqs.iter().map(|irq| IrqSettings {
         number: *irq,
         name: interrupts.and_then(|all| all.name(*irq)).map(str::to_owned),
         affinity: text(&root.join(format!("proc/irq/{irq}/smp_affinity_list"))),
     });
     let rps_cpus = (0..iface.rx_queues).filter_map(|queue| {
-        let mask = text(&folder.join(format!("queues/rx-{queue}/rps_cpus")))?;
+        let mask = text(&directory.join(format!("queues/rx-{queue}/rps_cpus")))?;
         let is_set = mask.chars().any(|digit| !matches!(digit, '0' | ','));
         is_set.then_some((queue, mask))
     });
@@ -75,7 +75,7 @@ fn of_interface(root: &Path, iface: Interface, interrupts: Option<&Interrupts>) 
     }
 }
 
-/// The text of a file without its line end; `None` when it cannot be read or says nothing.
+/// The trimmed text of a file; `None` when it cannot be read or is empty.
 fn text(path: &Path) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let text = text.trim();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_read_and_the_rest_is_absent() {
+    fn present_settings_are_read_and_the_rest_is_absent() {
         let settings = read(host().path(), &["eth0".to_owned()]).unwrap();
         let sysctls: Vec<_> = settings.sysctls.iter().map(|(n, v)| (&**n, &**v)).collect();
         let expected =
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn all_interfaces_when_none_is_asked_for() {
         let names: Vec<_> =
-            read(host().path(), &[]).unwrap().ifaces.into_iter().map(|one| one.name).collect();
+            read(host().path(), &[]).unwrap().ifaces.into_iter().map(|iface| iface.name).collect();
         assert_eq!(names, ["lo", "eth0"]);
     }
 }

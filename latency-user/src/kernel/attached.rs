@@ -1,4 +1,4 @@
-//! Programs at work: what they write, and how they are detached.
+//! Attached programs: their maps, and how they are detached.
 
 use std::{
     any::Any,
@@ -29,36 +29,36 @@ use super::{
 };
 use crate::model::ledger::ProgramCounts;
 
-/// Programs at work. Everything is detached and freed when this is dropped, or the process ends.
+/// Attached programs. All are detached and freed when this is dropped or the process ends.
 pub struct Attached {
     pub(super) ebpf: Ebpf,
     pub(super) links: Vec<Placed>,
     pub(super) disabled_stages: Array<MapData, u32>,
     pub(super) sampler: Vec<Link>,
     pub(super) rx_queue_links: Vec<Link>,
-    pub(super) kprobe_misses_are_told: bool,
+    pub(super) reports_kprobe_misses: bool,
     /// All rows.
     pub rows: MmapArray<HistogramRow>,
     /// State of each CPU.
     pub cpus: MmapArray<CpuState>,
     /// What each slot counts.
     pub slots: MmapArray<SlotInfo>,
-    /// Number of slots asked for.
+    /// Number of slots requested.
     pub slot_cursor: MmapArray<u64>,
     pub(super) collapse_calls: HashMap<MapData, u64, CollapseCalls>,
-    /// The ring buffer of records of stalls.
+    /// The stall ring buffer.
     pub records: RingBuf<MapData>,
-    /// The ring buffer of events, when they are sent.
+    /// The event ring buffer, if the transport sends events.
     pub events: Option<RingBuf<MapData>>,
-    /// The kernel side's warnings, when they are wanted.
+    /// The kernel side's warnings, if requested.
     pub logger: Option<EbpfLogger<&'static dyn Log>>,
-    /// Names of the programs attached, each once.
+    /// Names of the attached programs, without duplicates.
     pub programs: Vec<&'static str>,
-    /// Why no stacks are sampled, when they were wanted.
+    /// Why no stacks are sampled, if they were requested.
     pub sampler_failure: Option<String>,
 }
 
-/// Lets aya copy the kernel side's record of calls in progress.
+/// Lets aya copy the kernel side's calls in progress.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub(super) struct CollapseCalls(CollapseStack);
@@ -69,7 +69,7 @@ unsafe impl Pod for CollapseCalls {}
 /// A link that detaches its program when it is dropped.
 pub(super) type Link = Box<dyn Any>;
 
-/// A program in its place.
+/// An attached program.
 pub(super) struct Placed {
     pub(super) order: AttachOrder,
     pub(super) program: &'static str,
@@ -83,12 +83,12 @@ impl Attached {
         self.links.retain(|placed| placed.order != order);
     }
 
-    /// Disables a stage, and detaches `programs`, which no other stage needs. Returns what the
-    /// kernel skipped of them.
+    /// Disables a stage, and detaches `programs`, which no other stage needs. Returns their missed
+    /// runs.
     ///
     /// # Errors
     ///
-    /// When the programs that stay cannot be told.
+    /// When the map that disables the stage cannot be read or written.
     pub fn disable(&mut self, stage: Stage, programs: &[&str]) -> Result<Vec<ProgramCounts>> {
         let disabled = self.disabled_stages.get(&0, 0).context("read the disabled stages")?;
         self.disabled_stages.set(0, disabled | stage.bit(), 0).context("disable a stage")?;
@@ -102,9 +102,9 @@ impl Attached {
         Ok(counts)
     }
 
-    /// Runs and time of each program since it was loaded, as far as statistics were on.
+    /// Runs and time of each program since it was loaded, while statistics were on.
     pub fn run_times(&self) -> BTreeMap<&'static str, RunTime> {
-        // The packet probe is there for a while only; it stays loaded.
+        // The packet probe is attached only for a while, but stays loaded.
         let names = self.programs.iter().copied().chain([hooks::RX_QUEUE_PROGRAM]);
         names
             .filter_map(|name| {
@@ -115,7 +115,7 @@ impl Attached {
             .collect()
     }
 
-    /// A descriptor that is readable when records of stalls pile up.
+    /// A descriptor that becomes readable when many stall records are unread.
     ///
     /// # Errors
     ///
@@ -129,8 +129,8 @@ impl Attached {
         self.sampler.clear();
     }
 
-    /// What the kernel skipped of each program. Asked for while they are attached: a probe's
-    /// count goes with its link.
+    /// Missed runs of each program. Must be called while they are attached: a probe's count is lost
+    /// with its link.
     pub fn misses(&self) -> Vec<ProgramCounts> {
         let missed = misses::kprobe_misses();
         self.programs
@@ -139,11 +139,11 @@ impl Attached {
                 let program = self.ebpf.program(name)?;
                 let id = program.info().ok()?.id();
                 let is_kprobe = matches!(program, Program::KProbe(_));
-                let of_probe = || missed.iter().filter(|(of, _)| *of == id).map(|(_, n)| n).sum();
+                let count = || missed.iter().filter(|(of, _)| *of == id).map(|(_, n)| n).sum();
                 Some(ProgramCounts {
                     program: (*name).to_owned(),
                     recursion_misses: misses::recursion_misses(program.fd().ok()?).ok(),
-                    missed: (is_kprobe && self.kprobe_misses_are_told).then(of_probe),
+                    missed: (is_kprobe && self.reports_kprobe_misses).then(count),
                 })
             })
             .collect()
@@ -154,7 +154,7 @@ impl Attached {
         self.collapse_calls.iter().filter_map(Result::ok).map(|(_, calls)| calls.0.depth).sum()
     }
 
-    /// Attaches the packet probe that tells which RX queue a NAPI instance serves.
+    /// Attaches the packet probe, which finds the RX queue of each NAPI instance.
     ///
     /// # Errors
     ///

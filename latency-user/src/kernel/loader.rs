@@ -1,4 +1,4 @@
-//! Loads the programs, attaches them in order, and maps what they write.
+//! Loads the programs, attaches them in order, and mmaps their maps.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -35,29 +35,29 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/la
 /// Stack sampling starts once a span has lasted threshold / `SAMPLED_PART`.
 const SAMPLED_PART: u64 = 4;
 
-/// The kernel's own errno for what it does not support; libc has no name for it.
+/// The kernel-internal errno `ENOTSUPP`; libc does not define it.
 const ENOTSUPP: i32 = 524;
 
-/// What the programs are told before they are loaded.
+/// Settings of the programs, set before they are loaded.
 #[derive(Clone, Debug)]
 pub struct ProgramConfig {
-    /// Arrangement of the rows.
+    /// Layout of the rows.
     pub layout: RowLayout,
-    /// Durations at or above it are stalls, ns.
+    /// Minimum duration of a stall, ns.
     pub threshold_ns: u64,
     /// How events travel.
     pub transport: Transport,
-    /// Size of the ring buffer of events, bytes: a power of two, at least a page.
+    /// Size of the event ring buffer, bytes: a power of two, at least a page.
     pub ring_bytes: u32,
-    /// Size of the ring buffer of records of stalls, as above.
+    /// Size of the stall ring buffer, bytes: a power of two, at least a page.
     pub record_bytes: u32,
     /// Stalls and slow collapses that a CPU may report in one second.
     pub records_per_second: u64,
-    /// Calls of `tcp_collapse` at or above it are reported with their socket, ns.
+    /// Minimum duration of `tcp_collapse` calls that are reported with their socket, ns.
     pub collapse_threshold_ns: u64,
-    /// Ticks of the sampler in one second; 0: no stacks.
+    /// Sampling frequency, Hz; 0: no stacks.
     pub sample_hz: u64,
-    /// Whether the kernel side's own warnings are wanted.
+    /// Whether to log the kernel side's warnings.
     pub log: bool,
 }
 
@@ -81,7 +81,7 @@ impl AttachError {
     ///
     /// # Errors
     ///
-    /// When it was not a method that failed, or one that had failed before.
+    /// When something other than a method failed, or the method had failed before.
     pub fn note(self, failures: &mut Failures) -> Result<()> {
         match self {
             Self::Method(stage, method, obstacle) => {
@@ -97,7 +97,7 @@ impl AttachError {
     }
 }
 
-/// Loads and attaches what was selected.
+/// Loads and attaches the selected programs.
 ///
 /// # Errors
 ///
@@ -137,7 +137,7 @@ pub fn attach(
     let slots = MmapArray::new(take("SLOT_INFO")?, layout.slots).context("slots")?;
     let slot_cursor = MmapArray::new(take("SLOT_CURSOR")?, 1).context("slot cursor")?;
     let collapse_calls = HashMap::try_from(take("COLLAPSE_CALLS")?).context("calls in progress")?;
-    // The eBPF object's only variable that is not frozen lies alone in its section.
+    // The section contains only the one variable that is not frozen.
     let disabled_stages = Array::try_from(take(".bss")?).context("disabled stages")?;
     let records = RingBuf::try_from(take("STALL_RECORDS")?).context("ring buffer of stalls")?;
     let events = match config.transport.sends_events() {
@@ -163,7 +163,7 @@ pub fn attach(
         disabled_stages,
         sampler,
         rx_queue_links: Vec::new(),
-        kprobe_misses_are_told: facts.btf.offset("bpf_link_info", misses_field).is_some(),
+        reports_kprobe_misses: facts.btf.offset("bpf_link_info", misses_field).is_some(),
         records,
         sampler_failure,
         rows,
@@ -210,7 +210,7 @@ fn load_object(
     let offsets = offsets::resolve(&facts.btf);
 
     let mut loader = EbpfLoader::new();
-    // The kernel's types would be parsed for relocations, of which the object has none.
+    // aya would parse the kernel's types for relocations, but the object has none.
     loader.btf(None);
     for (global, offset) in &offsets {
         loader.override_global(global, offset, true);
@@ -235,7 +235,7 @@ fn load_object(
         .map_max_entries("CPUS", layout.cpus)
         .map_max_entries("SLOT_BY_KEY", layout.slots)
         .map_max_entries("SLOT_INFO", layout.slots);
-    // A ring buffer is whole pages long, which are not 4 KiB everywhere, also where it is not used.
+    // Ring buffers are a multiple of the page size, which is not always 4 KiB; also if unused.
     let event_bytes = if config.transport.sends_events() { config.ring_bytes } else { 1 };
     loader.map_max_entries("SPAN_EVENTS", event_bytes.max(page_bytes()));
     let ebpf = loader.load(OBJECT).context("load the eBPF object's maps into the kernel")?;
@@ -279,11 +279,11 @@ fn attach_program(ebpf: &mut Ebpf, hook: &Hook, facts: &KernelFacts) -> Result<L
 }
 
 fn program_mut<'a>(ebpf: &'a mut Ebpf, hook: &Hook) -> Result<&'a mut Program, ProgramError> {
-    // A hook's name that the object lacks is caught by the test of the hooks table.
+    // The test of the hooks table catches names that the object lacks.
     ebpf.program_mut(hook.program).ok_or(ProgramError::NotLoaded)
 }
 
-/// The kernel's answer in one line: the verifier's log has hundreds, and goes to `-vv`.
+/// The kernel's error in one line. The verifier's log, hundreds of lines, is logged at `-vv`.
 fn obstacle(error: &ProgramError) -> Obstacle {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
@@ -316,13 +316,13 @@ fn obstacle(error: &ProgramError) -> Obstacle {
     }
 }
 
-/// Size of a page of memory.
+/// Page size, bytes.
 fn page_bytes() -> u32 {
-    // SAFETY: the call touches no memory; every kernel tells its page size.
+    // SAFETY: the call touches no memory; every kernel reports its page size.
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u32 }
 }
 
-/// Bytes that `events` take in the ring buffer, with the header that the kernel adds to each.
+/// Size of a ring buffer for `events` with their headers, bytes: a power of two.
 pub const fn ring_bytes_for(events: u32) -> u32 {
     const HEADER: u32 = 8;
     (events * (SpanEvent::SIZE as u32 + HEADER)).next_power_of_two()

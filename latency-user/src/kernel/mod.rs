@@ -1,8 +1,8 @@
-//! The running kernel: what it can do, loading the programs into it, reading their maps.
+//! The running kernel: detects its features, loads the programs, reads their maps.
 //!
-//! Owns every use of aya's loader. [`types`] knows the kernel's structs and symbols, [`probes`] how
-//! each stage can be probed, [`maps`] how maps and ring-buffer records are read; [`loader`] puts
-//! them together and [`attached`] holds the result. Formats nothing for people.
+//! Owns every use of aya's loader. [`types`] has the kernel's structs and symbols, [`probes`] the
+//! methods to probe each stage, [`maps`] the readers of maps and ring-buffer records. [`loader`]
+//! combines them and [`attached`] is the result. Formats no output.
 
 pub mod attached;
 pub mod loader;

@@ -1,18 +1,18 @@
-//! What this process may do, checked before anything is attached.
+//! Privileges of this process, checked before anything is attached.
 
 use caps::{CapSet, Capability};
 
 use crate::model::{failure::Failure, note::Note};
 
-/// The capabilities that loading and attaching need, and what each is for.
+/// The capabilities for loading and attaching, and what fails without each.
 const NEEDED: [(Capability, &str); 2] = [
     (Capability::CAP_BPF, "eBPF programs and maps cannot be loaded"),
     (Capability::CAP_PERFMON, "programs cannot be attached to tracepoints and functions"),
 ];
 
-/// Capabilities that this process lacks, with what cannot be done without them.
+/// Capabilities that this process lacks, and what fails without them.
 ///
-/// `CAP_SYS_ADMIN` stands in for all of them, as it does in the kernel.
+/// `CAP_SYS_ADMIN` includes all of them, as in the kernel.
 pub fn missing() -> Vec<Note> {
     let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
     if has(Capability::CAP_SYS_ADMIN) {
@@ -31,7 +31,7 @@ pub fn missing() -> Vec<Note> {
 ///
 /// # Errors
 ///
-/// Names every missing capability and what cannot be done without it.
+/// A capability is missing. Lists all that are, and what fails without each.
 pub fn check() -> Result<(), Failure> {
     let missing = missing();
     if missing.is_empty() {

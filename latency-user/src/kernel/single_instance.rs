@@ -1,4 +1,4 @@
-//! One tracer at a time: two would measure each other's probes.
+//! One tracer at a time: two would time each other's probes.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -8,7 +8,7 @@ use std::{
 
 use crate::model::failure::Failure;
 
-/// The file whose lock a tracer holds. The kernel gives the lock back when the process dies.
+/// The lock file of a tracer. The kernel releases the lock when the process dies.
 const PATH: &str = "/run/latency-user.lock";
 
 /// Held while tracing.
@@ -18,22 +18,22 @@ pub struct SingleInstance {
 }
 
 impl SingleInstance {
-    /// Takes the place of the one tracer.
+    /// Takes the lock.
     ///
-    /// Who may trace but not write to `/run` shares a lock file that root has made; where there is
-    /// none, nobody can be told from nobody, and the place is taken unseen.
+    /// A process that may trace but not write to `/run` locks a file created by root. If there is
+    /// none, other tracers cannot be detected, and this succeeds without a lock.
     ///
     /// # Errors
     ///
-    /// Names the process that has it; exit status 1.
+    /// Another process has the lock, which the error names; exit status 1.
     pub fn claim() -> Result<Self, Failure> {
         Self::claim_at(Path::new(PATH))
     }
 
     fn claim_at(path: &Path) -> Result<Self, Failure> {
-        let made =
+        let created =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let opened = match made {
+        let opened = match created {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => File::open(path),
             other => other,
         };
@@ -60,7 +60,7 @@ impl SingleInstance {
                 return Err(Failure::new(format!("lock {}: {error}", path.display())));
             }
         }
-        // Only for the message of a second instance; the lock is what counts.
+        // The PID is only for the error message of a second instance.
         let _ = file
             .set_len(0)
             .and_then(|()| file.rewind())
@@ -75,13 +75,13 @@ mod tests {
     use crate::model::exit::Exit;
 
     #[test]
-    fn the_second_is_refused_and_told_who_is_first() {
+    fn a_second_instance_fails_with_the_pid_of_the_first() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
         let first = SingleInstance::claim_at(&path).unwrap();
-        let refusal = SingleInstance::claim_at(&path).unwrap_err();
-        assert_eq!(refusal.exit, Exit::Failed);
-        assert!(refusal.message.contains(&std::process::id().to_string()), "{refusal}");
+        let failure = SingleInstance::claim_at(&path).unwrap_err();
+        assert_eq!(failure.exit, Exit::Failed);
+        assert!(failure.message.contains(&std::process::id().to_string()), "{failure}");
         drop(first);
         SingleInstance::claim_at(&path).unwrap();
     }

@@ -1,4 +1,4 @@
-//! What to measure, how often, and at what cost.
+//! What to measure, how often, and the limit of the overhead.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use crate::collect::config::Config;
 /// The settings of a measurement.
 #[derive(Clone, Debug)]
 pub struct MeasureConfig {
-    /// What is traced and how.
+    /// What to trace and how.
     pub tracer: Config,
-    /// The interfaces that the run is about; empty: all. They go into its header.
+    /// The interfaces of the run, for its header; empty: all.
     pub ifaces: Vec<String>,
-    /// Whether sinks are shown the queues and IRQs of all interfaces all the same.
+    /// Whether to show the queues and IRQs of all interfaces regardless of `ifaces`.
     pub show_all: bool,
-    /// Time between two snapshots.
+    /// Time between snapshots.
     pub interval: Duration,
     /// The largest share of any CPU that the programs may take, 0 to 1; `None`: no limit.
     pub max_overhead: Option<f64>,
 }
 
 impl MeasureConfig {
-    /// Everything by the command line's defaults: a snapshot a second, all interfaces, no limit.
+    /// The command line's defaults: a snapshot a second, all interfaces, no limit.
     pub fn new() -> Self {
         Self {
             tracer: Config::new(),

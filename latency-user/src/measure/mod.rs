@@ -1,9 +1,9 @@
-//! The measuring engine: one start, one loop, one end for everything that traces a kernel.
+//! The measuring engine: the start, loop and end shared by all commands that trace a kernel.
 //!
-//! A [`Measurement`] owns the tracer, the header of the run, the sums, and what is watched of the
-//! host meanwhile. [`pacing`] is the loop, [`overhead`] what the programs may cost, and [`sink`]
-//! where intervals and the result go: `trace`, `experiment` and `triage` differ in their sinks and
-//! in what ends them. Formats and prints nothing.
+//! A [`Measurement`] owns the tracer, the header of the run, the totals, and the counters of the
+//! host that are watched meanwhile. [`pacing`] is the loop, [`overhead`] limits the cost of the
+//! programs, and [`sink`] receives intervals and the result. `trace`, `experiment` and `triage`
+//! differ in their sinks and in when they end. Formats and prints nothing.
 
 mod config;
 pub mod overhead;
@@ -41,13 +41,13 @@ use crate::{
     },
 };
 
-/// Sinks of a measurement, in the order in which they are served.
+/// Sinks of a measurement, in the order in which they are called.
 pub type Sinks<'a, 'b> = &'a mut [&'b mut dyn Sink];
 
-/// Something that the user must know at once, and the stage that it is about.
+/// Reports a note to the user at once, with the stage that it concerns.
 pub type Notify<'a> = &'a mut dyn FnMut(Option<Stage>, &Note);
 
-/// A measurement in progress. The kernel is left as it was when this is dropped.
+/// A measurement in progress. Dropping it detaches everything from the kernel.
 pub struct Measurement {
     tracer: Tracer,
     run: Run,
@@ -55,7 +55,7 @@ pub struct Measurement {
     interval: Duration,
     max_overhead: Option<f64>,
     started: Instant,
-    /// As in the header of the run: whole milliseconds.
+    /// As in the header of the run: rounded down to milliseconds.
     started_at: SystemTime,
     interval_started: (Instant, SystemTime),
     usage_before: Usage,
@@ -64,13 +64,13 @@ pub struct Measurement {
     pressure: tcp_pressure::Watch,
 }
 
-/// What a measurement has found.
+/// The result of a measurement.
 pub struct Outcome {
-    /// The result, of the series that are shown.
+    /// The summary of the shown series.
     pub summary: Summary,
-    /// Those series.
+    /// The shown series.
     pub series: Vec<Series>,
-    /// Their sums.
+    /// Their totals.
     pub totals: Totals,
 }
 
@@ -85,7 +85,7 @@ impl Measurement {
         let usage_before = usage::of_this_process();
         let tracer = Tracer::start(&config.tracer)?;
         let usage_started = usage::of_this_process();
-        let (started, started_at) = (Instant::now(), whole_milliseconds(SystemTime::now()));
+        let (started, started_at) = (Instant::now(), truncate_to_milliseconds(SystemTime::now()));
         let run = Run {
             host: kernel::hostname(root)?,
             kernel: kernel::release(root)?,
@@ -127,7 +127,7 @@ impl Measurement {
         self.started.elapsed()
     }
 
-    /// Takes a snapshot at each interval and hands it to the sinks, until something ends the run.
+    /// Takes a snapshot at each interval and passes it to the sinks, until the run ends.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl Measurement {
         pacing::follow(self, ends, sinks, notify).await
     }
 
-    /// Detaches the programs, hands the last interval and the result to the sinks.
+    /// Detaches the programs and passes the last interval and the result to the sinks.
     ///
     /// # Errors
     ///
@@ -180,7 +180,7 @@ impl Measurement {
         }
     }
 
-    /// What happened since the last call.
+    /// The interval since the last call.
     fn take_interval(&mut self) -> Result<Interval> {
         let now = (Instant::now(), SystemTime::now());
         let (since, started_at) = std::mem::replace(&mut self.interval_started, now);
@@ -194,7 +194,7 @@ impl Measurement {
         })
     }
 
-    /// Hands what came since the last interval to the sinks.
+    /// Passes the interval since the last call to the sinks.
     fn interval(&mut self, sinks: Sinks<'_, '_>, notify: Notify<'_>) -> Result<Option<Stop>> {
         let interval = self.take_interval()?;
         let shown: Cow<'_, Interval> = self.filter.apply(&interval);
@@ -209,7 +209,7 @@ impl Measurement {
         Ok(stop)
     }
 
-    /// Reads everything that is in the ring buffers.
+    /// Reads all pending events and kernel-side warnings.
     fn drain(&mut self) {
         while self.tracer.drain_events() {}
         if let Some(logger) = &mut self.tracer.attached().logger {
@@ -219,13 +219,13 @@ impl Measurement {
 
     fn outcome(mut self, ledger: Ledger) -> Result<Outcome> {
         let mut series = self.tracer.total();
-        series.retain(|one| self.filter.keeps(one));
-        // By the names that are known now: a queue may have had no number at first.
+        series.retain(|series| self.filter.keeps(series));
+        // Uses the names that are known now: a queue may have had no number at first.
         self.totals.series = series
             .iter()
-            .map(|one| {
-                let distribution = one.distribution.clone();
-                (one.id.clone(), SeriesTotal { attrs: one.attrs, distribution })
+            .map(|series| {
+                let distribution = series.distribution.clone();
+                (series.id.clone(), SeriesTotal { attrs: series.attrs, distribution })
             })
             .collect();
         let usage = usage::of_this_process();
@@ -243,7 +243,7 @@ impl Measurement {
     }
 }
 
-/// Runs `body`, which measures, to its end on this thread.
+/// Runs `body`, a measurement, to completion on this thread.
 ///
 /// # Errors
 ///
@@ -264,8 +264,8 @@ fn report_notes(sinks: Sinks<'_, '_>, notify: Notify<'_>) {
     }
 }
 
-/// The header of a recording has no more digits.
-fn whole_milliseconds(time: SystemTime) -> SystemTime {
+/// The header of a recording has millisecond precision.
+fn truncate_to_milliseconds(time: SystemTime) -> SystemTime {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     UNIX_EPOCH + Duration::from_millis(since.as_millis() as u64)
 }

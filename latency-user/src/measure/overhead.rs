@@ -1,4 +1,4 @@
-//! Overhead: when the cost of the programs is measured, and what happens when it is too high.
+//! Overhead: measures the cost of the programs periodically; if too high, disables stages.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_unti
 
 use super::{Measurement, Notify, Sinks};
 
-/// How often the programs' cost is measured, for how long each time, and when first. Measuring
-/// adds a clock reading to each run of a program.
+/// How often the cost of the programs is measured, for how long, and when first. Measuring adds
+/// clock readings to each run of a program.
 const MEASURE_EVERY: Duration = Duration::from_secs(2);
 const MEASURE_FOR: Duration = Duration::from_millis(200);
 const MEASURE_FIRST: Duration = Duration::from_millis(200);
 
-/// What is due.
+/// The action that is due.
 pub(super) enum Due {
-    /// The measurement is to start.
+    /// Start the measurement.
     Start,
-    /// It is to end.
+    /// End the measurement.
     End,
 }
 
-/// The times at which the cost is measured.
+/// When the cost is measured.
 pub(super) struct Schedule {
     starts: Interval,
     end: Option<Instant>,
@@ -34,7 +34,7 @@ impl Schedule {
         Self { starts, end: None }
     }
 
-    /// Waits until something is due.
+    /// Waits until an action is due.
     pub(super) async fn due(&mut self) -> Due {
         match self.end {
             Some(end) => {
@@ -52,8 +52,8 @@ impl Schedule {
 }
 
 impl Measurement {
-    /// Ends a measurement of the cost. Above the limit, the stage that saves most is disabled.
-    /// Returns whether a stage is still timed.
+    /// Ends a measurement of the cost. If it is above the limit, disables the stage that saves
+    /// most. Returns whether a stage is still timed.
     pub(super) fn check_overhead(
         &mut self,
         sinks: Sinks<'_, '_>,

@@ -1,5 +1,5 @@
-//! The loop of a measurement: when snapshots are taken, ring buffers read and costs measured, and
-//! what ends it.
+//! The loop of a measurement: when it takes snapshots, reads ring buffers and measures costs, and
+//! when it ends.
 
 use std::{
     future::Future,
@@ -20,47 +20,47 @@ use super::{
 };
 use crate::model::note::Note;
 
-/// How often the ring buffer of events is looked at.
+/// How often the event ring buffer is read.
 const EVENTS_POLL: Duration = Duration::from_millis(10);
 
-/// How often records of stalls are read at least.
+/// How often stall records are read at least.
 const RECORDS_POLL: Duration = Duration::from_secs(1);
 
-/// How often a flag is looked at.
+/// How often a flag is checked.
 const FLAG_POLL: Duration = Duration::from_millis(10);
 
 /// Why a measurement ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stop {
-    /// By a signal, or whatever else its owner waited for.
+    /// A signal, or another event that the caller waited for.
     Signal,
-    /// Its time is over.
+    /// Its duration has elapsed.
     Elapsed,
     /// The traced command has ended.
     Command,
-    /// What it measured is a reason to end it.
+    /// A sink aborted it because of what was measured.
     Aborted(Note),
-    /// Nobody reads its output any more.
+    /// The reader of its output is gone.
     Closed,
-    /// No stage is left that may be timed.
+    /// All stages were disabled.
     NothingTimed,
 }
 
 /// What ends a measurement.
 pub struct Ends<S> {
-    /// After so long; `None`: not by time.
+    /// Maximum duration; `None`: no limit.
     pub duration: Option<Duration>,
-    /// When this is ready.
+    /// Ends the measurement when ready.
     pub signal: S,
-    /// Whether to go on when `--max-overhead` leaves no stage, until `signal` is ready.
+    /// Whether to continue until `signal` is ready when `--max-overhead` has disabled all stages.
     pub outlast_stages: bool,
 }
 
-/// Ready when `flag` is set, as a signal handler does.
+/// Becomes ready when `flag` is set, for example by a signal handler.
 ///
 /// # Errors
 ///
-/// None: the type is that of other signals.
+/// Never; the type matches that of other signals.
 pub async fn flag(flag: &AtomicBool) -> Result<Stop> {
     while !flag.load(Ordering::Relaxed) {
         sleep(FLAG_POLL).await;
@@ -79,7 +79,7 @@ pub(super) async fn follow<S: Future<Output = Result<Stop>>>(
     let end = ends.duration.map(|duration| Instant::now() + duration);
     let mut ticks = interval_at(Instant::now() + period, period);
     let mut events_polls = interval(EVENTS_POLL);
-    // Long intervals must not let records pile up until their ring is full.
+    // With long intervals, records must not pile up until their ring is full.
     let mut records_polls = interval(RECORDS_POLL.min(period));
     for timer in [&mut ticks, &mut events_polls, &mut records_polls] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -88,7 +88,7 @@ pub(super) async fn follow<S: Future<Output = Result<Stop>>>(
     let attached = measurement.tracer.attached();
     let has_events = attached.events.is_some() || attached.logger.is_some();
     let records = attached.records_fd()?;
-    // SAFETY: an `OwnedFd` stands for one and the same open descriptor as long as it lives.
+    // SAFETY: an `OwnedFd` refers to the same open descriptor for its lifetime.
     let records = unsafe { AsyncFd::register_with_interest(records, Interest::READABLE) }
         .context("wait for the ring buffer of stalls")?;
     loop {

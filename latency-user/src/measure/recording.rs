@@ -14,11 +14,11 @@ use crate::{
     recording::writer::Writer,
 };
 
-/// Writes everything that is measured to a file. One that cannot be written any more (a full disk)
-/// does not end the measurement: it is reported at once, and [`Self::has_failed`] afterwards.
+/// Writes all measured data to a file. A write error (such as a full disk) does not end the
+/// measurement: it is reported at once, and by [`Self::has_failed`] afterwards.
 pub struct RecordingSink {
     writer: Option<Writer>,
-    /// Interfaces whose settings are recorded; `None`: no settings are.
+    /// Interfaces whose settings are recorded (empty: all); `None`: no settings are recorded.
     settings_of: Option<Vec<String>>,
     failed: bool,
     notes: Vec<Note>,
@@ -30,12 +30,12 @@ impl RecordingSink {
     ///
     /// # Errors
     ///
-    /// When it cannot be created; the error names it.
+    /// When the file cannot be created; the error names it.
     pub fn create(path: &Path, ifaces: &[String]) -> Result<Self> {
         Ok(Self { settings_of: Some(ifaces.to_vec()), ..Self::without_settings(path)? })
     }
 
-    /// As [`Self::create`], for a run whose settings are known to change.
+    /// As [`Self::create`], for a run that changes settings.
     ///
     /// # Errors
     ///
@@ -50,9 +50,9 @@ impl RecordingSink {
         self.failed
     }
 
-    fn write(&mut self, what: impl FnOnce(&mut Writer) -> Result<()>) {
+    fn write(&mut self, action: impl FnOnce(&mut Writer) -> Result<()>) {
         let Some(writer) = &mut self.writer else { return };
-        if let Err(error) = what(writer) {
+        if let Err(error) = action(writer) {
             self.fail(&error);
             self.writer = None;
         }

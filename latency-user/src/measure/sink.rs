@@ -1,4 +1,4 @@
-//! Sinks: where the intervals and the result of a measurement go.
+//! Sinks: receivers of the intervals and the result of a measurement.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,37 +10,37 @@ use crate::{
     model::{interval::Interval, note::Note, run::Run, series::Series, summary::Summary},
 };
 
-/// One interval, as a sink sees it.
+/// One interval, as passed to a sink.
 pub struct Measured<'a> {
     /// The header of the run.
     pub run: &'a Run,
     /// When the run started.
     pub started_at: SystemTime,
-    /// Time since then.
+    /// Time since the start of the run.
     pub elapsed: Duration,
     /// Everything that was measured.
     pub all: &'a Interval,
-    /// What the user asked to see of it.
+    /// The part that the user asked to see.
     pub shown: &'a Interval,
-    /// What is shown, summed up since the start.
+    /// Totals of the shown part since the start.
     pub totals: &'a Totals,
 }
 
-/// The result of a run, as a sink sees it.
+/// The result of a run, as passed to a sink.
 pub struct Finished<'a> {
-    /// In numbers.
+    /// The summary.
     pub summary: &'a Summary,
-    /// The distributions that it sums up.
+    /// The distributions that it summarizes.
     pub series: &'a [Series],
 }
 
-/// Takes what a measurement finds. An error ends the measurement.
+/// Receives the data of a measurement. An error ends the measurement.
 pub trait Sink {
     /// The run has started.
     ///
     /// # Errors
     ///
-    /// When the sink cannot take it.
+    /// When the sink cannot process it.
     fn start(&mut self, _run: &Run) -> Result<()> {
         Ok(())
     }
@@ -54,14 +54,14 @@ pub trait Sink {
         Ok(())
     }
 
-    /// An interval has ended. Returns why the run is to stop; `None`: it goes on.
+    /// An interval has ended. Returns why the run must stop; `None`: it continues.
     ///
     /// # Errors
     ///
     /// As [`Self::start`].
     fn interval(&mut self, interval: &Measured<'_>) -> Result<Option<Stop>>;
 
-    /// The interval that the end of the run cut short.
+    /// The last interval, which the end of the run cut short.
     ///
     /// # Errors
     ///
@@ -79,7 +79,7 @@ pub trait Sink {
         Ok(())
     }
 
-    /// What the user must know of this sink since the last call.
+    /// Notes for the user about this sink since the last call.
     fn take_notes(&mut self) -> Vec<Note> {
         Vec::new()
     }

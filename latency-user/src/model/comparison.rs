@@ -12,7 +12,7 @@ pub enum Verdict {
     Improved,
     /// Something stalls more often than before.
     Worse,
-    /// Nothing that chance alone would not show.
+    /// No difference beyond chance.
     NoDifferenceShown,
     /// The recordings do not allow an answer.
     NotComparable,
@@ -25,7 +25,7 @@ pub struct Comparison {
     pub verdict: Verdict,
     /// Whether the two loads differ so much that the conclusion is a weak one.
     pub weak: bool,
-    /// What else to know: differences of kernel, threshold or method, what was left out.
+    /// Notes: differences of kernel, threshold or method, and what was left out.
     pub notes: Vec<Note>,
     /// The recording before the change.
     pub before: ComparedSide,
@@ -33,7 +33,7 @@ pub struct Comparison {
     pub after: ComparedSide,
     /// Number of tests that the conclusion is corrected for.
     pub tests: usize,
-    /// Whole stages.
+    /// Stages, each summed over its series.
     pub stages: Vec<ComparedRow>,
     /// Single series.
     pub series: Vec<ComparedRow>,
@@ -71,9 +71,9 @@ pub struct ComparedRow {
     pub exceedance: Vec<Exceedance>,
     /// Quantiles, ns.
     pub quantiles: Vec<Quantile>,
-    /// Longest durations, ns. One value a side has no interval: see `longer_ppm`.
+    /// Longest durations, ns. They have no confidence interval: see `longer_ppm`.
     pub max_ns: [u64; 2],
-    /// With 95 % confidence, at most so many of a million are longer than the longest.
+    /// Upper bound, with 95 % confidence, on the events longer than `max_ns`, per million.
     pub longer_ppm: [f64; 2],
 }
 
@@ -101,25 +101,25 @@ pub struct Exceedance {
     pub threshold_ns: u64,
     /// Events at or above it.
     pub stalls: [u64; 2],
-    /// Of a million.
+    /// The same per million events.
     pub ppm: BeforeAfter,
-    /// Probability of such a difference by chance; absent when it cannot be told.
+    /// Probability of the difference by chance (p-value); absent when it cannot be computed.
     pub p: Option<f64>,
     /// The same, corrected for the number of tests.
     pub p_corrected: Option<f64>,
-    /// How the interval was found.
+    /// How the confidence interval was computed.
     pub method: Approach,
 }
 
-/// How an interval was found.
+/// How a confidence interval was computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Approach {
-    /// By resampling blocks of intervals.
+    /// By resampling blocks of parts.
     Blocks,
     /// By the binomial distribution of rare events.
     Exact,
-    /// Not at all: there are too few intervals, or no events.
+    /// Not at all: there are too few parts, or no events.
     None,
 }
 
@@ -133,7 +133,7 @@ pub struct Quantile {
 }
 
 impl BeforeAfter {
-    /// A change without an interval.
+    /// A change without a confidence interval.
     pub fn new(before: f64, after: f64) -> Self {
         let ratio = (before > 0.0).then(|| after / before);
         Self { before, after, difference: after - before, ratio, ratio_low: None, ratio_high: None }
@@ -141,12 +141,12 @@ impl BeforeAfter {
 }
 
 impl Exceedance {
-    /// Whether chance alone is an unlikely cause, with all tests counted.
+    /// Whether the difference is significant at 5 %, corrected for the number of tests.
     pub fn is_significant(&self) -> bool {
         self.p_corrected.is_some_and(|p| p < 0.05)
     }
 
-    /// Whether there is more of it than before.
+    /// Whether the rate is higher than before.
     pub fn is_more(&self) -> bool {
         self.ppm.after > self.ppm.before
     }

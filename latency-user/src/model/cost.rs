@@ -1,4 +1,4 @@
-//! What a measurement takes from the machine that it measures.
+//! What a measurement costs the machine that it runs on.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{note::Note, stage};
 
-/// What the measurement took.
+/// The cost of the measurement.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SelfCost {
@@ -17,18 +17,18 @@ pub struct SelfCost {
     pub row_bytes: u64,
     /// CPU time of this process while it traced, seconds.
     pub user_cpu_s: f64,
-    /// CPU time of this process before: reading the kernel's types, loading, attaching; seconds.
+    /// CPU time of this process before tracing: reading kernel types, loading, attaching; seconds.
     pub startup_cpu_s: f64,
     /// Largest resident memory of this process, bytes.
     pub resident_bytes: u64,
-    /// What the programs took in the kernel.
+    /// The cost of the programs in the kernel.
     pub kernel: KernelCost,
 }
 
 impl SelfCost {
-    /// Adds what another run took. Does not depend on the order: times are whole microseconds,
-    /// which as seconds read back exactly for 285 years. What the programs took is left out, since
-    /// shares of different runs do not add up.
+    /// Adds the cost of another run. Does not depend on the order: times are rounded to
+    /// microseconds, which convert to seconds and back exactly for 285 years. The cost of the
+    /// programs is left out, since shares of different runs do not add up.
     pub fn add(&mut self, other: &Self) {
         let sum = |a: f64, b: f64| ((a * 1e6).round() + (b * 1e6).round()) / 1e6;
         self.programs = self.programs.max(other.programs);
@@ -43,8 +43,8 @@ impl SelfCost {
     }
 }
 
-/// What the programs took, by the kernel's run-time statistics. These cost something themselves,
-/// all of which is in the figures, so they are switched on for a part of the run only.
+/// The cost of the programs, by the kernel's run-time statistics. The statistics have a cost of
+/// their own, which the figures include, so they are switched on for a part of the run only.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KernelCost {
@@ -53,11 +53,11 @@ pub struct KernelCost {
     /// Why they could not be switched on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Note>,
-    /// Each program that ran meanwhile.
+    /// Each program that ran while they were on.
     pub programs: Vec<ProgramCost>,
     /// Share of the time of all CPUs.
     pub share: f64,
-    /// Share of the CPU that had most of the runs, estimated from where events started.
+    /// Share of the time of the CPU with the most runs, estimated from where events started.
     pub busiest_share: f64,
     /// That CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,26 +67,26 @@ pub struct KernelCost {
     pub disabled: Vec<DisabledStage>,
 }
 
-/// What one program took while the statistics were on.
+/// The cost of one program while the statistics were on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProgramCost {
     /// Its name.
     pub program: Cow<'static, str>,
-    /// Runs.
+    /// Number of runs.
     pub runs: u64,
-    /// Time in them, ns.
+    /// Total time of the runs, ns.
     pub ns: u64,
 }
 
 impl ProgramCost {
-    /// Time of a run, ns.
+    /// Mean time of a run, ns.
     pub fn ns_per_run(&self) -> f64 {
         if self.runs == 0 { 0.0 } else { self.ns as f64 / self.runs as f64 }
     }
 }
 
-/// A stage that was disabled because all of them together cost too much.
+/// A stage that was disabled because the programs of all stages together cost too much.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DisabledStage {
     /// The stage.
@@ -94,7 +94,7 @@ pub struct DisabledStage {
     pub stage: Stage,
     /// When, seconds from the start of the run.
     pub after_s: f64,
-    /// What all programs took of the busiest CPU then.
+    /// Share of the busiest CPU that all programs took then.
     pub share: f64,
     /// The limit.
     #[serde(alias = "allowed")]

@@ -55,7 +55,7 @@ pub struct InterfaceDiagnosis {
     pub name: String,
     /// RX queues that it has.
     pub rx_queues: u32,
-    /// RX queues whose NAPI id the kernel tells; `None`: it was not asked or cannot answer.
+    /// RX queues whose NAPI id the kernel reports; `None`: it was not asked or cannot answer.
     pub queues_by_netlink: Option<usize>,
     /// NAPI instances that the kernel lists; `None` as above.
     pub instances: Option<usize>,

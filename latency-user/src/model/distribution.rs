@@ -6,7 +6,7 @@ use latency_common::bucket::{BUCKETS, MAX_VALUE, SIGNIFICANT_DIGITS, index_of, l
 /// Durations of one series. Buckets are sparse: most series use a few dozen of the 3,840.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Distribution {
-    /// Index of a bucket (see [`latency_common::bucket`]) and its count; rising, no zero counts.
+    /// Index of a bucket (see [`latency_common::bucket`]) and its count; ascending, no zero counts.
     pub buckets: Vec<(u16, u64)>,
     /// Sum of all durations, ns, exact.
     pub sum_ns: u64,
@@ -25,17 +25,17 @@ impl Distribution {
         self.buckets.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
-    /// Number of durations in buckets that lie wholly at or above `ns`.
+    /// Number of durations in buckets that lie entirely at or above `ns`.
     pub fn count_from(&self, ns: u64) -> u64 {
         let first = index_of(ns);
         let first = if lowest_value(first) == ns { first } else { first + 1 };
         self.buckets.iter().filter(|(i, _)| usize::from(*i) >= first).map(|(_, n)| n).sum()
     }
 
-    /// What came since `earlier`, an older state of the same series.
+    /// What was recorded since `earlier`, an older state of the same series.
     ///
-    /// The maximum is exact when it rose meanwhile, otherwise the highest bucket's upper end,
-    /// but never above the maximum of the whole.
+    /// The maximum is exact if it has risen since then; otherwise it is the upper end of the
+    /// highest bucket, but never above the maximum of `self`.
     pub fn since(&self, earlier: &Self) -> Self {
         let mut before = earlier.buckets.iter().peekable();
         let mut buckets = Vec::with_capacity(self.buckets.len());
@@ -68,15 +68,15 @@ impl Distribution {
     /// Adds the durations of another distribution.
     pub fn add(&mut self, other: &Self) {
         self.add_buckets(&other.buckets);
-        // Files can hold any number, and a sum that is out of range must not end the program.
+        // Files can hold any number, and an overflow must not end the program.
         self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
         self.max_ns = self.max_ns.max(other.max_ns);
         self.over_threshold = self.over_threshold.saturating_add(other.over_threshold);
         self.work = self.work.saturating_add(other.work);
     }
 
-    /// Merges two rising lists. Where the other brings no new bucket, as in most intervals of a
-    /// long recording, nothing is allocated.
+    /// Merges two ascending lists. Allocates only if `other` has new buckets, which in a long
+    /// recording is rare.
     fn add_buckets(&mut self, other: &[(u16, u64)]) {
         let mut at = 0;
         let mut missing = Vec::new();
@@ -95,7 +95,7 @@ impl Distribution {
         }
     }
 
-    /// Adds one duration (ns) that is or is not a stall, with the packets of a poll.
+    /// Adds one duration (ns), a stall if at or above the threshold, with the packets of a poll.
     pub fn record(&mut self, ns: u64, threshold_ns: u64, work: u64) {
         let index = index_of(ns) as u16;
         match self.buckets.binary_search_by_key(&index, |(i, _)| *i) {
@@ -119,7 +119,7 @@ impl Distribution {
         histogram
     }
 
-    /// Smallest duration's bucket, lower end, ns.
+    /// Lower end of the lowest bucket in use, ns.
     pub fn min_ns(&self) -> u64 {
         self.buckets.first().map_or(0, |(i, _)| lowest_value(usize::from(*i)))
     }

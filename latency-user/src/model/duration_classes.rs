@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{distribution::Distribution, series::SeriesId};
 
-/// Where the classes begin, ms. The last one has no end.
+/// Lower bounds of the classes, ms. The last class has no upper bound.
 pub const LOWER_BOUNDS_MS: [u64; 7] = [0, 1, 2, 4, 8, 16, 32];
 
 /// How many runs fall into each class of duration.
@@ -13,22 +13,22 @@ pub const LOWER_BOUNDS_MS: [u64; 7] = [0, 1, 2, 4, 8, 16, 32];
 pub struct DurationClasses {
     /// All runs.
     pub runs: u64,
-    /// Those of each class of [`LOWER_BOUNDS_MS`], to the precision of a bucket (0.8 %).
+    /// Runs in each class of [`LOWER_BOUNDS_MS`], to the precision of a bucket (0.8 %).
     pub counts: [u64; LOWER_BOUNDS_MS.len()],
 }
 
 impl DurationClasses {
-    /// Sorts the runs of all CPUs.
+    /// Classifies the runs of all CPUs.
     pub fn new<'a>(series: impl IntoIterator<Item = (&'a SeriesId, &'a Distribution)>) -> Self {
-        let mut lengths = Self::default();
+        let mut classes = Self::default();
         for (_, runs) in series.into_iter().filter(|(id, _)| id.stage == Stage::NetRx) {
             let at_least = LOWER_BOUNDS_MS.map(|ms| runs.count_from(ms * 1_000_000));
-            lengths.runs += at_least[0];
-            for (at, class) in lengths.counts.iter_mut().enumerate() {
+            classes.runs += at_least[0];
+            for (at, class) in classes.counts.iter_mut().enumerate() {
                 *class += at_least[at] - at_least.get(at + 1).unwrap_or(&0);
             }
         }
-        lengths
+        classes
     }
 }
 

@@ -11,22 +11,22 @@ use super::{
 pub enum Conclusion {
     /// Stalls are rarer, and nothing else suffered.
     Improved,
-    /// Stalls are rarer, but more is dropped or sent again, or less gets through.
+    /// Stalls are rarer, but drops or retransmits rose, or throughput fell.
     ImprovedAtACost,
-    /// Stalls are more frequent, a guard suffered, or a window had to end early.
+    /// Stalls are more frequent, a guard got worse, or a window had to end early.
     Worse,
-    /// Nothing that chance alone would not show.
+    /// No difference beyond chance.
     NoDifferenceShown,
     /// The windows do not allow an answer.
     NotComparable,
 }
 
-/// What happened in one second beside stalls.
+/// Rates other than that of stalls, per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Rates {
     /// Packets dropped by interfaces and backlogs.
     pub drops: f64,
-    /// TCP segments sent again.
+    /// TCP segments retransmitted.
     pub retransmits: f64,
     /// Bytes received.
     pub bytes: f64,
@@ -43,7 +43,7 @@ pub struct Guard {
     pub before: f64,
     /// Mean of the windows with it.
     pub after: f64,
-    /// Whether it suffered.
+    /// Whether it got worse.
     pub worse: bool,
 }
 
@@ -58,15 +58,15 @@ pub struct WindowSummary {
     pub duration_s: f64,
     /// Runs of `net_rx_action`.
     pub events: u64,
-    /// Those at or above the threshold.
+    /// Runs at or above the threshold.
     pub stalls: u64,
-    /// The longest, ns.
+    /// The longest run, ns.
     pub max_ns: u64,
     /// The guards.
     pub rates: Rates,
 }
 
-/// What became of the setting in the end.
+/// The state of the setting after the experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Setting {
@@ -74,7 +74,7 @@ pub enum Setting {
     Original,
     /// It holds the new value, and a further window confirmed it.
     Kept,
-    /// It was to be kept, but the further window did not confirm it: it is the original one.
+    /// It was to be kept, but the further window did not confirm it: it holds its original value.
     NotConfirmed,
 }
 
@@ -85,9 +85,9 @@ pub struct Changed {
     pub knob: String,
     /// What it held before.
     pub old: String,
-    /// The value that was asked for.
+    /// The requested value.
     pub requested: String,
-    /// The value that read back: a driver may round it.
+    /// The value read back after writing: a driver may round it.
     pub effective: String,
 }
 
@@ -96,7 +96,7 @@ pub struct Changed {
 pub struct Experiment {
     /// The conclusion.
     pub conclusion: Conclusion,
-    /// What became of the setting.
+    /// The state of the setting afterwards.
     pub setting: Setting,
     /// What was changed.
     pub changed: Vec<Changed>,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::exit::Exit;
 
-/// An error with the exit status that it ends the program with, and a hint.
+/// An error with the exit status of the program and a hint.
 #[derive(Debug)]
 pub struct Failure {
     /// How the program ends.

@@ -1,4 +1,4 @@
-//! Which series a reader asked for.
+//! Selects the series that the user asked for.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
@@ -10,7 +10,7 @@ use super::{
     stall::batch::StallBatch,
 };
 
-/// Keeps what concerns some interfaces.
+/// Keeps what belongs to some interfaces.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Names of the interfaces; empty: keep everything.
@@ -20,7 +20,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// What is asked for of an interval.
+    /// The part of an interval that is asked for.
     pub fn apply<'a>(&self, interval: &'a Interval) -> Cow<'a, Interval> {
         if self.ifaces.is_empty() {
             return Cow::Borrowed(interval);
@@ -49,9 +49,9 @@ impl Filter {
         self.ifaces.is_empty() || self.keeps_labels(series.id.stage, &series.labels())
     }
 
-    /// Whether what a stage did at a location is asked for: everything that is kept per CPU, the
-    /// queues of the interfaces, and their IRQs. The backlogs stay: they carry what loopback and
-    /// RPS bring.
+    /// Whether data of `stage` at a location is asked for: everything that is kept per CPU, the
+    /// queues of the interfaces, and their IRQs. Backlogs are kept, because they carry the
+    /// packets of loopback and RPS.
     fn keeps_labels(&self, stage: Stage, labels: &Labels) -> bool {
         if self.ifaces.is_empty() {
             return true;

@@ -41,15 +41,15 @@ impl TriageStep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Looked at, and nothing is wrong.
+    /// Checked, and nothing is wrong.
     Ok,
-    /// It cannot be told.
+    /// It cannot be determined.
     Unknown,
     /// Something was found.
     Finding,
 }
 
-/// A number that a finding rests on.
+/// A number that a finding is based on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Number {
     /// What it counts or measures.
@@ -58,7 +58,7 @@ pub struct Number {
     pub value: f64,
     /// Its unit, such as `%` or `/s`.
     pub unit: &'static str,
-    /// The threshold that it crossed; `None`: it says how things are.
+    /// The threshold that it crossed; `None`: it is for information.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
     /// The file or request that it comes from.
@@ -83,7 +83,7 @@ pub struct Detail {
     /// The disk, CPU, interface or namespace that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// How likely it is the reason for a long tail, 1 to 100.
+    /// How likely it is the cause of a long tail, 1 to 100.
     pub weight: u8,
     /// What was seen, as a sentence.
     pub seen: String,
@@ -106,7 +106,7 @@ pub struct RuleAnswer {
     pub rule: &'static str,
     /// The answer.
     pub outcome: Outcome,
-    /// The answer in words; why, when it is unknown.
+    /// The answer as text; the reason, if it is unknown.
     pub text: String,
 }
 
@@ -117,20 +117,20 @@ pub struct StepAnswer {
     pub step: TriageStep,
     /// Its question.
     pub question: &'static str,
-    /// The answer to it: a finding, when any rule has one; unknown, when no rule could tell.
+    /// The answer to it: a finding, if any rule has one; unknown, if no rule could answer.
     pub outcome: Outcome,
     /// The answers of its rules.
     pub rules: Vec<RuleAnswer>,
 }
 
-/// A judgement of a host.
+/// The triage of a host.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Triage {
     /// Release of the host's kernel; `None`: unknown.
     pub kernel: Option<String>,
     /// Time between the samples, seconds.
     pub duration_s: f64,
-    /// Interfaces that were judged.
+    /// Interfaces that were checked.
     pub ifaces: Vec<String>,
     /// The path taken.
     pub path: Vec<StepAnswer>,
@@ -138,9 +138,9 @@ pub struct Triage {
     pub found: usize,
     /// Number of answers that could not be given.
     pub unknown: usize,
-    /// What it comes to.
+    /// The conclusion as text.
     pub verdict: String,
-    /// The findings, heaviest first.
+    /// The findings, highest weight first.
     #[serde(skip)]
     pub findings: Vec<Finding>,
 }

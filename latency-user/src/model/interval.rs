@@ -7,7 +7,7 @@ use super::{
     stall::batch::StallBatch,
 };
 
-/// All series over a stretch of time. `K` is [`SeriesId`] for live data and
+/// All series over a period of time. `K` is [`SeriesId`] for live data and
 /// [`SeriesKey`](super::series::SeriesKey) for files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interval<K = SeriesId> {

@@ -24,23 +24,23 @@ pub struct Ledger {
     /// Records of slow calls of `tcp_collapse`.
     #[serde(default)]
     pub collapses: RecordCounts,
-    /// Samples of stalls under way.
+    /// Samples of stalls in progress.
     #[serde(default)]
     pub samples: RecordCounts,
     /// Records that could not be parsed.
     #[serde(default)]
     pub malformed_records: u64,
-    /// What the kernel skipped of each program.
+    /// Runs that the kernel skipped, by program.
     #[serde(default)]
     pub programs: Vec<ProgramCounts>,
-    /// Whether the sums of every stage hold, and those of records.
+    /// Whether the counts of every stage balance, and those of records.
     pub balanced: bool,
 }
 
 /// Rows that are assigned when a queue or an IRQ is first seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slots {
-    /// How many there are; what found none left is in `table_full` of its stage.
+    /// Number of rows; events that found none left count as `table_full` of their stage.
     #[serde(alias = "room")]
     pub capacity: u64,
     /// How many were assigned.
@@ -57,43 +57,43 @@ pub struct RecordCounts {
     pub received: u64,
     /// Records that found the ring buffer full.
     pub dropped: u64,
-    /// Records above the limit in a second.
+    /// Records above the limit per second.
     pub limited: u64,
 }
 
-/// What the kernel skipped of one program.
+/// Runs of one program that the kernel skipped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramCounts {
     /// Name of the program.
     pub program: String,
-    /// Runs that the kernel skipped, because the program was at work on the CPU already; absent
-    /// when the kernel does not tell.
+    /// Runs that the kernel skipped, because the program was already running on the CPU; absent
+    /// when the kernel does not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recursion_misses: Option<u64>,
     /// Calls that a kprobe or kretprobe missed (`nmissed`); absent for other programs, and on
-    /// kernels before 6.7, which do not tell.
+    /// kernels before 6.7, which do not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missed: Option<u64>,
 }
 
-/// What user space counts of a stage, beside the kernel side's own ledger.
+/// Counts of a stage in user space, in addition to the kernel side's own ledger.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UserCounts {
     /// Events that started.
     pub started: u64,
     /// Events in rows, or received one by one when there are no rows.
     pub recorded: u64,
-    /// Those of them at or above the threshold.
+    /// Recorded events at or above the threshold.
     pub over_threshold: u64,
     /// Events in progress.
     pub in_progress: u64,
-    /// Events received.
+    /// Events received from the ring buffer.
     pub events: u64,
     /// Records of stalls received.
     pub records: u64,
 }
 
-/// The events of one stage by what became of them, summed over all CPUs.
+/// The events of one stage by outcome, summed over all CPUs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageCounts {
     /// Name of the stage.
@@ -103,23 +103,23 @@ pub struct StageCounts {
     pub started: u64,
     /// Events that ended and are in a row, or were received one by one.
     pub recorded: u64,
-    /// Those of them at or above the threshold: each of these stalls is to be in `records`.
+    /// Recorded events at or above the threshold: each of these stalls must be in `records`.
     #[serde(default)]
     pub over_threshold: u64,
     /// Events in progress when the ledger was closed.
     #[serde(alias = "open")]
     pub in_progress: u64,
-    /// Starts that never met their end.
+    /// Starts without an end.
     #[serde(alias = "begins_without_end")]
     pub unmatched_start: u64,
-    /// Events whose end stamp lies before their start stamp.
+    /// Events whose end timestamp lies before their start timestamp.
     pub backwards: u64,
     /// Ends without a start: not part of the balance.
     #[serde(alias = "ends_without_begin")]
     pub unmatched_end: u64,
-    /// Recorded in a catch-all row, because no slot was left.
+    /// Events recorded in a catch-all row, because no slot was left.
     pub table_full: u64,
-    /// Longer than the last bucket.
+    /// Events longer than the last bucket.
     pub clamped: u64,
     /// Events sent through the ring buffer.
     pub ring_submitted: u64,
@@ -192,8 +192,8 @@ impl StageCounts {
         self.balanced &= other.balanced;
     }
 
-    /// Whether every stall was submitted, dropped or above the limit. Softirqs send no records;
-    /// without rows, events that were dropped may have been stalls.
+    /// Whether the record of every stall was submitted, dropped or above the limit. Softirqs send
+    /// no records; without rows, dropped events may have been stalls.
     pub fn covers_every_stall(&self, in_rows: bool) -> bool {
         let unknown = if in_rows { 0 } else { self.ring_dropped };
         let stalls = self.over_threshold..=self.over_threshold + unknown;
@@ -202,12 +202,12 @@ impl StageCounts {
 }
 
 impl RecordCounts {
-    /// Puts both sides together.
+    /// Combines the counts of both sides.
     pub fn new(sent: &RecordLedger, received: u64) -> Self {
         Self { submitted: sent.submitted, received, dropped: sent.dropped, limited: sent.limited }
     }
 
-    /// Everything that the kernel side had to send, whether it could or not.
+    /// All records that the kernel side had to send, whether it could or not.
     pub fn total(&self) -> u64 {
         self.submitted + self.dropped + self.limited
     }
@@ -220,7 +220,7 @@ impl RecordCounts {
         self.limited += other.limited;
     }
 
-    /// Whether all that were sent arrived.
+    /// Whether all records that were sent arrived.
     pub fn is_balanced(&self) -> bool {
         self.submitted == self.received
     }
@@ -256,7 +256,7 @@ impl Ledger {
         self.balanced &= other.balanced;
     }
 
-    /// Whether every sum holds.
+    /// Checks every sum and sets `balanced`.
     #[must_use]
     pub fn closed(mut self) -> Self {
         self.balanced = self.malformed_events == 0
@@ -296,9 +296,9 @@ mod tests {
         assert!(balanced(Stage::NetRx, 10, 0, true));
         assert!(!balanced(Stage::NetRx, 9, 0, true));
         assert!(!balanced(Stage::NetRx, 11, 0, true));
-        // It sends none.
+        // Softirqs send no records.
         assert!(balanced(Stage::Softirq, 99, 0, true));
-        // Events that were dropped may have been stalls.
+        // Dropped events may have been stalls.
         assert!(balanced(Stage::NetRx, 7, 3, false));
         assert!(!balanced(Stage::NetRx, 6, 3, false));
         assert!(!balanced(Stage::NetRx, 7, 3, true));

@@ -1,7 +1,7 @@
-//! What a measurement is: series, their distributions, intervals, the run and its summary; stalls
-//! and what they were spent in; notes, failures and exit statuses.
+//! The data model of a measurement: series, their distributions, intervals, the run and its
+//! summary; stalls and where their time was spent; notes, failures and exit statuses.
 //!
-//! Owns no I/O: everything here can be built from a live kernel or from a file.
+//! Does no I/O: everything here can be built from a live kernel or from a file.
 
 pub mod comparison;
 pub mod cost;

@@ -10,7 +10,7 @@ use super::{
     stage,
 };
 
-/// The minimum duration of a stall, unless another is asked for, ns.
+/// The default minimum duration of a stall, ns.
 pub const DEFAULT_THRESHOLD_NS: u64 = 1_000_000;
 
 /// How a stage is probed.
@@ -87,7 +87,7 @@ pub struct SelectedProbe {
     pub method: Option<Method>,
     /// The kernel's name of what the programs are attached to.
     pub at: String,
-    /// What the reader must know: an approximation, a method passed over, a reason for absence.
+    /// Notes: an approximation, a method that does not work, the reason why it is not timed.
     #[serde(
         default,
         alias = "note",
@@ -97,7 +97,7 @@ pub struct SelectedProbe {
     pub notes: Vec<Note>,
 }
 
-/// The entries that this version understands: a newer one may know more stages and methods.
+/// The entries that this version understands: a newer version may know more stages and methods.
 fn known_probes<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<SelectedProbe>, D::Error> {
@@ -120,9 +120,9 @@ fn known_probes<'de, D: Deserializer<'de>>(
 /// How stacks of stalls were taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sampling {
-    /// Ticks of the clock in one second, on each CPU; 0: none were taken.
+    /// Ticks of the sampling clock per second on each CPU; 0: no stacks were taken.
     pub hz: u64,
-    /// What the reader must know: where the clock cannot look, why there are no names.
+    /// Notes: what the clock cannot sample, why there are no symbols.
     #[serde(default, alias = "note", deserialize_with = "note::notes")]
     pub notes: Vec<Note>,
 }
@@ -144,7 +144,7 @@ pub struct Run {
     pub threshold_ns: u64,
     /// How events became histograms.
     pub transport: Transport,
-    /// One entry for each stage that was asked for.
+    /// One entry for each requested stage.
     #[serde(deserialize_with = "known_probes")]
     pub probes: Vec<SelectedProbe>,
     /// How stacks of stalls were taken.
@@ -157,7 +157,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// When tracing started; `None`: the text is no time.
+    /// When tracing started; `None`: the text is not a time.
     pub fn started(&self) -> Option<SystemTime> {
         humantime::parse_rfc3339(&self.started_at).ok()
     }

@@ -1,9 +1,9 @@
-//! The schema of JSON objects that leave this program: its version, and the kind in front of each.
+//! The schema of the JSON that this program writes: its version, and the kind of each object.
 
 use serde::Serialize;
 
-/// Version of the JSON that is made from the structures of this module. It rises when a reader of
-/// the old one would misunderstand; version 1 is still read.
+/// Version of the JSON built from the structures of this module. It is raised when a reader of the
+/// old version would misinterpret the new one; version 1 is still read.
 pub const SCHEMA_VERSION: u32 = 2;
 
 /// An object with its kind and version in front of its own fields.

@@ -1,18 +1,18 @@
-//! Settings of the machine that decide how long packets wait: sysctls, interfaces, their IRQs.
+//! Settings of the machine that affect how long packets wait: sysctls, interfaces, their IRQs.
 //!
-//! Owns the shape and what differs between two of them. `host::settings` reads them.
+//! Owns the data types and their comparison. `host::settings` reads the settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-/// What a machine was set to when a run began. What it did not tell is absent.
+/// Settings of a machine when a run started. What could not be read is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HostSettings {
     /// Values by the sysctl's name, as `sysctl` prints both.
     pub sysctls: BTreeMap<String, String>,
-    /// The interfaces of the run, by rising index.
+    /// The interfaces of the run, by ascending index.
     pub ifaces: Vec<IfaceSettings>,
 }
 
@@ -32,11 +32,11 @@ pub struct IfaceSettings {
     pub rx_queues: u32,
     /// TX queues in use.
     pub tx_queues: u32,
-    /// IRQs of its device, by rising number.
+    /// IRQs of its device, by ascending number.
     pub irqs: Vec<IrqSettings>,
     /// Masks of CPUs that RPS spreads an RX queue over, by queue; queues without RPS are absent.
     pub rps_cpus: BTreeMap<u32, String>,
-    /// Time until GRO hands on what it holds, ns.
+    /// Time until GRO flushes the packets that it holds, ns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gro_flush_timeout_ns: Option<u64>,
     /// Empty polls before a queue's IRQ is enabled again.
@@ -61,7 +61,7 @@ pub struct IrqSettings {
     pub affinity: Option<String>,
 }
 
-/// A setting that is not the same on both sides; `None`: absent there.
+/// A setting that differs between the sides; `None`: absent there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// Its name, as in [`HostSettings::by_name`].
@@ -73,7 +73,7 @@ pub struct Difference {
 }
 
 impl HostSettings {
-    /// Each setting by a name of its own: `net.core.dev_weight`, `eth0 mtu`,
+    /// Each setting by a unique name: `net.core.dev_weight`, `eth0 mtu`,
     /// `eth0 irq eth0-TxRx-0 CPUs`.
     pub fn by_name(&self) -> BTreeMap<String, String> {
         let mut all = self.sysctls.clone();
@@ -103,7 +103,7 @@ impl HostSettings {
         all
     }
 
-    /// What is not the same in both, by name.
+    /// The settings that differ, by name.
     pub fn differences(&self, after: &Self) -> Vec<Difference> {
         let (before, after) = (self.by_name(), after.by_name());
         let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_one_side_has_differs() {
+    fn a_setting_of_one_side_only_differs() {
         let sysctls = [("net.core.busy_poll".to_owned(), "50".to_owned())];
         let some = HostSettings { sysctls: sysctls.into(), ..HostSettings::default() };
         let found = HostSettings::default().differences(&some);

@@ -5,7 +5,7 @@ use std::{cmp::Ordering, fmt};
 use latency_common::stage::Stage;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-/// The name of a stage, which a newer version may know and this one not.
+/// The name of a stage, possibly one that only a newer version knows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum StageName {
     /// A stage of this version.
@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for StageName {
 ///
 /// # Errors
 ///
-/// What the serializer fails with.
+/// When the serializer fails.
 pub fn serialize<S: Serializer>(stage: &Stage, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(stage.name())
 }
@@ -92,7 +92,7 @@ pub fn serialize<S: Serializer>(stage: &Stage, serializer: S) -> Result<S::Ok, S
 ///
 /// # Errors
 ///
-/// When no stage is called so.
+/// When no stage has that name.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Stage, D::Error> {
     match StageName::deserialize(deserializer)? {
         StageName::Known(stage) => Ok(stage),

@@ -49,7 +49,7 @@ pub struct SeriesSummary {
 pub struct Numbers {
     /// Number of events.
     pub count: u64,
-    /// Their sum, exact.
+    /// Sum of their durations, exact.
     pub sum_ns: u64,
     /// Lower end of the lowest bucket.
     pub min_ns: u64,
@@ -67,7 +67,7 @@ pub struct Numbers {
     pub max_ns: u64,
     /// Events at or above the threshold.
     pub over_threshold: u64,
-    /// Events at or above the threshold, of a million.
+    /// Events at or above the threshold, per million events.
     pub ppm: f64,
     /// Packets processed, of stage `napi_poll`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -136,8 +136,8 @@ impl Numbers {
 pub struct Stalls {
     /// Durations at or above it are stalls, ns.
     pub threshold_ns: u64,
-    /// Stalls of each stage that had any, by the histograms; the parts of a queue and of its CPU
-    /// overlap, so there is no sum over stages.
+    /// Stalls of each stage that had any, as counted by the histograms. Stalls of a queue and of
+    /// its CPU overlap, so there is no sum over stages.
     pub by_stage: BTreeMap<StageName, u64>,
     /// Samples that were taken during stalls.
     #[serde(default)]
@@ -156,7 +156,7 @@ pub struct Stalls {
     pub tcp: Vec<TcpPressure>,
 }
 
-/// `part` of `total` in parts per million; 0 of nothing.
+/// `part` of `total` in parts per million; 0 if `total` is 0.
 pub fn ppm(part: u64, total: u64) -> f64 {
     if total == 0 { 0.0 } else { part as f64 / total as f64 * 1e6 }
 }

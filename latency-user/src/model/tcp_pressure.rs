@@ -15,13 +15,13 @@ pub struct TcpPressure {
     pub rcv_pruned: u64,
     /// `TcpExt OfoPruned`: out-of-order packets that were dropped.
     pub ofo_pruned: u64,
-    /// Whether the namespace ended during the run: what came after the last look at it is missing.
+    /// Whether the namespace ended during the run: counts after its last reading are missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ended: bool,
 }
 
 impl TcpPressure {
-    /// What came since `earlier`.
+    /// The increase since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
@@ -34,7 +34,7 @@ impl TcpPressure {
         }
     }
 
-    /// Both together.
+    /// The sum of both.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl TcpPressure {
         }
     }
 
-    /// Whether some counter is smaller: counters of one namespace only grow.
+    /// Whether a counter is smaller than in `other`. Counters of one namespace only grow.
     pub fn is_below(&self, other: &Self) -> bool {
         self.prune_called < other.prune_called
             || self.rcv_collapsed < other.rcv_collapsed

@@ -1,18 +1,18 @@
-//! The course of a recording: what each series did in each column of time.
+//! A recording over time: what each series did in each column of time.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::series::{Series, SeriesId, SeriesKey};
 
-/// The most columns: more are neither seen in a figure nor read in a table.
-pub const MOST_COLUMNS: usize = 60;
+/// Maximum number of columns: more are not readable in a figure or a table.
+pub const MAX_COLUMNS: usize = 60;
 
-/// A recording in columns of equal length. Series of other programs have no place in it.
+/// A recording in columns of equal length. Series of other programs are left out.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
     /// Length of each column, seconds.
     pub seconds: Vec<f64>,
-    /// Cells of each series, as many as it needed.
+    /// Cells of each series, up to its last column with data.
     cells: BTreeMap<SeriesId, Vec<Cell>>,
     span: usize,
     filled: usize,
@@ -34,7 +34,7 @@ impl Timeline {
     pub fn add(&mut self, length: Duration, series: &[Series<SeriesKey>]) {
         self.span = self.span.max(1);
         if self.seconds.is_empty() || self.filled == self.span {
-            if self.seconds.len() == MOST_COLUMNS {
+            if self.seconds.len() == MAX_COLUMNS {
                 self.join();
             }
             self.seconds.push(0.0);
@@ -63,7 +63,7 @@ impl Timeline {
         for cells in self.cells.values_mut() {
             let joined = cells.chunks(2).map(|pair| {
                 let mut cell = Cell::default();
-                pair.iter().for_each(|one| cell.add(*one));
+                pair.iter().for_each(|other| cell.add(*other));
                 cell
             });
             *cells = joined.collect();
@@ -111,13 +111,13 @@ mod tests {
                 Series { id: SeriesKey::Known(id), attrs: QueueAttrs::default(), distribution };
             timeline.add(Duration::from_secs(1), &[series]);
         }
-        assert!(timeline.seconds.len() <= MOST_COLUMNS);
+        assert!(timeline.seconds.len() <= MAX_COLUMNS);
         assert_eq!(timeline.seconds.iter().sum::<f64>(), 3600.0);
-        let mut whole = Cell::default();
+        let mut total = Cell::default();
         for (_, cells) in timeline.rows() {
             assert_eq!(cells.len(), timeline.seconds.len());
-            cells.into_iter().for_each(|cell| whole.add(cell));
+            cells.into_iter().for_each(|cell| total.add(cell));
         }
-        assert_eq!(whole, Cell { count: 3600, max_ns: 3_599_000, stalls: 2600 });
+        assert_eq!(total, Cell { count: 3600, max_ns: 3_599_000, stalls: 2600 });
     }
 }

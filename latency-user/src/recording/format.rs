@@ -1,4 +1,4 @@
-//! The form of a recording, and the names that its writer and reader share.
+//! The format of a recording, and the names that its writer and reader share.
 //!
 #![doc = include_str!("FORMAT.md")]
 
@@ -16,21 +16,21 @@ use crate::model::{
 /// The first line.
 pub const VERSION_LINE: &str = "#[Histogram log format version 1.3]";
 
-/// The line in front of the first histogram: the names of its columns.
+/// The line before the first histogram: the names of its columns.
 pub const LEGEND: &str =
     "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"";
 
-/// What a comment with a JSON object begins with; a space and the object follow.
+/// Prefix of a comment with a JSON object; a space and the object follow.
 pub const COMMENT: &str = "#[latency-user]";
 
-/// Maxima in histogram lines are values divided by this: ms, as other writers have them.
+/// Divisor of the maxima in histogram lines, which are in ms, as other writers have them.
 pub const MAX_VALUE_DIVISOR: f64 = 1e6;
 
 /// Kind of the run's header: the fields of [`Run`](crate::model::run::Run).
 pub const RUN: &str = "run";
 
-/// Kind of the object behind the header: the fields of
-/// [`HostSettings`](crate::model::settings::Settings).
+/// Kind of the object after the header: the fields of
+/// [`HostSettings`](crate::model::settings::HostSettings).
 pub const SETTINGS: &str = "settings";
 
 /// Kind of a stall's object: the fields of [`Stall`](crate::model::stall::Stall).
@@ -49,11 +49,11 @@ pub const INTERVAL: &str = "interval";
 /// Kind of the last object: the fields of [`Summary`](crate::model::summary::Summary).
 pub const SUMMARY: &str = "summary";
 
-/// Kind of the object behind the header of a recording that was merged: [`Merge`].
+/// Kind of the object after the header of a merged recording: [`Merge`].
 pub const MERGE: &str = "merge";
 
-/// What was merged. Everything is a set, a sum or an extreme, so that it does not matter in which
-/// order recordings are merged, nor how often a result is merged again.
+/// What was merged. Everything is a set, a sum or an extreme, so that the result does not depend on
+/// the order of merging, nor on how often results are merged again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Merge {
     /// Number of recordings.
@@ -74,15 +74,15 @@ pub struct Merge {
     pub probes: BTreeSet<SelectedProbe>,
     /// CPUs of the largest host.
     pub cpus: u32,
-    /// Begin of the first run, ms since the epoch.
+    /// Start of the first run, ms since the epoch.
     pub first_ms: u64,
     /// End of the last run, ms since the epoch.
     pub last_ms: u64,
-    /// Time traced in all runs together, us.
+    /// Total time traced in all runs, us.
     pub traced_us: u64,
 }
 
-/// What histograms have no place for, of one interval.
+/// Data of one interval that its histograms cannot hold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IntervalMeta {
     /// Start of the interval, seconds since `StartTime`.
@@ -93,14 +93,14 @@ pub struct IntervalMeta {
     pub series: BTreeMap<String, SeriesMeta>,
 }
 
-/// Where the samples of an interval's stalls were.
+/// The stacks of the stalls of one interval.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StacksMeta {
     /// Each stack once.
     pub stacks: Vec<LocatedStack>,
 }
 
-/// What a histogram has no place for, of one series.
+/// Data of one series that its histogram cannot hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SeriesMeta {
@@ -121,7 +121,7 @@ pub struct SeriesMeta {
 }
 
 impl SeriesMeta {
-    /// What the histogram of a series has no place for.
+    /// The data of a series that its histogram cannot hold.
     pub(super) fn new(attrs: QueueAttrs, distribution: &Distribution) -> Self {
         Self {
             sum_ns: distribution.sum_ns,

@@ -1,8 +1,8 @@
 //! Decodes the histograms of interval logs: HdrHistogram V2, plain or deflated.
 //!
-//! The `hdrhistogram` crate decodes them too, into an array of all counters, and believes the
-//! lengths in the file: a few wrong bytes make it ask for gigabytes. Here nothing is allocated
-//! that the data does not fill.
+//! The `hdrhistogram` crate decodes them too, but into an array of all counters, and trusts the
+//! lengths in the file: a few wrong bytes make it allocate gigabytes. This decoder allocates only
+//! what the data fills.
 
 use std::io::Read;
 
@@ -14,10 +14,10 @@ use crate::model::distribution::Distribution;
 
 const V2_COOKIE: u32 = 0x1c84_9303;
 const DEFLATED_COOKIE: u32 = 0x1c84_9304;
-/// Of a cookie, all but the bits in which older writers keep the size of a counter.
+/// Masks out the bits of a cookie in which older writers store the size of a counter.
 const COOKIE_MASK: u32 = !0xf0;
 
-/// Bytes of the header behind the cookie.
+/// Bytes of the header after the cookie.
 const HEADER: usize = 36;
 
 /// The longest payload of any valid histogram: 64 octaves of 2^17 half-buckets, 9 bytes each.
@@ -32,7 +32,7 @@ pub enum DecodeError {
     /// Another format, or none.
     #[error("no HdrHistogram V2 data: cookie {0:#010x}")]
     Cookie(u32),
-    /// The header has values that no histogram can have, or features that nothing writes.
+    /// The header has values that no histogram can have, or features that no writer uses.
     #[error("histogram header has {0}")]
     Header(&'static str),
     /// The counters do not fit their header.
@@ -43,8 +43,8 @@ pub enum DecodeError {
 /// A decoded histogram.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// Counts in our buckets. Sum and maximum are those of the histogram's buckets: middle and
-    /// upper end.
+    /// Counts in our buckets. The sum is that of the middles of the histogram's buckets, the
+    /// maximum the upper end of its highest bucket.
     pub distribution: Distribution,
     /// Whether the histogram's buckets were ours, so that nothing was rounded a second time.
     pub same_buckets: bool,
@@ -116,7 +116,7 @@ fn decode_plain(bytes: &[u8]) -> Result<Decoded, DecodeError> {
         return Err(DecodeError::Header("a normalizing offset: shifted values are not supported"));
     }
     if f64::from_bits(ratio) != 1.0 {
-        return Err(DecodeError::Header("a conversion ratio: only whole numbers are supported"));
+        return Err(DecodeError::Header("a conversion ratio: only integer values are supported"));
     }
     let layout = Layout::new(lowest, digits)?;
     let payload = bytes.get(..length as usize).ok_or(DecodeError::Short)?;
@@ -148,7 +148,7 @@ fn decode_plain(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     Ok(decoded)
 }
 
-/// Adds the count of a counter. They come in rising order.
+/// Adds the count of a counter. Counters come in ascending order.
 fn add(
     distribution: &mut Distribution,
     (lowest, highest): (u64, u64),
@@ -176,7 +176,7 @@ fn double_word(bytes: &[u8]) -> Result<(u64, &[u8]), DecodeError> {
     Ok((u64::from_be_bytes(*word), rest))
 }
 
-/// LEB128 of at most 9 bytes, the ninth of which is used whole.
+/// LEB128 of at most 9 bytes; the ninth has 8 bits of data.
 fn varint(bytes: &mut &[u8]) -> Result<u64, DecodeError> {
     let mut value = 0;
     for at in 0..9 {
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_histogram_is_told() {
+    fn invalid_histograms_are_reported() {
         assert_eq!(decode(b""), Err(DecodeError::Short));
         assert_eq!(decode(b"HIST0000"), Err(DecodeError::Cookie(0x4849_5354)));
         let mut histogram = Histogram::<u64>::new_with_max(1000, 2).unwrap();
@@ -250,7 +250,7 @@ mod tests {
         V2Serializer::new().serialize(&histogram, &mut bytes).unwrap();
         let last = bytes.len() - 1;
         assert_eq!(decode(&bytes[..last]), Err(DecodeError::Short));
-        // The length of the payload: 4 GiB are neither there nor asked for.
+        // A payload length of 4 GiB: the data is missing, and nothing of that size is allocated.
         let mut long = bytes.clone();
         long[4..8].fill(0xff);
         assert_eq!(decode(&long), Err(DecodeError::Short));

@@ -8,7 +8,7 @@ use std::{
 
 use thiserror::Error;
 
-/// No line that anybody writes is longer; a file without line ends must not fill the memory.
+/// No writer produces longer lines; a file without line ends must not fill the memory.
 const MAX_LINE: u64 = 64 << 20;
 
 /// Why a recording cannot be read.
@@ -19,10 +19,10 @@ pub enum ReadError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the system call.
         source: std::io::Error,
     },
-    /// A line is not what it should be.
+    /// A line is invalid.
     #[error("{}:{line}: {what}", path.display())]
     Corrupt {
         /// The file.
@@ -38,7 +38,7 @@ pub enum ReadError {
 pub(super) struct Line {
     pub(super) text: String,
     pub(super) number: u64,
-    /// Whether it has no line end, so that its own end may be missing.
+    /// Whether it has no line end: it may be incomplete.
     pub(super) cut: bool,
 }
 
@@ -57,7 +57,7 @@ impl Lines {
         Ok(Self::of(path, Box::new(BufReader::with_capacity(1 << 16, file))))
     }
 
-    /// Lines of `input`, which errors call `path`.
+    /// Lines of `input`; errors name it `path`.
     pub(super) fn of(path: &Path, input: Box<dyn BufRead>) -> Self {
         Self { path: path.to_owned(), input, number: 0, bytes: 0 }
     }
@@ -92,7 +92,7 @@ impl Lines {
         }
         let text = match String::from_utf8(bytes) {
             Ok(text) => text,
-            // A cut may fall into the middle of a character.
+            // The file may have been cut in the middle of a character.
             Err(error) if cut => String::from_utf8_lossy(error.as_bytes()).into_owned(),
             Err(_) => return Err(self.corrupt(self.number, "line is not text (UTF-8)")),
         };

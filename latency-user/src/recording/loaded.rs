@@ -1,4 +1,4 @@
-//! A recording read into memory: its sums, which most reports need, and its course in time.
+//! A recording read into memory: its totals, which most reports need, and its course over time.
 
 use std::{
     collections::HashMap,
@@ -25,31 +25,31 @@ use crate::{
     },
 };
 
-/// Everything in a recording but its course in time.
+/// Everything in a recording except its course over time.
 pub struct RecordingTotals {
     /// The file.
     pub path: PathBuf,
     /// The header; `None`: another program's log.
     pub run: Option<Run>,
-    /// What the machine was set to; `None`: it is not recorded.
+    /// Settings of the machine; `None`: they are not recorded.
     pub settings: Option<HostSettings>,
     /// What was merged into it.
     pub merge: Option<Merge>,
     /// The end; `None`: the run was killed, or it is another program's log.
     pub end: Option<Summary>,
-    /// What its intervals add up to.
+    /// Totals over its intervals.
     pub totals: Totals<SeriesKey>,
-    /// What the user must know of the file.
+    /// Notes about the file.
     pub notes: Vec<Note>,
 }
 
-/// A recording with its course in time.
+/// A recording with its course over time.
 pub struct LoadedRecording {
-    /// Its sums.
+    /// Its totals.
     pub totals: RecordingTotals,
     /// Its parts of equal length: what a comparison resamples.
     pub parts: Parts,
-    /// Its columns of equal length: what a page shows.
+    /// Its columns of equal length, for display.
     pub timeline: Timeline,
 }
 
@@ -81,7 +81,7 @@ impl RecordingTotals {
         Self::read_with(path, |_| {})
     }
 
-    /// Reads a recording and hands each interval to `watch` as it goes by.
+    /// Reads a recording and passes each interval to `watch`.
     fn read_with(
         path: &Path,
         mut watch: impl FnMut(&Interval<SeriesKey>),
@@ -120,10 +120,10 @@ impl RecordingTotals {
         Ok(recording)
     }
 
-    /// The same numbers as the live summary of the run: its series, in its order, without those
-    /// that it did not show. `None` for another program's log.
+    /// The same numbers as the live summary of the run: the series that it showed, in the same
+    /// order. `None` for another program's log.
     ///
-    /// The ledger of a run that did not end is empty: nothing is known of it.
+    /// The ledger of a run that did not end is unknown and left empty.
     pub fn summary(&self) -> Option<(Summary, Vec<Series>)> {
         let mut run = self.run.clone()?;
         let mut series = self.totals.known_series();
@@ -139,15 +139,15 @@ impl RecordingTotals {
                 order.entry(id).or_insert(at);
             }
         }
-        series.retain(|one| order.contains_key(&one.id));
-        series.sort_by_key(|one| order[&one.id]);
+        series.retain(|known| order.contains_key(&known.id));
+        series.sort_by_key(|known| order[&known.id]);
         let sums = self.totals.summary(run, &series);
         // The run itself saw every stall, and TCP's counters.
         let stalls = Stalls { by_stage: sums.stalls.by_stage, ..end.stalls.clone() };
         Some((Summary { series: sums.series, stalls, ..end.clone() }, series))
     }
 
-    /// The foreign series. In another program's log, stalls are counted from `threshold_ns` on.
+    /// The foreign series. In another program's log, stalls are events at or above `threshold_ns`.
     pub fn foreign(&self, threshold_ns: u64) -> Vec<(String, Distribution)> {
         let foreign = self.totals.series.iter().filter_map(|(key, total)| match key {
             SeriesKey::Foreign(tag) => Some((tag.clone(), total.distribution.clone())),
@@ -171,7 +171,7 @@ impl RecordingTotals {
         }
     }
 
-    /// Start of the run since the epoch.
+    /// Start of the run, since the epoch.
     pub(super) fn started(&self) -> Option<Duration> {
         self.run.as_ref()?.started()?.duration_since(std::time::UNIX_EPOCH).ok()
     }

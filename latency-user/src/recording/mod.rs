@@ -1,7 +1,7 @@
 //! Recordings: runs on disk, as HdrHistogram interval logs.
 //!
-//! Owns the form of the file ([`format`]), its writing ([`writer`]) and reading ([`reader`]), what
-//! is loaded of one ([`loaded`], cut into [`parts`]), and the sum of many ([`merge`]).
+//! Owns the file format ([`format`]), writing ([`writer`]) and reading ([`reader`]), recordings in
+//! memory ([`loaded`], cut into [`parts`]), and merging ([`merge`]).
 
 pub mod format;
 pub mod histogram;

@@ -1,8 +1,8 @@
-//! Recordings cut into parts of equal length: what is resampled.
+//! Recordings cut into parts of equal length, for resampling.
 //!
-//! However long a recording is, it keeps at most [`MOST`] parts: when there are twice as many,
-//! neighbours are joined. So memory stays the same, and parts of a long recording are long, which
-//! keeps more of each cluster in one of them.
+//! However long a recording is, it keeps at most [`MAX_PARTS`] parts: when there are twice as many,
+//! neighbours are joined. Memory is therefore bounded, and the parts of a long recording are long,
+//! so that more of each cluster of stalls is in one part.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use crate::model::{
 };
 
 /// The most parts of a recording.
-pub const MOST: usize = 128;
+pub const MAX_PARTS: usize = 128;
 
 /// An interval, or several joined.
 #[derive(Clone, Default)]
@@ -31,7 +31,7 @@ pub struct Parts {
     parts: Vec<Part>,
     /// Intervals in each full part.
     span: usize,
-    /// Intervals in the last one.
+    /// Intervals in the last part.
     filled: usize,
     keys: BTreeSet<SeriesKey>,
 }
@@ -41,7 +41,7 @@ impl Parts {
     pub fn add(&mut self, interval: &Interval<SeriesKey>) {
         self.span = self.span.max(1);
         if self.parts.is_empty() || self.filled == self.span {
-            if self.parts.len() == 2 * MOST {
+            if self.parts.len() == 2 * MAX_PARTS {
                 self.join();
             }
             self.parts.push(Part::default());
@@ -61,10 +61,10 @@ impl Parts {
         }
     }
 
-    /// Ends the recording: brings the parts down to [`MOST`], and gives a short one at the end,
-    /// such as the rest of a second when a run ends, to the one before it.
+    /// Ends the recording: reduces the parts to [`MAX_PARTS`], and joins a short last part, such as
+    /// the rest of a second when a run ends, to the one before it.
     pub fn finish(&mut self) {
-        while self.parts.len() > MOST {
+        while self.parts.len() > MAX_PARTS {
             self.join();
         }
         if let [.., before, last] = &self.parts[..]
@@ -104,7 +104,7 @@ impl Parts {
         self.parts.iter().map(of).collect()
     }
 
-    /// The distribution of a whole stage in each part.
+    /// The distribution of a stage, summed over its series, in each part.
     pub fn of_stage(&self, stage: Stage) -> Vec<Distribution> {
         let sum = |part: &Part| {
             let mut sum = Distribution::default();
@@ -154,7 +154,7 @@ mod tests {
             (0..intervals).for_each(|number| recording.add(&interval(number)));
             recording.finish();
             let parts = recording.parts();
-            assert!(parts.len() <= MOST, "{intervals}: {}", parts.len());
+            assert!(parts.len() <= MAX_PARTS, "{intervals}: {}", parts.len());
             assert!(parts.len() as u64 >= intervals.min(57), "{intervals}: {}", parts.len());
             let counts: u64 = recording
                 .of_series(&SeriesKey::Foreign("x".into()))

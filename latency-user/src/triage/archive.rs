@@ -1,4 +1,4 @@
-//! Captures: a host's samples as an archive, and a host from an unpacked one.
+//! Captures: saves a host's samples as an archive, and loads a host from an unpacked archive.
 
 use std::{fs, io::Write, path::Path, time::Duration};
 
@@ -15,19 +15,19 @@ use crate::{
     },
 };
 
-/// Name of the file that says what a capture is.
+/// Name of a capture's metadata file.
 const ABOUT: &str = "capture.json";
 
-/// What a capture says of itself.
+/// Metadata of a capture.
 #[derive(Debug, Serialize, Deserialize)]
 struct About {
     /// Time between the samples, ns.
     duration_ns: u64,
-    /// Version of the program that made it.
+    /// Version of the program that made the capture.
     version: String,
 }
 
-/// Only read: the envelope writes it.
+/// Only for reading: `Envelope` writes this field.
 #[derive(Deserialize)]
 struct Version {
     schema_version: u32,
@@ -54,7 +54,7 @@ pub fn save(host: &HostSnapshot, out: impl Write) -> Result<()> {
     archive.into_inner()?.finish()?.flush().context("write the capture")
 }
 
-/// Owner, times and modes of the files are not the host's: they would tell who made it and when.
+/// Adds a file with fixed owner, time and mode: the real ones would reveal who captured, and when.
 fn append(archive: &mut tar::Builder<impl Write>, path: &str, text: &str) -> Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_size(text.len() as u64);
@@ -71,7 +71,7 @@ fn append(archive: &mut tar::Builder<impl Write>, path: &str, text: &str) -> Res
 ///
 /// # Errors
 ///
-/// When `directory` holds no capture, or one of a newer program.
+/// When `directory` holds no capture, or a capture of a newer program.
 pub fn load(directory: &Path) -> Result<HostSnapshot> {
     let path = directory.join(ABOUT);
     let text = fs::read_to_string(&path).map_err(|error| {
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_capture_holds_what_was_read_and_nothing_else() {
+    fn a_capture_holds_exactly_the_samples() {
         let duration = Duration::from_millis(1);
         let config = SampleConfig { duration, trace: false, max_overhead: None };
         let host = sample(Path::new("/"), &mut NoNics, config);
@@ -150,7 +150,7 @@ mod tests {
             let path = interface.unwrap().path().join("address");
             secrets.extend(fs::read_to_string(path).map(|text| text.trim().to_owned()));
         }
-        // Names and addresses that a counter may look like by chance say nothing.
+        // Skip names and addresses that may match a counter by chance.
         secrets.retain(|secret| secret.len() > 3 && !secret.starts_with("00:00:00:00:00:00"));
         secrets
     }

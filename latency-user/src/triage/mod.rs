@@ -1,7 +1,7 @@
 //! Triage: from two samples of a host to findings, the path taken and a verdict.
 //!
-//! Owns the flow. What is read lies in `files`, what a rule may see in `host`, the rules in
-//! `rules`; captures are `archive`'s.
+//! Owns the flow. `sources` lists what is read, `snapshot` is what a rule sees, `rules` holds the
+//! rules, and `archive` saves and loads captures.
 
 mod archive;
 mod rule_answer;
@@ -32,23 +32,23 @@ use crate::{
     model::finding::{Finding, Outcome, RuleAnswer, StepAnswer, Triage, TriageStep},
 };
 
-/// What triage may do to a live host.
+/// How to sample a live host.
 #[derive(Clone, Copy, Debug)]
 pub struct SampleConfig {
     /// Time between the two samples.
     pub duration: Duration,
-    /// Whether a short trace runs meanwhile, as far as the kernel and the privileges allow.
+    /// Whether to run a short trace between the samples, if kernel and privileges allow it.
     pub trace: bool,
-    /// The largest share of any CPU that the trace may take, 0 to 1; `None`: no limit.
+    /// Maximum share of any CPU that the trace may take, 0 to 1; `None`: no limit.
     pub max_overhead: Option<f64>,
 }
 
 /// Samples the host below `root` twice.
 pub fn sample(root: &Path, nics: &mut dyn NicDirectory, config: SampleConfig) -> HostSnapshot {
-    // Started first: loading the programs takes CPU time that the host must not be blamed for.
+    // Start the trace before the first sample, which must not include the CPU time of loading it.
     let mut trace = match config.trace {
         true => ShortTrace::start(config.max_overhead),
-        false => Err("it was not asked for".into()),
+        false => Err("it was not requested".into()),
     };
     let started = Instant::now();
     let first = sources::gather(root, nics, false);
@@ -66,7 +66,7 @@ pub fn sample(root: &Path, nics: &mut dyn NicDirectory, config: SampleConfig) ->
     HostSnapshot::new(first, second, elapsed)
 }
 
-/// Applies all rules to a host, and of its interfaces to those that are named.
+/// Applies all rules to a host and to those of its interfaces that `ifaces` names.
 pub fn judge(host: &HostSnapshot, ifaces: &[String]) -> Triage {
     let mut findings = Vec::new();
     let mut path: Vec<StepAnswer> = Vec::new();
@@ -114,9 +114,9 @@ fn note(rule: &Rule, answer: Answer, findings: &mut Vec<Finding>) -> RuleAnswer 
     RuleAnswer { rule: rule.name, outcome, text }
 }
 
-/// A finding outweighs all; a step is unknown when none of its rules could tell.
+/// A finding outweighs all other answers; a step is unknown when all its rules are.
 fn sum_up(answers: &[RuleAnswer]) -> Outcome {
-    let has = |outcome| answers.iter().any(|one| one.outcome == outcome);
+    let has = |outcome| answers.iter().any(|answer| answer.outcome == outcome);
     if has(Outcome::Finding) {
         Outcome::Finding
     } else if has(Outcome::Ok) {
@@ -127,19 +127,19 @@ fn sum_up(answers: &[RuleAnswer]) -> Outcome {
 }
 
 fn count(path: &[StepAnswer], outcome: Outcome) -> usize {
-    path.iter().flat_map(|step| &step.rules).filter(|one| one.outcome == outcome).count()
+    path.iter().flat_map(|step| &step.rules).filter(|answer| answer.outcome == outcome).count()
 }
 
 fn verdict(findings: &[Finding], unknown: usize, ok: usize) -> String {
     let open = match unknown {
         0 => String::new(),
-        1 => " 1 question stays open.".into(),
-        more => format!(" {more} questions stay open."),
+        1 => " 1 question remains open.".into(),
+        more => format!(" {more} questions remain open."),
     };
     match findings {
-        [] if ok == 0 => format!("Nothing can be said of this host.{open}"),
+        [] if ok == 0 => format!("No question could be answered.{open}"),
         [] => format!("Nothing was found.{open}"),
-        [one] => format!("Start with {}, the only finding: {}{open}", one.rule, one.detail.seen),
+        [only] => format!("Start with {}, the only finding: {}{open}", only.rule, only.detail.seen),
         [first, rest @ ..] => format!(
             "Start with {}, the heaviest of {} findings: {}{open}",
             first.rule,
@@ -157,7 +157,7 @@ mod tests {
     use crate::file_tree::FileTree;
 
     #[test]
-    fn a_host_that_tells_nothing_leaves_every_rule_unknown() {
+    fn an_empty_host_leaves_every_rule_unknown() {
         let host =
             HostSnapshot::new(FileTree::default(), FileTree::default(), Duration::from_secs(5));
         let triage = judge(&host, &["eth0".into()]);
@@ -166,7 +166,7 @@ mod tests {
             assert!(!answer.text.is_empty());
         }
         assert_eq!((triage.found, triage.unknown), (0, RULES.len()));
-        assert!(triage.verdict.starts_with("Nothing can be said"), "{}", triage.verdict);
+        assert!(triage.verdict.starts_with("No question could be"), "{}", triage.verdict);
     }
 
     #[test]

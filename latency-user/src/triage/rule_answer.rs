@@ -1,4 +1,4 @@
-//! What a rule answers, and the words that answers share.
+//! Answers of rules, and helpers to build them.
 
 use super::snapshot::{HostSnapshot, Unknown};
 use crate::model::finding::{Detail, Number};
@@ -6,11 +6,11 @@ use crate::model::finding::{Detail, Number};
 /// An answer of a rule.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Answer {
-    /// Nothing is wrong; what was looked at.
+    /// Nothing is wrong; what was checked.
     Ok(String),
     /// Something is wrong.
     Finding(Box<Detail>),
-    /// It cannot be told, because.
+    /// There is no answer; the reason.
     Unknown(String),
 }
 
@@ -41,7 +41,7 @@ pub(super) fn crossed(
     Number { threshold: Some(threshold), ..plain(what, value, unit, source) }
 }
 
-/// A number that says how things are.
+/// A number without a threshold, for context.
 pub(super) fn plain(
     what: impl Into<String>,
     value: f64,
@@ -51,7 +51,7 @@ pub(super) fn plain(
     Number { what: what.into(), value, unit, threshold: None, source: source.into() }
 }
 
-/// Asks `judge` about each interface. One that cannot be judged does not hide the others.
+/// Calls `judge` for each interface. An interface without an answer does not hide the others.
 pub(super) fn each_interface(
     host: &HostSnapshot,
     ifaces: &[String],
@@ -70,7 +70,7 @@ pub(super) fn each_interface(
         .collect())
 }
 
-/// A word of a shell command, quoted when it has to be.
+/// A word of a shell command, quoted if necessary.
 pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -79,13 +79,13 @@ pub(super) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
-/// `latency-user trace`, of an interface if there is one.
+/// The `latency-user trace` command, for one interface or for all.
 pub(super) fn trace(iface: Option<&str>) -> String {
     let iface = iface.map(|name| format!("--iface {} ", quoted(name))).unwrap_or_default();
     format!("latency-user trace {iface}--duration 30s")
 }
 
-/// `latency-user experiment` with a sysctl.
+/// The `latency-user experiment` command that sets a sysctl.
 pub(super) fn experiment(key: &str, value: &str, iface: Option<&str>) -> String {
     let iface = iface.map(|name| format!(" --iface {}", quoted(name))).unwrap_or_default();
     format!(

@@ -1,6 +1,6 @@
-//! A host as rules see it: two samples, parsed when a rule asks.
+//! A host as rules see it: two samples, parsed on demand.
 //!
-//! Owns parsing once and the reason when something cannot be known; concludes nothing.
+//! Parses each file once and reports why something is unknown; draws no conclusions.
 
 use std::{
     cell::OnceCell,
@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// Why a rule cannot tell.
+/// Why a rule has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unknown(pub(super) String);
 
@@ -44,7 +44,7 @@ impl From<anyhow::Error> for Unknown {
     }
 }
 
-/// What was in both samples.
+/// The same data from both samples.
 #[derive(Clone, Debug)]
 pub(super) struct Samples<T> {
     pub(super) first: T,
@@ -53,13 +53,13 @@ pub(super) struct Samples<T> {
 
 type Parsed<T> = OnceCell<Result<T, Unknown>>;
 
-/// A host.
+/// A host, sampled twice.
 pub struct HostSnapshot {
     /// The first sample: counters.
     pub(super) first: FileTree,
     /// The second sample: counters and settings.
     pub(super) second: FileTree,
-    /// Time between them.
+    /// Time between the samples.
     pub(super) elapsed: Duration,
     stat: Parsed<Samples<Stat>>,
     interrupts: Parsed<Samples<Interrupts>>,
@@ -71,7 +71,7 @@ pub struct HostSnapshot {
 }
 
 impl HostSnapshot {
-    /// A host of two samples.
+    /// A host from its two samples.
     pub(super) fn new(first: FileTree, second: FileTree, elapsed: Duration) -> Self {
         Self {
             first,
@@ -92,7 +92,7 @@ impl HostSnapshot {
         self.elapsed.as_secs_f64().max(1e-9)
     }
 
-    /// Parses a file of both samples.
+    /// Parses a file in both samples.
     pub(super) fn change<T>(
         &self,
         path: &str,
@@ -137,7 +137,7 @@ impl HostSnapshot {
         cached(&self.softnet, || self.change("proc/net/softnet_stat", softnet::parse))
     }
 
-    /// Packets of the interfaces of the own namespace.
+    /// Packet counters of the interfaces in our network namespace.
     pub(super) fn dev(&self) -> Result<&Samples<BTreeMap<String, InterfaceCounters>>, Unknown> {
         cached(&self.dev, || {
             let own = self.setting("netns/own")?;
@@ -145,14 +145,14 @@ impl HostSnapshot {
         })
     }
 
-    /// Packets that an interface received in a second.
+    /// Packets that an interface received per second.
     pub(super) fn rx_rate(&self, iface: &str) -> Result<f64, Unknown> {
-        self.dev_rate(iface, |one| one.rx_packets)
+        self.dev_rate(iface, |counters| counters.rx_packets)
     }
 
-    /// Packets that an interface sent in a second.
+    /// Packets that an interface sent per second.
     pub(super) fn tx_rate(&self, iface: &str) -> Result<f64, Unknown> {
-        self.dev_rate(iface, |one| one.tx_packets)
+        self.dev_rate(iface, |counters| counters.tx_packets)
     }
 
     fn dev_rate(
@@ -165,11 +165,11 @@ impl HostSnapshot {
             (Some(first), Some(second)) => {
                 Ok(of(second).saturating_sub(of(first)) as f64 / self.seconds())
             }
-            _ => Err(Unknown(format!("{iface} was not there the whole time"))),
+            _ => Err(Unknown(format!("{iface} was not in both samples"))),
         }
     }
 
-    /// Interfaces to judge when none was named: those that are up or carried packets.
+    /// Interfaces to judge by default: all that are up or carried packets.
     pub fn busy_interfaces(&self) -> Vec<String> {
         let Ok(dev) = self.dev() else { return Vec::new() };
         let is_up = |name: &str| {
@@ -182,12 +182,12 @@ impl HostSnapshot {
         names.filter(|name| is_up(name) || carried(name)).cloned().collect()
     }
 
-    /// Whether the host has an interface of that name.
+    /// Whether the host has an interface with this name.
     pub fn has_interface(&self, name: &str) -> bool {
         self.dev().is_ok_and(|dev| dev.second.contains_key(name))
     }
 
-    /// What netlink told of an interface.
+    /// Settings and counters of an interface from netlink and ethtool.
     pub(super) fn nic(&self, name: &str) -> Result<Samples<&Nic>, Unknown> {
         let nics = cached(&self.nics, || {
             Ok(Samples {
@@ -200,21 +200,21 @@ impl HostSnapshot {
             (Some(first), Some(second)) => {
                 Ok(Samples { first: &nics.first[first], second: &nics.second[second] })
             }
-            _ => Err(Unknown(format!("{name} was not there the whole time"))),
+            _ => Err(Unknown(format!("{name} was not in both samples"))),
         }
     }
 
-    /// Interfaces as `/sys` has them.
+    /// An interface as `/sys` shows it.
     pub(super) fn interface(&self, name: &str) -> Result<&Interface, Unknown> {
         let interfaces: &Vec<Interface> =
             cached(&self.interfaces, || object(&self.second, sources::INTERFACES))?;
         interfaces
             .iter()
-            .find(|one| one.name == name)
+            .find(|interface| interface.name == name)
             .ok_or_else(|| Unknown(format!("/sys/class/net does not show {name}")))
     }
 
-    /// Processes that matter, of both samples.
+    /// ksoftirqd and irqbalance in both samples.
     pub(super) fn processes(&self) -> Result<Samples<Processes>, Unknown> {
         Ok(Samples {
             first: object(&self.first, sources::PROCESSES)?,
@@ -235,11 +235,12 @@ impl HostSnapshot {
     /// CPUs of each NUMA node.
     pub(super) fn nodes(&self) -> Result<BTreeMap<u32, Vec<u32>>, Unknown> {
         let mut nodes = BTreeMap::new();
-        for folder in self.second.children("sys/devices/system/node") {
-            let Some(node) = folder.strip_prefix("node").and_then(|node| node.parse().ok()) else {
+        for directory in self.second.children("sys/devices/system/node") {
+            let Some(node) = directory.strip_prefix("node").and_then(|node| node.parse().ok())
+            else {
                 continue;
             };
-            let path = format!("sys/devices/system/node/{folder}/cpulist");
+            let path = format!("sys/devices/system/node/{directory}/cpulist");
             nodes.insert(node, cpus::parse_list(self.setting(&path)?)?);
         }
         match nodes.is_empty() {
@@ -248,7 +249,7 @@ impl HostSnapshot {
         }
     }
 
-    /// Inodes of all network namespaces of the second sample; the own one first.
+    /// All network namespaces in the second sample, our own first.
     pub(super) fn namespaces(&self) -> Result<Vec<Namespace>, Unknown> {
         let own = self.setting("netns/own")?;
         let all: BTreeSet<&str> = self.second.children("netns");
@@ -278,7 +279,7 @@ impl HostSnapshot {
 pub(super) struct Namespace {
     /// Its inode.
     pub(super) inode: String,
-    /// A process in it; `None`: it is the own one.
+    /// A process in it; `None`: it is our own namespace.
     pub(super) pid: Option<String>,
 }
 

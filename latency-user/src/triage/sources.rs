@@ -1,6 +1,6 @@
-//! What triage reads of a host: the one list that live triage, captures and captured hosts share.
+//! What triage reads from a host: one list for live triage, captures and captured hosts.
 //!
-//! A rule sees nothing that is not gathered here.
+//! Rules see only what is gathered here.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::{
 /// When a file is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {
-    /// In both samples: it counts something, or may change meanwhile.
+    /// In both samples: it counts something, or may change in between.
     Both,
     /// In the second sample: a setting.
     Second,
@@ -69,16 +69,16 @@ const FILES: &[(&str, When)] = &[
     ("proc/sys/net/core/rps_sock_flow_entries", When::Second),
 ];
 
-/// What is not a copy of a file, and where it comes from.
+/// Entries that are not copies of files, and where they come from.
 const DERIVED: &[(&str, &str)] = &[
-    ("netns/own", "inode of the network namespace that was judged from"),
+    ("netns/own", "inode of the network namespace that triage ran in"),
     ("netns/hidden", "number of processes that do not show their network namespace"),
     ("netns/*/pid", "a process of another network namespace"),
     ("netns/*/netstat", "/proc/PID/net/netstat of each network namespace"),
     ("netns/*/snmp", "/proc/PID/net/snmp of each network namespace"),
     ("netns/*/dev", "/proc/PID/net/dev of each network namespace"),
     ("netns/*/ipv4.*", "net.ipv4.tcp_rmem, tcp_wmem and ip_forward of each network namespace"),
-    ("interfaces.json", "names, queues and IRQs of the interfaces, of /sys/class/net"),
+    ("interfaces.json", "names, queues and IRQs of the interfaces, from /sys/class/net"),
     ("nics.json", "drivers, rings, channels, coalescing, offloads, driver counters, qdiscs"),
     ("processes.json", "CPU time of ksoftirqd threads; whether irqbalance runs"),
     ("trace.json", "stalls by stage, when a trace was taken"),
@@ -98,13 +98,13 @@ pub(super) fn patterns() -> Vec<&'static str> {
     FILES.iter().map(|(path, _)| *path).chain(DERIVED.iter().map(|(path, _)| *path)).collect()
 }
 
-/// The list for people: what a capture holds.
+/// What a capture holds, as a list for people.
 pub fn listed() -> Vec<String> {
     let files = FILES.iter().map(|(path, _)| format!("/{path}"));
     files.chain(DERIVED.iter().map(|(path, what)| format!("{path}: {what}"))).collect()
 }
 
-/// Reads a sample of the host below `root`; `second`: settings are read too.
+/// Reads a sample of the host below `root`; `second`: reads settings too.
 pub(super) fn gather(root: &Path, nics: &mut dyn NicDirectory, second: bool) -> FileTree {
     let mut tree = FileTree::default();
     for (path, when) in FILES {
@@ -114,9 +114,9 @@ pub(super) fn gather(root: &Path, nics: &mut dyn NicDirectory, second: bool) -> 
     }
     put(&mut tree, INTERFACES, interfaces::list(root));
     match processes::folders(root) {
-        Ok(folders) => {
-            namespaces::gather(root, &folders, &mut tree);
-            put(&mut tree, PROCESSES, processes::find(&folders));
+        Ok(directories) => {
+            namespaces::gather(root, &directories, &mut tree);
+            put(&mut tree, PROCESSES, processes::find(&directories));
         }
         Err(error) => tree.refuse(PROCESSES, format!("{error:#}")),
     }
@@ -125,8 +125,8 @@ pub(super) fn gather(root: &Path, nics: &mut dyn NicDirectory, second: bool) -> 
     tree
 }
 
-/// Interfaces of the own namespace but loopback. Not those of `/sys`, which may have been
-/// mounted in another namespace.
+/// Interfaces of our network namespace except loopback. `/sys` may show another namespace's, in
+/// which it was mounted.
 fn names(tree: &FileTree) -> Vec<String> {
     let own = tree.text("netns/own").unwrap_or_default();
     let text = tree.text(&format!("netns/{own}/dev")).unwrap_or_default();

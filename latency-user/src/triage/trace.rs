@@ -1,4 +1,4 @@
-//! The short trace that triage adds when it may: stalls by stage.
+//! The short trace that triage runs if allowed: stalls by stage.
 
 use std::time::Duration;
 
@@ -22,27 +22,27 @@ use crate::{
 /// A short trace, or why there was none.
 pub(super) type TraceResult = Result<Traced, String>;
 
-/// What a short trace saw.
+/// Result of a short trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Traced {
-    /// Each stage that had anything to time.
+    /// Each stage that has a series.
     pub(super) stages: Vec<StageStalls>,
-    /// Functions in which samples found the CPU during stalls, and percent of the samples.
+    /// Functions that samples found on the CPU during stalls, and their percentage of samples.
     pub(super) culprits: Vec<(String, u32)>,
 }
 
-/// What one stage showed.
+/// Events and stalls of one stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StageStalls {
     /// Name of the stage.
     pub(super) stage: StageName,
     /// Events timed.
     pub(super) count: u64,
-    /// Those at or above the threshold.
+    /// Events at or above the threshold.
     pub(super) stalls: u64,
-    /// The longest, ns.
+    /// Longest event, ns.
     pub(super) max_ns: u64,
-    /// Where the longest was.
+    /// Where the longest event was.
     pub(super) place: String,
 }
 
@@ -57,7 +57,7 @@ impl ShortTrace {
     ///
     /// # Errors
     ///
-    /// Why there can be no trace.
+    /// Why a trace is impossible.
     pub(super) fn start(max_overhead: Option<f64>) -> Result<Self, String> {
         privileges::check().map_err(|failure| failure.message)?;
         let instance = SingleInstance::claim().map_err(|failure| failure.message)?;
@@ -66,11 +66,11 @@ impl ShortTrace {
         Ok(Self { measurement, _instance: instance })
     }
 
-    /// Traces for `duration`, which is over when this returns.
+    /// Traces until `duration` has passed.
     ///
     /// # Errors
     ///
-    /// Why the trace had to end early.
+    /// Why the trace ended early.
     pub(super) fn follow(&mut self, duration: Duration) -> Result<(), String> {
         let ends = Ends {
             duration: Some(duration),
@@ -82,11 +82,11 @@ impl ShortTrace {
         measure::block_on(followed).map(drop).map_err(text)
     }
 
-    /// Detaches the programs and sums up.
+    /// Detaches the programs and returns the result.
     ///
     /// # Errors
     ///
-    /// Why the trace cannot be believed.
+    /// Why the result cannot be trusted.
     pub(super) fn finish(self) -> TraceResult {
         let outcome = self.measurement.finish(&mut [], &mut |_, _| {}).map_err(text)?;
         if !outcome.summary.ledger.balanced {

@@ -12,7 +12,7 @@ use super::{
     text::{paragraph, printable, shorten},
 };
 
-/// So many series are shown one by one.
+/// Maximum number of series shown individually.
 const MOST_SERIES: usize = 16;
 
 /// Writes a comparison.
@@ -44,8 +44,8 @@ pub fn comparison(
     }
     series(&mut text, comparison, style);
     let method = format!(
-        "Intervals are of 95%. Resampled: blocks of intervals (1000 times); exact: counts too few \
-         for that. * marks what chance does not explain, corrected for {} tests.",
+        "95% confidence intervals. resampled: blocks of snapshots (1000 times); exact: too few \
+         counts for that. * marks changes beyond chance, corrected for {} tests.",
         comparison.tests
     );
     text.push('\n');
@@ -59,10 +59,12 @@ pub fn sentence(comparison: &Comparison) -> String {
     let weak = if comparison.weak { "Possibly " } else { "" };
     let rows = || comparison.stages.iter().chain(&comparison.series);
     let found = |more: bool| {
-        let all = rows().flat_map(|row| row.exceedance.iter().map(move |one| (row, one)));
-        let mut found: Vec<_> =
-            all.filter(|(_, one)| one.is_significant() && one.is_more() == more).collect();
-        // Whole stages come before single series, whatever their probabilities.
+        let all =
+            rows().flat_map(|row| row.exceedance.iter().map(move |exceedance| (row, exceedance)));
+        let mut found: Vec<_> = all
+            .filter(|(_, exceedance)| exceedance.is_significant() && exceedance.is_more() == more)
+            .collect();
+        // Stages come before single series, whatever their p-values.
         let is_stage = |row: &ComparedRow| !row.name.contains(';');
         found.sort_by(|(a, x), (b, y)| {
             let order = (!is_stage(a)).cmp(&!is_stage(b));
@@ -72,7 +74,7 @@ pub fn sentence(comparison: &Comparison) -> String {
     };
     let changes = |more: bool| {
         let found = found(more);
-        // The same stage from two thresholds on says more than two stages that share their stalls.
+        // One stage at two thresholds is more informative than two stages that share their stalls.
         let same = |(row, _): &&(&ComparedRow, &Exceedance)| row.name == found[0].0.name;
         let changes: Vec<String> =
             found.iter().filter(same).take(2).map(|(r, e)| change(r, e)).collect();
@@ -98,7 +100,7 @@ pub fn sentence(comparison: &Comparison) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-/// Rows of all stages for a page: name, before, after, times, interval, how it was found.
+/// Rows of all stages for a page: name, before, after, ratio, interval, significance.
 pub(super) fn rows(comparison: &Comparison) -> Vec<Vec<String>> {
     let of_stage = |row: &ComparedRow| -> Vec<Vec<String>> {
         let cells = |label: String, cells: [String; 5]| {
@@ -108,14 +110,15 @@ pub(super) fn rows(comparison: &Comparison) -> Vec<Vec<String>> {
         };
         let mut lines =
             vec![cells("a second".into(), changed(&row.per_second, rate, String::new()))];
-        for one in &row.exceedance {
-            let how = if one.is_significant() { "more than chance" } else { "" };
-            let label = format!("ppm >= {}", short_duration(one.threshold_ns));
-            lines.push(cells(label, changed(&one.ppm, ppm, how.into())));
+        for exceedance in &row.exceedance {
+            let how = if exceedance.is_significant() { "more than chance" } else { "" };
+            let label = format!("ppm >= {}", short_duration(exceedance.threshold_ns));
+            lines.push(cells(label, changed(&exceedance.ppm, ppm, how.into())));
         }
-        for one in &row.quantiles {
-            let label = format!("p{}", percent(one.quantile));
-            lines.push(cells(label, changed(&one.ns, |ns| duration(ns as u64), String::new())));
+        for quantile in &row.quantiles {
+            let label = format!("p{}", percent(quantile.quantile));
+            lines
+                .push(cells(label, changed(&quantile.ns, |ns| duration(ns as u64), String::new())));
         }
         let max = BeforeAfter::new(row.max_ns[0] as f64, row.max_ns[1] as f64);
         lines.push(cells("max".into(), changed(&max, |ns| duration(ns as u64), String::new())));
@@ -125,8 +128,8 @@ pub(super) fn rows(comparison: &Comparison) -> Vec<Vec<String>> {
 }
 
 /// `net_rx at or above 1ms 70.6 ppm before, 10.9 ppm after (0.15 times, 0.11 to 0.21)`.
-fn change(row: &ComparedRow, one: &Exceedance) -> String {
-    let times = match (one.ppm.ratio, interval(&one.ppm)) {
+fn change(row: &ComparedRow, exceedance: &Exceedance) -> String {
+    let times = match (exceedance.ppm.ratio, interval(&exceedance.ppm)) {
         (Some(ratio), Some(interval)) => format!(" ({} times, {interval})", number(ratio)),
         (None, Some(interval)) => format!(" (times {interval})"),
         _ => String::new(),
@@ -134,17 +137,18 @@ fn change(row: &ComparedRow, one: &Exceedance) -> String {
     format!(
         "{} at or above {} {} ppm before ({}), {} ppm after ({}){times}",
         name(row),
-        short_duration(one.threshold_ns),
-        ppm(one.ppm.before),
-        count(one.stalls[0]),
-        ppm(one.ppm.after),
-        count(one.stalls[1]),
+        short_duration(exceedance.threshold_ns),
+        ppm(exceedance.ppm.before),
+        count(exceedance.stalls[0]),
+        ppm(exceedance.ppm.after),
+        count(exceedance.stalls[1]),
     )
 }
 
 fn load_warning(comparison: &Comparison) -> String {
     // A stage without a stall on either side is not compared, whatever its load.
-    let stalled = |row: &&ComparedRow| row.exceedance.iter().any(|one| one.stalls != [0, 0]);
+    let stalled =
+        |row: &&ComparedRow| row.exceedance.iter().any(|exceedance| exceedance.stalls != [0, 0]);
     let furthest = comparison.stages.iter().filter(stalled);
     let furthest = furthest.max_by(|a, b| distance(a).total_cmp(&distance(b)));
     let load = furthest.map_or_else(String::new, |row| {
@@ -156,8 +160,8 @@ fn load_warning(comparison: &Comparison) -> String {
         )
     });
     format!(
-        "THE LOADS DIFFER BY MORE THAN 20%:{load} Rates per call compare different loads, so only \
-         what shows in stalls per second as well counts, and the verdict is a weak one."
+        "THE LOADS DIFFER BY MORE THAN 20%:{load} Rates per event compare different loads, so only \
+         changes that also show in stalls per second count, and the verdict is weak."
     )
 }
 
@@ -199,16 +203,16 @@ fn block(text: &mut String, row: &ComparedRow, style: Style) {
         false,
     );
     put("  events/s", changed(&row.per_second, rate, String::new()), false);
-    for one in &row.exceedance {
-        let label = format!("  ppm >= {}", short_duration(one.threshold_ns));
-        let how = match one.method {
+    for exceedance in &row.exceedance {
+        let label = format!("  ppm >= {}", short_duration(exceedance.threshold_ns));
+        let how = match exceedance.method {
             Approach::Blocks => "resampled",
             Approach::Exact => "exact",
             Approach::None => "",
         };
-        let mark = if one.is_significant() { "* " } else { "" };
-        let cells = changed(&one.ppm, ppm, format!("{mark}{how}"));
-        put(&label, cells, one.is_significant() && one.is_more());
+        let mark = if exceedance.is_significant() { "* " } else { "" };
+        let cells = changed(&exceedance.ppm, ppm, format!("{mark}{how}"));
+        put(&label, cells, exceedance.is_significant() && exceedance.is_more());
     }
     for quantile in &row.quantiles {
         let label = format!("  p{}", percent(quantile.quantile));
@@ -240,8 +244,8 @@ fn series(text: &mut String, comparison: &Comparison, style: Style) {
     let mut changed: Vec<(&ComparedRow, &Exceedance)> = comparison
         .series
         .iter()
-        .flat_map(|row| row.exceedance.iter().map(move |one| (row, one)))
-        .filter(|(_, one)| one.is_significant())
+        .flat_map(|row| row.exceedance.iter().map(move |exceedance| (row, exceedance)))
+        .filter(|(_, exceedance)| exceedance.is_significant())
         .collect();
     if comparison.series.is_empty() {
         return;
@@ -255,16 +259,16 @@ fn series(text: &mut String, comparison: &Comparison, style: Style) {
         if changed.is_empty() { "." } else { ", ppm at or above the threshold:" }
     );
     paragraph(text, &title, 2, style, Style::bold);
-    for (row, one) in changed.iter().take(MOST_SERIES) {
+    for (row, exceedance) in changed.iter().take(MOST_SERIES) {
         let label = format!("  {:<30}", shorten(&name(row), 30));
         let numbers = format!(
             "{label} {:>8} {:>8} {:>7} {:>18}",
-            ppm(one.ppm.before),
-            ppm(one.ppm.after),
-            one.ppm.ratio.map(number).unwrap_or_default(),
-            interval(&one.ppm).unwrap_or_default()
+            ppm(exceedance.ppm.before),
+            ppm(exceedance.ppm.after),
+            exceedance.ppm.ratio.map(number).unwrap_or_default(),
+            interval(&exceedance.ppm).unwrap_or_default()
         );
-        text.push_str(&if one.is_more() { style.alarm(&numbers) } else { numbers });
+        text.push_str(&if exceedance.is_more() { style.alarm(&numbers) } else { numbers });
         text.push('\n');
     }
     if changed.len() > MOST_SERIES {
@@ -281,7 +285,7 @@ fn interval(change: &BeforeAfter) -> Option<String> {
     })
 }
 
-/// A factor with two or three digits that matter.
+/// A factor with two or three significant digits.
 fn number(value: f64) -> String {
     match value {
         ..0.0005 => "0".into(),
@@ -380,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn different_loads_are_said_loudly() {
+    fn different_loads_are_reported_prominently() {
         let text = shown(&sample(Verdict::Improved, true));
         assert!(text.starts_with("Possibly improved: "), "{text}");
         assert!(text.contains("\nTHE LOADS DIFFER BY MORE THAN 20%: net_rx: 122842 a second"));

@@ -1,4 +1,4 @@
-//! What a measurement took: in sentences, and program by program.
+//! The cost of a measurement: in sentences, and per program.
 
 use super::format::{bytes, count, counted, duration};
 use crate::model::{
@@ -7,7 +7,7 @@ use crate::model::{
     summary::Summary,
 };
 
-/// What the measurement itself took, in one paragraph each for this process and for the kernel.
+/// The cost of the measurement itself: one paragraph for this process, one for the kernel.
 pub(super) fn sentences(summary: &Summary) -> Vec<String> {
     let (cost, run, slots) = (&summary.self_cost, &summary.run, summary.ledger.slots);
     let share = if run.duration_s > 0.0 {
@@ -34,7 +34,9 @@ pub(super) fn disabled_stages(cost: &KernelCost) -> Option<String> {
     let stages: Vec<String> = cost
         .disabled
         .iter()
-        .map(|one| format!("{} after {}", one.stage.name(), duration(ns(one.after_s))))
+        .map(|disabled| {
+            format!("{} after {}", disabled.stage.name(), duration(ns(disabled.after_s)))
+        })
         .collect();
     (!stages.is_empty()).then(|| {
         format!(
@@ -71,28 +73,28 @@ pub(super) fn programs(cost: &KernelCost, ledger: &Ledger) -> Vec<String> {
     if programs.is_empty() {
         return Vec::new();
     }
-    programs.sort_by_key(|one| std::cmp::Reverse(one.ns));
+    programs.sort_by_key(|program| std::cmp::Reverse(program.ns));
     let titles = format!(
         "  {:<26} {:>11} {:>8} {:>11} {:>9}",
         "program", "runs/s", "a run", "of one CPU", "skipped"
     );
-    let rows = programs.into_iter().map(|one| {
-        let per_second = one.runs as f64 / cost.measured_s;
+    let rows = programs.into_iter().map(|program| {
+        let per_second = program.runs as f64 / cost.measured_s;
         format!(
             "  {:<26} {:>11} {:>8} {:>11} {:>9}",
-            one.program,
+            program.program,
             count(per_second.round() as u64),
-            duration(one.ns_per_run().round() as u64),
-            percent(one.ns as f64 / 1e9 / cost.measured_s),
-            skipped(ledger, &one.program).map_or("-".into(), count),
+            duration(program.ns_per_run().round() as u64),
+            percent(program.ns as f64 / 1e9 / cost.measured_s),
+            skipped(ledger, &program.program).map_or("-".into(), count),
         )
     });
     std::iter::once(titles).chain(rows).collect()
 }
 
-/// Runs that the kernel skipped during the run, as far as it reports them.
+/// Invocations of a program that the kernel skipped, as far as it reports them.
 fn skipped(ledger: &Ledger, program: &str) -> Option<u64> {
-    let counts: &ProgramCounts = ledger.programs.iter().find(|one| one.program == program)?;
+    let counts: &ProgramCounts = ledger.programs.iter().find(|counts| counts.program == program)?;
     Some(counts.recursion_misses? + counts.missed.unwrap_or(0))
 }
 
@@ -106,7 +108,7 @@ fn percent(share: f64) -> String {
     }
 }
 
-/// A time in ns. A negative or endless one is cast to the nearest bound.
+/// A time in ns. Negative and infinite times saturate.
 fn ns(seconds: f64) -> u64 {
     (seconds * 1e9) as u64
 }

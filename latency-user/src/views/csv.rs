@@ -32,10 +32,10 @@ pub fn series(
     foreign: &[(String, Distribution)],
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
-    for one in series {
-        let summary = SeriesSummary::new(one);
+    for row in series {
+        let summary = SeriesSummary::new(row);
         let stage = summary.stage.as_str();
-        let line = line(recording, &one.id.tag(), stage, &summary.labels, &summary.numbers);
+        let line = line(recording, &row.id.tag(), stage, &summary.labels, &summary.numbers);
         out.write_all(line.as_bytes())?;
     }
     for (tag, distribution) in foreign {
@@ -82,7 +82,7 @@ fn line(recording: &str, tag: &str, stage: &str, labels: &Labels, numbers: &Numb
     line.join(",") + "\n"
 }
 
-/// A field as RFC 4180 wants it.
+/// A field, quoted as in RFC 4180.
 fn quoted(field: &str) -> String {
     if field.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", field.replace('"', "\"\""))

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::model::diagnosis::{Diagnosis, InterfaceDiagnosis, MethodDiagnosis, StageDiagnosis};
 
-/// Writes what is possible, stage by stage, and what is in the way.
+/// Writes for each stage what works, and what prevents the rest.
 ///
 /// # Errors
 ///
@@ -42,8 +42,8 @@ fn answer(diagnosis: &Diagnosis) -> Vec<String> {
     let names = |wanted: bool| -> Vec<&str> {
         let stages = diagnosis.stages.iter();
         stages
-            .filter(|one| one.would_use.is_some() == wanted)
-            .map(|one| one.stage.as_str())
+            .filter(|stage| stage.would_use.is_some() == wanted)
+            .map(|stage| stage.stage.as_str())
             .collect()
     };
     let (can, cannot) = (names(true), names(false));
@@ -77,8 +77,8 @@ fn describe(method: &MethodDiagnosis, used: bool) -> String {
         (Some(true), true) => "works, would be used",
         (Some(true), false) => "works",
         (Some(false), _) => "does not work",
-        (None, true) => "nothing is known against it; would be tried first",
-        (None, false) => "nothing is known against it",
+        (None, true) => "no known obstacle; would be tried first",
+        (None, false) => "no known obstacle",
     };
     let notes = method.notes.iter().map(|note| format!(": {}", printable(&note.to_string())));
     let note: String = notes.collect();

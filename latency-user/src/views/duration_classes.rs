@@ -1,4 +1,4 @@
-//! Runs of `net_rx_action` by their length, before a change and after it: a table of powers of two.
+//! Runs of `net_rx_action` by duration, before and after a change: a table of powers of two.
 
 use super::{
     Style,
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::model::duration_classes::{DurationClasses, LOWER_BOUNDS_MS};
 
-/// The heads of columns and four rows: runs before, the same of a million, and both after.
+/// Column titles and four rows: runs before, the same per million, and both after.
 pub(super) fn rows(sides: &[DurationClasses; 2]) -> [Vec<String>; 5] {
     let mut head = vec!["net_rx_action, ms".to_owned()];
     head.extend(LOWER_BOUNDS_MS.iter().map(u64::to_string));

@@ -1,4 +1,4 @@
-//! An experiment for people: what goes on, then the conclusion with its numbers.
+//! An experiment for people: its progress, then the conclusion with its numbers.
 
 use std::{io, time::Duration};
 
@@ -9,10 +9,10 @@ use super::{
 };
 use crate::model::experiment::{Changed, Conclusion, Experiment, Guard, Setting, WindowSummary};
 
-/// So many culprits are named.
+/// Maximum number of culprits named.
 const CULPRITS: usize = 4;
 
-/// Writes what can be changed: a tunable's form, what it does, and keys with their present values.
+/// Writes a tunable: its form, its description, and its keys with their current values.
 ///
 /// # Errors
 ///
@@ -116,7 +116,7 @@ pub fn changed(changed: &Changed) -> Vec<String> {
     [printable(&line)].into_iter().chain(rounded(changed)).collect()
 }
 
-/// A sentence on what was made of a value; `None`: it is what was asked for.
+/// A sentence on a value that the driver changed; `None`: it is the requested value.
 pub fn rounded(changed: &Changed) -> Option<String> {
     let Changed { knob, requested, effective, .. } = changed;
     (requested != effective).then(|| {
@@ -125,7 +125,7 @@ pub fn rounded(changed: &Changed) -> Option<String> {
     })
 }
 
-/// What became of the setting.
+/// The final state of the setting.
 pub(super) fn setting(setting: Setting) -> &'static str {
     match setting {
         Setting::Original => "The original value is in place.",
@@ -141,13 +141,13 @@ fn guard(guard: &Guard) -> String {
     format!("{}: {:.1}/s before, {:.1}/s after: {verdict}.", guard.name, guard.before, guard.after)
 }
 
-/// A line that a window starts.
+/// The line at the start of a window.
 pub fn window_starts(at: u32, of: u32, changed: bool, length: Duration) -> String {
     let kind = if changed { "B, with the change" } else { "A, as it was" };
     format!("window {at} of {of}: {kind}, {}\n", humantime::format_duration(length))
 }
 
-/// A line on what a window has shown.
+/// The line with the result of a window.
 pub fn measured(window: &WindowSummary) -> String {
     format!(
         "  {} runs of net_rx_action, {} stalls, longest {}\n",
@@ -162,16 +162,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_made_of_a_value_is_shown_and_only_then() {
-        let mut one = Changed {
+    fn only_a_changed_value_is_reported() {
+        let mut change = Changed {
             knob: "ring:eth0/rx".into(),
             old: "256".into(),
             requested: "128".into(),
             effective: "128".into(),
         };
-        assert_eq!(changed(&one), ["ring:eth0/rx: \"256\", tried \"128\"."]);
-        one.requested = "100".into();
+        assert_eq!(changed(&change), ["ring:eth0/rx: \"256\", tried \"128\"."]);
+        change.requested = "100".into();
         let expected = "ring:eth0/rx: asked for \"100\", the driver made it \"128\".";
-        assert_eq!(changed(&one)[1], expected);
+        assert_eq!(changed(&change)[1], expected);
     }
 }

@@ -1,4 +1,4 @@
-//! Runs made up for the tests of views.
+//! Invented runs for the tests of views.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use crate::model::{
 /// The threshold of all fixtures, ns.
 pub(super) const THRESHOLD_NS: u64 = 1_000_000;
 
-/// `count` durations around `ns`, followed by those in `tail`.
+/// `count` durations around `ns`, followed by `tail`.
 pub(super) fn durations(count: u64, ns: u64, tail: &[u64]) -> Distribution {
     let mut distribution = Distribution::default();
     for n in 0..count {
@@ -60,7 +60,7 @@ pub(super) fn irq(number: u32, name: &str, cpu: u32, distribution: Distribution)
     Series::new(Stage::Irq, at, distribution)
 }
 
-/// Four CPUs and four queues, of which CPU 1 and queue 2 stalled.
+/// Four CPUs and four queues; CPU 1 and queue 2 stalled.
 pub(super) fn stalled() -> Vec<Series> {
     let long: Vec<u64> = (0..37).map(|n| 1_400_000 + n * 555_555).collect();
     let mut all = Vec::new();
@@ -93,15 +93,15 @@ pub(super) fn awkward() -> Vec<Series> {
         let name = format!("mlx5_comp{n}@pci:0000:c1:00.1 \x1b[31mé");
         all.push(irq(1000 + n, &name, n, durations(2, 33_333, tail)));
     }
-    for one in &mut all {
-        if let Some(first) = one.distribution.buckets.first_mut() {
+    for series in &mut all {
+        if let Some(first) = series.distribution.buckets.first_mut() {
             first.1 += 987_654_321;
         }
     }
     all
 }
 
-/// A stall of which most was spent in one function.
+/// A stall spent mostly in one function.
 pub(super) fn stall() -> Stall {
     Stall {
         at: "2026-01-02T03:04:05.912345Z".into(),
@@ -170,7 +170,7 @@ pub(super) fn run() -> Run {
 pub(super) fn summary(all: &[Series]) -> Summary {
     let series: Vec<SeriesSummary> = all.iter().map(SeriesSummary::new).collect();
     let counts = |stage: Stage| {
-        let of_stage = || series.iter().filter(|one| one.stage == stage).map(|one| &one.numbers);
+        let of_stage = || series.iter().filter(|row| row.stage == stage).map(|row| &row.numbers);
         let recorded = of_stage().map(|numbers| numbers.count).sum();
         let stalls = of_stage().map(|numbers| numbers.over_threshold).sum();
         let counted = UserCounts {
@@ -187,8 +187,8 @@ pub(super) fn summary(all: &[Series]) -> Summary {
     let stages = [Stage::NetRx, Stage::NapiPoll].map(counts).to_vec();
     let ledger = Ledger { stages, ..Ledger::default() }.closed();
     let mut by_stage = BTreeMap::new();
-    for one in series.iter().filter(|one| one.numbers.over_threshold > 0) {
-        *by_stage.entry(one.stage.clone()).or_default() += one.numbers.over_threshold;
+    for row in series.iter().filter(|row| row.numbers.over_threshold > 0) {
+        *by_stage.entry(row.stage.clone()).or_default() += row.numbers.over_threshold;
     }
     Summary {
         run: run(),

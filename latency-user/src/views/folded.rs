@@ -1,5 +1,5 @@
-//! Folded stacks, as flame graph tools take them: frames from the outermost to the deepest,
-//! joined by `;`, then the number of samples.
+//! Folded stacks for flame graph tools: frames from the outermost to the deepest, joined by `;`,
+//! then the number of samples.
 
 use std::io;
 

@@ -26,7 +26,7 @@ pub fn duration(ns: u64) -> String {
     }
 }
 
-/// A duration as a person would set it, without zeros at its end: `1ms`, `1.5ms`, `500us`.
+/// A duration as a person would write it, without trailing zeros: `1ms`, `1.5ms`, `500us`.
 pub fn short_duration(ns: u64) -> String {
     let text = duration(ns);
     let unit = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
@@ -106,16 +106,16 @@ fn three_digits(value: u64) -> (u64, u32) {
     }
 }
 
-/// Three digits with `whole + 1` of them before the point.
-fn decimal(digits: u64, whole: u32, unit: &str) -> String {
-    match whole {
+/// Three digits with `exponent + 1` of them before the point.
+fn decimal(digits: u64, exponent: u32, unit: &str) -> String {
+    match exponent {
         0 => format!("{}.{:02}{unit}", digits / 100, digits % 100),
         1 => format!("{}.{}{unit}", digits / 10, digits % 10),
         _ => format!("{digits}{unit}"),
     }
 }
 
-/// ` (of it 61 % waiting for a lock)`, with its part of the same whole; empty when it hardly waited.
+/// ` (of it 61 % waiting for a lock)`, as a share of the same total; empty when it hardly waited.
 pub(super) fn lock_wait(culprit: &Culprit) -> String {
     let wait = |share: f64| format!(" (of it {:.0} % waiting for a lock)", share * 100.0);
     culprit.lock_share().map(wait).unwrap_or_default()
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn ppm_tells_none_from_few() {
+    fn ppm_distinguishes_none_from_few() {
         let expected = [
             (0.0, "0"),
             (0.0001, "<0.1"),

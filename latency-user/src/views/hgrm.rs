@@ -1,4 +1,4 @@
-//! HdrHistogram's percentile distribution, which its plotters take. Values are in microseconds.
+//! HdrHistogram's percentile distribution, for its plotters. Values are in microseconds.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use crate::model::distribution::{Distribution, highest_value};
 /// Values are divided by this: ns to us.
 const SCALE: f64 = 1e3;
 
-/// Each step goes a tenth of the distance to 100 %: HdrHistogram's five ticks for half of it.
+/// Each step covers a tenth of the distance to 100 %: HdrHistogram's five ticks per half distance.
 const STEP: f64 = 0.1;
 
 /// Octaves of the bucket layout.
@@ -27,24 +27,24 @@ pub fn distribution(distribution: &Distribution, out: &mut dyn io::Write) -> io:
         "{:>12} {:>14} {:>10} {:>14}\n\n",
         "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
     );
-    let whole = histogram.len();
+    let total = histogram.len();
     let mut level = 0.0;
     let mut seen = 0;
     for (index, count) in &distribution.buckets {
         seen += count;
         let value = highest_value(*index) as f64 / SCALE;
-        while seen as f64 / whole as f64 >= level {
+        while seen as f64 / total as f64 >= level {
             let distance = 1.0 - level;
             text.push_str(&format!(
                 "{value:>12.digits$} {level:>14.12} {seen:>10} {:>14.2}\n",
                 1.0 / distance
             ));
             level += distance * STEP;
-            if seen == whole {
+            if seen == total {
                 text.push_str(&format!("{value:>12.digits$} {:>14.12} {seen:>10}\n", 1.0));
                 break;
             }
-            // With more values than a quotient can tell apart, levels would never end.
+            // With more values than an f64 can resolve, the loop would never end.
             if distance < 1e-14 {
                 break;
             }

@@ -1,4 +1,4 @@
-//! JSON for programs: one object a line, the summary last.
+//! JSON for programs: one object per line, the summary last.
 
 use std::{io, time::SystemTime};
 
@@ -26,8 +26,8 @@ struct IntervalSummary {
     series: Vec<SeriesSummary>,
 }
 
-/// Writes the stalls of an interval of a run that started at `run_started_at`, then its series as
-/// one line: kind `interval`.
+/// Writes the stalls of an interval, then its series as one line: kind `interval`. The run started
+/// at `run_started_at`.
 ///
 /// # Errors
 ///
@@ -71,7 +71,7 @@ pub fn summary(summary: &Summary, out: &mut dyn io::Write) -> io::Result<()> {
     line(&Envelope::new("summary", summary), out)
 }
 
-/// Writes what the machine was set to as one line: kind `settings`.
+/// Writes the host's settings as one line: kind `settings`.
 ///
 /// # Errors
 ///
@@ -147,7 +147,7 @@ pub fn triage(triage: &Triage, out: &mut dyn io::Write) -> io::Result<()> {
     line(&Envelope::new("triage", triage), out)
 }
 
-/// Writes a whole line at once, so that a reader of a pipe sees no half of one.
+/// Writes a complete line at once, so that a reader of a pipe sees no partial line.
 fn line(object: &impl Serialize, out: &mut dyn io::Write) -> io::Result<()> {
     let mut line = serde_json::to_vec(object)?;
     line.push(b'\n');
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_says_when_it_was() {
+    fn an_interval_has_its_start_time() {
         let object = parsed(|out| {
             interval(&fixtures::interval(fixtures::stalled()), fixtures::started_at(), out).unwrap()
         });

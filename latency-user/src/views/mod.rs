@@ -1,7 +1,7 @@
-//! Views: what people and programs get to see of a measurement.
+//! Views: the output of a measurement for people and programs.
 //!
-//! A view turns structures of [`crate::model`] into text and writes it where it is told to. It
-//! reads no map and no file, and does not know whether it writes to a terminal.
+//! A view turns structures of [`crate::model`] into text and writes it to a given writer. It reads
+//! no map and no file, and does not know whether it writes to a terminal.
 
 pub mod comparison;
 pub mod cost;
@@ -22,7 +22,7 @@ pub mod triage;
 mod fixtures;
 mod text;
 
-/// How a view for people looks.
+/// Appearance of a view for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
     /// Whether escape sequences for colour may be written.
@@ -32,10 +32,10 @@ pub struct Style {
 }
 
 impl Style {
-    /// No view is wider, so that it can be pasted into a mail or a ticket.
+    /// Maximum width, so that a view can be pasted into a mail or a ticket.
     pub const MAX_WIDTH: usize = 80;
 
-    /// What paragraphs are not broken below, however narrow the terminal says that it is.
+    /// Minimum width of paragraphs, however narrow the terminal claims to be.
     const MIN_WIDTH: usize = 40;
 
     fn columns(self) -> usize {

@@ -1,4 +1,4 @@
-//! Progress of work that takes long: one line of a terminal, written over and over.
+//! Progress of long-running work: one terminal line, rewritten in place.
 
 use std::io;
 
@@ -7,20 +7,20 @@ use super::Style;
 /// Columns of the bar.
 const BAR: u64 = 30;
 
-/// Writes how much of `whole` is done in place of the line before.
+/// Replaces the previous line with how much of `total` is done.
 ///
 /// # Errors
 ///
 /// What `out` fails with.
-pub fn line(done: u64, whole: u64, noun: &str, out: &mut dyn io::Write) -> io::Result<()> {
-    let filled = (done * BAR).checked_div(whole).unwrap_or(BAR).min(BAR) as usize;
+pub fn line(done: u64, total: u64, noun: &str, out: &mut dyn io::Write) -> io::Result<()> {
+    let filled = (done * BAR).checked_div(total).unwrap_or(BAR).min(BAR) as usize;
     let bar = format!("{:<width$}", "#".repeat(filled), width = BAR as usize);
-    let text = format!("[{bar}] {done} of {whole} {noun}");
+    let text = format!("[{bar}] {done} of {total} {noun}");
     write!(out, "\r{text:<width$}", width = Style::MAX_WIDTH - 1)?;
     out.flush()
 }
 
-/// Takes the line away.
+/// Clears the line.
 ///
 /// # Errors
 ///
@@ -36,12 +36,12 @@ mod tests {
 
     #[test]
     fn a_line_covers_the_one_before() {
-        for (done, whole) in [(0, 0), (0, 10_000), (5000, 10_000), (10_000, 10_000)] {
+        for (done, total) in [(0, 0), (0, 10_000), (5000, 10_000), (10_000, 10_000)] {
             let mut out = Vec::new();
-            line(done, whole, "recordings", &mut out).unwrap();
+            line(done, total, "recordings", &mut out).unwrap();
             let text = String::from_utf8(out).unwrap();
             assert_eq!(text.chars().count(), 80, "{text}");
-            assert!(text.contains(&format!("] {done} of {whole} recordings")), "{text}");
+            assert!(text.contains(&format!("] {done} of {total} recordings")), "{text}");
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn wrap(text: &str, width: usize, indent: usize) -> String {
     let mut lines = Vec::new();
     let mut line = String::new();
     let mut used = 0;
-    // Spaces in front of the text are its own indent.
+    // Leading spaces are the indent of the first line.
     let body = text.trim_start_matches(' ');
     let mut start = text.len() - body.len();
     line.push_str(&" ".repeat(start));
@@ -39,8 +39,8 @@ pub(super) fn wrap(text: &str, width: usize, indent: usize) -> String {
                 break;
             }
             if used == 0 {
-                let room = width.saturating_sub(start).clamp(1, word.len());
-                line.extend(word.drain(..room));
+                let available = width.saturating_sub(start).clamp(1, word.len());
+                line.extend(word.drain(..available));
             }
             lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
             used = 0;
@@ -72,7 +72,7 @@ pub(super) fn shorten(text: &str, width: usize) -> String {
     short
 }
 
-/// A name from outside, with `?` for what does not take exactly one column of a terminal.
+/// An external name, with `?` for each character that may not take exactly one column.
 pub(super) fn printable(name: &str) -> String {
     name.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect()
 }

@@ -8,11 +8,11 @@ use super::{
 };
 use crate::model::finding::{Finding, Number, Outcome, RuleAnswer, StepAnswer, Triage};
 
-/// Columns in front of the parts of a finding.
+/// Width of the labels of a finding's parts.
 const LABELS: usize = 12;
 
 /// Writes the verdict, the path as a tree, and the findings, heaviest first. With `all`, the tree
-/// shows every rule; without, of those that found nothing only how many.
+/// shows every rule; otherwise it only counts the rules that are ok.
 ///
 /// # Errors
 ///
@@ -51,7 +51,7 @@ fn step(text: &mut String, step: &StepAnswer, all: bool, style: Style) {
     };
     text.push_str(&format!("{} {}\n", step.question, paint(style, answer)));
     let shown: Vec<&RuleAnswer> =
-        step.rules.iter().filter(|one| all || one.outcome != Outcome::Ok).collect();
+        step.rules.iter().filter(|rule| all || rule.outcome != Outcome::Ok).collect();
     let hidden = step.rules.len() - shown.len();
     for (index, rule) in shown.iter().enumerate() {
         let last = index + 1 == shown.len() && hidden == 0;
@@ -80,7 +80,7 @@ fn described(rule: &RuleAnswer) -> String {
         Outcome::Unknown => "unknown, because",
     };
     match rule.outcome {
-        // What was seen stands with the finding.
+        // The finding itself shows the text.
         Outcome::Finding => format!("{}: {outcome}", rule.rule),
         _ => printable(&format!("{}: {outcome}: {}", rule.rule, rule.text)),
     }
@@ -95,7 +95,7 @@ fn branch(
 ) {
     let (first, rest) = if last { ("`- ", "   ") } else { ("|- ", "|  ") };
     let mut lines = String::new();
-    // The tree's own columns are taken off the width.
+    // Subtract the tree's own columns from the width.
     let narrow = Style { width: style.columns() - first.len(), ..style };
     paragraph(&mut lines, words, 2, narrow, Style::plain);
     for (index, line) in lines.lines().enumerate() {
@@ -114,7 +114,7 @@ fn finding(text: &mut String, number: usize, finding: &Finding, style: Style) {
         let mut lines = String::new();
         let indented = format!("{:LABELS$}{}", "", printable(words));
         paragraph(&mut lines, &indented, LABELS, style, Style::plain);
-        // Breaking lines would take the spaces behind the label for one.
+        // Insert the label last: wrapping would collapse the spaces behind it.
         lines.replace_range(3..3 + name.len(), name);
         text.push_str(&lines);
     };
@@ -140,7 +140,7 @@ fn describe(number: &Number) -> String {
     format!("- {}: {}{unit}{threshold} [{}]", number.what, short(number.value), number.source)
 }
 
-/// Whole numbers as they are, others with two decimals.
+/// Integers as they are, other numbers with two decimals.
 fn short(value: f64) -> String {
     if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }

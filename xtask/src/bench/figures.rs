@@ -1,11 +1,11 @@
-//! Numbers of many slices in one: the median, and the interval that the bootstrap gives it.
+//! Summarises the numbers of many slices: the median and its bootstrap confidence interval.
 //!
-//! Owns the statistics. What the numbers mean is their owners'.
+//! Owns the statistics; callers know what the numbers mean.
 
-/// Resamples of the bootstrap. The ends of a 95 % interval then rest on 50 of them each.
+/// Resamples of the bootstrap: 50 of them lie beyond each end of a 95 % interval.
 const RESAMPLES: usize = 2000;
 
-/// The same every time: the same slices give the same interval.
+/// Fixed, so that the same slices give the same interval.
 const SEED: u64 = 0x6c61_7465_6e63_7901;
 
 /// A number with its spread.
@@ -18,7 +18,7 @@ pub(crate) struct Figure {
     pub(crate) slices: usize,
 }
 
-/// The median of `values` and its interval; `None` of nothing.
+/// The median of `values` and its interval; `None` if there are none.
 pub(crate) fn of(values: &[f64]) -> Option<Figure> {
     bootstrap(values.len(), |chosen| {
         median(&chosen.iter().map(|at| values[*at]).collect::<Vec<_>>())
@@ -26,6 +26,7 @@ pub(crate) fn of(values: &[f64]) -> Option<Figure> {
 }
 
 /// `statistic` of `items` slices, and its interval over resamples of them (percentile method).
+/// `statistic` gets the indices of a resample.
 pub(crate) fn bootstrap(items: usize, statistic: impl Fn(&[usize]) -> f64) -> Option<Figure> {
     if items == 0 {
         return None;
@@ -45,7 +46,7 @@ pub(crate) fn bootstrap(items: usize, statistic: impl Fn(&[usize]) -> f64) -> Op
     })
 }
 
-/// The value in the middle; NaN of nothing.
+/// The median; NaN if there are no values.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -69,17 +70,17 @@ mod tests {
     }
 
     #[test]
-    fn one_slice_has_no_spread_and_nothing_no_figure() {
+    fn one_slice_has_no_spread_and_no_slices_give_no_figure() {
         assert_eq!(of(&[3.0]), Some(Figure { median: 3.0, low: 3.0, high: 3.0, slices: 1 }));
         assert_eq!(of(&[]), None);
     }
 
-    /// Of 200 experiments whose true median is known, the interval must hold it in about 95 of a
-    /// hundred: the bootstrap of a median of 25 is a little off either way.
+    /// Of 200 experiments with a known true median, about 95 % of the intervals must contain it.
+    /// The bootstrap of the median of 25 values deviates a little either way.
     #[test]
-    fn intervals_hold_the_truth_as_often_as_they_say() {
+    fn intervals_contain_the_true_median_as_often_as_claimed() {
         let mut random = fastrand::Rng::with_seed(7);
-        let held = (0..200)
+        let hits = (0..200)
             .filter(|_| {
                 // Exponential: skewed, as durations are.
                 let values: Vec<f64> = (0..25).map(|_| -random.f64().ln()).collect();
@@ -88,6 +89,6 @@ mod tests {
                 figure.low <= truth && truth <= figure.high
             })
             .count();
-        assert!((180..=199).contains(&held), "{held} of 200");
+        assert!((180..=199).contains(&hits), "{hits} of 200");
     }
 }

@@ -1,10 +1,10 @@
-//! The goals, in the words in which they were set, and whether they are met.
+//! The goals of the benchmark, and whether they are met.
 
 use super::figures::Figure;
 
-/// On which side of its limit a goal wants its figure.
+/// Whether the limit of a goal is an upper or a lower bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
+pub(crate) enum Bound {
     AtMost,
     AtLeast,
 }
@@ -15,91 +15,91 @@ pub(crate) struct Goal {
     /// Its name in JSON.
     pub(crate) key: &'static str,
     pub(crate) text: &'static str,
-    pub(crate) side: Side,
+    pub(crate) bound: Bound,
     pub(crate) limit: f64,
-    /// Behind numbers.
+    /// Unit of the figure and the limit; may be empty.
     pub(crate) unit: &'static str,
 }
 
 const fn goal(
     key: &'static str,
     text: &'static str,
-    side: Side,
+    bound: Bound,
     limit: f64,
     unit: &'static str,
 ) -> Goal {
-    Goal { key, text, side, limit, unit }
+    Goal { key, text, bound, limit, unit }
 }
 
 pub(crate) static CYCLE_TO_SOFTIRQS: Goal = goal(
     "cycle_to_softirqs",
-    "a whole NET_RX cycle costs at most 1.3 of what softirqs -d pays for its two programs",
-    Side::AtMost,
+    "a complete NET_RX cycle costs at most 1.3 times the two programs of softirqs -d",
+    Bound::AtMost,
     1.3,
     "",
 );
-pub(crate) static CYCLE_TO_FLOOR: Goal = goal(
+pub(crate) static CYCLE_TO_NOOP: Goal = goal(
     "cycle_to_floor",
-    "and at most 1.15 of the floor that reads the clock as often",
-    Side::AtMost,
+    "and at most 1.15 times no-op programs that read the clock as often",
+    Bound::AtMost,
     1.15,
     "",
 );
 pub(crate) static BPFTRACE_TO_CYCLE: Goal = goal(
     "bpftrace_to_cycle",
-    "bpftrace with the same stamps costs at least 4 times ours",
-    Side::AtLeast,
+    "bpftrace with the same stamps costs at least 4 times as much",
+    Bound::AtLeast,
     4.0,
     "",
 );
 pub(crate) static LOSS_TO_SOFTIRQS: Goal = goal(
     "loss_to_softirqs",
-    "of the packet rate, at most 0.6 of what softirqs loses is lost",
-    Side::AtMost,
+    "packet rate lost is at most 0.6 of that lost with softirqs",
+    Bound::AtMost,
     0.6,
     "",
 );
 pub(crate) static TCP_P99: Goal = goal(
     "tcp_p99_added",
     "no measurable addition to p99 of TCP ping-pong (interval includes 0)",
-    Side::AtMost,
+    Bound::AtMost,
     0.0,
     "%",
 );
 pub(crate) static UDP_P99: Goal = goal(
     "udp_p99_added",
     "no measurable addition to p99 of UDP ping-pong (interval includes 0)",
-    Side::AtMost,
+    Bound::AtMost,
     0.0,
     "%",
 );
 pub(crate) static TCP_P99_9: Goal =
-    goal("tcp_p99_9_added", "p99.9 of TCP ping-pong within 2 %", Side::AtMost, 2.0, "%");
+    goal("tcp_p99_9_added", "p99.9 of TCP ping-pong within 2 %", Bound::AtMost, 2.0, "%");
 pub(crate) static UDP_P99_9: Goal =
-    goal("udp_p99_9_added", "p99.9 of UDP ping-pong within 2 %", Side::AtMost, 2.0, "%");
+    goal("udp_p99_9_added", "p99.9 of UDP ping-pong within 2 %", Bound::AtMost, 2.0, "%");
 pub(crate) static USER_CPU: Goal = goal(
     "user_cpu_256x64",
     "user space under 0.3 % of one core at 256 CPUs x 64 queues",
-    Side::AtMost,
+    Bound::AtMost,
     0.3,
     "%",
 );
 pub(crate) static MEMORY: Goal =
-    goal("memory_beside_rows", "under 20 MB beside the rows", Side::AtMost, 20.0, "MB");
+    goal("memory_beside_rows", "under 20 MB besides the rows", Bound::AtMost, 20.0, "MB");
 pub(crate) static STARTUP: Goal =
-    goal("startup", "attached within 150 ms", Side::AtMost, 150.0, "ms");
+    goal("startup", "attached within 150 ms", Bound::AtMost, 150.0, "ms");
 pub(crate) static NOTHING_LOST: Goal = goal(
     "histograms_lose_nothing",
-    "histograms lose nothing at any rate the machine can make",
-    Side::AtMost,
+    "histograms lose nothing at any rate the machine can generate",
+    Bound::AtMost,
     0.0,
     "events",
 );
 
-/// All of them, in the order of the table.
+/// All goals, in the order of the table.
 pub(crate) static ALL: [&Goal; 12] = [
     &CYCLE_TO_SOFTIRQS,
-    &CYCLE_TO_FLOOR,
+    &CYCLE_TO_NOOP,
     &BPFTRACE_TO_CYCLE,
     &LOSS_TO_SOFTIRQS,
     &TCP_P99,
@@ -112,12 +112,12 @@ pub(crate) static ALL: [&Goal; 12] = [
     &NOTHING_LOST,
 ];
 
-/// What is said of a goal.
+/// Whether a goal was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Met,
     Missed,
-    /// The interval spans the limit.
+    /// The interval includes the limit.
     NotDecided,
     NotMeasured,
 }
@@ -133,16 +133,17 @@ impl Verdict {
     }
 }
 
-/// An addition of nothing is met by an interval that includes 0: no measurement can show more.
+/// Judges by the ends of the interval. A limit of 0 is met by an interval that includes 0: no
+/// measurement can show more.
 pub(crate) fn judge(goal: &Goal, figure: Option<&Figure>) -> Verdict {
     let Some(figure) = figure else { return Verdict::NotMeasured };
-    let (best, worst) = match goal.side {
-        Side::AtMost => (figure.low, figure.high),
-        Side::AtLeast => (-figure.high, -figure.low),
+    let (best, worst) = match goal.bound {
+        Bound::AtMost => (figure.low, figure.high),
+        Bound::AtLeast => (-figure.high, -figure.low),
     };
-    let limit = if goal.side == Side::AtMost { goal.limit } else { -goal.limit };
-    let wants_none = goal.limit == 0.0;
-    if worst <= limit || (wants_none && best <= limit) {
+    let limit = if goal.bound == Bound::AtMost { goal.limit } else { -goal.limit };
+    let is_zero = goal.limit == 0.0;
+    if worst <= limit || (is_zero && best <= limit) {
         Verdict::Met
     } else if best > limit {
         Verdict::Missed
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_across_the_limit_decides_nothing() {
+    fn an_interval_that_includes_the_limit_is_undecided() {
         let verdict = |low, high| judge(&CYCLE_TO_SOFTIRQS, Some(&figure(low, high)));
         assert_eq!(verdict(1.0, 1.3), Verdict::Met);
         assert_eq!(verdict(1.31, 1.5), Verdict::Missed);
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn at_least_is_the_other_way_round() {
+    fn at_least_is_judged_the_other_way_round() {
         let verdict = |low, high| judge(&BPFTRACE_TO_CYCLE, Some(&figure(low, high)));
         assert_eq!(verdict(4.0, 6.0), Verdict::Met);
         assert_eq!(verdict(3.0, 3.9), Verdict::Missed);
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn no_addition_is_an_interval_with_zero_in_it() {
+    fn a_limit_of_zero_is_met_by_an_interval_that_includes_zero() {
         let verdict = |low, high| judge(&TCP_P99, Some(&figure(low, high)));
         assert_eq!(verdict(-1.0, 3.0), Verdict::Met);
         assert_eq!(verdict(0.5, 3.0), Verdict::Missed);

@@ -1,31 +1,30 @@
-//! The same benchmark in a virtual machine, whose kernel has the probes that this one may lack.
+//! Runs the benchmark in a virtual machine, whose kernel has probes that this one may lack.
 //!
-//! Emulated, everything is 10 to 50 times slower: only ratios mean something, so no goal is
-//! judged there.
+//! Emulation is 10 to 50 times slower: only ratios mean something, so no goal is judged there.
 
 use std::{env, fs::File, io::Write, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 
-use super::{Args, Built, contenders};
+use super::{args::Args, built::Built, tools};
 use crate::{build_ebpf, vm};
 
-/// Longest that a machine lives: a slice is short, but bpftrace's start is not.
+/// Longest run of the machine. Slices are short, but bpftrace takes long to start.
 const DEADLINE: Duration = Duration::from_secs(60 * 60);
 
-/// What can be measured there: what runs in the kernel.
-const PARTS: &str = "per-event,rate";
+/// Benchmarks that run there: those of the kernel side.
+const BENCHMARKS: &str = "per-event,rate";
 
-/// Boots `kernel` and measures there; the outcome as JSON goes to `json`.
+/// Boots `kernel`, measures there and writes the results to `json`.
 pub(crate) fn run(
     kernel: &str,
     args: &Args,
     built: &Built,
     json: Option<File>,
 ) -> Result<ExitCode> {
-    let program = env::current_exe().context("cannot tell where this program lies")?;
+    let program = env::current_exe().context("cannot find the path of this program")?;
     let mut command = vec![program.to_string_lossy().into_owned(), "bench".to_owned()];
-    command.extend(["--prebuilt", "--methods", "--only", PARTS].map(str::to_owned));
+    command.extend(["--prebuilt", "--methods", "--only", BENCHMARKS].map(str::to_owned));
     match args.quick {
         true => command.push("--quick".to_owned()),
         false => {
@@ -35,18 +34,18 @@ pub(crate) fn run(
     if json.is_some() {
         command.push("--json=/dev/stdout".to_owned());
     }
-    let rivals = contenders::GUEST_PROGRAMS.into_iter().filter_map(build_ebpf::find_program);
+    let baselines = tools::GUEST_PROGRAMS.into_iter().filter_map(build_ebpf::find_program);
     let guest = vm::Guest {
-        // As packages name it, or as Debian's users do.
+        // Accepts both `6.12`, as in package names, and `debian-6.12`.
         kernel: kernel.strip_prefix("debian-").unwrap_or(kernel).to_owned(),
         command,
         variables: Vec::new(),
-        files: built.files().into_iter().cloned().chain(rivals).collect(),
+        files: built.files().into_iter().cloned().chain(baselines).collect(),
         deadline: DEADLINE,
     };
     let mut found = None;
     let status = vm::boot(&guest, &mut |line| {
-        if line.starts_with(JSON_BEGINS) {
+        if line.starts_with(JSON_START) {
             found = Some(line.to_owned());
         }
     })?;
@@ -58,4 +57,4 @@ pub(crate) fn run(
 }
 
 /// Keys are sorted.
-const JSON_BEGINS: &str = r#"{"checks":"#;
+const JSON_START: &str = r#"{"checks":"#;

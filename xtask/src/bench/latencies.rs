@@ -1,11 +1,11 @@
-//! Latencies of slices, and quantiles of many slices together.
+//! Latencies of slices, and quantiles over several slices.
 
-/// Latencies of one slice: each value, ns, with the number of those at or below it.
+/// Latencies of one slice: each value in ns, with the cumulative count up to and including it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Latencies(Vec<(u64, u64)>);
 
 impl Latencies {
-    /// From values in rising order and their counts.
+    /// From values in ascending order and their counts.
     pub(crate) fn new(counts: impl IntoIterator<Item = (u64, u64)>) -> Self {
         let mut sum = 0;
         let cumulate = |(value, count)| {
@@ -20,19 +20,20 @@ impl Latencies {
     }
 
     fn at_or_below(&self, value: u64) -> u64 {
-        let above = self.0.partition_point(|(one, _)| *one <= value);
+        let above = self.0.partition_point(|(latency, _)| *latency <= value);
         above.checked_sub(1).map_or(0, |at| self.0[at].1)
     }
 }
 
-/// The smallest value that `part` of the latencies of all `slices` lie at or below, ns; NaN of
-/// nothing. No slice is copied: the bootstrap asks thousands of times.
-pub(crate) fn quantile(slices: &[&Latencies], part: f64) -> f64 {
+/// Quantile `q` of the latencies of all `slices`, ns: the smallest value that a share `q` of them
+/// lies at or below. NaN if there are none. Copies no slice: the bootstrap calls this thousands of
+/// times.
+pub(crate) fn quantile(slices: &[&Latencies], q: f64) -> f64 {
     let total: u64 = slices.iter().map(|slice| slice.total()).sum();
     if total == 0 {
         return f64::NAN;
     }
-    let wanted = ((part * total as f64).ceil() as u64).max(1);
+    let wanted = ((q * total as f64).ceil() as u64).max(1);
     let highest = slices.iter().filter_map(|slice| slice.0.last()).map(|(value, _)| *value);
     let (mut low, mut high) = (0, highest.max().unwrap_or(0));
     while low < high {
@@ -48,15 +49,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_of_slices_together() {
-        let (one, other) = (Latencies::new([(10, 90)]), Latencies::new([(20, 9), (30, 1)]));
-        assert_eq!(quantile(&[&one, &other], 0.9), 10.0);
-        assert_eq!(quantile(&[&one, &other], 0.99), 20.0);
-        assert_eq!(quantile(&[&one, &other], 0.9999), 30.0);
+    fn quantiles_over_several_slices() {
+        let (first, second) = (Latencies::new([(10, 90)]), Latencies::new([(20, 9), (30, 1)]));
+        assert_eq!(quantile(&[&first, &second], 0.9), 10.0);
+        assert_eq!(quantile(&[&first, &second], 0.99), 20.0);
+        assert_eq!(quantile(&[&first, &second], 0.9999), 30.0);
         assert!(quantile(&[], 0.5).is_nan());
     }
 
-    /// Against sorting all latencies and looking at the place.
+    /// Compares with sorting all latencies and indexing.
     #[test]
     fn quantiles_as_by_sorting() {
         let mut random = fastrand::Rng::with_seed(11);
@@ -72,9 +73,9 @@ mod tests {
             })
             .collect();
         let slices: Vec<&Latencies> = latencies.iter().collect();
-        for part in [0.001, 0.5, 0.9, 0.99, 0.999, 1.0] {
-            let at = (part * sorted.len() as f64).ceil() as usize - 1;
-            assert_eq!(quantile(&slices, part), sorted[at] as f64, "{part}");
+        for q in [0.001, 0.5, 0.9, 0.99, 0.999, 1.0] {
+            let at = (q * sorted.len() as f64).ceil() as usize - 1;
+            assert_eq!(quantile(&slices, q), sorted[at] as f64, "{q}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A load as a process, in network namespaces of its own, that runs slice by slice.
+//! A load process in its own network namespaces, which runs one slice on each request.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -9,11 +9,11 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{Built, latencies::Latencies};
+use super::{built::Built, latencies::Latencies};
 use crate::process;
 
-/// A load that waits for its next slice. It ends with its standard input, whatever becomes of
-/// this process.
+/// A load that waits for its next slice. It exits when its standard input closes, however this
+/// process ends.
 pub(crate) struct Load {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -21,13 +21,13 @@ pub(crate) struct Load {
     line: String,
 }
 
-/// What happened in a slice.
+/// Result of one slice.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Slice {
     pub(crate) sent: u64,
     pub(crate) received: u64,
     pub(crate) seconds: f64,
-    /// Latencies in ns, of loads that wait for a response.
+    /// Latencies in ns; empty for loads that do not wait for a response.
     pub(crate) latencies: Latencies,
 }
 
@@ -38,10 +38,10 @@ impl Slice {
 }
 
 impl Load {
-    /// Starts the load that `words` name.
-    pub(crate) fn start(built: &Built, words: &[&str]) -> Result<Self> {
+    /// Starts the load with `arguments`, which begin with its name.
+    pub(crate) fn start(built: &Built, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(&built.load);
-        command.args(words).env("STALL_INJECTOR", &built.injector);
+        command.args(arguments).env("STALL_INJECTOR", &built.injector);
         let line = process::line(&command);
         process::die_with_parent(&mut command, libc::SIGKILL);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -49,12 +49,12 @@ impl Load {
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().context("the output of a load was not piped")?;
         let mut load = Self { child, stdin, stdout: BufReader::new(stdout), line };
-        // Warms its caches, and shows that it works.
+        // Warm its caches, and check that it works.
         load.slice(Duration::from_millis(50), None)?;
         Ok(load)
     }
 
-    /// Runs for `duration`, at `rate` events a second or as fast as it goes.
+    /// Runs for `duration`, at `rate` events a second or as fast as possible.
     pub(crate) fn slice(&mut self, duration: Duration, rate: Option<u64>) -> Result<Slice> {
         let stdin = self.stdin.as_mut().context("the load has ended")?;
         let rate = rate.map_or(String::new(), |rate| format!(" {rate}"));
@@ -62,15 +62,16 @@ impl Load {
             .with_context(|| format!("`{}` has ended", self.line))?;
         let mut text = String::new();
         self.stdout.read_line(&mut text).with_context(|| format!("read from `{}`", self.line))?;
-        ensure!(!text.is_empty(), "`{}` has ended: its words stand above", self.line);
-        parse(&text).with_context(|| format!("`{}` said {text:?}", self.line))
+        ensure!(!text.is_empty(), "`{}` has ended: see its output above", self.line);
+        parse(&text)
+            .with_context(|| format!("cannot parse the output of `{}`: {text:?}", self.line))
     }
 }
 
 impl Drop for Load {
     fn drop(&mut self) {
         drop(self.stdin.take());
-        // It has no namespace, device or program that outlives it.
+        // Killing is safe: no namespace, device or program outlives it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outcomes_are_read_with_and_without_latencies() {
+    fn slices_are_parsed_with_and_without_latencies() {
         let plain = parse(r#"{"sent":100,"received":97,"seconds":0.5}"#).unwrap();
         assert_eq!((plain.rate(), plain.received), (200.0, 97));
         let timed = r#"{"sent":3,"received":3,"seconds":1,"histogram":[[100,2],[200,1]]}"#;

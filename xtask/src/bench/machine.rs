@@ -1,4 +1,4 @@
-//! The machine that was measured on: figures without it mean nothing.
+//! Describes the machine: figures mean nothing without it.
 
 use std::{fs, process::Command, thread};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::process;
 
-/// What a reader of the figures must know of the machine.
+/// What a reader of the figures must know about the machine.
 pub(crate) struct Machine {
     kernel: String,
     cpu: String,
@@ -16,7 +16,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn look() -> Self {
+    pub(crate) fn detect() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let cpu = read("/proc/cpuinfo");
         let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
@@ -31,8 +31,8 @@ impl Machine {
         }
     }
 
-    /// Two lines.
-    pub(crate) fn words(&self) -> String {
+    /// Two lines of text.
+    pub(crate) fn text(&self) -> String {
         let Self { kernel, cpu, cpus, date, load } = self;
         format!("Linux {kernel}, {cpus} CPUs, {date}\n{cpu}; load average {load} before\n")
     }

@@ -1,7 +1,7 @@
-//! BPF programs of a process as the kernel tells of them: which, how often they ran, how long.
+//! BPF programs of a process as the kernel reports them: ids, number of runs, run time.
 //!
-//! Run-time statistics are on while [`Statistics`] lives, and end with the process however it
-//! ends: no setting of the machine is changed.
+//! Run-time statistics are on while [`Statistics`] lives, and go off when the process ends, however
+//! it ends: no setting of the machine is changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 /// `BPF_ENABLE_STATS` of `enum bpf_cmd`; the only kind of statistics is 0.
 const BPF_ENABLE_STATS: libc::c_long = 32;
 
-/// Run-time statistics of all programs of the machine, while it lives.
+/// Keeps run-time statistics of all programs of the machine switched on.
 pub(crate) struct Statistics {
     _descriptor: OwnedFd,
 }
@@ -29,14 +29,14 @@ impl Statistics {
         };
         if descriptor < 0 {
             return Err(io::Error::last_os_error())
-                .context("the kernel gives no run-time statistics of BPF programs");
+                .context("cannot enable the run-time statistics of BPF programs");
         }
         // SAFETY: the kernel just gave us this descriptor.
         Ok(Self { _descriptor: unsafe { OwnedFd::from_raw_fd(descriptor as libc::c_int) } })
     }
 }
 
-/// What a program has done since it was loaded.
+/// Runs and run time of a program since it was loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Runs {
     pub(crate) runs: u64,
@@ -46,17 +46,17 @@ pub(crate) struct Runs {
 /// By program id.
 pub(crate) type Programs = BTreeMap<u32, Runs>;
 
-/// The programs that process `id` holds descriptors of.
+/// The programs of which process `id` holds descriptors.
 pub(crate) fn of_process(id: u32) -> Result<Programs> {
     let directory = Path::new("/proc").join(id.to_string()).join("fdinfo");
     let entries =
         directory.read_dir().with_context(|| format!("cannot read {}", directory.display()))?;
-    // A descriptor may be closed between its listing and its reading.
+    // A descriptor may be closed after it was listed and before it is read.
     let texts = entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
     Ok(texts.filter_map(|text| parse(&text)).collect())
 }
 
-/// What `later` has that `earlier` had not, of all programs together.
+/// Runs and run time from `earlier` to `later`, summed over all programs.
 pub(crate) fn since(later: &Programs, earlier: &Programs) -> Runs {
     let mut sum = Runs::default();
     for (id, runs) in later {
@@ -67,8 +67,8 @@ pub(crate) fn since(later: &Programs, earlier: &Programs) -> Runs {
     sum
 }
 
-/// Whether a process has attached every program that it holds, or traces by events of perf alone
-/// (to which older ways of attaching leave no link).
+/// Whether a process has attached every program that it holds, or holds perf events only (older
+/// ways of attaching to them create no link).
 pub(crate) fn traces(id: u32) -> bool {
     let process = Path::new("/proc").join(id.to_string());
     let entries = |directory: &str| {
@@ -90,14 +90,15 @@ pub(crate) fn descriptors(id: u32) -> usize {
     directory.read_dir().map_or(0, Iterator::count)
 }
 
-/// A program's id and runs from the text of its descriptor; `None` for other descriptors, links
-/// to programs among them.
+/// A program's id and runs from the fdinfo of its descriptor; `None` for other descriptors,
+/// including links to programs.
 fn parse(fdinfo: &str) -> Option<(u32, Runs)> {
     let runs = Runs { runs: field(fdinfo, "run_cnt")?, ns: field(fdinfo, "run_time_ns")? };
     Some((u32::try_from(field(fdinfo, "prog_id")?).ok()?, runs))
 }
 
-/// The program that a link attaches, from the text of its descriptor; `None` for others.
+/// The program that a link attaches, from the fdinfo of its descriptor; `None` for other
+/// descriptors.
 fn linked_program(fdinfo: &str) -> Option<u32> {
     field(fdinfo, "link_id")?;
     u32::try_from(field(fdinfo, "prog_id")?).ok()
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_and_no_links() {
+    fn programs_are_parsed_and_links_are_not() {
         let program = "pos:\t0\nflags:\t02000002\nmnt_id:\t16\nino:\t1057\nprog_type:\t17\n\
                        prog_jited:\t1\nprog_tag:\tb6a33c5d1a3a4a3b\nmemlock:\t4096\nprog_id:\t10469\n\
                        run_time_ns:\t4711\nrun_cnt:\t23\nrecursion_misses:\t0\nverified_insns:\t42\n";
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_that_came_later_count_from_nothing() {
+    fn programs_loaded_later_count_from_zero() {
         let earlier = Programs::from([(1, Runs { runs: 10, ns: 1000 })]);
         let later =
             Programs::from([(1, Runs { runs: 13, ns: 1300 }), (2, Runs { runs: 5, ns: 70 })]);

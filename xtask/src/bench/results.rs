@@ -1,27 +1,27 @@
-//! What was measured: rows for the table, figures for the goals, and checks.
+//! Results: rows of the table, figures of the goals, and checks.
 
 use super::{figures::Figure, goals::Goal};
 
 /// One line of the table.
 pub(crate) struct Row {
-    /// The part of the benchmark.
-    pub(crate) part: &'static str,
-    /// Who or what was measured.
+    /// Title of the benchmark.
+    pub(crate) benchmark: &'static str,
+    /// The tool or setup that was measured.
     pub(crate) name: String,
-    /// What of it.
+    /// The quantity and its unit.
     pub(crate) what: &'static str,
-    /// The figure, or why there is none.
+    /// The figure, or the error.
     pub(crate) figure: Result<Figure, String>,
 }
 
-/// Something that must hold however noisy the machine is.
+/// A condition that must hold however noisy the machine is.
 pub(crate) struct Check {
     pub(crate) what: String,
     /// Why it does not hold.
     pub(crate) failure: Option<String>,
 }
 
-/// Everything that the parts have found so far.
+/// All results so far.
 #[derive(Default)]
 pub(crate) struct Results {
     pub(crate) rows: Vec<Row>,
@@ -30,40 +30,45 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    /// Adds a figure; of no slices there is none.
+    /// Adds a row. `figure` is `None` if no slice was measured.
     pub(crate) fn row(
         &mut self,
-        part: &'static str,
+        benchmark: &'static str,
         name: impl Into<String>,
         what: &'static str,
         figure: Option<Figure>,
     ) {
-        let figure = figure.ok_or_else(|| "no slice of it was measured".to_owned());
-        self.rows.push(Row { part, name: name.into(), what, figure });
+        let figure = figure.ok_or_else(|| "no slice was measured".to_owned());
+        self.rows.push(Row { benchmark, name: name.into(), what, figure });
     }
 
     /// Adds a row that could not be measured.
-    pub(crate) fn cannot(&mut self, part: &'static str, name: impl Into<String>, error: String) {
-        self.rows.push(Row { part, name: name.into(), what: "", figure: Err(error) });
+    pub(crate) fn failed(
+        &mut self,
+        benchmark: &'static str,
+        name: impl Into<String>,
+        error: String,
+    ) {
+        self.rows.push(Row { benchmark, name: name.into(), what: "", figure: Err(error) });
     }
 
     pub(crate) fn goal(&mut self, goal: &'static Goal, figure: Option<Figure>) {
         self.goals.extend(figure.map(|figure| (goal, figure)));
     }
 
-    /// Notes whether `holds`; `found` is asked when it does not.
+    /// Adds a check. `failure` is called unless `holds`.
     pub(crate) fn check(
         &mut self,
         what: impl Into<String>,
         holds: bool,
-        found: impl FnOnce() -> String,
+        failure: impl FnOnce() -> String,
     ) {
-        let failure = (!holds).then(found);
+        let failure = (!holds).then(failure);
         self.checks.push(Check { what: what.into(), failure });
     }
 
     pub(crate) fn figure_of(&self, goal: &Goal) -> Option<&Figure> {
-        self.goals.iter().find(|(of, _)| of.key == goal.key).map(|(_, figure)| figure)
+        self.goals.iter().find(|(known, _)| known.key == goal.key).map(|(_, figure)| figure)
     }
 
     pub(crate) fn failed_checks(&self) -> impl Iterator<Item = (&str, &str)> {

@@ -1,38 +1,37 @@
-//! The order of slices: every contender once a round, each round in another order, so that a
-//! machine that drifts favours nobody.
+//! The order of slices: each tool once per round, in a different order each round, so that drift of
+//! the machine favours no tool.
 
 use anyhow::Result;
 
-use super::{contenders::Contender, results::Results};
+use super::{results::Results, tools::tool::Tool};
 use crate::process;
 
-/// The same order every time.
+/// Fixed, so that every run has the same order.
 const SEED: u64 = 0x6265_6e63_6821;
 
-/// Calls `measure` for each contender in each round and returns the rounds, each with what was
-/// measured by the contender's place in the list. Whoever fails is a row that says why, and takes
-/// no further part.
+/// Calls `measure` for each tool in each round. Returns the results by round and by index of the
+/// tool. A tool that fails becomes a row with the error and is left out of later rounds.
 pub(crate) fn run<T>(
-    part: &'static str,
-    contenders: &[Contender],
+    benchmark: &'static str,
+    tools: &[Tool],
     rounds: usize,
     results: &mut Results,
-    mut measure: impl FnMut(&Contender) -> Result<T>,
+    mut measure: impl FnMut(&Tool) -> Result<T>,
 ) -> Vec<Vec<Option<T>>> {
     let mut random = fastrand::Rng::with_seed(SEED);
-    let mut order: Vec<usize> = (0..contenders.len()).collect();
+    let mut order: Vec<usize> = (0..tools.len()).collect();
     let mut measured = Vec::new();
     for round in 0..rounds {
-        process::step(&format!("{part}: round {} of {rounds}", round + 1));
+        process::step(&format!("{benchmark}: round {} of {rounds}", round + 1));
         random.shuffle(&mut order);
-        let mut slices: Vec<Option<T>> = contenders.iter().map(|_| None).collect();
-        order.retain(|at| match measure(&contenders[*at]) {
+        let mut slices: Vec<Option<T>> = tools.iter().map(|_| None).collect();
+        order.retain(|at| match measure(&tools[*at]) {
             Ok(slice) => {
                 slices[*at] = Some(slice);
                 true
             }
             Err(error) => {
-                results.cannot(part, contenders[*at].name, format!("{error:#}"));
+                results.failed(benchmark, tools[*at].name, format!("{error:#}"));
                 false
             }
         });

@@ -4,11 +4,11 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-/// NET_RX softirqs of each CPU since boot, in 32 bits that wrap.
+/// NET_RX softirqs of each CPU since boot, in 32-bit counters that wrap.
 #[derive(Clone)]
 pub(crate) struct NetRx(Vec<u32>);
 
-/// Reads what the kernel has counted so far.
+/// Reads the kernel's counters.
 pub(crate) fn net_rx() -> Result<NetRx> {
     let path = "/proc/softirqs";
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
@@ -16,7 +16,7 @@ pub(crate) fn net_rx() -> Result<NetRx> {
 }
 
 impl NetRx {
-    /// Softirqs from `earlier` to here, on all CPUs.
+    /// Softirqs since `earlier`, summed over all CPUs.
     pub(crate) fn since(&self, earlier: &Self) -> u64 {
         let pairs = self.0.iter().zip(&earlier.0);
         pairs.map(|(now, before)| u64::from(now.wrapping_sub(*before))).sum()
@@ -34,12 +34,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_cpus_count() {
+    fn softirqs_of_all_cpus_are_counted() {
         let text = "          CPU0       CPU1\n  NET_TX:   5  6\n  NET_RX:     17         25\n";
         let later = "NET_RX: 20 4294967295\n";
         let [first, second] = [text, later].map(|text| by_cpu(text).unwrap());
         assert_eq!(second.since(&first), 3 + u64::from(u32::MAX - 25));
-        // From 2^32 - 1 on to 25 it has wrapped.
+        // The second CPU's counter wraps from 2^32 - 1 to 25.
         assert_eq!(first.since(&second), u64::from(17u32.wrapping_sub(20)) + 26);
         assert!(by_cpu("HI: 1 2").is_none());
     }

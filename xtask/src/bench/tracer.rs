@@ -1,6 +1,6 @@
-//! A tracer as a process: started, waited for until it traces, ended as a user would end it.
+//! A tracer process: starts it, waits until it traces, and stops it with SIGINT as a user would.
 //!
-//! Owns no knowledge of any particular tracer: that is `contenders`'.
+//! Knows nothing about particular tracers: see `tools`.
 
 use std::{
     fs,
@@ -16,33 +16,35 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{programs, softirqs};
 use crate::process;
 
-/// A tracer whose descriptors have not changed for so long has attached what it will.
+/// A tracer has attached everything once its descriptors have not changed for this long.
 const SETTLED: Duration = Duration::from_millis(250);
 
-/// Longest wait for a tracer's begin (bpftrace compiles first) or end, emulated ones included.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for a tracer to start (bpftrace compiles first) or to end, even if emulated.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often is looked.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often to check.
+const POLL: Duration = Duration::from_millis(5);
 
-/// A tracer at work.
+/// A running tracer.
 pub(crate) struct Tracer {
     child: Child,
     line: String,
     stdout: Option<JoinHandle<String>>,
     stderr: Option<JoinHandle<String>>,
-    outside: softirqs::NetRx,
-    inside: softirqs::NetRx,
+    /// Softirq counts before it was started.
+    before_start: softirqs::NetRx,
+    /// Softirq counts once it traced.
+    after_start: softirqs::NetRx,
 }
 
-/// What a tracer said, and how many NET_RX softirqs the kernel counted meanwhile.
+/// Output of a tracer, and bounds of how many NET_RX softirqs the kernel counted meanwhile.
 #[derive(Debug, Default)]
-pub(crate) struct Said {
+pub(crate) struct Output {
     pub(crate) stdout: String,
     pub(crate) stderr: String,
-    /// From after its begin to before its end.
+    /// From after it was attached to before it was stopped.
     pub(crate) least: u64,
-    /// From before its begin to after its end.
+    /// From before it was started to after it had ended.
     pub(crate) most: u64,
 }
 
@@ -57,32 +59,33 @@ impl Tracer {
     /// Starts `command`; it may not trace yet.
     pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
         let line = process::line(command);
-        let outside = softirqs::net_rx()?;
+        let before_start = softirqs::net_rx()?;
         process::die_with_parent(command, libc::SIGTERM);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot start `{line}`"))?;
         let stdout = child.stdout.take().map(collect);
         let stderr = child.stderr.take().map(collect);
-        Ok(Self { child, line, stdout, stderr, inside: outside.clone(), outside })
+        let after_start = before_start.clone();
+        Ok(Self { child, line, stdout, stderr, before_start, after_start })
     }
 
     fn settle(&mut self) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         let mut known = 0;
         let mut since = Instant::now();
         while !programs::traces(self.id()) || since.elapsed() < SETTLED {
             if let Some(status) = self.child.try_wait()? {
-                let said = self.said();
-                bail!("`{}` ended with {status}: {}", self.line, last_words(&said));
+                let output = self.output();
+                bail!("`{}` ended with {status}: {}", self.line, last_line(&output));
             }
-            ensure!(Instant::now() < end, "`{}` does not trace", self.line);
+            ensure!(Instant::now() < end, "`{}` has not started to trace", self.line);
             let now = programs::descriptors(self.id());
             if now != known {
                 (known, since) = (now, Instant::now());
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL);
         }
-        self.inside = softirqs::net_rx()?;
+        self.after_start = softirqs::net_rx()?;
         Ok(())
     }
 
@@ -104,44 +107,44 @@ impl Tracer {
         Ok(ns as f64 / 1e6)
     }
 
-    /// Ends it as Ctrl-C does.
-    pub(crate) fn stop(mut self) -> Result<Said> {
-        let least = softirqs::net_rx()?.since(&self.inside);
+    /// Stops it as Ctrl-C does.
+    pub(crate) fn stop(mut self) -> Result<Output> {
+        let least = softirqs::net_rx()?.since(&self.after_start);
         self.interrupt();
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while self.child.try_wait()?.is_none() {
             ensure!(Instant::now() < end, "`{}` does not end", self.line);
-            thread::sleep(LOOK);
+            thread::sleep(POLL);
         }
-        let most = softirqs::net_rx()?.since(&self.outside);
-        Ok(Said { least, most, ..self.said() })
+        let most = softirqs::net_rx()?.since(&self.before_start);
+        Ok(Output { least, most, ..self.output() })
     }
 
-    /// Sends it what Ctrl-C sends, and ends the input of one that waits for that.
+    /// Sends SIGINT, and closes its standard input for tracers that wait for that.
     pub(crate) fn interrupt(&mut self) {
         drop(self.child.stdin.take());
-        // SAFETY: signals a child that was not waited for, so its id is still its own.
+        // SAFETY: signals a child that was not waited for yet, so its id cannot have been reused.
         unsafe { libc::kill(self.id().cast_signed(), libc::SIGINT) };
     }
 
-    /// Waits for its end.
-    pub(crate) fn wait(&mut self) -> Result<Said> {
-        self.child.wait().with_context(|| format!("wait for `{}`", self.line))?;
-        Ok(self.said())
+    /// Waits until it ends.
+    pub(crate) fn wait(&mut self) -> Result<Output> {
+        self.child.wait().with_context(|| format!("cannot wait for `{}`", self.line))?;
+        Ok(self.output())
     }
 
-    fn said(&mut self) -> Said {
+    fn output(&mut self) -> Output {
         let text = |reader: Option<JoinHandle<String>>| {
             reader.and_then(|reader| reader.join().ok()).unwrap_or_default()
         };
         let (stdout, stderr) = (text(self.stdout.take()), text(self.stderr.take()));
-        Said { stdout, stderr, ..Said::default() }
+        Output { stdout, stderr, ..Output::default() }
     }
 }
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        // One that has ended is not signalled.
+        // Does nothing if it has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -151,16 +154,16 @@ impl Drop for Tracer {
 fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        // What was read before an error is still what was said.
+        // Text that was read before an error is kept.
         let _ = pipe.read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     })
 }
 
-/// The last line of standard error, or of standard output.
-fn last_words(said: &Said) -> &str {
+/// The last line of standard error, or of standard output if that is empty.
+fn last_line(output: &Output) -> &str {
     let last = |text: &'_ str| text.trim().lines().next_back().map(str::len);
-    let text = if said.stderr.trim().is_empty() { &said.stdout } else { &said.stderr };
+    let text = if output.stderr.trim().is_empty() { &output.stdout } else { &output.stderr };
     let text = text.trim();
-    last(text).map_or("it said nothing", |length| &text[text.len() - length..])
+    last(text).map_or("it printed nothing", |length| &text[text.len() - length..])
 }

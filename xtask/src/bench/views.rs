@@ -6,41 +6,41 @@ use serde_json::{Value, json};
 
 use super::{
     figures::Figure,
-    goals::{self, Goal, Side},
+    goals::{self, Bound, Goal},
     machine::Machine,
     results::Results,
 };
 
-/// Columns of the table.
+/// Width of the table in columns.
 const WIDTH: usize = 80;
-/// Columns of a row's name and of what is measured of it.
+/// Width of a row's name and of its quantity.
 const NAME: usize = 27;
 const WHAT: usize = 16;
 
-/// How the results are shown.
-pub(crate) struct Shown<'a> {
+/// The results with what is needed to print them.
+pub(crate) struct Report<'a> {
     pub(crate) machine: &'a Machine,
     pub(crate) results: &'a Results,
-    /// Whether verdicts on the goals mean something: not of one slice each.
+    /// Whether to judge the goals; one slice of each tool is not enough for that.
     pub(crate) judged: bool,
 }
 
-impl Shown<'_> {
+impl Report<'_> {
     /// The table; goals first.
     pub(crate) fn table(&self) -> String {
         let mut text = String::from("Benchmark of latency-user\n");
-        text += &self.machine.words();
+        text += &self.machine.text();
         if self.judged {
             text += "\nGoals (medians, 95 % intervals)\n";
             for goal in goals::ALL {
                 self.goal(goal, &mut text);
             }
         }
-        let mut part = "";
+        let mut benchmark = "";
         for row in &self.results.rows {
-            if row.part != part {
-                part = row.part;
-                let _ = write!(text, "\n{part}\n{:NAME$} {:WHAT$}", "", "");
+            if row.benchmark != benchmark {
+                benchmark = row.benchmark;
+                let _ = write!(text, "\n{benchmark}\n{:NAME$} {:WHAT$}", "", "");
                 let _ = writeln!(text, " {:>10} {:>21}", "median", "95% interval");
             }
             match &row.figure {
@@ -73,14 +73,14 @@ impl Shown<'_> {
     fn goal(&self, goal: &Goal, text: &mut String) {
         let figure = self.results.figure_of(goal);
         let verdict = goals::judge(goal, figure).name();
-        let side = if goal.side == Side::AtMost { "at most" } else { "at least" };
+        let bound = if goal.bound == Bound::AtMost { "at most" } else { "at least" };
         let unit = if goal.unit.is_empty() { String::new() } else { format!(" {}", goal.unit) };
         wrap(text, &format!("{verdict}: {}", goal.text), "    ");
         if let Some(Figure { median, low, high, .. }) = figure {
             let (median, low, high) = (number(*median), number(*low), number(*high));
             let _ = writeln!(
                 text,
-                "    {median}{unit} ({low} to {high}), wanted {side} {}{unit}",
+                "    {median}{unit} ({low} to {high}), wanted {bound} {}{unit}",
                 goal.limit
             );
         }
@@ -94,7 +94,7 @@ impl Shown<'_> {
         self.judged && goals::ALL.iter().any(missed)
     }
 
-    /// Everything, as one object.
+    /// All results, as one object.
     pub(crate) fn json(&self) -> Value {
         let figure = |figure: &Figure| {
             json!({ "median": figure.median, "low": figure.low, "high": figure.high,
@@ -105,7 +105,7 @@ impl Shown<'_> {
             .map(|goal| {
                 let found = self.results.figure_of(goal);
                 json!({ "key": goal.key, "text": goal.text, "limit": goal.limit,
-                        "side": if goal.side == Side::AtMost { "at_most" } else { "at_least" },
+                        "side": if goal.bound == Bound::AtMost { "at_most" } else { "at_least" },
                         "unit": goal.unit, "figure": found.map(figure),
                         "verdict": self.judged.then(|| goals::judge(goal, found).name()) })
             })
@@ -115,7 +115,7 @@ impl Shown<'_> {
             .rows
             .iter()
             .map(|row| {
-                json!({ "part": row.part, "name": row.name, "what": row.what,
+                json!({ "part": row.benchmark, "name": row.name, "what": row.what,
                         "figure": row.figure.as_ref().ok().map(figure),
                         "error": row.figure.as_ref().err() })
             })
@@ -130,7 +130,7 @@ impl Shown<'_> {
     }
 }
 
-/// Three digits, or all of a large number.
+/// Three significant digits, or all digits of the integer part if it has more.
 fn number(value: f64) -> String {
     let size = value.abs();
     let digits = match size {
@@ -142,7 +142,7 @@ fn number(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-/// Adds `line`, broken where it is too wide.
+/// Adds `line`, wrapped at the width of the table.
 fn wrap(text: &mut String, line: &str, indent: &str) {
     let mut width = 0;
     for word in line.split_whitespace() {
@@ -174,7 +174,7 @@ mod tests {
             "of softirqs",
             figure(123_456_789.0),
         );
-        results.cannot("Per event", "bpftrace script", "it ended ".repeat(20));
+        results.failed("Per event", "bpftrace script", "it ended ".repeat(20));
         results.goal(&goals::CYCLE_TO_SOFTIRQS, figure(1.4));
         results.check("something", false, || "it does not hold ".repeat(9));
         results
@@ -182,19 +182,19 @@ mod tests {
 
     #[test]
     fn the_table_fits_a_terminal_and_leads_with_the_goals() {
-        let machine = Machine::look();
-        let table = Shown { machine: &machine, results: &results(), judged: true }.table();
+        let machine = Machine::detect();
+        let table = Report { machine: &machine, results: &results(), judged: true }.table();
         let wide = table.lines().skip(3).find(|line| line.chars().count() > WIDTH);
         assert_eq!(wide, None, "{table}");
-        assert!(table.find("MISSED: a whole NET_RX cycle") < table.find("Per event"));
+        assert!(table.find("MISSED: a complete NET_RX cycle") < table.find("Per event"));
         assert!(table.contains("1.40 (1.40 to 1.54), wanted at most 1.3"), "{table}");
         assert!(table.contains("Checks: 0 held, 1 failed"), "{table}");
     }
 
     #[test]
-    fn what_could_not_be_measured_is_said_in_json_too() {
-        let machine = Machine::look();
-        let json = Shown { machine: &machine, results: &results(), judged: false }.json();
+    fn json_has_the_errors_too() {
+        let machine = Machine::detect();
+        let json = Report { machine: &machine, results: &results(), judged: false }.json();
         assert_eq!(json["rows"][0]["figure"]["slices"], 5);
         assert!(json["rows"][2]["error"].as_str().unwrap().starts_with("it ended"));
         assert_eq!(json["goals"][0]["verdict"], Value::Null);

@@ -1,7 +1,7 @@
-//! `cargo xtask layers`: imports in latency-user go one way only.
+//! `cargo xtask layers`: checks the import directions between the layers of latency-user.
 //!
-//! Owns the rules: which room of the crate may import from which, who may use aya, who may
-//! print. Reading source text is `source`'s.
+//! Owns the rules: which layer may import from which, which may use aya, which may print. `source`
+//! scans the source text.
 
 use std::{
     fmt, fs,
@@ -17,31 +17,34 @@ mod source;
 
 use source::{Finding, What};
 
-/// A room is a top-level module of the crate.
-struct Room {
+/// A layer: a top-level module of the crate.
+struct Layer {
     name: &'static str,
     may_import: &'static [&'static str],
 }
 
-const fn room(name: &'static str, may_import: &'static [&'static str]) -> Room {
-    Room { name, may_import }
+const fn layer(name: &'static str, may_import: &'static [&'static str]) -> Layer {
+    Layer { name, may_import }
 }
 
-/// From the bottom to the top. A room that is not here may not exist.
-const ROOMS: &[Room] = &[
-    room("model", &["analysis"]),
-    room("analysis", &["model"]),
-    room("file_tree", &[]),
-    room("views", &["model", "analysis"]),
-    room("host", &["model", "file_tree"]),
-    room("kernel", &["model", "host"]),
-    room("recording", &["model", "analysis"]),
-    room("collect", &["model", "analysis", "kernel", "host"]),
-    room("compare", &["model", "recording"]),
-    room("experiment", &["model", "analysis", "host", "kernel", "collect", "recording", "compare"]),
-    room("triage", &["model", "analysis", "file_tree", "host", "kernel", "collect"]),
-    room("cli", &["model", "host", "kernel", "collect"]),
-    room(
+/// From the bottom to the top. Every top-level module must be listed.
+const LAYERS: &[Layer] = &[
+    layer("model", &["analysis"]),
+    layer("analysis", &["model"]),
+    layer("file_tree", &[]),
+    layer("views", &["model", "analysis"]),
+    layer("host", &["model", "file_tree"]),
+    layer("kernel", &["model", "host"]),
+    layer("recording", &["model", "analysis"]),
+    layer("collect", &["model", "analysis", "kernel", "host"]),
+    layer("compare", &["model", "recording"]),
+    layer(
+        "experiment",
+        &["model", "analysis", "host", "kernel", "collect", "recording", "compare"],
+    ),
+    layer("triage", &["model", "analysis", "file_tree", "host", "kernel", "collect"]),
+    layer("cli", &["model", "host", "kernel", "collect"]),
+    layer(
         "commands",
         &[
             "model",
@@ -57,21 +60,21 @@ const ROOMS: &[Room] = &[
             "cli",
         ],
     ),
-    room("main", &["cli", "commands", "model", "views"]),
+    layer("main", &["cli", "commands", "model", "views"]),
 ];
-/// aya is the kernel's side door: whoever else needs it asks these.
+/// Layers that may use aya; the others go through them.
 const MAY_USE_AYA: [&str; 2] = ["kernel", "collect"];
 const MAY_PRINT: [&str; 2] = ["views", "main"];
 
-/// One line against the rules.
+/// One violation of the rules.
 #[derive(Debug, PartialEq, Eq)]
-struct Offence {
+struct Violation {
     file: PathBuf,
     line: usize,
     why: String,
 }
 
-impl fmt::Display for Offence {
+impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}", self.file.display(), self.line, self.why)
     }
@@ -81,21 +84,21 @@ pub(crate) fn main() -> Result<ExitCode> {
     let source = workspace::root().join("latency-user/src");
     let mut files = Vec::new();
     rust_files(&source, &mut files)?;
-    let mut offences = Vec::new();
+    let mut violations = Vec::new();
     for file in &files {
         let text =
             fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let relative = file.strip_prefix(&source).unwrap_or(file);
-        offences.extend(check(relative, &text));
+        violations.extend(check(relative, &text));
     }
-    for offence in &offences {
-        eprintln!("latency-user/src/{offence}");
+    for violation in &violations {
+        eprintln!("latency-user/src/{violation}");
     }
-    println!("layers: {} files, {} against the rules", files.len(), offences.len());
-    Ok(if offences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    println!("layers: {} files, {} violations", files.len(), violations.len());
+    Ok(if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Every `.rs` file under `directory`, in a steady order.
+/// Collects every `.rs` file under `directory`, in a stable order.
 fn rust_files(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let entries =
         directory.read_dir().with_context(|| format!("cannot read {}", directory.display()))?;
@@ -111,32 +114,34 @@ fn rust_files(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// All offences in one file, named by its path below `src`.
-fn check(file: &Path, text: &str) -> Vec<Offence> {
-    let offence = |line, why| Offence { file: file.to_path_buf(), line, why };
+/// All violations in one file, given by its path below `src`.
+fn check(file: &Path, text: &str) -> Vec<Violation> {
+    let violation = |line, why| Violation { file: file.to_path_buf(), line, why };
     let module = module_path(file);
     let Some(name) = module.first() else {
-        // The crate's root owns nothing, so it can only declare and re-export.
+        // The crate root has no code: it only declares and re-exports modules.
         return Vec::new();
     };
-    let Some(room) = ROOMS.iter().find(|room| room.name == name) else {
-        let why = format!("room `{name}` is not in xtask's list: add it there with its imports");
-        return vec![offence(1, why)];
+    let Some(layer) = LAYERS.iter().find(|layer| layer.name == name) else {
+        let why = format!(
+            "module `{name}` is not in xtask's list of layers: add it there with its imports"
+        );
+        return vec![violation(1, why)];
     };
     let findings = source::findings(text, module.len());
     findings
         .into_iter()
-        .filter_map(|Finding { line, what }| Some(offence(line, against_rules(room, &what)?)))
+        .filter_map(|Finding { line, what }| Some(violation(line, against_rules(layer, &what)?)))
         .collect()
 }
 
-/// Why `room` must not do this; `None` if it may.
-fn against_rules(room: &Room, what: &What) -> Option<String> {
-    let name = room.name;
+/// Which rule `layer` violates by this; `None` if it is allowed.
+fn against_rules(layer: &Layer, what: &What) -> Option<String> {
+    let name = layer.name;
     match what {
         What::Imports(other) => {
-            let known = ROOMS.iter().any(|room| room.name == other);
-            let allowed = other == name || room.may_import.contains(&other.as_str());
+            let known = LAYERS.iter().any(|layer| layer.name == other);
+            let allowed = other == name || layer.may_import.contains(&other.as_str());
             (known && !allowed).then(|| format!("`{name}` must not import from `{other}`"))
         }
         What::UsesAya => {
@@ -162,23 +167,23 @@ mod tests {
     use super::*;
 
     fn whys(file: &str, text: &str) -> Vec<String> {
-        check(Path::new(file), text).into_iter().map(|offence| offence.why).collect()
+        check(Path::new(file), text).into_iter().map(|violation| violation.why).collect()
     }
 
     #[test]
-    fn an_import_against_the_direction_is_found_with_its_line() {
+    fn an_import_in_the_wrong_direction_is_found_with_its_line() {
         let text = "//! Owns x.\n\nuse crate::{\n    model::Series,\n    views::table,\n};\n";
-        let offences = check(Path::new("recording/writer.rs"), text);
-        let expected = Offence {
+        let violations = check(Path::new("recording/writer.rs"), text);
+        let expected = Violation {
             file: "recording/writer.rs".into(),
             line: 5,
             why: "`recording` must not import from `views`".into(),
         };
-        assert_eq!(offences, [expected]);
+        assert_eq!(violations, [expected]);
     }
 
     #[test]
-    fn every_way_to_write_an_import_is_seen() {
+    fn every_form_of_import_is_found() {
         for text in [
             "use crate::collect::Snapshot;",
             "use super::super::collect::Snapshot;",
@@ -195,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_design_allows_passes() {
+    fn allowed_imports_pass() {
         let text = "use crate::{host::proc, model::Run};\nuse super::btf;\nuse aya::Ebpf;\n\
                     mod tests { use super::*; use super::super::hooks; }";
         assert_eq!(whys("kernel/loader.rs", text), [""; 0]);
@@ -204,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn words_in_comments_and_strings_do_not_count() {
+    fn comments_and_literals_are_ignored() {
         let text = "//! See crate::views and println!.\n/* use aya::X; /* nested */ */\n\
                     const A: &str = \"crate::cli \\\" aya::\";\nconst B: &str = r#\"\"crate::cli\"#;\n\
                     const Q: char = '\"'; fn f<'a>(x: &'a str) -> crate::model::X<'a> { todo() }";
@@ -212,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn aya_and_printing_are_kept_to_their_rooms() {
+    fn aya_and_printing_are_restricted_to_their_layers() {
         assert_eq!(whys("triage/rules.rs", "use aya::Ebpf;"), ["`triage` must not use aya"]);
         assert_eq!(whys("host/proc.rs", "fn f() { println!(\"x\") }"), ["`host` must not print"]);
         assert_eq!(whys("host/proc.rs", "mod tests { fn f() { println!() } }"), [""; 0]);
     }
 
     #[test]
-    fn a_room_that_nobody_listed_is_an_offence() {
+    fn an_unlisted_module_is_a_violation() {
         assert_eq!(whys("utils/mod.rs", "").len(), 1);
     }
 }

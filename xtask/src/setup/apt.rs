@@ -1,6 +1,6 @@
-//! The Debian package manager: asks what there is, installs, and fetches without installing.
+//! The Debian package manager: queries, installs, and unpacks packages without installing them.
 //!
-//! Owns every call of apt. Which packages are wanted is decided elsewhere.
+//! Owns every call of apt. Callers decide which packages they need.
 
 use std::{
     fs,
@@ -20,8 +20,8 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     }
     if !is_here() {
         bail!(
-            "missing on this machine: what the Debian packages {} bring; there is no apt-get here, \
-             so install them with your own package manager",
+            "programs of the Debian packages {} are missing, and there is no apt-get here: install \
+             them with your own package manager",
             packages.join(" ")
         );
     }
@@ -36,29 +36,29 @@ pub(crate) fn is_here() -> bool {
     build_ebpf::find_program("apt-get").is_some()
 }
 
-/// Fetches the package lists anew, once in the life of this process.
+/// Updates the package lists, at most once per process.
 pub(crate) fn update() -> Result<()> {
     static DONE: AtomicBool = AtomicBool::new(false);
     if DONE.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
     process::step("apt-get update");
-    process::run(apt_get()?.args(["update", "--quiet"])).context("cannot fetch the package lists")
+    process::run(apt_get()?.args(["update", "--quiet"])).context("cannot update the package lists")
 }
 
-/// Whether every one of `packages` could be installed, judged by the lists as they are.
+/// Whether all `packages` can be installed according to the current package lists.
 pub(crate) fn offers(packages: &[&str]) -> bool {
     is_here() && packages.iter().all(|package| candidate(package).is_some())
 }
 
-/// The version that would be installed.
+/// The version that apt would install.
 pub(crate) fn candidate(package: &str) -> Option<String> {
     let policy = apt_cache(&["policy", package]).ok()?;
     let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate:"))?.trim();
     (version != "(none)").then(|| version.to_owned())
 }
 
-/// What `package` needs, alternatives included, in the order it names them.
+/// Dependencies of `package` in their order, including alternatives.
 pub(crate) fn depends(package: &str) -> Result<Vec<String>> {
     let lines = apt_cache(&["depends", package])?;
     let names = lines.lines().filter_map(|line| line.trim().strip_prefix("Depends:"));
@@ -69,7 +69,7 @@ pub(crate) fn depends(package: &str) -> Result<Vec<String>> {
 pub(crate) fn unpack(package: &str, directory: &Path) -> Result<()> {
     process::step(&format!("apt-get download {package}"));
     let mut download = Command::new("apt-get");
-    // Sandboxed, apt would need a directory that its own user can write to.
+    // Sandboxed, apt would need a directory that its own user may write to.
     download.args(["download", "--quiet", "--option", "APT::Sandbox::User=root", package]);
     process::capture(download.current_dir(directory))?;
     let archive = directory
@@ -87,10 +87,10 @@ fn apt_cache(args: &[&str]) -> Result<String> {
 }
 
 fn apt_get() -> Result<Command> {
-    // `env`, because sudo does not hand on the variable itself.
+    // `env`, because sudo does not pass the variable on.
     let mut command = process::as_root("env")?;
     command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
-    // Another apt may be at work (unattended upgrades): wait for it, do not fail.
+    // Another apt may be running (unattended upgrades): wait instead of failing.
     command.args(["--option", "DPkg::Lock::Timeout=300"]);
     Ok(command)
 }

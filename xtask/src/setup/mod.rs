@@ -1,7 +1,7 @@
-//! `cargo xtask setup`: installs what is missing on this machine, and only that.
+//! `cargo xtask setup`: installs only what is missing on this machine.
 //!
-//! Owns the order of detection and what each level needs. The package manager is `apt`'s, the
-//! BPF toolchain is `toolchain`'s, and what makes a compiler fit for BPF is `build_ebpf`'s.
+//! Owns the list of tools that each level needs. `apt` calls the package manager, `toolchain`
+//! installs the BPF toolchain, and `build_ebpf` detects compilers that can build for BPF.
 
 use std::process::{Command, ExitCode, Stdio};
 
@@ -24,19 +24,19 @@ pub(crate) struct Args {
 pub(crate) enum Level {
     /// Compile the eBPF programs and latency-user
     Build,
-    /// Also make network namespaces and load them
+    /// Also create network namespaces and generate load in them
     Demo,
-    /// Also run every test, virtual machines included
+    /// Also run every test, including those in virtual machines
     Test,
 }
 
-/// How one sees that a tool is there.
+/// How to detect a tool.
 enum Presence {
     Program(&'static str),
     PythonModule(&'static str),
 }
 
-/// A tool, the level that first needs it, and the Debian package that brings it.
+/// A tool, the lowest level that needs it, and the Debian package that provides it.
 struct Tool {
     level: Level,
     presence: Presence,
@@ -54,16 +54,16 @@ const TOOLS: &[Tool] = &[
     program(Level::Test, "bpftool", "bpftool"),
     program(Level::Test, "qemu-system-x86_64", "qemu-system-x86"),
     program(Level::Test, "busybox", "busybox-static"),
-    // depmod orders the modules that the virtual machines load; xz unpacks them.
+    // depmod resolves dependencies of the modules for the virtual machines; xz unpacks them.
     program(Level::Test, "depmod", "kmod"),
     program(Level::Test, "xz", "xz-utils"),
     program(Level::Test, "ethtool", "ethtool"),
     program(Level::Test, "nft", "nftables"),
-    // Experiments are killed in the middle of a write.
+    // Tests kill experiments in the middle of a write.
     program(Level::Test, "strace", "strace"),
     program(Level::Test, "iperf3", "iperf3"),
     program(Level::Test, "iostat", "sysstat"),
-    // The page of a report is opened in a browser and looked through by axe.
+    // The HTML report is opened in a browser and checked by axe.
     program(Level::Test, "chromium", "chromium"),
     program(Level::Test, "npm", "npm"),
     // A second HdrHistogram implementation is installed into a virtual environment.
@@ -76,15 +76,15 @@ const TOOLS: &[Tool] = &[
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     ensure(args.level)?;
-    process::step("the set-up is complete");
+    process::step("setup complete");
     Ok(ExitCode::SUCCESS)
 }
 
-/// Brings the machine to `level`; returns at once when nothing is missing.
+/// Installs what `level` needs; returns at once if nothing is missing.
 pub(crate) fn ensure(level: Level) -> Result<()> {
     let missing: Vec<_> = TOOLS
         .iter()
-        .filter(|tool| tool.level <= level && !tool.presence.holds())
+        .filter(|tool| tool.level <= level && !tool.presence.is_met())
         .map(|tool| tool.package)
         .collect();
     apt::install(&missing)?;
@@ -92,7 +92,7 @@ pub(crate) fn ensure(level: Level) -> Result<()> {
 }
 
 impl Presence {
-    fn holds(&self) -> bool {
+    fn is_met(&self) -> bool {
         match self {
             Self::Program(name) => build_ebpf::find_program(name).is_some(),
             Self::PythonModule(name) => Command::new("python3")

@@ -1,6 +1,7 @@
-//! The BPF toolchain: a compiler with a core library for BPF, and a bpf-linker with its LLVM.
+//! Installs the BPF toolchain: a compiler with a core library for BPF, and a bpf-linker with the
+//! same LLVM.
 //!
-//! Owns where either can come from and in which order that is tried. Detection is `build_ebpf`'s.
+//! Owns the sources of both and the order in which they are tried. `build_ebpf` detects them.
 
 use std::process::{Command, Stdio};
 
@@ -9,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use super::apt;
 use crate::{build_ebpf, process, workspace};
 
-/// Debian's compiler with a ready-made core library for BPF.
+/// Debian's compiler with a prebuilt core library for BPF.
 const DEBIAN_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 const LINKER_VERSION: &str = "0.13.0";
 
@@ -18,14 +19,14 @@ pub(crate) fn ensure() -> Result<()> {
     ensure_linker(llvm)
 }
 
-/// Returns the compiler's LLVM major version, if it tells.
+/// Returns the compiler's LLVM major version, if known.
 fn ensure_compiler() -> Result<Option<u32>> {
     if let Some(compiler) = build_ebpf::find_compiler() {
         return Ok(compiler.llvm);
     }
-    process::step("no compiler here has a core library for BPF");
+    process::step("no compiler with a core library for BPF found");
     if apt::is_here() && !apt::offers(&DEBIAN_COMPILER) {
-        // A fresh machine's lists are empty or too old to know the packages.
+        // The package lists of a fresh machine may be empty or outdated.
         apt::update()?;
     }
     if apt::offers(&DEBIAN_COMPILER) {
@@ -37,7 +38,7 @@ fn ensure_compiler() -> Result<Option<u32>> {
         process::run(install.args(["--component", "rust-src"]))?;
     } else {
         bail!(
-            "cannot get a compiler for BPF: apt offers no {}, and rustup is missing; install \
+            "cannot install a compiler for BPF: apt has no {}, and rustup is missing; install \
              rustup, then run `cargo xtask setup` again",
             DEBIAN_COMPILER.join(", ")
         );
@@ -47,31 +48,33 @@ fn ensure_compiler() -> Result<Option<u32>> {
     Ok(compiler.llvm)
 }
 
-/// Installs bpf-linker unless the one here uses the compiler's LLVM, as far as both tell.
+/// Installs bpf-linker, unless the installed one uses the compiler's LLVM. An unknown version
+/// counts as equal.
 fn ensure_linker(llvm: Option<u32>) -> Result<()> {
     match build_ebpf::find_linker().map(|linker| linker.llvm) {
         Some(found) if found.is_none() || llvm.is_none() || found == llvm => return Ok(()),
-        Some(_) => process::step("bpf-linker is here, but with another LLVM than the compiler's"),
+        Some(_) => {
+            process::step("bpf-linker is installed, but its LLVM differs from the compiler's")
+        }
         None => process::step("bpf-linker is missing"),
     }
-    let llvm =
-        llvm.context("rustc -vV names no LLVM version: install a bpf-linker that fits it")?;
+    let llvm = llvm.context("rustc -vV reports no LLVM version: install a matching bpf-linker")?;
 
-    let development = [
+    let packages = [
         format!("llvm-{llvm}-dev"),
-        // llvm-config names these among the libraries to link, though bpf-linker uses none.
+        // llvm-config lists it among the libraries to link, though bpf-linker does not use it.
         format!("libpolly-{llvm}-dev"),
         "zlib1g-dev".to_owned(),
         "libzstd-dev".to_owned(),
     ];
-    let absent: Vec<_> =
-        development.iter().map(String::as_str).filter(|name| !is_installed(name)).collect();
+    let missing: Vec<_> =
+        packages.iter().map(String::as_str).filter(|name| !is_installed(name)).collect();
     if apt::is_here() {
-        apt::install(&absent)?;
+        apt::install(&missing)?;
     } else if build_ebpf::find_program(&format!("llvm-config-{llvm}")).is_none()
         && build_ebpf::find_program("llvm-config").is_none()
     {
-        bail!("bpf-linker needs LLVM {llvm} with its headers: install them, or bpf-linker itself");
+        bail!("bpf-linker needs LLVM {llvm} with its headers: install these, or bpf-linker itself");
     }
 
     process::step(&format!("cargo install bpf-linker {LINKER_VERSION} (about two minutes)"));
@@ -83,9 +86,8 @@ fn ensure_linker(llvm: Option<u32>) -> Result<()> {
         // bpf-linker's build script reads the first, llvm-sys the second.
         install.env("LLVM_PREFIX", &prefix).env(format!("LLVM_SYS_{llvm}1_PREFIX"), &prefix);
     }
-    process::run(&mut install).context(
-        "cannot build bpf-linker: a released one from its project page, put on PATH, does as well",
-    )
+    process::run(&mut install)
+        .context("cannot build bpf-linker: alternatively put a released binary of it on PATH")
 }
 
 fn is_installed(package: &str) -> bool {

@@ -1,12 +1,12 @@
-//! `cargo xtask test`: every test, on the running kernel and on Debian's kernels in virtual
+//! `cargo xtask test`: runs all tests, on the running kernel and on Debian's kernels in virtual
 //! machines.
 //!
-//! Owns which programs run where and with what in their environment. Counting what they report
-//! is `tally`'s, the machines are `vm`'s.
+//! Owns which test programs run where, and their environment. `tally` counts the results, `vm` runs
+//! the machines.
 //!
-//! Tests find what was built through the environment: `LATENCY_USER` and `TCP_COLLAPSE_LOAD`
-//! (programs), `STALL_INJECTOR` (an eBPF object) and, in a virtual machine, `LATENCY_VM` (the
-//! kernel series).
+//! Tests find the programs under test through the environment: `LATENCY_USER` and
+//! `TCP_COLLAPSE_LOAD` (programs), `STALL_INJECTOR` (an eBPF object) and, in a virtual machine,
+//! `LATENCY_VM` (the kernel series).
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -26,19 +26,19 @@ mod tally;
 
 use tally::Tally;
 
-/// Debian 12's own kernel and its newest one.
+/// Debian 12's default kernel and its newest one.
 const VM_KERNELS: [&str; 2] = ["6.1", "6.12"];
-/// Emulated, everything is 10 to 50 times slower.
+/// Emulation is 10 to 50 times slower.
 const VM_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the virtual machines
+    /// Skip the tests in virtual machines
     #[arg(long)]
     no_vm: bool,
 }
 
-/// What the tests need besides themselves.
+/// Programs and objects under test.
 struct Built {
     latency_user: PathBuf,
     load: PathBuf,
@@ -81,7 +81,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     run(&mut host_tests(&built, &programs), &mut tally)?;
     process::step("kernel tests on the running kernel");
     run(&mut root_tests(&built, kernel_tests)?, &mut tally)?;
-    process::step("the benchmark, briefly");
+    process::step("quick run of the benchmark");
     run_bench(&mut tally)?;
     if !args.no_vm {
         for series in VM_KERNELS {
@@ -94,7 +94,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Every crate but the eBPF ones and the system tests'.
+/// Tests of all crates except the eBPF crates and the system tests.
 fn unit_tests(built: &Built) -> Command {
     let mut cargo = workspace::cargo();
     cargo.args(["test", "--no-fail-fast", "--workspace", "--exclude", TESTS_PACKAGE]);
@@ -105,7 +105,7 @@ fn unit_tests(built: &Built) -> Command {
     cargo
 }
 
-/// The system tests' package without its kernel tests, which run on their own, as root.
+/// The system tests without the kernel tests, which run separately as root.
 fn host_tests(built: &Built, programs: &[Artifact]) -> Command {
     let mut cargo = workspace::cargo();
     cargo.args(["test", "--no-fail-fast", "--package", TESTS_PACKAGE]);
@@ -122,7 +122,7 @@ fn host_tests(built: &Built, programs: &[Artifact]) -> Command {
 
 fn root_tests(built: &Built, kernel_tests: &Artifact) -> Result<Command> {
     let directory = workspace::root().join("tests");
-    // `env`, because sudo hands on no variables.
+    // `env`, because sudo passes no variables on.
     let mut command = process::as_root("env")?;
     command.arg(format!("CARGO_MANIFEST_DIR={}", directory.display()));
     command.args(built.variables().iter().map(|(name, value)| format!("{name}={value}")));
@@ -130,7 +130,7 @@ fn root_tests(built: &Built, kernel_tests: &Artifact) -> Result<Command> {
     Ok(command)
 }
 
-/// Runs test programs to the end, their output shown and counted.
+/// Runs test programs to completion; prints their output and counts the results.
 fn run(command: &mut Command, tally: &mut Tally) -> Result<()> {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let line = process::line(command);
@@ -146,14 +146,14 @@ fn run(command: &mut Command, tally: &mut Tally) -> Result<()> {
     }
     let status = child.wait()?;
     if !status.success() && tally.failed == failed_before {
-        // It did not compile, or died before it could count.
+        // It did not compile, or died before it reported its counts.
         eprintln!("error: `{line}` failed ({status})");
         tally.failed += 1;
     }
     Ok(())
 }
 
-/// Counts as one test: it checks what every tracer has counted.
+/// Counts as one test: it checks the counts of every tracer.
 fn run_bench(tally: &mut Tally) -> Result<()> {
     let mut command = bench::trial()?;
     let line = process::line(&command);
@@ -162,7 +162,8 @@ fn run_bench(tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// As `run`; a machine that dies counts as one failure and the next one still gets its turn.
+/// Like `run`, in a virtual machine. A machine that dies counts as one failure and does not stop
+/// the others.
 fn run_in_vm(series: &str, built: &Built, kernel_tests: &Artifact, tally: &mut Tally) {
     let mut variables = built.variables();
     variables.push(("LATENCY_VM".to_owned(), series.to_owned()));

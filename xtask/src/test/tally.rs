@@ -1,21 +1,20 @@
-//! Counts what test programs report.
+//! Counts the results of test programs.
 //!
-//! Owns the form of the line with which the standard test harness, and libtest-mimic after it,
-//! closes its report.
+//! Owns the format of the summary line of the standard test harness, which libtest-mimic uses too.
 
 use std::fmt;
 
-/// Tests so far, over all programs.
+/// Counts of tests so far, over all programs.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
-    /// Reported as ignored: could not run here.
+    /// Reported as ignored because they could not run here.
     pub(crate) skipped: u64,
 }
 
 impl Tally {
-    /// Adds what `line` reports; other lines change nothing.
+    /// Adds the counts of `line` if it is a summary line.
     pub(crate) fn line(&mut self, line: &str) {
         let Some((_, counts)) = line.trim().split_once("test result: ") else { return };
         // `ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s`
@@ -45,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reports_add_up_and_other_lines_do_not_count() {
+    fn summary_lines_add_up_and_other_lines_are_ignored() {
         let mut tally = Tally::default();
         tally.line("test result: ok. 97 passed; 0 failed; 3 ignored; 0 measured; 5 filtered out; finished in 0.00s");
         tally.line("test result: FAILED. 2 passed; 11 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.50s");

@@ -1,8 +1,8 @@
-//! The virtual machine's file system: files of this machine at their own paths, with the shared
+//! The virtual machine's file system: files of the host at their own paths, with the shared
 //! libraries they need, written as a cpio archive.
 //!
-//! Owns the archive format (cpio "newc", as Documentation/driver-api/early-userspace in the
-//! kernel has it). What belongs into the machine is decided elsewhere.
+//! Owns the archive format (cpio "newc", see Documentation/driver-api/early-userspace in the
+//! kernel). The caller decides what to pack.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ const TYPE_SYMLINK: u32 = 0o120_000;
 
 enum Entry {
     Directory,
-    /// Where it points, as written.
+    /// Target of the link, as written.
     Symlink(PathBuf),
     HostFile(PathBuf),
     Bytes {
@@ -29,14 +29,14 @@ enum Entry {
     },
 }
 
-/// Entries by absolute path; a map, so that each directory comes before what is in it.
+/// Entries by absolute path; sorted, so that each directory comes before its contents.
 #[derive(Default)]
 pub(crate) struct Archive {
     entries: BTreeMap<PathBuf, Entry>,
 }
 
 impl Archive {
-    /// Makes `path` a directory, as a link where it is one on this machine (`/var/run`).
+    /// Adds `path` as a directory, or as a link if it is one on the host (`/var/run`).
     pub(crate) fn directory(&mut self, path: &Path) {
         self.place(path);
     }
@@ -47,7 +47,7 @@ impl Archive {
         self.entries.insert(path, Entry::Bytes { content, permissions });
     }
 
-    /// Packs a file of this machine and every shared library it needs, at the same paths.
+    /// Packs a file of the host and every shared library it needs, at the same paths.
     pub(crate) fn program(&mut self, path: &Path) -> Result<()> {
         self.host_file(path)?;
         for library in libraries(path)? {
@@ -57,30 +57,30 @@ impl Archive {
     }
 
     fn host_file(&mut self, path: &Path) -> Result<()> {
-        let about = fs::symlink_metadata(path)
+        let metadata = fs::symlink_metadata(path)
             .with_context(|| format!("cannot pack {} into the machine", path.display()))?;
         let placed = self.place_file(path);
-        if about.is_symlink() {
+        if metadata.is_symlink() {
             let target = fs::read_link(path)?;
             let followed = normal(&placed.parent().unwrap_or(Path::new("/")).join(&target));
             self.entries.insert(placed, Entry::Symlink(target));
             return self.host_file(&followed);
         }
-        if !about.is_file() {
+        if !metadata.is_file() {
             bail!("cannot pack {} into the machine: not a file", path.display());
         }
         self.entries.insert(placed, Entry::HostFile(path.to_path_buf()));
         Ok(())
     }
 
-    /// The real place of a file, its directory made.
+    /// The path of a file with links resolved; adds its parent directories.
     fn place_file(&mut self, path: &Path) -> PathBuf {
         let directory = self.place(path.parent().unwrap_or(Path::new("/")));
         path.file_name().map_or_else(|| directory.clone(), |name| directory.join(name))
     }
 
-    /// Makes every directory down to `path`, as links where this machine has links, and returns
-    /// where that leads: `/lib/x` is packed as `/lib -> usr/lib` and the directory `/usr/lib/x`.
+    /// Adds every directory down to `path`, as links where the host has links, and returns the
+    /// resolved path: `/lib/x` is packed as `/lib -> usr/lib` and the directory `/usr/lib/x`.
     fn place(&mut self, path: &Path) -> PathBuf {
         let mut place = PathBuf::from("/");
         for component in normal(path).components() {
@@ -169,7 +169,8 @@ impl<W: Write> Newc<'_, W> {
     }
 }
 
-/// The shared libraries of a program, its loader included; none for a static one or a data file.
+/// The shared libraries of a program, including the dynamic loader; none for a static program or a
+/// data file.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new("ldd").arg(program).env("LC_ALL", "C").output();
     let output = output.context("cannot start ldd: install libc-bin")?;
@@ -177,13 +178,13 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     if let Some(line) = text.lines().find(|line| line.contains("not found")) {
         bail!("{} lacks a library here: {}", program.display(), line.trim());
     }
-    // Lines read `name => /path (address)`, or `/path (address)` for the loader.
+    // Lines are `name => /path (address)`, or `/path (address)` for the loader.
     let paths =
         text.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':'));
     Ok(paths.map(PathBuf::from).collect())
 }
 
-/// Without `.` and `..`, and without asking the file system.
+/// Resolves `.` and `..` lexically.
 fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::from("/");
     for component in path.components() {
@@ -203,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_behind_a_linked_directory_is_packed_once_where_the_link_leads() {
+    fn a_file_in_a_linked_directory_is_packed_once_at_the_target() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path().canonicalize().unwrap();
         fs::create_dir_all(root.join("usr/lib")).unwrap();
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn parents_are_resolved_in_the_text() {
+    fn parents_are_resolved_lexically() {
         assert_eq!(normal(Path::new("/a/./b/../../c")), Path::new("/c"));
     }
 }

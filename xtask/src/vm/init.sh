@@ -1,13 +1,13 @@
 #!@BUSYBOX@ sh
-# First process of the virtual machine. Kernel messages and this script's own go to the first
-# serial line; the command's output and two marker lines go to the second.
+# Init of the virtual machine. Messages of the kernel and of this script go to the first serial
+# line; the command's output and two marker lines go to the second.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
 
 bb=@BUSYBOX@
 $bb mount -t proc proc /proc
 $bb mount -t sysfs sysfs /sys
 $bb mount -t devtmpfs devtmpfs /dev
-# Names that exist already, the real tools among them, are left as they are.
+# Existing names, including the real tools, are not overwritten.
 $bb mkdir -p /bin /sbin /usr/bin /usr/sbin
 $bb --install -s 2>/dev/null
 
@@ -18,7 +18,7 @@ mount -t debugfs debugfs /sys/kernel/debug
 mount -t tracefs tracefs /sys/kernel/tracing
 mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-# /tmp and /run stay part of the root, which is in memory anyway: files packed there stay visible.
+# /tmp and /run get no tmpfs: the root is in memory anyway, and files packed there stay visible.
 chmod 1777 /tmp
 
 while read -r module; do
@@ -27,7 +27,7 @@ done </modules/order
 
 ip link set lo up
 if [ -e /sys/class/net/eth0 ]; then
-    # The network that QEMU's user mode offers; nothing but its gateway answers.
+    # QEMU's user-mode network; only its gateway answers.
     ip addr add 10.0.2.15/24 dev eth0
     ip link set eth0 up
 fi
@@ -35,13 +35,13 @@ fi
 exec 9>/dev/ttyS1
 stty -F /dev/ttyS1 raw -echo
 echo "xtask-vm: ready" >&9
-# Through cat: on a terminal the command would colour its output and redraw it. Through a third
-# descriptor and in a subshell: what this shell says, "Killed" for one, is not the command's.
+# Through cat: on a terminal the command would colour and redraw its output. Through descriptor 3
+# and in a subshell: messages of this shell, such as "Killed", are not the command's output.
 {
     (exec sh /command >&3 2>&3 3>&- 9>&-)
     echo $? >/run/command-status
 } 3>&1 >/dev/console </dev/null | cat >&9
 printf '\nxtask-vm: exit %s\n' "$(cat /run/command-status)" >&9
-# Closing the line waits until everything has left it.
+# Closing the serial line waits until its output is drained.
 exec 9>&-
 poweroff -f

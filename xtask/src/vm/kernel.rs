@@ -1,35 +1,37 @@
-//! Debian's kernel packages: which one a series means now, fetched and unpacked, not installed.
+//! Debian's kernel packages: finds the current one of a series, downloads and unpacks it without
+//! installing it.
 //!
-//! Owns the names of the meta-packages and the cache under `target/vm`. No full version stands
-//! here, because Debian replaces kernel packages and takes the old ones away.
+//! Owns the names of the meta-packages and the cached kernels. Contains no full version, because
+//! Debian replaces kernel packages and removes the old ones.
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result, bail};
 
-use super::{cache, modules};
+use super::cache;
 use crate::{process, setup::apt};
 
 /// An unpacked kernel package.
 pub(crate) struct Kernel {
-    /// What `uname -r` says in it.
+    /// Its `uname -r`.
     pub(crate) release: String,
     /// The bootable image.
     pub(crate) image: PathBuf,
-    /// The directory that stands for `/`: modules lie in `lib/modules` below.
+    /// Root of the unpacked package: modules are in `lib/modules` below it.
     pub(crate) root: PathBuf,
 }
 
-/// The newest kernel that apt knows of `series` (6.1, 6.12-rt, ...), fetched unless it is here.
+/// The newest kernel of `series` (6.1, 6.12-rt, ...) that apt knows, downloaded unless cached.
 pub(crate) fn fetch(series: &str) -> Result<Kernel> {
     if std::env::consts::ARCH != "x86_64" {
         bail!("virtual machines need an x86_64 host, this one is {}", std::env::consts::ARCH);
     }
     if !apt::is_here() {
-        bail!("kernels are fetched with apt-get, which is missing: use a Debian-like machine");
+        bail!("kernels are downloaded with apt-get, which is missing: use a Debian-based machine");
     }
     let package = match package(series) {
         Some(package) => package,
@@ -39,22 +41,24 @@ pub(crate) fn fetch(series: &str) -> Result<Kernel> {
         }
     };
     let version = apt::candidate(&package)
-        .with_context(|| format!("apt knows {package} by name but has no version of it"))?;
+        .with_context(|| format!("apt knows package {package} but no version of it"))?;
 
-    let directory = cache().join(format!("{package}_{version}"));
+    let directory = cache::directory().join(format!("{package}_{version}"));
     if !directory.is_dir() {
-        // Looked for before the long download.
+        // Checked before the long download.
         process::need("depmod")?;
-        let partial = cache().join(format!("{package}_{version}.partial-{}", std::process::id()));
+        let partial =
+            cache::directory().join(format!("{package}_{version}.partial-{}", std::process::id()));
         fs::create_dir_all(&partial)
             .with_context(|| format!("cannot create {}", partial.display()))?;
         if apt::unpack(&package, &partial).is_err() {
-            // The lists may be older than the archive.
+            // The package lists may be outdated.
             apt::update()?;
             apt::unpack(&package, &partial)?;
         }
-        modules::index(&partial)?;
-        // Renamed last, so that a directory of that name is complete. Two may race: either serves.
+        index_modules(&partial)?;
+        // Renamed last, so that a directory of that name is complete. Two processes may race:
+        // either result will do.
         if fs::rename(&partial, &directory).is_err() && !directory.is_dir() {
             bail!("cannot move {} to {}", partial.display(), directory.display());
         }
@@ -62,25 +66,25 @@ pub(crate) fn fetch(series: &str) -> Result<Kernel> {
     open(directory)
 }
 
-/// The real package that a meta-package of this series points to.
+/// The package that the meta-package of this series depends on.
 fn package(series: &str) -> Option<String> {
     let (number, flavour) = match series.strip_suffix("-rt") {
         Some(number) => (number, "rt"),
         None => (series, "cloud"),
     };
-    // The release's own kernel has a meta-package without a number.
+    // The meta-package of the release's default kernel has no number.
     let metas =
         [format!("linux-image-{number}-{flavour}-amd64"), format!("linux-image-{flavour}-amd64")];
-    let real = format!("linux-image-{number}.");
+    let prefix = format!("linux-image-{number}.");
     metas
         .iter()
         .filter_map(|meta| apt::depends(meta).ok())
         .flatten()
-        .find(|package| package.starts_with(&real))
+        .find(|package| package.starts_with(&prefix))
 }
 
 fn unknown(series: &str) -> String {
-    format!("apt offers no kernel {series}: try 6.1, 6.12 or 6.12-rt (6.12 needs Debian's updates)")
+    format!("apt has no kernel {series}: try 6.1, 6.12 or 6.12-rt (6.12 needs Debian's updates)")
 }
 
 fn open(root: PathBuf) -> Result<Kernel> {
@@ -93,8 +97,15 @@ fn open(root: PathBuf) -> Result<Kernel> {
     Ok(Kernel { release, image, root })
 }
 
-/// The name of the one entry of a directory.
-pub(crate) fn only_entry(directory: &Path) -> Result<String> {
+/// Writes `modules.dep`, which the package lacks: its installation scripts would run depmod.
+fn index_modules(root: &Path) -> Result<()> {
+    let release = only_entry(&root.join("lib/modules"))?;
+    let mut depmod = Command::new(process::need("depmod")?);
+    process::run(depmod.arg("--basedir").arg(root).arg(release))
+}
+
+/// The name of the only entry of a directory.
+fn only_entry(directory: &Path) -> Result<String> {
     let mut entries = directory
         .read_dir()
         .with_context(|| format!("cannot read {}", directory.display()))?

@@ -1,8 +1,7 @@
 //! `cargo xtask vm`: boots a Debian kernel under QEMU and runs one command there.
 //!
-//! Owns what goes into the machine and how its command's output and exit status come back. The
-//! kernel comes from `kernel`, its modules from `modules`, the file system from `archive`, and
-//! the machine is `qemu`'s.
+//! Owns the contents of the machine and the files of a boot. The kernel comes from `kernel`, its
+//! modules from `modules`, the file system from `archive`; `qemu` runs the machine.
 
 use std::{
     fs,
@@ -14,9 +13,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{build_ebpf, process, workspace};
+use crate::{build_ebpf, process};
 
 mod archive;
+mod cache;
 mod kernel;
 mod modules;
 mod qemu;
@@ -24,12 +24,12 @@ mod qemu;
 use archive::Archive;
 use kernel::Kernel;
 
-/// What the machine does first: mounts, modules, the command, power off.
+/// The machine's init: mounts, loads modules, runs the command, powers off.
 const INIT: &str = include_str!("init.sh");
-/// Packed whenever the host has them: the tests make devices and look at kernels with these.
+/// Packed if the host has them: tests create devices and inspect kernels with these.
 const GUEST_TOOLS: [&str; 8] =
     ["ip", "tc", "ethtool", "bpftool", "nft", "iperf3", "unshare", "nsenter"];
-/// Directories that must exist in the machine whatever is packed.
+/// Directories that must always exist in the machine.
 const GUEST_DIRECTORIES: [&str; 9] =
     ["/dev", "/etc", "/proc", "/root", "/run", "/sys", "/tmp", "/usr/sbin", "/var/run"];
 
@@ -37,21 +37,21 @@ const GUEST_DIRECTORIES: [&str; 9] =
 pub(crate) struct Args {
     /// Kernel series as Debian names it, such as 6.1, 6.12 or 6.12-rt
     kernel: String,
-    /// Environment variable for the command
+    /// Environment variable for the command (repeatable)
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = parse_variable)]
     variables: Vec<(String, String)>,
-    /// File of this machine to pack at the same path, with the libraries it needs
+    /// File of the host to pack at the same path, with the libraries it needs (repeatable)
     #[arg(long = "file", value_name = "PATH")]
     files: Vec<PathBuf>,
-    /// Seconds after which the machine is ended
+    /// Seconds after which the machine is killed
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     deadline: u64,
-    /// The command and its arguments, run as root
+    /// Command and arguments to run as root
     #[arg(last = true, required = true)]
     command: Vec<String>,
 }
 
-/// A machine to boot once, for one command.
+/// A machine to boot for one command.
 pub(crate) struct Guest {
     pub(crate) kernel: String,
     pub(crate) command: Vec<String>,
@@ -72,8 +72,8 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::from(status))
 }
 
-/// Boots, shows the command's output on standard output as it comes, hands each line to `watch`
-/// as well, and returns the command's exit status (128 + n for signal n).
+/// Boots the machine, copies the command's output to standard output as it arrives, passes each
+/// line to `watch` too, and returns the command's exit status (128 + n for signal n).
 pub(crate) fn boot(guest: &Guest, watch: &mut dyn FnMut(&str)) -> Result<u8> {
     let kernel = kernel::fetch(&guest.kernel)?;
     let run = Run::create(&guest.kernel)?;
@@ -96,12 +96,7 @@ pub(crate) fn boot(guest: &Guest, watch: &mut dyn FnMut(&str)) -> Result<u8> {
     Ok(status)
 }
 
-/// Where fetched kernels and what is remembered between boots lie.
-fn cache() -> PathBuf {
-    workspace::root().join("target/vm")
-}
-
-/// The files of one boot; kept when it fails, since the console's text is among them.
+/// The files of one boot; kept when it fails, because they include the console log.
 struct Run {
     directory: PathBuf,
 }
@@ -109,7 +104,7 @@ struct Run {
 impl Run {
     fn create(kernel: &str) -> Result<Self> {
         sweep();
-        let directory = cache().join(format!("run-{kernel}-{}", std::process::id()));
+        let directory = cache::directory().join(format!("run-{kernel}-{}", std::process::id()));
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
         Ok(Self { directory })
@@ -120,22 +115,22 @@ impl Run {
     }
 
     fn remove(&self) {
-        // Left-overs in the target directory harm nobody.
+        // Left-over files in the target directory do no harm.
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-/// Removes the files of boots, and half-fetched kernels, whose xtask is gone: killed ones could
-/// not, and failed ones keep theirs until the next boot.
+/// Removes the files of earlier boots and partial downloads whose xtask process is gone: a killed
+/// one could not remove them, and a failed boot keeps them until the next one.
 fn sweep() {
-    let Ok(entries) = cache().read_dir() else { return };
+    let Ok(entries) = cache::directory().read_dir() else { return };
     for entry in entries.filter_map(Result::ok) {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let ours = name.starts_with("run-") || name.contains(".partial-");
         let process = name.rsplit_once('-').filter(|_| ours);
         if process.is_some_and(|(_, id)| !Path::new("/proc").join(id).exists()) {
-            // In the way of nothing if it stays.
+            // It does no harm if it stays.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -143,7 +138,7 @@ fn sweep() {
 
 /// Writes the machine's file system to `path` and returns its size in bytes.
 ///
-/// Uncompressed: it never leaves this machine, and an emulated processor need not unpack it.
+/// Uncompressed: it never leaves the host, and decompression is slow when emulated.
 fn pack(guest: &Guest, kernel: &Kernel, path: &Path) -> Result<u64> {
     let mut archive = Archive::default();
     for directory in GUEST_DIRECTORIES {
@@ -158,13 +153,13 @@ fn pack(guest: &Guest, kernel: &Kernel, path: &Path) -> Result<u64> {
         archive.program(&std::path::absolute(file)?)?;
     }
 
-    let mut load = String::new();
+    let mut order = String::new();
     for module in modules::load_order(kernel)? {
         let name = format!("/modules/{}.ko", module.name);
         archive.bytes(Path::new(&name), module.read()?, 0o644);
-        load.push_str(&format!("{name}\n"));
+        order.push_str(&format!("{name}\n"));
     }
-    archive.bytes(Path::new("/modules/order"), load.into_bytes(), 0o644);
+    archive.bytes(Path::new("/modules/order"), order.into_bytes(), 0o644);
     archive.bytes(Path::new("/etc/passwd"), b"root:x:0:0:root:/root:/bin/sh\n".to_vec(), 0o644);
     let command = command_script(guest, &mut archive)?;
     archive.bytes(Path::new("/command"), command, 0o755);
@@ -177,7 +172,7 @@ fn pack(guest: &Guest, kernel: &Kernel, path: &Path) -> Result<u64> {
     archive.write(&mut out).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// A shell script that becomes the command, which is packed along if this machine has it.
+/// A shell script that execs the command. Packs the program too if the host has it.
 fn command_script(guest: &Guest, archive: &mut Archive) -> Result<Vec<u8>> {
     let Some((name, arguments)) = guest.command.split_first() else {
         bail!("no command for the virtual machine: give one after `--`");
@@ -185,7 +180,7 @@ fn command_script(guest: &Guest, archive: &mut Archive) -> Result<Vec<u8>> {
     let program = if name.contains('/') {
         Some(std::path::absolute(name)?)
     } else {
-        // Not here: left to the machine's own PATH, where busybox has many names.
+        // If not found here, it is searched in the machine's PATH, where busybox has many applets.
         build_ebpf::find_program(name)
     };
     if let Some(program) = &program {
@@ -205,7 +200,7 @@ fn command_script(guest: &Guest, archive: &mut Archive) -> Result<Vec<u8>> {
     Ok(script.into_bytes())
 }
 
-/// `text` as one word of a shell.
+/// Quotes `text` as one shell word.
 fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
@@ -215,7 +210,7 @@ fn parse_variable(text: &str) -> Result<(String, String), String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if name.is_empty() || !name.chars().all(fits) || name.starts_with(|c: char| c.is_ascii_digit())
     {
-        return Err(format!("{name:?} is no name for an environment variable"));
+        return Err(format!("{name:?} is not a valid name of an environment variable"));
     }
     Ok((name.to_owned(), value.to_owned()))
 }
@@ -225,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_survive_a_shell() {
+    fn quoted_words_survive_a_shell() {
         let awkward = "it's $HOME; `ls` \"x\"\n\\";
         let echoed = std::process::Command::new("sh")
             .args(["-c", &format!("printf %s {}", quote(awkward))])

@@ -1,23 +1,23 @@
-//! Kernel modules for the virtual machine: which are wanted, what they need, in which order.
+//! Kernel modules for the virtual machine: the wanted ones, their dependencies, and the load order.
 //!
-//! Owns the list. Loading is the machine's init script's.
+//! Owns the list. `init.sh` loads them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
 };
 
 use anyhow::{Context, Result, bail};
 
-use super::kernel::{Kernel, only_entry};
+use super::kernel::Kernel;
 use crate::process;
 
-/// Network devices, traffic control and packet filters that tests and loads use. Names that a
-/// kernel has built in, or lacks, are passed over.
+/// Network devices, traffic control and packet filters that tests and loads use. Modules that a
+/// kernel has built in, or lacks, are skipped.
 const WANTED: &[&str] = &[
-    // libcrc32c asks for it by algorithm, which no dependency list shows.
+    // libcrc32c requests it by algorithm, so modules.dep does not list it.
     "crc32c_generic",
     "virtio_pci",
     "virtio_net",
@@ -37,7 +37,7 @@ const WANTED: &[&str] = &[
 
 /// One module file of a kernel package.
 pub(crate) struct Module {
-    /// As `lsmod` shows it.
+    /// Name as `lsmod` shows it.
     pub(crate) name: String,
     path: PathBuf,
 }
@@ -45,13 +45,13 @@ pub(crate) struct Module {
 impl Module {
     /// The module's bytes, decompressed: busybox cannot load compressed ones.
     pub(crate) fn read(&self) -> Result<Vec<u8>> {
-        let reading = || format!("cannot read {}", self.path.display());
+        let context = || format!("cannot read {}", self.path.display());
         match self.path.extension().and_then(|extension| extension.to_str()) {
-            Some("ko") => fs::read(&self.path).with_context(reading),
+            Some("ko") => fs::read(&self.path).with_context(context),
             Some("xz") => {
                 let mut xz = Command::new(process::need("xz")?);
                 let output = xz.args(["--decompress", "--stdout"]).arg(&self.path).output();
-                let output = output.with_context(reading)?;
+                let output = output.with_context(context)?;
                 if !output.status.success() {
                     bail!("xz cannot decompress {}", self.path.display());
                 }
@@ -62,14 +62,7 @@ impl Module {
     }
 }
 
-/// Writes the list of dependencies, which a package does not carry: its installation would.
-pub(crate) fn index(root: &Path) -> Result<()> {
-    let release = only_entry(&root.join("lib/modules"))?;
-    let mut depmod = Command::new(process::need("depmod")?);
-    process::run(depmod.arg("--basedir").arg(root).arg(release))
-}
-
-/// The wanted modules and all they need, each after what it needs.
+/// The wanted modules and their dependencies, each after those it depends on.
 pub(crate) fn load_order(kernel: &Kernel) -> Result<Vec<Module>> {
     let directory = kernel.root.join("lib/modules").join(&kernel.release);
     let list = directory.join("modules.dep");
@@ -79,18 +72,18 @@ pub(crate) fn load_order(kernel: &Kernel) -> Result<Vec<Module>> {
     Ok(modules.map(|path| Module { name: name(path), path: directory.join(path) }).collect())
 }
 
-/// Paths in the order to load them, from lines `module: what-it-needs...`.
+/// Paths in load order, from lines `module: dependencies...`.
 fn order<'a>(modules_dep: &'a str, wanted: &[&str]) -> Vec<&'a str> {
-    let needs: BTreeMap<String, (&str, &str)> = modules_dep
+    let dependencies: BTreeMap<String, (&str, &str)> = modules_dep
         .lines()
         .filter_map(|line| line.split_once(':'))
-        .map(|(path, needs)| (name(path), (path, needs)))
+        .map(|(path, needed)| (name(path), (path, needed)))
         .collect();
     let mut seen = BTreeSet::new();
     let mut order = Vec::new();
-    for (path, needs) in wanted.iter().filter_map(|wanted| needs.get(*wanted)) {
-        // depmod lists what is needed transitively, to be loaded from the last to the first.
-        for path in needs.split_whitespace().rev().chain([*path]) {
+    for (path, needed) in wanted.iter().filter_map(|name| dependencies.get(*name)) {
+        // depmod lists all transitive dependencies, to be loaded from the last to the first.
+        for path in needed.split_whitespace().rev().chain([*path]) {
             if seen.insert(path) {
                 order.push(path);
             }
@@ -99,7 +92,7 @@ fn order<'a>(modules_dep: &'a str, wanted: &[&str]) -> Vec<&'a str> {
     order
 }
 
-/// `kernel/net/sched/act_bpf.ko.xz` is `act_bpf`; a dash in a file's name is `_` in the kernel.
+/// `kernel/net/sched/act_bpf.ko.xz` is `act_bpf`; a dash in a file name is `_` in the kernel.
 fn name(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     file.split('.').next().unwrap_or(file).replace('-', "_")

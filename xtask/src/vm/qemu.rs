@@ -1,8 +1,8 @@
-//! One virtual machine under QEMU: started, watched, always ended.
+//! Runs one virtual machine under QEMU, watches it, and always ends it.
 //!
-//! Owns QEMU's arguments, the choice between KVM and emulation, the deadline and the signs of a
-//! kernel in trouble. The machine's second serial line carries the command's output between the
-//! marker lines that `init.sh` writes; its first, the console, goes to a file that is read along.
+//! Owns QEMU's arguments, the choice between KVM and emulation, the deadline and the messages of a
+//! kernel in trouble. The second serial line carries the command's output between the marker lines
+//! that `init.sh` writes; the first is the console, written to a file that is polled.
 
 use std::{
     fs::{self, File},
@@ -21,7 +21,7 @@ use crate::process;
 
 const READY: &[u8] = b"xtask-vm: ready";
 const EXIT: &[u8] = b"xtask-vm: exit ";
-/// A kernel that says one of these will not come to a good end.
+/// Messages after which a kernel will not finish the command.
 const TROUBLE: [&str; 7] = [
     "Kernel panic",
     "BUG: unable to handle",
@@ -31,18 +31,18 @@ const TROUBLE: [&str; 7] = [
     "BUG: soft lockup",
     "hard LOCKUP",
 ];
-/// Nothing here makes softirqs run otherwise than on a real machine; mitigations cost most where
-/// everything is emulated.
+/// None of these changes how softirqs run compared with a real machine; mitigations are off because
+/// they are expensive under emulation.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off";
-/// With KVM that works, a machine is ready within 3 s; where /dev/kvm opens but does not work,
-/// QEMU hangs for ever.
+/// With working KVM a machine is ready within 3 s. Where /dev/kvm can be opened but does not work,
+/// QEMU hangs forever.
 const KVM_READY: Duration = Duration::from_secs(20);
-/// How often the console and the clock are looked at while the command is silent.
+/// How often to check the console and the clock while the command prints nothing.
 const WATCH: Duration = Duration::from_millis(200);
-/// How long a machine that has told its exit status may take to power off.
+/// How long a machine may take to power off after it reported the exit status.
 const POWER_OFF: Duration = Duration::from_secs(10);
-/// How long a kernel in trouble may go on writing about it.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long to wait for the rest of a kernel's trouble report.
+const TROUBLE_REPORT: Duration = Duration::from_secs(1);
 const TAIL_LINES: usize = 40;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,12 +51,12 @@ enum Acceleration {
     Emulation,
 }
 
-/// What to boot, and where its files go.
+/// What to boot, and where to write its files.
 pub(crate) struct Machine<'a> {
     pub(crate) image: &'a Path,
     pub(crate) release: &'a str,
     pub(crate) initramfs: &'a Path,
-    /// Receives the console's text and QEMU's own words.
+    /// Receives the console log and QEMU's own messages.
     pub(crate) directory: &'a Path,
     pub(crate) deadline: Duration,
 }
@@ -67,21 +67,20 @@ enum End {
     Status(u8),
     /// It never reached the command.
     NotReady(String),
-    /// It was ended, or ended itself, while the command ran.
+    /// It was killed, or ended by itself, while the command ran.
     Died(String),
 }
 
 impl Machine<'_> {
-    /// Boots with KVM if that works here, else emulated, and returns the command's exit status.
+    /// Boots with KVM if it works here, otherwise emulated, and returns the command's exit status.
     pub(crate) fn run(&self, watch: &mut dyn FnMut(&str)) -> Result<u8> {
         let mut end = None;
         if kvm_may_work() {
             match self.boot(Acceleration::Kvm, watch)? {
                 End::NotReady(why) => {
-                    process::step(&format!("KVM does not work here ({why}): emulating"));
-                    // Only a hint for the next boot: not worth failing for.
-                    let _ =
-                        fs::write(kvm_is_broken(), "remove this file to have KVM tried again\n");
+                    process::step(&format!("KVM does not work here ({why}): using emulation"));
+                    // Only a hint for the next boot: ignore errors.
+                    let _ = fs::write(kvm_is_broken(), "remove this file to try KVM again\n");
                 }
                 reached => end = Some(reached),
             }
@@ -126,9 +125,9 @@ impl Machine<'_> {
             };
             match line {
                 Some(line) if line.starts_with(EXIT) => {
-                    output.line_end_due = false;
+                    output.newline_pending = false;
                     let status = String::from_utf8_lossy(&line[EXIT.len()..]).trim().parse();
-                    let status = status.context("the machine told no exit status")?;
+                    let status = status.context("the machine reported no exit status")?;
                     qemu.wait(POWER_OFF);
                     return Ok(End::Status(status));
                 }
@@ -146,8 +145,8 @@ impl Machine<'_> {
                 None => {}
             }
             if let Some(trouble) = console.trouble() {
-                // What follows the line, the call trace above all, belongs to the report.
-                thread::sleep(LAST_WORDS);
+                // The lines that follow, above all the call trace, belong to the report.
+                thread::sleep(TROUBLE_REPORT);
                 return Ok(if ready { End::Died(trouble) } else { End::NotReady(trouble) });
             }
             if !ready && started.elapsed() > ready_deadline {
@@ -155,17 +154,18 @@ impl Machine<'_> {
                 return Ok(End::NotReady(format!("not ready after {seconds} s")));
             }
             if started.elapsed() > self.deadline {
-                let why = format!("its command still ran after {} s", self.deadline.as_secs());
+                let why =
+                    format!("its command was still running after {} s", self.deadline.as_secs());
                 return Ok(End::Died(why));
             }
         }
     }
 
     fn start(&self, acceleration: Acceleration) -> Result<Qemu> {
-        let several_queues = may_make_taps();
+        let multi_queue = may_create_taps();
         let qemu = process::need("qemu-system-x86_64")?;
-        let mut command = match several_queues {
-            // A network namespace of its own: nobody is at the other end of its tap device.
+        let mut command = match multi_queue {
+            // Its own network namespace: nothing is connected to its tap device.
             true => {
                 let mut unshare = Command::new(process::need("unshare")?);
                 unshare.arg("--net").arg(qemu);
@@ -175,22 +175,22 @@ impl Machine<'_> {
         };
         match acceleration {
             Acceleration::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
-            // One thread: with one for each processor, a processor can still run the breakpoint that
-            // another has just taken out of the kernel's code (attaching a tracepoint puts one
-            // there for a moment), and the kernel panics with "int3: 0000".
+            // Single-threaded: with one thread per CPU, a CPU can still execute a breakpoint that
+            // another CPU has just removed from the kernel's code (attaching a tracepoint sets
+            // one briefly), and the kernel panics with "int3: 0000".
             Acceleration::Emulation => command.args(["-accel", "tcg,thread=single", "-cpu", "max"]),
         };
         command.args(["-smp", "2", "-m", "2048", "-no-reboot", "-nodefaults"]);
         command.args(["-display", "none", "-monitor", "none"]);
-        // A NIC with real interrupts; user-mode networking has no need of root on this side.
+        // A NIC with real interrupts; user-mode networking needs no root on the host.
         command.args(["-netdev", "user,id=net0,restrict=on"]);
         command.args(["-device", "virtio-net-pci,netdev=net0"]);
-        // One whose driver rounds the sizes of its rings.
+        // A NIC whose driver rounds ring sizes.
         command.args(["-netdev", "user,id=net1,restrict=on"]);
         command.args(["-device", "vmxnet3,netdev=net1"]);
-        if several_queues {
+        if multi_queue {
             command.args(["-netdev", "tap,id=net2,queues=2,vhost=off,script=no,downscript=no"]);
-            // Two vectors for each pair of queues, one for control and one for changes.
+            // Two vectors per queue pair, one for control and one for configuration changes.
             command.args(["-device", "virtio-net-pci,netdev=net2,mq=on,vectors=6"]);
         }
         command.arg("-serial").arg(format!("file:{}", self.console().display()));
@@ -198,9 +198,9 @@ impl Machine<'_> {
         command.arg("-kernel").arg(self.image).arg("-initrd").arg(self.initramfs);
         command.args(["-append", KERNEL_ARGUMENTS]);
 
-        let words = File::create(self.words())
-            .with_context(|| format!("cannot write {}", self.words().display()))?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(words);
+        let log = File::create(self.qemu_log())
+            .with_context(|| format!("cannot write {}", self.qemu_log().display()))?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         process::die_with_parent(&mut command, libc::SIGKILL);
         let child = command.spawn().context("cannot start qemu-system-x86_64")?;
         Ok(Qemu(child))
@@ -210,40 +210,39 @@ impl Machine<'_> {
         self.directory.join("console.log")
     }
 
-    fn words(&self) -> PathBuf {
+    fn qemu_log(&self) -> PathBuf {
         self.directory.join("qemu.log")
     }
 
-    /// Shows what the machine said last and turns `why` into an error.
+    /// Prints the ends of the logs and turns `why` into an error.
     fn failure(&self, why: &str) -> anyhow::Error {
-        for log in [self.words(), self.console()] {
+        for log in [self.qemu_log(), self.console()] {
             let text = String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
             let lines: Vec<_> = text.lines().collect();
             for line in &lines[lines.len().saturating_sub(TAIL_LINES)..] {
                 eprintln!("vm: {line}");
             }
         }
-        // Large, and of no use to whoever looks for the cause.
+        // Large, and of no use for finding the cause.
         let _ = fs::remove_file(self.initramfs);
         anyhow::anyhow!(
-            "the virtual machine with Linux {} failed: {why} (all its console said: {})",
+            "the virtual machine with Linux {} failed: {why} (console log: {})",
             self.release,
             self.console().display()
         )
     }
 }
 
-/// Whether the machine can have a NIC with several queues of virtio: that takes a tap device, and
-/// root.
-fn may_make_taps() -> bool {
-    // SAFETY: the call takes nothing and cannot fail.
+/// Whether the machine can have a multi-queue virtio NIC, which needs a tap device and root.
+fn may_create_taps() -> bool {
+    // SAFETY: geteuid takes no arguments and cannot fail.
     let is_root = unsafe { libc::geteuid() } == 0;
     is_root && Path::new("/dev/net/tun").exists()
 }
 
-/// Marks that KVM was tried on this machine and did not work.
+/// The file that marks that KVM was tried on this host and did not work.
 fn kvm_is_broken() -> PathBuf {
-    cache().join("kvm-does-not-work")
+    cache::directory().join("kvm-does-not-work")
 }
 
 fn kvm_may_work() -> bool {
@@ -251,17 +250,17 @@ fn kvm_may_work() -> bool {
     opened.is_ok() && !kvm_is_broken().exists()
 }
 
-/// A running QEMU; ended, whatever happens, when it goes out of scope.
+/// A running QEMU; killed when dropped.
 struct Qemu(Child);
 
 impl Qemu {
-    /// The lines of the second serial line, without their ends.
+    /// The lines from the second serial line, without line ends.
     fn lines(&mut self) -> Result<Receiver<Vec<u8>>> {
-        let stdout = self.0.stdout.take().context("QEMU's standard output is taken already")?;
+        let stdout = self.0.stdout.take().context("QEMU's standard output was already taken")?;
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(stdout).split(b'\n') {
-                // Nobody listens any more, or QEMU is gone: either way the work is done.
+                // The receiver or QEMU is gone: nothing left to do.
                 let Ok(line) = line else { break };
                 if sender.send(line).is_err() {
                     break;
@@ -271,7 +270,7 @@ impl Qemu {
         Ok(receiver)
     }
 
-    /// Gives the machine time to power off by itself.
+    /// Waits for the machine to power off by itself.
     fn wait(&mut self, at_most: Duration) {
         let started = Instant::now();
         while started.elapsed() < at_most && matches!(self.0.try_wait(), Ok(None)) {
@@ -282,26 +281,26 @@ impl Qemu {
 
 impl Drop for Qemu {
     fn drop(&mut self) {
-        // Fails only if QEMU has ended by itself, which is as good.
+        // Fails only if QEMU has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The command's output on its way to ours, byte for byte.
+/// Copies the command's output to standard output, byte for byte.
 #[derive(Default)]
 struct Output {
-    /// The end of the last line is held back: `init.sh` puts one of its own before the marker.
-    line_end_due: bool,
+    /// The newline of the last line is held back: `init.sh` adds one before the marker.
+    newline_pending: bool,
 }
 
 impl Output {
     fn show(&mut self, line: &[u8]) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        if self.line_end_due {
+        if self.newline_pending {
             out.write_all(b"\n")?;
         }
-        self.line_end_due = true;
+        self.newline_pending = true;
         out.write_all(line)?;
         out.flush()
     }
@@ -309,39 +308,38 @@ impl Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        if self.line_end_due {
-            // The machine failed: what is said about that begins on a line of its own, unless
-            // nobody reads ours any more.
+        if self.newline_pending {
+            // The machine failed: start the error on a new line. Ignore a closed standard output.
             let _ = writeln!(io::stdout());
         }
     }
 }
 
-/// The console's text, read as it grows.
+/// The console log, read as it grows.
 struct Console {
     path: PathBuf,
     file: Option<File>,
     text: Vec<u8>,
-    /// Where the last line that was not complete yet begins.
-    looked_at: usize,
+    /// Start of the last, incomplete line.
+    checked: usize,
 }
 
 impl Console {
     fn new(path: PathBuf) -> Self {
-        Self { path, file: None, text: Vec::new(), looked_at: 0 }
+        Self { path, file: None, text: Vec::new(), checked: 0 }
     }
 
-    /// The first line not seen before that tells of a kernel in trouble.
+    /// The first new line that reports a kernel in trouble.
     fn trouble(&mut self) -> Option<String> {
         if self.file.is_none() {
             self.file = File::open(&self.path).ok();
         }
         self.file.as_mut()?.read_to_end(&mut self.text).ok()?;
-        let fresh = &self.text[self.looked_at..];
+        let fresh = &self.text[self.checked..];
         let complete = fresh.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        self.looked_at += complete;
+        self.checked += complete;
         let fresh = String::from_utf8_lossy(&fresh[..complete]);
-        let found = fresh.lines().find(|line| TROUBLE.iter().any(|sign| line.contains(sign)));
+        let found = fresh.lines().find(|line| TROUBLE.iter().any(|message| line.contains(message)));
         found.map(|line| line.trim().to_owned())
     }
 }
@@ -351,7 +349,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trouble_is_seen_once_its_line_is_complete() {
+    fn trouble_is_reported_once_its_line_is_complete() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("console.log");
         let mut console = Console::new(path.clone());
@@ -362,6 +360,6 @@ mod tests {
         assert_eq!(console.trouble(), None);
         log.write_all(b"up - CPU#1 stuck\r\n").unwrap();
         assert_eq!(console.trouble().as_deref(), Some("watchdog: BUG: soft lockup - CPU#1 stuck"));
-        assert_eq!(console.trouble(), None, "told already");
+        assert_eq!(console.trouble(), None, "reported already");
     }
 }

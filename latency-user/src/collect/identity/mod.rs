@@ -1,8 +1,8 @@
-//! Who a NAPI instance is: interface, RX queue and IRQ.
+//! Identifies NAPI instances: interface, RX queue and IRQ.
 //!
-//! Owns the conclusions, not the evidence: others read netlink, `/sys`, `/proc` and the slots.
-//! Sources contradict one another and drivers leave gaps; a queue number is given only when
-//! nothing known speaks against it, because a wrong one sends an operator to the wrong queue.
+//! Draws the conclusions; other modules read the evidence from netlink, `/sys`, `/proc` and the
+//! slots. Sources may contradict one another, and drivers leave gaps. A queue number is given only
+//! if no evidence contradicts it: a wrong one would send an operator to the wrong queue.
 
 mod order;
 
@@ -18,26 +18,26 @@ use crate::{
     model::series::{Queue, QueueId, attrs::QueueAttrs},
 };
 
-/// All that is known when instances are named. Maps by interface index speak of the network
-/// namespace of this process; an interface that is absent from one was not, or could not be, asked.
+/// Everything known when instances are named. Maps by interface index are of the network namespace
+/// of this process; an interface that is absent was not queried, or the query failed.
 #[derive(Clone, Copy, Debug)]
 pub struct Evidence<'a> {
     /// Inode of the network namespace of this process.
     pub own_netns: u32,
     /// The interfaces of that namespace.
     pub interfaces: &'a [Interface],
-    /// RX queues by interface index, as netlink tells them.
+    /// RX queues by interface index, from netlink.
     pub queues: &'a BTreeMap<u32, Vec<RxQueue>>,
-    /// NAPI instances by interface index, as netlink tells them.
+    /// NAPI instances by interface index, from netlink.
     pub instances: &'a BTreeMap<u32, Vec<NapiInstance>>,
-    /// IRQs by `(interface index, RX queue)`, as their names tell them.
+    /// IRQs by `(interface index, RX queue)`, from their names.
     pub queue_irqs: &'a BTreeMap<(u32, u32), u32>,
-    /// All slots that were handed out, of every namespace and kind.
+    /// All assigned slots, of every namespace and kind.
     pub slots: &'a [SlotInfo],
 }
 
-/// Names the instance of a slot of kind [`SlotKind::Napi`], or the instances of one of kind
-/// [`SlotKind::NapiWithoutId`].
+/// Names the instance of a [`SlotKind::Napi`] slot, or the instances of a
+/// [`SlotKind::NapiWithoutId`] slot.
 pub fn name_queue(slot: &SlotInfo, evidence: &Evidence) -> (Queue, QueueAttrs) {
     let netns = evidence.is_foreign(slot).then_some(slot.netns);
     let iface = evidence.interface_name(slot);
@@ -50,29 +50,29 @@ pub fn name_queue(slot: &SlotInfo, evidence: &Evidence) -> (Queue, QueueAttrs) {
     (Queue::Device { iface, netns, id }, attrs)
 }
 
-/// Whether looking at more packets cannot improve the slot's name.
+/// Whether watching more packets cannot improve the slot's name.
 pub fn is_settled(slot: &SlotInfo, evidence: &Evidence) -> bool {
     if slot.kind != SlotKind::Napi as u32 || slot.rx_queue_seen != 0 {
-        // The kernel side keeps what the first packet carried: later ones can only contradict it.
+        // The kernel side keeps the queue of the first packet: later ones can only contradict it.
         return true;
     }
     let Some(interface) = evidence.interface(slot).filter(|interface| interface.has_device) else {
         return true;
     };
-    match evidence.told_by_netlink(interface, slot.id) {
-        Told::Queue(_) | Told::NoSingleQueue => true,
-        Told::Nothing => evidence.queue(slot).is_some(),
+    match evidence.netlink_answer(interface, slot.id) {
+        NetlinkAnswer::Queue(_) | NetlinkAnswer::NoSingleQueue => true,
+        NetlinkAnswer::Unknown => evidence.queue(slot).is_some(),
     }
 }
 
-/// What netlink tells of the queue of an instance.
-enum Told {
-    /// It polls this RX queue and no other.
+/// What netlink reports about the queue of an instance.
+enum NetlinkAnswer {
+    /// It polls only this RX queue.
     Queue(u32),
-    /// It polls several, or others poll them all.
+    /// It polls several queues, or other instances poll all queues.
     NoSingleQueue,
-    /// Not enough.
-    Nothing,
+    /// Netlink does not answer this.
+    Unknown,
 }
 
 impl Evidence<'_> {
@@ -80,7 +80,7 @@ impl Evidence<'_> {
         slot.netns != 0 && slot.netns != self.own_netns
     }
 
-    /// The slot's interface. Indexes repeat across namespaces: one of another has none here.
+    /// The slot's interface. `None` in other namespaces, where indexes have other meanings.
     fn interface(&self, slot: &SlotInfo) -> Option<&Interface> {
         if self.is_foreign(slot) {
             return None;
@@ -88,7 +88,7 @@ impl Evidence<'_> {
         self.interfaces.iter().find(|interface| interface.index == slot.ifindex)
     }
 
-    /// The interface's name of today, or the one it had when the slot was handed out.
+    /// The interface's current name, or the one when the slot was assigned.
     fn interface_name(&self, slot: &SlotInfo) -> String {
         if let Some(interface) = self.interface(slot) {
             return interface.name.clone();
@@ -102,10 +102,10 @@ impl Evidence<'_> {
 
     fn queue(&self, slot: &SlotInfo) -> Option<u32> {
         let interface = self.interface(slot)?;
-        match self.told_by_netlink(interface, slot.id) {
-            Told::Queue(queue) => Some(queue),
-            Told::NoSingleQueue => None,
-            Told::Nothing => self
+        match self.netlink_answer(interface, slot.id) {
+            NetlinkAnswer::Queue(queue) => Some(queue),
+            NetlinkAnswer::NoSingleQueue => None,
+            NetlinkAnswer::Unknown => self
                 .queue_by_packets(slot, interface)
                 .or_else(|| self.queue_by_order(slot, interface)),
         }
@@ -119,29 +119,31 @@ impl Evidence<'_> {
             .or_else(|| self.queue_irqs.get(&(interface.index, queue?)).copied())
     }
 
-    fn told_by_netlink(&self, interface: &Interface, napi_id: u32) -> Told {
+    fn netlink_answer(&self, interface: &Interface, napi_id: u32) -> NetlinkAnswer {
         let queues = self.known_queues(interface);
         let mut polled = queues.iter().filter(|queue| queue.napi_id == Some(napi_id));
         match (polled.next(), polled.next()) {
-            (Some(only), None) => Told::Queue(only.queue),
-            (Some(_), Some(_)) => Told::NoSingleQueue,
-            (None, _) if queues.is_empty() => Told::Nothing,
-            (None, _) if queues.iter().any(|queue| queue.napi_id.is_none()) => Told::Nothing,
-            (None, _) => Told::NoSingleQueue,
+            (Some(only), None) => NetlinkAnswer::Queue(only.queue),
+            (Some(_), Some(_)) => NetlinkAnswer::NoSingleQueue,
+            (None, _) if queues.is_empty() => NetlinkAnswer::Unknown,
+            (None, _) if queues.iter().any(|queue| queue.napi_id.is_none()) => {
+                NetlinkAnswer::Unknown
+            }
+            (None, _) => NetlinkAnswer::NoSingleQueue,
         }
     }
 
-    /// RX queues that netlink lists; none on kernels without it and while the interface is down.
+    /// RX queues from netlink; none on kernels without support and while the interface is down.
     fn known_queues(&self, interface: &Interface) -> &[RxQueue] {
         self.queues.get(&interface.index).map_or(&[], Vec::as_slice)
     }
 
-    /// Instances that netlink lists; none in the same cases and for interfaces without NAPI.
+    /// Instances from netlink; none in the same cases and for interfaces without NAPI.
     fn known_instances(&self, interface: &Interface) -> &[NapiInstance] {
         self.instances.get(&interface.index).map_or(&[], Vec::as_slice)
     }
 
-    /// Slots of instances of `interface`, which is of our namespace.
+    /// Slots of instances of `interface`, which is in our namespace.
     fn slots_of(&self, interface: &Interface) -> impl Iterator<Item = &SlotInfo> {
         self.slots.iter().filter(|slot| {
             slot.kind == SlotKind::Napi as u32
@@ -150,14 +152,14 @@ impl Evidence<'_> {
         })
     }
 
-    /// The queue that the instance's packets carried, unless another instance has it.
+    /// The queue from the instance's packets, unless another instance has it.
     fn queue_by_packets(&self, slot: &SlotInfo, interface: &Interface) -> Option<u32> {
         let queue = carried_queue(slot, interface)?;
-        let is_others = |(id, its): (u32, u32)| its == queue && id != slot.id;
-        (!self.facts(interface).any(is_others)).then_some(queue)
+        let is_taken = |(id, known): (u32, u32)| known == queue && id != slot.id;
+        (!self.facts(interface).any(is_taken)).then_some(queue)
     }
 
-    /// Which instance has which queue, by netlink and by packets, as `(id, queue)`.
+    /// Known queues of instances, from netlink and packets, as `(id, queue)`.
     fn facts(&self, interface: &Interface) -> impl Iterator<Item = (u32, u32)> {
         let by_netlink = self.known_queues(interface).iter();
         let by_netlink = by_netlink.filter_map(|known| Some((known.napi_id?, known.queue)));
@@ -167,7 +169,7 @@ impl Evidence<'_> {
         )
     }
 
-    /// The place of the instance's id among those of its interface.
+    /// The queue from the position of the instance's id among those of its interface.
     fn queue_by_order(&self, slot: &SlotInfo, interface: &Interface) -> Option<u32> {
         let known = self.known_instances(interface);
         let ids: Vec<u32> = if known.is_empty() {

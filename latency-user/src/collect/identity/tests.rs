@@ -1,4 +1,4 @@
-//! Tests of names: hosts of every kind, and the queue numbers that their instances must get.
+//! Tests of naming: all kinds of hosts, and the queue numbers that their instances must get.
 
 use latency_common::slot::IFNAMSIZ;
 
@@ -36,9 +36,9 @@ fn conflicting(slot: SlotInfo) -> SlotInfo {
 struct Case {
     name: &'static str,
     interface: Interface,
-    /// `queue-get`: the NAPI id of each RX queue; empty: not asked.
+    /// `queue-get`: the NAPI id of each RX queue; empty: not queried.
     netlink_queues: Vec<Option<u32>>,
-    /// `napi-get`; empty: not asked.
+    /// `napi-get`; empty: not queried.
     netlink_instances: Vec<u32>,
     slots: Vec<SlotInfo>,
     expected: Vec<Option<u32>>,
@@ -102,7 +102,7 @@ fn netlink_names_the_queue() {
     Case {
         netlink_queues: vec![Some(8), Some(9)],
         expected: vec![Some(1)],
-        ..virtio("netlink is believed before packets", 2, vec![slot(9, Some(1))])
+        ..virtio("netlink takes precedence over packets", 2, vec![slot(9, Some(1))])
     }
     .check();
     Case {
@@ -119,7 +119,7 @@ fn netlink_names_the_queue() {
     Case {
         netlink_queues: vec![None, Some(9)],
         expected: vec![Some(0)],
-        ..virtio("netlink knows a part", 2, vec![slot(10, Some(1))])
+        ..virtio("netlink knows some queues", 2, vec![slot(10, Some(1))])
     }
     .check();
 }
@@ -169,16 +169,16 @@ fn order_names_the_queue() {
     }
     .check();
     Case { expected: numbers, ..veth("no netlink, all slots seen", 4, four.clone()) }.check();
-    veth("no netlink, a slot short", 4, four[..3].to_vec()).check();
-    veth("no netlink, a slot too many", 3, four.clone()).check();
+    veth("no netlink, one slot missing", 4, four[..3].to_vec()).check();
+    veth("no netlink, one slot too many", 3, four.clone()).check();
     Case {
         netlink_instances: vec![258, 259, 260, 261, 262],
-        ..veth("netlink lists one that is no queue's", 4, four.clone())
+        ..veth("netlink lists an instance without a queue", 4, four.clone())
     }
     .check();
     Case {
         netlink_instances: vec![358, 359, 360, 361],
-        ..veth("instances of before, since replaced", 4, four)
+        ..veth("slots of instances that were replaced", 4, four)
     }
     .check();
     Case {
@@ -195,11 +195,12 @@ fn order_names_the_queue() {
     let claims = vec![slot(8, Some(2)), slot(9, Some(2))];
     virtio("two claim one queue, so order is in doubt too", 2, claims).check();
     let mixed = vec![conflicting(slot(8, Some(2))), slot(9, Some(0))];
-    Case { expected: vec![Some(0), Some(1)], ..virtio("packets say nothing", 2, mixed) }.check();
+    Case { expected: vec![Some(0), Some(1)], ..virtio("packets are inconclusive", 2, mixed) }
+        .check();
 }
 
 #[test]
-fn packets_are_watched_while_they_can_tell() {
+fn packets_are_watched_while_they_can_help() {
     let waiting = vec![slot(8, None)];
     Case { settled: vec![false], ..virtio("a device", 2, waiting.clone()) }.check();
     veth("no device", 2, waiting.clone()).check();
@@ -239,7 +240,7 @@ fn irq_comes_from_netlink_or_else_from_its_name() {
 }
 
 #[test]
-fn evidence_of_this_namespace_says_nothing_of_another() {
+fn evidence_does_not_apply_to_other_namespaces() {
     let foreign = SlotInfo { netns: FOREIGN, ..slot(8, Some(1)) };
     assert_eq!(name(&foreign).0, device("old0", Some(FOREIGN), None, 8));
     // Slots of another namespace do not complete an order either.
@@ -248,7 +249,7 @@ fn evidence_of_this_namespace_says_nothing_of_another() {
 }
 
 #[test]
-fn interface_name_is_of_today_when_it_can_be() {
+fn current_interface_name_is_preferred() {
     let unknown_netns = SlotInfo { netns: 0, ..slot(10, None) };
     assert_eq!(name(&unknown_netns).0, device("eth0", None, None, 10));
     let gone = SlotInfo { ifindex: 99, ..slot(10, None) };

@@ -1,4 +1,4 @@
-//! `experiment`: changes one thing, measures it, and puts it back.
+//! `experiment`: changes one setting, measures the effect, and restores the setting.
 
 mod arguments;
 mod undo;
@@ -40,15 +40,14 @@ use crate::{
     views::{self, Style},
 };
 
-/// Set by a signal: the experiment is to end and put everything back.
+/// Set by a signal: the experiment must end and restore everything.
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Runs the command: [`Exit::Found`] when it became worse.
 ///
 /// # Errors
 ///
-/// What is wrong with the arguments, the privileges or the kernel is found before anything is
-/// changed.
+/// Errors in the arguments, the privileges or the kernel are found before anything is changed.
 pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     let journals = JournalDirectory::new(&args.state);
     if args.undo {
@@ -72,7 +71,7 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
         return dry_run(args, &change, &output, console);
     }
     if let Some(iface) = guards::lost_link(netns, &args.iface)? {
-        return Err(Failure::new(format!("{iface} is not there, or has no link")).into());
+        return Err(Failure::new(format!("{iface} does not exist or has no link")).into());
     }
     privileges::check()?;
     let _instance = SingleInstance::claim()?;
@@ -95,7 +94,7 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     };
     take_signals()?;
     let found = rounds::run(&plan, &change, &STOP, &mut |progress| {
-        // Nobody may be left to read it; the experiment ends well all the same.
+        // A closed stderr must not end the experiment.
         let _ = console.err.write_all(progress_lines(&progress).as_bytes());
     })
     .map_err(stopped)?;
@@ -154,7 +153,7 @@ fn list(scope: &Scope, console: Console) -> Result<Exit> {
         let title = format!("{}:{}", tunable.name(), tunable.usage());
         let values: Vec<(String, String)> = tunable::list(*tunable, scope)?
             .into_iter()
-            .map(|one| (one.key, one.value.unwrap_or_else(|error| format!("({error:#})"))))
+            .map(|knob| (knob.key, knob.value.unwrap_or_else(|error| format!("({error:#})"))))
             .collect();
         views::experiment::tunable(&title, tunable.describe(), &values, style, &mut text)?;
     }
@@ -162,7 +161,7 @@ fn list(scope: &Scope, console: Console) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Prints each read and write in its order.
+/// Prints each read and write in order.
 fn dry_run(args: &Arguments, change: &ChangeSet, output: &Path, console: Console) -> Result<Exit> {
     let mut text = String::new();
     for saved in change.saved() {
@@ -174,9 +173,9 @@ fn dry_run(args: &Arguments, change: &ChangeSet, output: &Path, console: Console
     let write = |knob: &Knob, value: &str| format!("write {value:?} to {knob}, read it back\n");
     for _ in 0..args.rounds {
         text.push_str(&measure);
-        text.extend(change.saved().iter().map(|one| write(&one.knob, &one.requested)));
+        text.extend(change.saved().iter().map(|saved| write(&saved.knob, &saved.requested)));
         text.push_str(&measure);
-        text.extend(change.saved().iter().rev().map(|one| write(&one.knob, &one.old)));
+        text.extend(change.saved().iter().rev().map(|saved| write(&saved.knob, &saved.old)));
     }
     text.push_str(&measure);
     text.push_str("remove the journal\n");
@@ -190,7 +189,7 @@ fn default_output() -> PathBuf {
     format!("experiment-{}", now.replace(['-', ':'], "")).into()
 }
 
-/// An end by a signal is no fault of the experiment.
+/// Marks an error as the result of a signal if one arrived.
 fn stopped(error: anyhow::Error) -> anyhow::Error {
     if STOP.load(Ordering::Relaxed) {
         error.context("ended by a signal; every setting was put back unless reported otherwise")

@@ -1,4 +1,4 @@
-//! What an experiment that did not end left behind: said by every command, put back by `--undo`.
+//! Leftovers of an experiment that did not end: reported by every command, undone by `--undo`.
 
 use std::io::{self, Write};
 
@@ -15,24 +15,24 @@ use crate::{
     model::exit::Exit,
 };
 
-/// Says whether an experiment left something changed.
+/// Warns if an experiment left something changed.
 pub fn mention(err: &mut dyn Write) {
     for left in JournalDirectory::new(journal::DIRECTORY).left_over() {
         let what = match &left.entry {
             Some(entry) => format!("({}) did not end", entry.requested.join(", ")),
             None if left.is_torn => {
-                "never began to change anything, and its journal is torn".into()
+                "did not start to change anything, and its journal is torn".into()
             }
             None => "of another version of this program did not end".into(),
         };
         let _ = writeln!(
             err,
-            "warning: an experiment {what}: `latency-user experiment --undo` clears it up"
+            "warning: an experiment {what}: `latency-user experiment --undo` cleans up"
         );
     }
 }
 
-/// Puts everything back that was left changed.
+/// Restores everything that was left changed.
 pub(super) fn undo(directory: &JournalDirectory, console: Console) -> Result<Exit> {
     let left = directory.left_over();
     let mut text = String::new();
@@ -51,10 +51,10 @@ pub(super) fn undo(directory: &JournalDirectory, console: Console) -> Result<Exi
             }
             Some(_) => {}
             None if journal.is_torn => {
-                text.push_str("a torn journal was removed: its change never began\n");
+                text.push_str("a torn journal was removed: no change had started\n");
             }
             None => {
-                // What that version changed is known to it alone: its journal stays.
+                // Only that version knows what it changed, so its journal stays.
                 failed.push(format!(
                     "{} is of another version of this program, which can undo it",
                     journal.path().display()
@@ -74,7 +74,7 @@ pub(super) fn undo(directory: &JournalDirectory, console: Console) -> Result<Exi
     Ok(Exit::Ok)
 }
 
-/// Is the watchdog of an experiment.
+/// Runs the watchdog of an experiment.
 ///
 /// # Errors
 ///

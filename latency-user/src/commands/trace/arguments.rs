@@ -98,7 +98,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// The stages to time: those asked for, or all but the optional one.
+    /// The stages to time: the requested ones, or by default all but the optional one.
     pub fn stages(&self) -> Vec<Stage> {
         if self.stages.is_empty() {
             return default_stages();
@@ -106,7 +106,7 @@ impl Arguments {
         Stage::ALL.into_iter().filter(|stage| self.stages.contains(stage)).collect()
     }
 
-    /// What is to be measured. `verbose`: the kernel side's own warnings are wanted.
+    /// The configuration of the measurement. `verbose`: log the warnings of the kernel side.
     pub fn config(&self, verbose: bool) -> MeasureConfig {
         MeasureConfig {
             tracer: Config {
@@ -130,11 +130,11 @@ impl Arguments {
         }
     }
 
-    /// Checks that every interface is there.
+    /// Checks that every interface exists.
     ///
     /// # Errors
     ///
-    /// Names the one that is not, and those that are.
+    /// When one does not exist; lists those that do.
     pub fn check_interfaces(&self) -> Result<(), Failure> {
         values::check_interfaces(&self.iface)
     }

@@ -1,4 +1,4 @@
-//! `trace`: times a running kernel, shows it as it goes, and sums it up.
+//! `trace`: times a running kernel, shows intervals live, and a summary at the end.
 
 mod arguments;
 mod screen;
@@ -27,8 +27,8 @@ use crate::{
 ///
 /// # Errors
 ///
-/// Everything that is wrong with the arguments, the privileges, the kernel or the output is
-/// found before the first program is attached.
+/// Errors in the arguments, the privileges, the kernel or the output are found before the first
+/// program is attached.
 pub fn run(args: &Arguments, verbose: bool, console: Console) -> Result<Exit> {
     args.check_interfaces()?;
     child::find_program(&args.command)?;

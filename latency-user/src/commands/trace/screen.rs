@@ -1,4 +1,4 @@
-//! What a run shows as it goes: a table that is redrawn, or JSON lines.
+//! Live output of a run: a table that is redrawn, or JSON lines.
 
 use anyhow::Result;
 
@@ -11,7 +11,7 @@ use crate::{
     views::{self, Style},
 };
 
-/// Shows intervals and the result on standard output. Ends the run when nobody reads it any more.
+/// Shows intervals and the result on standard output. Ends the run when the reader has gone.
 pub(super) struct Screen {
     output: Output,
     style: Style,

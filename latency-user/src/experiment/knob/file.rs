@@ -1,4 +1,4 @@
-//! Knobs that are files of the kernel, and how their contents are compared.
+//! Knobs that are kernel files, and how their contents are compared.
 
 use std::{fs, io, path::PathBuf};
 
@@ -15,23 +15,23 @@ const IRQS: &str = "/proc/irq";
 pub struct FileKnob {
     /// The file.
     pub path: PathBuf,
-    /// Inode of the network namespace whose file it is; absent where namespaces share it.
+    /// Inode of the network namespace that the file belongs to; absent for shared files.
     pub netns: Option<u32>,
-    /// How its content reads.
+    /// The form of its content.
     pub form: Form,
 }
 
-/// How the content of a knob reads.
+/// The form of a knob's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
-    /// Words: white space between them does not count.
+    /// Words: the amount of white space between them is ignored.
     Words,
-    /// A list of CPUs such as `0-3,6`, in whatever order.
+    /// A list of CPUs such as `0-3,6`, in any order.
     Cpus,
-    /// A mask of CPUs: hexadecimal, commas between 32-bit words, leading zeros do not count.
+    /// A mask of CPUs: hexadecimal, commas between 32-bit words, leading zeros ignored.
     Mask,
-    /// All choices, the present one in brackets.
+    /// All choices, the current one in brackets.
     Choice,
 }
 
@@ -48,7 +48,7 @@ impl FileKnob {
     pub(super) fn write(&self, value: &str) -> Result<()> {
         self.visit(|| {
             fs::write(&self.path, value)
-                .map_err(|error| self.explained(error))
+                .map_err(|error| self.explain(error))
                 .with_context(|| format!("write {value:?} to {}", self.path.display()))
         })
     }
@@ -61,15 +61,13 @@ impl FileKnob {
         self.visit(|| Ok(!self.path.exists())).unwrap_or(false)
     }
 
-    /// Interrupts that the kernel spreads itself refuse with an errno that says nothing of it:
-    /// `EIO`, on newer kernels `EPERM`.
-    fn explained(&self, error: io::Error) -> anyhow::Error {
+    /// Explains the errno of writes to kernel-managed IRQs: `EIO`, on newer kernels `EPERM`.
+    fn explain(&self, error: io::Error) -> anyhow::Error {
         let is_managed = self.path.starts_with(IRQS)
             && matches!(error.raw_os_error(), Some(libc::EIO | libc::EPERM));
         let error = anyhow::Error::from(error);
         if is_managed {
-            return error
-                .context("the kernel manages the CPUs of this IRQ and lets nobody set them");
+            return error.context("the kernel manages the CPUs of this IRQ: they cannot be set");
         }
         error
     }
@@ -80,7 +78,7 @@ impl FileKnob {
 }
 
 impl Form {
-    /// The one spelling of a content.
+    /// The normalized form of a content.
     pub fn normal(self, text: &str) -> String {
         match self {
             Self::Words => text.split_ascii_whitespace().collect::<Vec<_>>().join(" "),
@@ -120,7 +118,7 @@ mod tests {
 
     #[test]
     fn contents_that_mean_the_same_are_the_same() {
-        for (form, one, other, same) in [
+        for (form, left, right, same) in [
             (Form::Words, "4096\t131072\t6291456\n", "4096 131072 6291456", true),
             (Form::Words, "1 2", "12", false),
             (Form::Mask, "00000000,00000003\n", "3", true),
@@ -133,7 +131,7 @@ mod tests {
             (Form::Choice, "none [mq-deadline] bfq\n", "mq-deadline", true),
             (Form::Choice, "[none]", "mq-deadline", false),
         ] {
-            assert_eq!(form.normal(one) == form.normal(other), same, "{one:?} {other:?}");
+            assert_eq!(form.normal(left) == form.normal(right), same, "{left:?} {right:?}");
         }
         assert_eq!(Form::Mask.normal("100000002"), "1,00000002");
     }
@@ -151,8 +149,8 @@ mod tests {
     fn an_irq_that_the_kernel_manages_says_so() {
         let path = PathBuf::from("/proc/irq/30/smp_affinity_list");
         let irq = FileKnob { path, netns: None, form: Form::Cpus };
-        let said = |errno| format!("{:#}", irq.explained(io::Error::from_raw_os_error(errno)));
-        assert!(said(libc::EIO).contains("manages") && said(libc::EPERM).contains("manages"));
-        assert!(!said(libc::EINVAL).contains("manages"));
+        let message = |errno| format!("{:#}", irq.explain(io::Error::from_raw_os_error(errno)));
+        assert!(message(libc::EIO).contains("manages") && message(libc::EPERM).contains("manages"));
+        assert!(!message(libc::EINVAL).contains("manages"));
     }
 }

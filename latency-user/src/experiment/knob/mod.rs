@@ -1,4 +1,4 @@
-//! Knobs: what of the kernel holds a setting, read and written in one way for all.
+//! Knobs: where the kernel stores a setting, with one interface to read and write all kinds.
 
 use std::fmt;
 
@@ -13,8 +13,8 @@ pub use self::{
     nic::NicKnob,
 };
 
-/// What holds a setting. Journals tell the kinds apart by their fields: those of older versions
-/// know files only, and read the same.
+/// Where a setting is stored. Journals distinguish the kinds by their fields: journals of older
+/// versions contain files only, and still parse.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Knob {
@@ -25,7 +25,7 @@ pub enum Knob {
 }
 
 impl Knob {
-    /// What it holds now, in a form that can be written back.
+    /// Its current value, in a form that can be written back.
     ///
     /// # Errors
     ///
@@ -49,23 +49,23 @@ impl Knob {
         }
     }
 
-    /// Whether two contents were set to the same.
-    pub fn is_same(&self, one: &str, other: &str) -> bool {
+    /// Whether two contents have the same requested value.
+    pub fn is_same(&self, left: &str, right: &str) -> bool {
         match self {
-            Self::File(file) => file.form.normal(one) == file.form.normal(other),
-            Self::Nic(_) => nic::asked_for(one) == nic::asked_for(other),
+            Self::File(file) => file.form.normal(left) == file.form.normal(right),
+            Self::Nic(_) => nic::requested(left) == nic::requested(right),
         }
     }
 
-    /// Whether two contents work the same: what was asked for need not have come about.
-    pub fn works_same(&self, one: &str, other: &str) -> bool {
+    /// Whether two contents have the same effective value, which may differ from the requested one.
+    pub fn works_same(&self, left: &str, right: &str) -> bool {
         match self {
-            Self::File(_) => self.is_same(one, other),
-            Self::Nic(_) => nic::in_effect(one) == nic::in_effect(other),
+            Self::File(_) => self.is_same(left, right),
+            Self::Nic(_) => nic::effective(left) == nic::effective(right),
         }
     }
 
-    /// Whether it vanished, alone or together with its network namespace.
+    /// Whether it disappeared, alone or together with its network namespace.
     pub fn is_gone(&self) -> bool {
         match self {
             Self::File(file) => file.is_gone(),

@@ -1,8 +1,8 @@
-//! Knobs that are settings of a network interface behind `ethtool`, and how they are spelled.
+//! Knobs that are `ethtool` settings of a network interface, and their text form.
 //!
-//! A number is spelled as such, a switch `on` or `off`. An offload that another one rules out is
-//! off although it is asked for, and comes back with the other: `off [requested on]`, as `ethtool`
-//! shows it. What was asked for is what is put back.
+//! A number is written as such, a switch as `on` or `off`. An offload that was requested but is
+//! prevented by another one reads `off [requested on]`, as `ethtool` shows it: it comes on when the
+//! other one allows it. The requested value is the one that is put back.
 
 use std::fmt;
 
@@ -13,16 +13,16 @@ use crate::{
     experiment::netns,
     host::nic::{
         ethtool::EthtoolDirectory,
-        setting::{self, Coalesce, Held, NicSetting, Queues, Ring, Value},
+        setting::{self, Coalesce, NicSetting, Queues, Ring, SettingState, Value},
     },
 };
 
 /// A setting of an interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NicKnob {
-    /// The name of the interface when the experiment was planned, for people.
+    /// The name of the interface when the experiment was planned, for display.
     pub iface: String,
-    /// Its index, which it keeps for life.
+    /// Its index, which stays the same when it is renamed.
     pub index: u32,
     /// Inode of its network namespace; absent: that of the process.
     pub netns: Option<u32>,
@@ -34,13 +34,13 @@ impl NicKnob {
     /// As [`super::Knob::read`].
     pub(super) fn read(&self) -> Result<String> {
         self.visit(|directory| directory.read(self.index, &self.setting))
-            .map(spelled)
+            .map(text_of)
             .with_context(|| format!("read {self}"))
     }
 
     /// As [`super::Knob::write`].
     pub(super) fn write(&self, value: &str) -> Result<()> {
-        let text = asked_for(value);
+        let text = requested(value);
         let write = || {
             let value = match text {
                 "on" => Value::Switch(true),
@@ -73,9 +73,9 @@ impl NicKnob {
 }
 
 impl fmt::Display for NicKnob {
-    /// As it is named on the command line.
+    /// As written on the command line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (tuning, name) = match &self.setting {
+        let (tunable, name) = match &self.setting {
             NicSetting::Offload(name) => ("offload", name.as_str()),
             NicSetting::Ring(Ring::Rx) => ("ring", "rx"),
             NicSetting::Ring(Ring::Tx) => ("ring", "tx"),
@@ -89,27 +89,27 @@ impl fmt::Display for NicKnob {
             NicSetting::Coalesce(Coalesce::AdaptiveRx) => ("coalesce", "adaptive-rx"),
             NicSetting::Coalesce(Coalesce::AdaptiveTx) => ("coalesce", "adaptive-tx"),
         };
-        write!(f, "{tuning}:{}/{name}", self.iface)
+        write!(f, "{tunable}:{}/{name}", self.iface)
     }
 }
 
-fn spelled(held: Held) -> String {
+fn text_of(state: SettingState) -> String {
     let word = |on| if on { "on" } else { "off" };
-    match held {
-        Held::Number { now, .. } => now.to_string(),
-        Held::Switch { on, wanted } if on == wanted => word(on).to_owned(),
-        Held::Switch { on, wanted } => format!("{} [requested {}]", word(on), word(wanted)),
+    match state {
+        SettingState::Number { now, .. } => now.to_string(),
+        SettingState::Switch { on, wanted } if on == wanted => word(on).to_owned(),
+        SettingState::Switch { on, wanted } => format!("{} [requested {}]", word(on), word(wanted)),
     }
 }
 
-/// What a content was set to.
-pub(super) fn asked_for(content: &str) -> &str {
-    let asked = content.split_once(" [requested ").map_or(content, |(_, asked)| asked);
-    asked.trim_end_matches(']').trim()
+/// The requested value in a content.
+pub(super) fn requested(content: &str) -> &str {
+    let wanted = content.split_once(" [requested ").map_or(content, |(_, wanted)| wanted);
+    wanted.trim_end_matches(']').trim()
 }
 
-/// What a content does.
-pub(super) fn in_effect(content: &str) -> &str {
+/// The effective value in a content.
+pub(super) fn effective(content: &str) -> &str {
     content.split_once(" [requested ").map_or(content, |(effect, _)| effect).trim()
 }
 
@@ -119,15 +119,15 @@ mod tests {
     use crate::host::nic::ethtool::index_of;
 
     #[test]
-    fn what_is_asked_for_and_what_came_about_are_told_apart() {
-        let switch = |on, wanted| spelled(Held::Switch { on, wanted });
+    fn requested_and_effective_values_are_distinguished() {
+        let switch = |on, wanted| text_of(SettingState::Switch { on, wanted });
         assert_eq!(switch(true, true), "on");
         let ruled_out = switch(false, true);
-        assert_eq!((asked_for(&ruled_out), in_effect(&ruled_out)), ("on", "off"));
+        assert_eq!((requested(&ruled_out), effective(&ruled_out)), ("on", "off"));
         let forced = switch(true, false);
-        assert_eq!((asked_for(&forced), in_effect(&forced)), ("off", "on"));
-        let number = spelled(Held::Number { now: 256, most: None });
-        assert_eq!((asked_for(&number), in_effect(&number)), ("256", "256"));
+        assert_eq!((requested(&forced), effective(&forced)), ("off", "on"));
+        let number = text_of(SettingState::Number { now: 256, most: None });
+        assert_eq!((requested(&number), effective(&number)), ("256", "256"));
     }
 
     #[test]

@@ -25,10 +25,10 @@ use crate::{
     model::{failure::Failure, note::Note},
 };
 
-/// The plan for all queues.
+/// The value that covers all queues.
 const SPREAD: &str = "spread";
 
-/// The tuning.
+/// The tunable.
 pub(super) struct Irq;
 
 impl Tunable for Irq {
@@ -42,7 +42,7 @@ impl Tunable for Irq {
 
     fn describe(&self) -> &'static str {
         "The CPUs that may handle the hard IRQ of an RX queue, and so its softirq. spread: one CPU \
-         for each queue of IF, in turn, those of the device's NUMA node first."
+         for each queue of IF, round-robin, CPUs of the device's NUMA node first."
     }
 
     fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Assignment>> {
@@ -50,30 +50,30 @@ impl Tunable for Irq {
             Some((iface, queue)) => (iface, Some(queue)),
             None => (target, None),
         };
-        let folder = scope.interface(iface)?;
+        let directory = scope.interface(iface)?;
         let irqs = irqs(iface, scope)?;
         let online = cpus::online(&scope.root)?;
         let planned = match (queue, value) {
             (None, SPREAD) => {
-                let near = cpus_of_node(&folder.join("device"), scope)?;
+                let near = cpus_of_node(&directory.join("device"), scope)?;
                 spread(&irqs, &online, &near)
             }
             (None, _) => {
-                let failure = Failure::new(format!("irq:{iface} takes spread, not {value:?}"));
-                return Err(failure.hint("CPUs are for one queue: irq:IF/QUEUE=CPUS").into());
+                let failure = Failure::new(format!("irq:{iface} takes only spread, not {value:?}"));
+                return Err(failure.hint("to set CPUs, name a queue: irq:IF/QUEUE=CPUS").into());
             }
             (Some(queue), list) => {
                 let cpus = cpus::list(&online_cpus(list, &online)?);
                 let irq = queue.parse().ok().and_then(|queue: u32| irqs.get(&queue));
                 let irq =
-                    irq.with_context(|| format!("no IRQ is known of {iface}'s queue {queue}"));
+                    irq.with_context(|| format!("no IRQ is known for queue {queue} of {iface}"));
                 vec![(*irq?, cpus)]
             }
         };
         if planned.is_empty() {
-            bail!("no IRQ is known of any queue of {iface}");
+            bail!("no IRQ is known for any queue of {iface}");
         }
-        planned.into_iter().map(|(irq, value)| wanted(irq, value, scope)).collect()
+        planned.into_iter().map(|(irq, value)| assignment(irq, value, scope)).collect()
     }
 
     fn targets(&self, scope: &Scope) -> Vec<(String, Knob)> {
@@ -86,37 +86,38 @@ impl Tunable for Irq {
     }
 
     fn warning(&self, scope: &Scope) -> Option<Note> {
-        let folders = processes::folders(&scope.root).ok()?;
-        processes::find(&folders).ok()?.irqbalance.then_some(Note::IrqbalanceRuns)
+        let directories = processes::folders(&scope.root).ok()?;
+        processes::find(&directories).ok()?.irqbalance.then_some(Note::IrqbalanceRuns)
     }
 }
 
-/// The IRQ of each RX queue of an interface that is known: as the driver tells, else by its name.
+/// The known IRQ of each RX queue of an interface: as the driver reports it, else by its name.
 fn irqs(iface: &str, scope: &Scope) -> Result<BTreeMap<u32, u32>> {
     let interfaces = interfaces::list(&scope.root)?;
-    let index = interfaces.iter().find(|one| one.name == iface).map(|one| one.index);
+    let interface = interfaces.iter().find(|interface| interface.name == iface);
+    let index = interface.map(|interface| interface.index);
     let index = index.with_context(|| format!("{iface} is gone"))?;
     let named = queue_irqs(&interfaces, &Interrupts::read(&scope.root)?);
     let of_iface = named.into_iter().filter(|((other, _), _)| *other == index);
     let mut irqs: BTreeMap<u32, u32> = of_iface.map(|((_, queue), irq)| (queue, irq)).collect();
     if scope.root == Path::new("/") {
-        irqs.extend(told(index));
+        irqs.extend(reported_irqs(index));
     }
     Ok(irqs)
 }
 
-/// What the driver tells over netlink; most tell nothing.
-fn told(index: u32) -> Vec<(u32, u32)> {
+/// The IRQs that the driver reports over netlink; most drivers report none.
+fn reported_irqs(index: u32) -> Vec<(u32, u32)> {
     let mut directory = NetlinkDirectory::new();
     let (Ok(queues), Ok(instances)) = (directory.queues(index), directory.instances(index)) else {
         return Vec::new();
     };
-    let irq = |napi_id| instances.iter().find(|one| Some(one.id) == napi_id)?.irq;
+    let irq = |napi_id| instances.iter().find(|instance| Some(instance.id) == napi_id)?.irq;
     queues.iter().filter_map(|queue| Some((queue.queue, irq(queue.napi_id)?))).collect()
 }
 
-/// One CPU for each IRQ, in the order of queues: the near ones first, then the others, then from
-/// the start. An IRQ that serves several queues goes with the first.
+/// One CPU for each IRQ, in queue order: near CPUs first, then the others, then from the start
+/// again. An IRQ that serves several queues counts for the first.
 fn spread(irqs: &BTreeMap<u32, u32>, online: &[u32], near: &[u32]) -> Vec<(u32, String)> {
     let (near, far): (Vec<u32>, Vec<u32>) = online.iter().partition(|cpu| near.contains(cpu));
     let mut order = near.iter().chain(&far).cycle();
@@ -130,9 +131,9 @@ fn spread(irqs: &BTreeMap<u32, u32>, online: &[u32], near: &[u32]) -> Vec<(u32, 
     planned
 }
 
-/// The CPUs of the NUMA node that a device sits at; none: it does not say.
+/// The CPUs of a device's NUMA node; empty: the node is not known.
 fn cpus_of_node(device: &Path, scope: &Scope) -> Result<Vec<u32>> {
-    // A virtio device has no node of its own: the PCI device that carries it has.
+    // A virtio device has no node of its own: its parent PCI device has.
     let files = [device.join("numa_node"), device.join("../numa_node")];
     let node = files.iter().find_map(|file| fs::read_to_string(file).ok());
     let Some(node) = node.and_then(|node| node.trim().parse::<u32>().ok()) else {
@@ -143,17 +144,17 @@ fn cpus_of_node(device: &Path, scope: &Scope) -> Result<Vec<u32>> {
     cpus::parse_list(text.trim()).with_context(|| format!("{}:1", path.display()))
 }
 
-fn wanted(irq: u32, value: String, scope: &Scope) -> Result<Assignment> {
+fn assignment(irq: u32, value: String, scope: &Scope) -> Result<Assignment> {
     let knob = knob(irq, scope);
-    let about = fs::metadata(&knob.path)
+    let metadata = fs::metadata(&knob.path)
         .map_err(|error| anyhow!("no IRQ {irq} here: {}: {error}", knob.path.display()))?;
-    if about.permissions().mode() & 0o222 == 0 {
-        bail!("the kernel manages the CPUs of IRQ {irq} and lets nobody set them");
+    if metadata.permissions().mode() & 0o222 == 0 {
+        bail!("the kernel manages the CPUs of IRQ {irq}: they cannot be set");
     }
     Ok(Assignment { knob: Knob::File(knob), value })
 }
 
-/// The file is the whole machine's, whatever namespace the interface is in.
+/// The file is machine-wide, whatever namespace the interface is in.
 fn knob(irq: u32, scope: &Scope) -> FileKnob {
     let path: PathBuf = scope.root.join(format!("proc/irq/{irq}/smp_affinity_list"));
     FileKnob { path, netns: None, form: Form::Cpus }
@@ -194,12 +195,12 @@ mod tests {
     }
 
     fn planned(target: &str, value: &str, scope: &Scope) -> Vec<(String, String)> {
-        let wanted = Irq.plan(target, value, scope).unwrap().into_iter();
+        let assignments = Irq.plan(target, value, scope).unwrap().into_iter();
         let irq = |knob: Knob| {
             let text = knob.to_string();
             text.trim_end_matches("/smp_affinity_list").rsplit('/').next().unwrap().to_owned()
         };
-        wanted.map(|one| (irq(one.knob), one.value)).collect()
+        assignments.map(|assignment| (irq(assignment.knob), assignment.value)).collect()
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -229,7 +230,7 @@ mod tests {
         let (host, scope) = host();
         let expected = [("31", "2"), ("32", "3"), ("33", "0")];
         assert_eq!(planned("eth0", "spread", &scope), pairs(&expected));
-        // A CPU that is off takes no IRQs; a device without a node has all CPUs near.
+        // An offline CPU gets no IRQs; for a device without a node, all CPUs are near.
         fs::write(host.path().join("sys/devices/system/cpu/online"), "0-2\n").unwrap();
         let expected = [("31", "2"), ("32", "0"), ("33", "1")];
         assert_eq!(planned("eth0", "spread", &scope), pairs(&expected));
@@ -239,14 +240,14 @@ mod tests {
     }
 
     #[test]
-    fn more_queues_than_cpus_begin_again() {
+    fn more_queues_than_cpus_start_again() {
         let irqs = BTreeMap::from([(0, 30), (1, 31), (2, 31), (3, 32)]);
         let expected = [(30, "0".to_owned()), (31, "1".to_owned()), (32, "0".to_owned())];
         assert_eq!(spread(&irqs, &[0, 1], &[]), expected);
     }
 
     #[test]
-    fn irqbalance_is_warned_of() {
+    fn irqbalance_causes_a_warning() {
         let (host, scope) = host();
         assert_eq!(Irq.warning(&scope), None);
         let process = host.path().join("proc/17");

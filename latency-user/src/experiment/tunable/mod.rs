@@ -1,8 +1,8 @@
-//! Tunings: what an experiment may change. One file each, one line in [`ALL`].
+//! Tunables: what an experiment may change, each with a line in [`ALL`].
 //!
-//! A tuning turns `TARGET=VALUE` into knobs with their values and refuses what the kernel states
-//! to be out of bounds. Reading, writing, reading back and putting back are the same for all
-//! ([`super::change`]).
+//! A tunable turns `TARGET=VALUE` into knobs with their values and refuses values outside the
+//! bounds that the kernel states. Reading, writing, reading back and putting back are the same for
+//! all ([`super::change`]).
 
 use std::path::{Path, PathBuf};
 
@@ -22,10 +22,10 @@ mod scheduler;
 mod steering;
 mod sysctl;
 
-/// Where knobs are looked for.
+/// Where to search for knobs.
 #[derive(Clone, Debug)]
 pub struct Scope {
-    /// The root that `/proc` and `/sys` lie under; another than `/` only in tests.
+    /// The directory that contains `proc` and `sys`; `/` except in tests.
     pub root: PathBuf,
     /// Inode of the network namespace.
     pub netns: u32,
@@ -50,17 +50,17 @@ pub trait Tunable: Sync {
     /// What follows it, such as `NAME=VALUE`.
     fn usage(&self) -> &'static str;
 
-    /// What it does, in plain words.
+    /// What it does, for the help.
     fn describe(&self) -> &'static str;
 
-    /// The knobs that `target=value` means, with their values. Runs inside the namespace.
+    /// The knobs that `target=value` refers to, with their values. Runs inside the namespace.
     ///
     /// # Errors
     ///
     /// When the target is not there, or the value is outside what the kernel states.
     fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Assignment>>;
 
-    /// What may get in the way of an experiment with it; most have nothing.
+    /// A note on what may disturb an experiment with it; most have none.
     fn warning(&self, _scope: &Scope) -> Option<Note> {
         None
     }
@@ -69,7 +69,7 @@ pub trait Tunable: Sync {
     fn targets(&self, scope: &Scope) -> Vec<(String, Knob)>;
 }
 
-/// Every tuning.
+/// All tunables.
 pub const ALL: &[&dyn Tunable] = &[
     &sysctl::Sysctl,
     &irq::Irq,
@@ -85,7 +85,7 @@ pub const ALL: &[&dyn Tunable] = &[
     &scheduler::Scheduler,
 ];
 
-/// A target and what it holds.
+/// A target and its current value.
 pub struct Listed {
     /// `sysctl:net.ipv4.tcp_rmem`.
     pub key: String,
@@ -93,11 +93,11 @@ pub struct Listed {
     pub value: Result<String>,
 }
 
-/// The knobs that `KEY=VALUE` means, with their values.
+/// The knobs that `TUNABLE:TARGET=VALUE` refers to, with their values.
 ///
 /// # Errors
 ///
-/// When there is no such tuning, or as [`Tunable::plan`].
+/// When there is no such tunable, or as [`Tunable::plan`].
 pub fn plan(setting: &str, scope: &Scope) -> Result<Vec<Assignment>> {
     let usage = |why: String| {
         let names: Vec<_> = ALL.iter().map(|t| format!("{}:{}", t.name(), t.usage())).collect();
@@ -110,34 +110,34 @@ pub fn plan(setting: &str, scope: &Scope) -> Result<Vec<Assignment>> {
     let Some(((name, target), value)) = parts else {
         return Err(usage(format!("{setting:?} is not TUNABLE:TARGET=VALUE")));
     };
-    let Some(tuning) = called(name) else {
+    let Some(tunable) = by_name(name) else {
         return Err(usage(format!("no tunable {name:?}")));
     };
-    inside(scope, || tuning.plan(target, value.trim(), scope))
+    inside(scope, || tunable.plan(target, value.trim(), scope))
 }
 
-/// What may get in the way of an experiment with these settings.
+/// Notes on what may disturb an experiment with these settings.
 pub fn warnings(settings: &[String], scope: &Scope) -> Vec<Note> {
     let names = settings.iter().filter_map(|setting| Some(setting.split_once(':')?.0));
     let mut warnings: Vec<Note> =
-        names.filter_map(called).filter_map(|tuning| tuning.warning(scope)).collect();
+        names.filter_map(by_name).filter_map(|tunable| tunable.warning(scope)).collect();
     warnings.dedup();
     warnings
 }
 
-fn called(name: &str) -> Option<&'static dyn Tunable> {
-    ALL.iter().find(|tuning| tuning.name() == name).copied()
+fn by_name(name: &str) -> Option<&'static dyn Tunable> {
+    ALL.iter().find(|tunable| tunable.name() == name).copied()
 }
 
-/// What the tuning can be tried on, with the present values.
+/// The targets of the tunable, with their current values.
 ///
 /// # Errors
 ///
 /// When the namespace cannot be entered.
-pub fn list(tuning: &dyn Tunable, scope: &Scope) -> Result<Vec<Listed>> {
-    let targets = inside(scope, || Ok(tuning.targets(scope)))?;
+pub fn list(tunable: &dyn Tunable, scope: &Scope) -> Result<Vec<Listed>> {
+    let targets = inside(scope, || Ok(tunable.targets(scope)))?;
     let listed = targets.into_iter().map(|(target, knob)| Listed {
-        key: format!("{}:{target}", tuning.name()),
+        key: format!("{}:{target}", tunable.name()),
         value: knob.read(),
     });
     Ok(listed.collect())
@@ -149,7 +149,7 @@ fn inside<T: Send>(scope: &Scope, body: impl FnOnce() -> Result<T> + Send) -> Re
 }
 
 impl Scope {
-    /// The namespace for knobs that each namespace has for itself.
+    /// The namespace of per-namespace knobs.
     fn netns(&self) -> Option<u32> {
         (self.root == Path::new("/")).then_some(self.netns)
     }
@@ -160,30 +160,30 @@ impl Scope {
         names.into_iter().filter(|n| self.ifaces.is_empty() || self.ifaces.contains(n)).collect()
     }
 
-    /// The folder of an interface.
+    /// The directory of an interface.
     fn interface(&self, name: &str) -> Result<PathBuf, Failure> {
-        let folder = self.root.join("sys/class/net").join(name);
+        let directory = self.root.join("sys/class/net").join(name);
         let is_name = !name.is_empty() && !name.contains('/') && !name.starts_with('.');
-        if is_name && folder.is_dir() {
-            return Ok(folder);
+        if is_name && directory.is_dir() {
+            return Ok(directory);
         }
         Err(Failure::new(format!("no interface {name:?} in this network namespace"))
             .hint(format!("there are: {}", names_in(&self.root.join("sys/class/net")).join(", "))))
     }
 }
 
-/// The folders in a folder, in order.
-fn names_in(folder: &Path) -> Vec<String> {
-    let entries = folder.read_dir().into_iter().flatten().filter_map(Result::ok);
-    let folders = entries.filter(|entry| entry.path().is_dir());
+/// The subdirectories of a directory, sorted.
+fn names_in(directory: &Path) -> Vec<String> {
+    let entries = directory.read_dir().into_iter().flatten().filter_map(Result::ok);
+    let directories = entries.filter(|entry| entry.path().is_dir());
     let mut names: Vec<_> =
-        folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        directories.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }
 
-/// A whole number within bounds.
-fn whole(what: &str, value: &str, least: u64, most: u64) -> Result<u64, Failure> {
+/// An integer within bounds.
+fn parse_number(what: &str, value: &str, least: u64, most: u64) -> Result<u64, Failure> {
     match value.parse() {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
         _ => Err(Failure::new(format!("{what}: {value:?} is not a number from {least} to {most}"))),
@@ -195,7 +195,7 @@ fn online_cpus(list: &str, online: &[u32]) -> Result<Vec<u32>, Failure> {
     let cpus = match cpus::parse_list(&list.replace(' ', "")) {
         Ok(cpus) if !cpus.is_empty() => cpus,
         _ => {
-            let why = format!("{list:?} is no list of CPUs: write it like 0-3,6");
+            let why = format!("{list:?} is not a list of CPUs: write it like 0-3,6");
             return Err(Failure::new(why));
         }
     };

@@ -2,44 +2,45 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Assignment, Scope, Tunable, whole};
+use super::{Assignment, Scope, Tunable, parse_number};
 use crate::experiment::knob::{FileKnob, Form, Knob};
 
-/// Polls without a hard IRQ.
-pub(super) const DEFER_HARD_IRQS: OfInterface = OfInterface {
+/// Polls while the hard IRQ stays masked.
+pub(super) const DEFER_HARD_IRQS: InterfaceTunable = InterfaceTunable {
     name: "napi_defer_hard_irqs",
     usage: "IF=N",
     most: i32::MAX as u64,
-    describe: "So many empty polls keep the hard IRQ of a queue masked; needs gro_flush_timeout.",
+    describe: "Number of empty polls before the hard IRQ of a queue is unmasked; needs \
+               gro_flush_timeout.",
 };
 
-/// The timer of such polls.
-pub(super) const GRO_FLUSH_TIMEOUT: OfInterface = OfInterface {
+/// The timer of these polls.
+pub(super) const GRO_FLUSH_TIMEOUT: InterfaceTunable = InterfaceTunable {
     name: "gro_flush_timeout",
     usage: "IF=NS",
-    // An hour: more is a slip. The kernel itself takes any 64-bit number.
+    // An hour: more is a mistake. The kernel itself accepts any 64-bit number.
     most: 3_600_000_000_000,
     describe: "Packets merged by GRO wait at most so many ns for more; also the time to the next \
                poll while hard IRQs are masked.",
 };
 
-/// NAPI in threads.
-pub(super) const THREADED: OfInterface = OfInterface {
+/// Threaded NAPI.
+pub(super) const THREADED: InterfaceTunable = InterfaceTunable {
     name: "threaded",
     usage: "IF=0|1",
     most: 1,
     describe: "Whether queues are polled by kernel threads of their own instead of in softirqs.",
 };
 
-/// A number for an interface.
-pub(super) struct OfInterface {
+/// A numeric setting of an interface.
+pub(super) struct InterfaceTunable {
     name: &'static str,
     usage: &'static str,
     most: u64,
     describe: &'static str,
 }
 
-impl Tunable for OfInterface {
+impl Tunable for InterfaceTunable {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -56,7 +57,7 @@ impl Tunable for OfInterface {
         scope.interface(target)?;
         let knob = self.knob(target, scope);
         ensure!(knob.path.exists(), "this kernel has no {}: {}", self.name, knob.path.display());
-        let value = whole(self.name, value, 0, self.most)?.to_string();
+        let value = parse_number(self.name, value, 0, self.most)?.to_string();
         Ok(vec![Assignment { knob: Knob::File(knob), value }])
     }
 
@@ -70,7 +71,7 @@ impl Tunable for OfInterface {
     }
 }
 
-impl OfInterface {
+impl InterfaceTunable {
     fn knob(&self, iface: &str, scope: &Scope) -> FileKnob {
         let path = scope.root.join("sys/class/net").join(iface).join(self.name);
         FileKnob { path, netns: scope.netns(), form: Form::Words }
@@ -84,9 +85,9 @@ mod tests {
     #[test]
     fn interfaces_and_bounds_are_checked() {
         let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("sys/class/net/eth0");
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("threaded"), "0\n").unwrap();
+        let directory = root.path().join("sys/class/net/eth0");
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("threaded"), "0\n").unwrap();
         let scope = Scope { root: root.path().into(), netns: 1, ifaces: Vec::new() };
         assert_eq!(THREADED.plan("eth0", "1", &scope).unwrap()[0].value, "1");
         assert_eq!(THREADED.targets(&scope).len(), 1);

@@ -1,20 +1,20 @@
 //! `ring:`, `channels:` and `coalesce:`: how many descriptors and queues a NIC has, and how long it
-//! waits with an interrupt.
+//! delays an interrupt.
 
 use anyhow::{Context, Result, bail};
 
-use super::{Assignment, Scope, Tunable, whole};
+use super::{Assignment, Scope, Tunable, parse_number};
 use crate::{
     experiment::knob::{Knob, NicKnob},
     host::nic::{
         ethtool::{EthtoolDirectory, index_of},
-        setting::{Coalesce, Held, NicSetting, Queues, Ring},
+        setting::{Coalesce, NicSetting, Queues, Ring, SettingState},
     },
     model::{failure::Failure, note::Note},
 };
 
 /// Sizes of rings.
-pub(super) const RING: OfNic = OfNic {
+pub(super) const RING: NicTunable = NicTunable {
     name: "ring",
     usage: "IF/rx|tx=N",
     least: 1,
@@ -25,7 +25,7 @@ pub(super) const RING: OfNic = OfNic {
 };
 
 /// Numbers of queues.
-pub(super) const CHANNELS: OfNic = OfNic {
+pub(super) const CHANNELS: NicTunable = NicTunable {
     name: "channels",
     usage: "IF/rx|tx|combined=N",
     least: 0,
@@ -39,8 +39,8 @@ pub(super) const CHANNELS: OfNic = OfNic {
     warning: Some(Note::ChannelsForgetCpus),
 };
 
-/// Interrupt coalescing. No driver states its bounds: it refuses or rounds what it cannot do.
-pub(super) const COALESCE: OfNic = OfNic {
+/// Interrupt coalescing. Drivers do not report bounds: they refuse or round unsupported values.
+pub(super) const COALESCE: NicTunable = NicTunable {
     name: "coalesce",
     usage: "IF/NAME=N|on|off",
     least: 0,
@@ -53,23 +53,23 @@ pub(super) const COALESCE: OfNic = OfNic {
         ("adaptive-tx", NicSetting::Coalesce(Coalesce::AdaptiveTx)),
     ],
     describe: "How long (rx-usecs, tx-usecs) or for how many packets (rx-frames, tx-frames) a NIC \
-               holds an interrupt back, and whether its driver adapts that to the load \
+               delays an interrupt, and whether its driver adapts that to the load \
                (adaptive-rx, adaptive-tx: on or off).",
     warning: None,
 };
 
-/// Settings of a NIC by their names.
-pub(super) struct OfNic {
+/// A tunable of a NIC and its settings by name.
+pub(super) struct NicTunable {
     name: &'static str,
     usage: &'static str,
     describe: &'static str,
-    /// What is to be known before it is tried.
+    /// A note to show before the experiment.
     warning: Option<Note>,
     least: u32,
     settings: &'static [(&'static str, NicSetting)],
 }
 
-impl Tunable for OfNic {
+impl Tunable for NicTunable {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -91,13 +91,13 @@ impl Tunable for OfNic {
         scope.interface(iface)?;
         let Some((_, setting)) = self.settings.iter().find(|(known, _)| *known == name) else {
             let names: Vec<&str> = self.settings.iter().map(|(name, _)| *name).collect();
-            let failure = Failure::new(format!("{} knows no {name:?}", self.name));
-            return Err(failure.hint(format!("it knows: {}", names.join(", "))).into());
+            let failure = Failure::new(format!("{} has no setting {name:?}", self.name));
+            return Err(failure.hint(format!("there are: {}", names.join(", "))).into());
         };
         let key = format!("{}:{target}", self.name);
-        let held = EthtoolDirectory::new().read(index_of(iface), setting);
-        let held = held.map_err(Failure::new).with_context(|| key.clone())?;
-        let value = check(&key, &held, self.least, value)?;
+        let state = EthtoolDirectory::new().read(index_of(iface), setting);
+        let state = state.map_err(Failure::new).with_context(|| key.clone())?;
+        let value = check(&key, &state, self.least, value)?;
         Ok(vec![Assignment { knob: knob(iface, setting.clone(), scope), value }])
     }
 
@@ -127,19 +127,19 @@ pub(super) fn knob(iface: &str, setting: NicSetting, scope: &Scope) -> Knob {
 pub(super) fn parts<'a>(target: &'a str, usage: &str) -> Result<(&'a str, &'a str), Failure> {
     let parts = target.split_once('/').filter(|(_, name)| !name.is_empty());
     parts.ok_or_else(|| {
-        Failure::new(format!("{target:?} says no setting of the interface"))
+        Failure::new(format!("{target:?} does not name a setting of an interface"))
             .hint(format!("write it like {usage}"))
     })
 }
 
-/// The value in its spelling, if it is of the setting's kind and within what the driver states.
-fn check(key: &str, held: &Held, least: u32, value: &str) -> Result<String> {
-    match held {
-        Held::Switch { .. } if matches!(value, "on" | "off") => Ok(value.to_owned()),
-        Held::Switch { .. } => bail!("{key} is on or off, not {value:?}"),
-        Held::Number { most, .. } => {
+/// The normalized value, if it is of the setting's kind and within the driver's bounds.
+fn check(key: &str, state: &SettingState, least: u32, value: &str) -> Result<String> {
+    match state {
+        SettingState::Switch { .. } if matches!(value, "on" | "off") => Ok(value.to_owned()),
+        SettingState::Switch { .. } => bail!("{key} is on or off, not {value:?}"),
+        SettingState::Number { most, .. } => {
             let most = most.unwrap_or(u32::MAX);
-            Ok(whole(key, value, least.into(), most.into())?.to_string())
+            Ok(parse_number(key, value, least.into(), most.into())?.to_string())
         }
     }
 }
@@ -149,28 +149,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_beyond_what_the_driver_states_are_refused() {
-        let ring = Held::Number { now: 256, most: Some(4096) };
+    fn values_beyond_the_driver_bounds_are_refused() {
+        let ring = SettingState::Number { now: 256, most: Some(4096) };
         assert_eq!(check("ring:eth0/rx", &ring, 1, "0512").unwrap(), "512");
         assert_eq!(check("ring:eth0/rx", &ring, 1, "4096").unwrap(), "4096");
         for value in ["4097", "0", "-1", "on", "", "5 6", "99999999999"] {
             let error = check("ring:eth0/rx", &ring, 1, value).unwrap_err().to_string();
             assert!(error.contains("ring:eth0/rx") && error.contains("1 to 4096"), "{error}");
         }
-        let unbounded = Held::Number { now: 3, most: None };
+        let unbounded = SettingState::Number { now: 3, most: None };
         assert_eq!(check("k", &unbounded, 0, "100000").unwrap(), "100000");
         assert!(check("k", &unbounded, 0, "4294967296").is_err());
-        let switch = Held::Switch { on: true, wanted: true };
+        let switch = SettingState::Switch { on: true, wanted: true };
         assert_eq!(check("k", &switch, 0, "off").unwrap(), "off");
         assert!(check("k", &switch, 0, "0").is_err());
     }
 
     #[test]
-    fn what_an_interface_lacks_is_refused_with_the_reason() {
+    fn missing_settings_are_refused_with_the_reason() {
         let scope = Scope { root: "/".into(), netns: 0, ifaces: vec!["lo".into()] };
         assert!(RING.targets(&scope).is_empty());
         let error = format!("{:#}", RING.plan("lo/rx", "1", &scope).unwrap_err());
-        assert!(error.starts_with("ring:lo/rx: the driver does not tell"), "{error}");
+        assert!(error.starts_with("ring:lo/rx: the driver does not report it"), "{error}");
         for target in ["lo", "lo/", "lo/middle", "none/rx"] {
             assert!(RING.plan(target, "1", &scope).is_err(), "{target}");
         }

@@ -1,5 +1,5 @@
-//! `offload:IF/NAME=on|off`: what the NIC or its driver does to packets in place of the kernel's
-//! stack, and the stack in bulk.
+//! `offload:IF/NAME=on|off`: work on packets that the NIC or its driver does instead of the
+//! kernel's stack, or that the stack does in bulk.
 
 use anyhow::{Result, anyhow};
 
@@ -14,8 +14,8 @@ use crate::{
     model::failure::Failure,
 };
 
-/// Names that `ethtool -K` takes and those that `ethtool -k` shows, for the kernel's: a star
-/// stands for any characters.
+/// Names that `ethtool -K` accepts, names that `ethtool -k` shows, and the kernel's names for both:
+/// a star stands for any characters.
 const GROUPS: [(&str, &str, &str); 12] = [
     ("rx", "rx-checksumming", "rx-checksum"),
     ("tx", "tx-checksumming", "tx-checksum-*"),
@@ -31,7 +31,7 @@ const GROUPS: [(&str, &str, &str); 12] = [
     ("rxhash", "receive-hashing", "rx-hashing"),
 ];
 
-/// The tuning.
+/// The tunable.
 pub(super) struct Offload;
 
 impl Tunable for Offload {
@@ -45,8 +45,8 @@ impl Tunable for Offload {
 
     fn describe(&self) -> &'static str {
         "An offload of a NIC, by the names of `ethtool -k` and `ethtool -K` (gro, gso, tso, lro, \
-         rx, tx, sg, rxhash, ...) or the kernel's own (rx-gro-list). A name for several stands for \
-         those of them that can be changed."
+         rx, tx, sg, rxhash, ...) or the kernel's own (rx-gro-list). A name for several changes \
+         all of them that can be changed."
     }
 
     fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Assignment>> {
@@ -81,18 +81,18 @@ impl Tunable for Offload {
     }
 }
 
-/// Dozens of offloads of tunnels and rare hardware are left out of lists.
+/// Whether lists show it: dozens of offloads of tunnels and rare hardware are left out.
 fn is_listed(name: &str) -> bool {
-    name.starts_with("rx-") || GROUPS.iter().any(|(.., pattern)| fits(pattern, name))
+    name.starts_with("rx-") || GROUPS.iter().any(|(.., pattern)| matches_pattern(pattern, name))
 }
 
 /// The kernel's names that `name` stands for and that can be changed.
 fn changeable(iface: &str, name: &str, features: &Features) -> Result<Vec<String>, Failure> {
     let group = GROUPS.iter().find(|(short, long, _)| *short == name || *long == name);
     let pattern = group.map_or(name, |(.., pattern)| pattern);
-    // A star in what the user wrote is no pattern.
+    // A star in the user's name is not a pattern.
     let is_meant = |known: &&String| match group {
-        Some(_) => fits(pattern, known),
+        Some(_) => matches_pattern(pattern, known),
         None => *known == name,
     };
     let (free, fixed): (Vec<&String>, Vec<&String>) = features
@@ -109,14 +109,14 @@ fn changeable(iface: &str, name: &str, features: &Features) -> Result<Vec<String
     }
     let is_on = fixed.iter().any(|name| features.active.contains(name));
     Err(Failure::new(format!(
-        "{name} of {iface} is fixed: it is {} and its driver lets nobody change it",
+        "{name} of {iface} is fixed: it is {} and cannot be changed",
         if is_on { "on" } else { "off" }
     ))
     .hint(format!("it can change: {}", features.changeable.join(", "))))
 }
 
-/// Whether `name` fits a pattern with one star at most.
-fn fits(pattern: &str, name: &str) -> bool {
+/// Whether `name` matches a pattern with at most one star.
+fn matches_pattern(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
         Some((head, tail)) => name
@@ -170,8 +170,8 @@ mod tests {
     }
 
     #[test]
-    fn fixed_and_unknown_ones_are_refused_for_what_they_are() {
-        for (name, said) in [
+    fn fixed_and_unknown_offloads_are_refused() {
+        for (name, message) in [
             ("lro", "lro of eth0 is fixed: it is off"),
             ("rx-lro", "rx-lro of eth0 is fixed: it is off"),
             ("rx", "rx of eth0 is fixed: it is on"),
@@ -180,7 +180,7 @@ mod tests {
             ("tx-*", "this kernel has no offload"),
         ] {
             let failure = changeable("eth0", name, &features()).unwrap_err();
-            assert!(failure.message.contains(said), "{failure}");
+            assert!(failure.message.contains(message), "{failure}");
             assert!(failure.hint.unwrap().contains("rx-gro"));
         }
     }

@@ -1,5 +1,5 @@
-//! `scheduler:DISK=NAME`: the I/O scheduler of a disk, which decides how long softirqs of
-//! finished requests take.
+//! `scheduler:DISK=NAME`: the I/O scheduler of a disk, which decides how long softirqs of completed
+//! requests take.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::{
     model::failure::Failure,
 };
 
-/// The tuning.
+/// The tunable.
 pub(super) struct Scheduler;
 
 impl Tunable for Scheduler {
@@ -24,8 +24,7 @@ impl Tunable for Scheduler {
     }
 
     fn describe(&self) -> &'static str {
-        "The I/O scheduler of a disk. Disks belong to the whole machine, whatever the network \
-         namespace."
+        "The I/O scheduler of a disk. Disks are machine-wide, whatever the network namespace."
     }
 
     fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Assignment>> {
@@ -64,9 +63,9 @@ mod tests {
     #[test]
     fn only_schedulers_that_the_disk_offers_are_taken() {
         let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("sys/block/vda/queue");
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("scheduler"), "[none] mq-deadline\n").unwrap();
+        let directory = root.path().join("sys/block/vda/queue");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("scheduler"), "[none] mq-deadline\n").unwrap();
         let scope = Scope { root: root.path().into(), netns: 1, ifaces: Vec::new() };
         let wanted = Scheduler.plan("vda", "mq-deadline", &scope).unwrap();
         assert_eq!(wanted[0].knob.read().unwrap(), "none");

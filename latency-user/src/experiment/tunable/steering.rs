@@ -1,4 +1,4 @@
-//! `rps:IF/QUEUE=CPUS` and `xps:IF/QUEUE=CPUS`: which CPUs work for a queue.
+//! `rps:IF/QUEUE=CPUS` and `xps:IF/QUEUE=CPUS`: which CPUs serve a queue.
 
 use anyhow::{Result, ensure};
 
@@ -12,25 +12,25 @@ use crate::{
 /// Receive packet steering.
 pub(super) const RPS: Steering = Steering {
     name: "rps",
-    folder: "rx-",
+    prefix: "rx-",
     file: "rps_cpus",
-    describe: "Receive packet steering: the CPUs that take packets of an RX queue over; none: \
+    describe: "Receive packet steering: the CPUs that process packets of an RX queue; none: \
                packets stay on the CPU of the IRQ.",
 };
 
 /// Transmit packet steering.
 pub(super) const XPS: Steering = Steering {
     name: "xps",
-    folder: "tx-",
+    prefix: "tx-",
     file: "xps_cpus",
-    describe: "Transmit packet steering: the CPUs that send through a TX queue; none: the queue \
-               is chosen by the flow.",
+    describe: "Transmit packet steering: the CPUs that send through a TX queue; none: the flow \
+               selects the queue.",
 };
 
 /// A mask of CPUs for each queue.
 pub(super) struct Steering {
     name: &'static str,
-    folder: &'static str,
+    prefix: &'static str,
     file: &'static str,
     describe: &'static str,
 }
@@ -79,7 +79,7 @@ impl Steering {
     fn knobs(&self, iface: &str, scope: &Scope) -> Vec<(String, Knob)> {
         let queues = scope.root.join("sys/class/net").join(iface).join("queues");
         let knob = |name: &String| {
-            let number = name.strip_prefix(self.folder)?.to_owned();
+            let number = name.strip_prefix(self.prefix)?.to_owned();
             let path = queues.join(name).join(self.file);
             let knob = FileKnob { path, netns: scope.netns(), form: Form::Mask };
             knob.path.exists().then_some((number, Knob::File(knob)))
@@ -88,7 +88,7 @@ impl Steering {
     }
 }
 
-/// The mask of a list such as `0-3,6`; `none` is no CPU.
+/// The mask of a list such as `0-3,6`; `none` means no CPU.
 fn mask(list: &str, online: &[u32]) -> Result<String, Failure> {
     let cpus = if list == "none" { Vec::new() } else { online_cpus(list, online)? };
     let mut words = vec![0_u32; 1];

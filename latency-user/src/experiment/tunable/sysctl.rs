@@ -10,7 +10,7 @@ use crate::{
     model::failure::Failure,
 };
 
-/// Settings of the packet path that are listed.
+/// Settings of the packet path that lists show.
 const LISTED: [&str; 10] = [
     "net.core.netdev_budget",
     "net.core.netdev_budget_usecs",
@@ -24,8 +24,8 @@ const LISTED: [&str; 10] = [
     "net.ipv4.tcp_mem",
 ];
 
-/// Bounds of each word where the kernel states some that it does not always enforce, or enforces
-/// by changing the value.
+/// Bounds of each word, for settings whose stated bounds the kernel does not always enforce, or
+/// enforces by changing the value.
 const BOUNDS: [(&str, i64, i64); 6] = [
     ("net.core.netdev_budget", 1, i32::MAX as i64),
     ("net.core.netdev_budget_usecs", 1, i32::MAX as i64),
@@ -35,10 +35,10 @@ const BOUNDS: [(&str, i64, i64); 6] = [
     ("net.ipv4.tcp_wmem", 1, i32::MAX as i64),
 ];
 
-/// Triples that must not fall: least, default and most.
+/// Triples (minimum, default, maximum) that must not decrease.
 const RISING: [&str; 2] = ["net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"];
 
-/// The tuning.
+/// The tunable.
 pub(super) struct Sysctl;
 
 impl Tunable for Sysctl {
@@ -58,11 +58,11 @@ impl Tunable for Sysctl {
     fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Assignment>> {
         let knob = knob(target, scope)?;
         let path = &knob.path;
-        let about = fs::metadata(path).map_err(|error| {
+        let metadata = fs::metadata(path).map_err(|error| {
             Failure::new(format!("no setting {target:?} here: {}: {error}", path.display()))
         })?;
-        ensure!(about.is_file(), "{target} is a group of settings");
-        ensure!(about.permissions().mode() & 0o222 != 0, "{target} can only be read");
+        ensure!(metadata.is_file(), "{target} is a group of settings");
+        ensure!(metadata.permissions().mode() & 0o222 != 0, "{target} can only be read");
         let value = Form::Words.normal(value);
         // This runs inside the namespace already.
         let now = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
@@ -77,7 +77,8 @@ impl Tunable for Sysctl {
     }
 }
 
-/// The file of a setting: dots part its name, or slashes where a part holds dots.
+/// The file of a setting. Dots separate the parts of its name, or slashes when a part contains
+/// dots.
 fn knob(name: &str, scope: &Scope) -> Result<FileKnob, Failure> {
     let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
     let is_name = path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
@@ -97,7 +98,7 @@ fn check(name: &str, now: &str, value: &str) -> Result<(), Failure> {
     let Some(wanted) = numbers(value).filter(|wanted| wanted.len() == present.len()) else {
         let (n, found) = (present.len(), words.len());
         return Err(Failure::new(format!(
-            "{name} takes whole numbers: {n} of them (now {now:?}), found {found} words: {value:?}"
+            "{name} takes {n} integers (now {now:?}), found {found} words: {value:?}"
         )));
     };
     if let Some((_, least, most)) = BOUNDS.iter().find(|(bounded, ..)| *bounded == name)
@@ -106,7 +107,7 @@ fn check(name: &str, now: &str, value: &str) -> Result<(), Failure> {
         return Err(Failure::new(format!("{name}: {out} is not from {least} to {most}")));
     }
     if RISING.contains(&name) && !wanted.is_sorted() {
-        return Err(Failure::new(format!("{name}: {value:?} does not rise")));
+        return Err(Failure::new(format!("{name}: {value:?} is not in ascending order")));
     }
     Ok(())
 }
@@ -132,12 +133,12 @@ mod tests {
     #[test]
     fn names_become_files_or_are_refused() {
         let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("proc/sys/net/core");
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("busy_poll"), "0\n").unwrap();
+        let directory = root.path().join("proc/sys/net/core");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("busy_poll"), "0\n").unwrap();
         let scope = Scope { root: root.path().into(), netns: 1, ifaces: Vec::new() };
         let planned = Sysctl.plan("net.core.busy_poll", "50", &scope).unwrap();
-        assert_eq!(planned[0].knob.to_string(), folder.join("busy_poll").display().to_string());
+        assert_eq!(planned[0].knob.to_string(), directory.join("busy_poll").display().to_string());
         assert_eq!(planned[0].value, "50");
         for name in ["net.core", "net.core.none", "net/../core", "net..core", "/etc/passwd"] {
             assert!(Sysctl.plan(name, "1", &scope).is_err(), "{name}");

@@ -1,4 +1,4 @@
-//! `/sys/devices/system/cpu`: which CPUs there may be, and which run.
+//! `/sys/devices/system/cpu`: which CPUs are possible and which are online.
 
 use std::{fs, path::Path};
 
@@ -15,7 +15,7 @@ pub fn possible(root: &Path) -> Result<u32> {
     highest.map(|cpu| cpu + 1).with_context(|| format!("{}: no CPU is listed", path.display()))
 }
 
-/// The CPUs that run now, in rising order.
+/// The CPUs that are online now, in ascending order.
 ///
 /// # Errors
 ///
@@ -44,13 +44,13 @@ fn read_list(path: &Path) -> Result<Vec<u32>> {
 ///
 /// # Errors
 ///
-/// When something else stands there.
+/// When the text is not such a list.
 pub fn parse_list(list: &str) -> Result<Vec<u32>> {
     let mut cpus = Vec::new();
     for range in list.split(',').filter(|range| !range.is_empty()) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         match (first.parse::<u32>(), last.parse::<u32>()) {
-            // The kernel knows 8192 CPUs at most; a higher number is no list of CPUs.
+            // The kernel knows 8192 CPUs at most; a higher number is not a list of CPUs.
             (Ok(first), Ok(last)) if first <= last && last < 1 << 16 => cpus.extend(first..=last),
             _ => bail!("expected a range of CPUs, found {range:?}"),
         }
@@ -58,11 +58,11 @@ pub fn parse_list(list: &str) -> Result<Vec<u32>> {
     Ok(cpus)
 }
 
-/// Writes CPUs, in rising order, as [`parse_list`] reads them.
+/// Formats CPUs, given in ascending order, as [`parse_list`] reads them.
 pub fn list(cpus: &[u32]) -> String {
-    let ranges = cpus.chunk_by(|one, next| one + 1 == *next).map(|range| match range {
+    let ranges = cpus.chunk_by(|cpu, next| cpu + 1 == *next).map(|range| match range {
         [first, .., last] => format!("{first}-{last}"),
-        one => one.iter().map(u32::to_string).collect(),
+        single => single.iter().map(u32::to_string).collect(),
     });
     ranges.collect::<Vec<_>>().join(",")
 }
@@ -71,7 +71,7 @@ pub fn list(cpus: &[u32]) -> String {
 ///
 /// # Errors
 ///
-/// When something else stands there.
+/// When the text is not such a mask.
 pub fn parse_mask(mask: &str) -> Result<Vec<u32>> {
     let mut cpus = Vec::new();
     for (index, word) in mask.trim().split(',').rev().enumerate() {
@@ -90,9 +90,9 @@ mod tests {
 
     fn root_with(file: &str, text: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("sys/devices/system/cpu");
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(file), text).unwrap();
+        let directory = root.path().join("sys/devices/system/cpu");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join(file), text).unwrap();
         root
     }
 
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_with_its_place() {
+    fn nonsense_is_refused_with_file_and_line() {
         for text in ["0-x\n", "3-1\n", "0-4294967295\n", "-1\n"] {
             let root = root_with("possible", text);
             let error = format!("{:#}", possible(root.path()).unwrap_err());

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::cpus::parse_header;
 
-/// The whole table.
+/// The complete table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interrupts {
     /// The columns: CPUs that are online.
@@ -20,12 +20,12 @@ pub struct Interrupts {
 pub struct Interrupt {
     /// The IRQ's number; `None` for the architecture's own, such as `LOC`.
     pub number: Option<u32>,
-    /// What stands before the colon: the number, `LOC`, `IPI0`.
+    /// The text before the colon: the number, `LOC`, `IPI0`.
     pub label: String,
     /// How often each CPU of [`Interrupts::cpus`] handled it. `ERR` and `MIS` have one count only.
     pub counts: Vec<u64>,
-    /// Names of its actions, joined by `, `; for the architecture's own, what they are. Empty when
-    /// nothing stands there.
+    /// Names of its actions, joined by `, `; for the architecture's own, a description. May be
+    /// empty.
     pub name: String,
 }
 
@@ -76,10 +76,10 @@ fn parse_line(line: &str, cpus: usize) -> Result<Interrupt> {
     let label = label.trim();
     let mut counts = Vec::with_capacity(cpus);
     while counts.len() < cpus {
-        let (word, behind) = split_word(rest);
+        let (word, after) = split_word(rest);
         let Ok(count) = word.parse() else { break };
         counts.push(count);
-        rest = behind;
+        rest = after;
     }
     let number = label.parse().ok();
     let name = if number.is_some() {
@@ -93,30 +93,30 @@ fn parse_line(line: &str, cpus: usize) -> Result<Interrupt> {
     Ok(Interrupt { number, label: label.to_owned(), counts, name: name.to_owned() })
 }
 
-/// What is left of a numbered line behind its counts and the columns chip, hardware number and
-/// flow type, of which only the first is always there: `IO-APIC   5-edge      ACPI:Ged`,
+/// The rest of a numbered line after its counts and the columns chip, hardware number and flow
+/// type. Only the chip is always present: `IO-APIC   5-edge      ACPI:Ged`,
 /// `GICv3  27 Level     arch_timer`, `xen-dyn    -event     eth0`.
 ///
 /// `show_interrupts` in <https://elixir.bootlin.com/linux/v6.12/source/kernel/irq/proc.c>
 fn action_names(columns: &str) -> &str {
     let (_chip, mut rest) = split_word(columns);
-    let (word, behind) = split_word(rest);
+    let (word, after) = split_word(rest);
     let number = word.split('-').next().unwrap_or(word);
     if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
-        rest = behind;
+        rest = after;
     }
-    let (word, behind) = split_word(rest);
+    let (word, after) = split_word(rest);
     if matches!(word, "Level" | "Edge") {
-        rest = behind;
+        rest = after;
     }
-    let (word, behind) = split_word(rest);
+    let (word, after) = split_word(rest);
     if word.starts_with('-') {
-        rest = behind;
+        rest = after;
     }
     rest.trim()
 }
 
-/// The first word and what stands behind it.
+/// The first word and the rest.
 fn split_word(text: &str) -> (&str, &str) {
     let text = text.trim_start();
     text.split_at(text.find(char::is_whitespace).unwrap_or(text.len()))
@@ -198,9 +198,9 @@ mod tests {
         let interrupts = Interrupts::read(Path::new("/")).unwrap();
         for line in &interrupts.lines {
             let Some(number) = line.number else { continue };
-            // The kernel makes a folder for each action, so it knows the names without a table.
-            let Ok(folder) = fs::read_dir(format!("/proc/irq/{number}")) else { continue };
-            for entry in folder {
+            // The kernel creates a directory named after each action.
+            let Ok(directory) = fs::read_dir(format!("/proc/irq/{number}")) else { continue };
+            for entry in directory {
                 let entry = entry.unwrap();
                 if entry.file_type().unwrap().is_dir() {
                     let action = entry.file_name().into_string().unwrap();

@@ -1,4 +1,4 @@
-//! CPUs: which there are, what they spend their time on, which interrupts and softirqs they handle.
+//! CPUs: which exist, what they spend their time on, which interrupts and softirqs they handle.
 
 pub mod cpus;
 pub mod interrupts;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::cpus::parse_header;
 
-/// The whole table.
+/// The complete table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Softirqs {
     /// The columns: possible CPUs, whether online or not.

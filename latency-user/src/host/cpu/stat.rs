@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// Ticks since boot. A kernel that lacks a column leaves 0 in it: all that is read here came
-/// before Linux 2.6.33.
+/// Ticks since boot. A missing column reads as 0; all columns read here are older than Linux
+/// 2.6.33.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticks {
-    /// User space, niced or not; guests are in it.
+    /// User space, niced or not, guests included.
     pub user: u64,
     /// Kernel, outside of interrupts.
     pub system: u64,
@@ -25,14 +25,14 @@ pub struct Ticks {
 }
 
 impl Ticks {
-    /// All of them.
+    /// The sum of all.
     pub fn total(&self) -> u64 {
         [self.system, self.idle, self.iowait, self.irq, self.softirq, self.steal]
             .into_iter()
             .fold(self.user, u64::saturating_add)
     }
 
-    /// What came since `earlier`. The kernel lets `idle` and `iowait` fall at times: then 0.
+    /// Ticks since `earlier`. The kernel's `idle` and `iowait` may decrease: then 0.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             user: self.user.saturating_sub(earlier.user),
@@ -45,7 +45,7 @@ impl Ticks {
         }
     }
 
-    /// `part` of the total, in percent; 0 of nothing.
+    /// `part` of the total, in percent; 0 when the total is 0.
     pub fn percent(&self, part: u64) -> f64 {
         match self.total() {
             0 => 0.0,
@@ -54,7 +54,7 @@ impl Ticks {
     }
 }
 
-/// The file's lines on CPUs.
+/// The `cpu` lines of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stat {
     /// All CPUs together.
@@ -68,7 +68,7 @@ impl Stat {
     ///
     /// # Errors
     ///
-    /// When a line on CPUs cannot be parsed, with its number; when there is none.
+    /// When a `cpu` line cannot be parsed, with its number; when the line of all CPUs is missing.
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let mut stat = Self::default();
         let mut found = false;

@@ -33,7 +33,7 @@ pub fn parse(path: &Path, text: &str) -> Result<BTreeMap<String, InterfaceCounte
 }
 
 fn parse_line(line: &str) -> Result<(String, InterfaceCounters)> {
-    // A name may hold a colon itself (old aliases); a counter never does.
+    // A name may contain a colon (old aliases); a counter never does.
     let Some((name, counters)) = line.rsplit_once(':') else {
         bail!("expected an interface and a colon, found {line:?}");
     };

@@ -21,31 +21,32 @@ pub struct Interface {
     /// TX queues in use (`queues/tx-*`).
     #[serde(default)]
     pub tx_queues: u32,
-    /// Whether a device stands behind it: hardware, or hardware of a hypervisor. Software
-    /// interfaces such as veth, bridges and tunnels have none.
+    /// Whether it belongs to a device, physical or emulated by a hypervisor. Software interfaces
+    /// such as veth, bridges and tunnels have none.
     pub has_device: bool,
-    /// IRQs of that device that are message-signalled, in rising order.
+    /// MSI and MSI-X IRQs of that device, in ascending order.
     pub msi_irqs: Vec<u32>,
 }
 
-/// All interfaces, by rising index. One that goes away meanwhile is left out.
+/// All interfaces, sorted by index. An interface that disappears meanwhile is left out.
 ///
 /// # Errors
 ///
-/// When the folder or a file in it cannot be read, or an index is not a number.
+/// When the directory or a file in it cannot be read, or an index is not a number.
 pub fn list(root: &Path) -> Result<Vec<Interface>> {
-    let folder = root.join("sys/class/net");
-    let entries = fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))?;
+    let directory = root.join("sys/class/net");
+    let entries =
+        fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))?;
     let mut interfaces = Vec::new();
     for entry in entries {
-        let path = entry.with_context(|| format!("read {}", folder.display()))?.path();
+        let path = entry.with_context(|| format!("read {}", directory.display()))?.path();
         // `bonding_masters` is a file among the interfaces.
         if !path.is_dir() {
             continue;
         }
         match read(&path) {
             Ok(interface) => interfaces.push(interface),
-            Err(error) if !path.exists() || is_going(&error) => {}
+            Err(error) if !path.exists() || is_being_removed(&error) => {}
             Err(error) => return Err(error),
         }
     }
@@ -53,8 +54,8 @@ pub fn list(root: &Path) -> Result<Vec<Interface>> {
     Ok(interfaces)
 }
 
-/// The files of an interface that is on its way out are there and refuse to be read.
-fn is_going(error: &anyhow::Error) -> bool {
+/// While an interface is being removed, its files still exist, but reads fail with `EINVAL`.
+fn is_being_removed(error: &anyhow::Error) -> bool {
     let source = error.downcast_ref::<io::Error>();
     source.is_some_and(|error| error.raw_os_error() == Some(libc::EINVAL))
 }
@@ -79,10 +80,10 @@ fn read(path: &Path) -> Result<Interface> {
     })
 }
 
-/// IRQs of the device, or of the PCI device that carries it: a virtio device has none of its own.
+/// IRQs of the device, or of its parent PCI device: a virtio device has none of its own.
 fn msi_irqs(device: &Path) -> Result<Vec<u32>> {
     let mut names = names_in(&device.join("msi_irqs"))?;
-    // What carries a PCI device is a bridge, whose IRQs are not the device's.
+    // The parent of a PCI device is a bridge, whose IRQs are not the device's.
     if names.is_empty() && !is_pci(device) {
         names = names_in(&device.join("../msi_irqs"))?;
     }
@@ -95,16 +96,16 @@ fn is_pci(device: &Path) -> bool {
     fs::read_link(device.join("subsystem")).is_ok_and(|bus| bus.ends_with("pci"))
 }
 
-/// Names in a folder; none when it does not exist.
-fn names_in(folder: &Path) -> Result<Vec<String>> {
-    let names = fs::read_dir(folder).and_then(|entries| {
+/// Names in a directory; empty when it does not exist.
+fn names_in(directory: &Path) -> Result<Vec<String>> {
+    let names = fs::read_dir(directory).and_then(|entries| {
         entries
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect::<io::Result<Vec<_>>>()
     });
     match names {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        names => names.with_context(|| format!("read {}", folder.display())),
+        names => names.with_context(|| format!("read {}", directory.display())),
     }
 }
 
@@ -114,11 +115,11 @@ mod tests {
 
     use super::*;
 
-    fn make(root: &Path, folder: &str, files: &[(&str, &str)]) {
-        let folder = root.join(folder);
-        fs::create_dir_all(&folder).unwrap();
+    fn make(root: &Path, directory: &str, files: &[(&str, &str)]) {
+        let directory = root.join(directory);
+        fs::create_dir_all(&directory).unwrap();
         for (file, text) in files {
-            let path = folder.join(file);
+            let path = directory.join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn irqs_are_the_devices_or_its_carriers_but_never_a_bridges() {
+    fn irqs_are_the_devices_or_its_parents_but_never_a_bridges() {
         let host = host();
         let expected = [
             Interface {
@@ -175,16 +176,16 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_on_its_way_out_is_told_from_one_that_cannot_be_read() {
+    fn removal_of_an_interface_is_not_a_read_error() {
         let error = |errno| {
             let error = Err::<(), _>(io::Error::from_raw_os_error(errno));
             error.with_context(|| "read /sys/class/net/va/ifindex").unwrap_err()
         };
-        assert!(is_going(&error(libc::EINVAL)) && !is_going(&error(libc::EACCES)));
+        assert!(is_being_removed(&error(libc::EINVAL)) && !is_being_removed(&error(libc::EACCES)));
     }
 
     #[test]
-    fn an_index_that_is_no_number_is_refused_with_its_place() {
+    fn an_index_that_is_no_number_is_refused_with_file_and_line() {
         let host = tempfile::tempdir().unwrap();
         make(host.path(), "sys/class/net/eth0", &[("ifindex", "two\n")]);
         let error = list(host.path()).unwrap_err().to_string();

@@ -1,7 +1,7 @@
-//! Network namespaces: the counters and settings that each has for itself.
+//! Network namespaces: the counters and settings of each.
 //!
-//! Owns the search through all processes and the visits; puts into a tree `netns/INODE/FILE` for
-//! each namespace, and `netns/own`, the inode of this process's own.
+//! Finds the namespaces of all processes and enters each. Stores `netns/INODE/FILE` in a tree for
+//! each namespace, and the inode of this process's namespace as `netns/own`.
 
 use std::{
     collections::BTreeMap,
@@ -13,14 +13,14 @@ use std::{
 
 use crate::{file_tree::FileTree, host::kernel};
 
-/// Files below `/proc/PID/net` that are read of each namespace.
+/// Files below `/proc/PID/net` to read for each namespace.
 const FILES: [&str; 3] = ["netstat", "snmp", "dev"];
 
-/// Settings below `/proc/sys/net` that each namespace has for itself.
+/// Per-namespace settings below `/proc/sys/net`.
 const SETTINGS: [&str; 3] = ["ipv4/tcp_rmem", "ipv4/tcp_wmem", "ipv4/ip_forward"];
 
-/// Visits the namespaces of the processes in `folders` and puts what they tell into `tree`.
-pub fn gather(root: &Path, folders: &[(u32, PathBuf)], tree: &mut FileTree) {
+/// Reads the namespaces of the processes in `directories` into `tree`.
+pub fn gather(root: &Path, directories: &[(u32, PathBuf)], tree: &mut FileTree) {
     let own = match kernel::own_netns(root) {
         Ok(own) => own,
         Err(error) => return tree.refuse("netns/own", format!("{error:#}")),
@@ -30,14 +30,14 @@ pub fn gather(root: &Path, folders: &[(u32, PathBuf)], tree: &mut FileTree) {
     for setting in SETTINGS {
         put(&root.join("proc/sys/net").join(setting), own, &file_of(setting), tree);
     }
-    let (others, hidden) = others(folders, own);
+    let (others, hidden) = others(directories, own);
     if hidden > 0 {
         tree.insert("netns/hidden", hidden.to_string());
     }
-    for (inode, (pid, folder)) in others {
+    for (inode, (pid, directory)) in others {
         tree.insert(&format!("netns/{inode}/pid"), pid.to_string());
-        read(&folder.join("net"), inode, tree);
-        for (setting, text) in settings(&folder.join("ns/net")) {
+        read(&directory.join("net"), inode, tree);
+        for (setting, text) in settings(&directory.join("ns/net")) {
             let path = format!("netns/{inode}/{}", file_of(setting));
             match text {
                 Ok(text) => tree.insert(&path, text),
@@ -47,21 +47,21 @@ pub fn gather(root: &Path, folders: &[(u32, PathBuf)], tree: &mut FileTree) {
     }
 }
 
-/// One process of each other namespace, and how many processes do not show theirs.
-fn others(folders: &[(u32, PathBuf)], own: u32) -> (BTreeMap<u32, (u32, &PathBuf)>, u32) {
+/// One process of each other namespace, and the number of processes that hide theirs.
+fn others(directories: &[(u32, PathBuf)], own: u32) -> (BTreeMap<u32, (u32, &PathBuf)>, u32) {
     let mut found = BTreeMap::new();
     let mut hidden = 0;
-    for (pid, folder) in folders {
-        let inode = match fs::read_link(folder.join("ns/net")) {
+    for (pid, directory) in directories {
+        let inode = match fs::read_link(directory.join("ns/net")) {
             Ok(link) => inode_in(&link.to_string_lossy()),
             Err(error) => {
-                // What ended meanwhile hides nothing.
+                // A process that has exited meanwhile does not count as hidden.
                 hidden += u32::from(error.kind() == std::io::ErrorKind::PermissionDenied);
                 None
             }
         };
         if let Some(inode) = inode.filter(|inode| *inode != own) {
-            found.entry(inode).or_insert((*pid, folder));
+            found.entry(inode).or_insert((*pid, directory));
         }
     }
     (found, hidden)
@@ -76,9 +76,9 @@ fn file_of(setting: &str) -> String {
     setting.replace('/', ".")
 }
 
-fn read(folder: &Path, inode: u32, tree: &mut FileTree) {
+fn read(directory: &Path, inode: u32, tree: &mut FileTree) {
     for file in FILES {
-        put(&folder.join(file), inode, file, tree);
+        put(&directory.join(file), inode, file, tree);
     }
 }
 
@@ -90,7 +90,7 @@ fn put(path: &Path, inode: u32, name: &str, tree: &mut FileTree) {
     }
 }
 
-/// What a setting is, or why that cannot be known.
+/// A setting's name, and its value or why it cannot be read.
 type Setting = (&'static str, Result<String, String>);
 
 /// Reads settings in a thread that enters the namespace: `/proc/sys/net` shows the reader's own.
@@ -105,7 +105,7 @@ fn settings(namespace: &Path) -> Vec<Setting> {
         };
         SETTINGS.into_iter().map(|setting| (setting, read(setting))).collect()
     };
-    // The thread ends with its namespace; this one never leaves its own.
+    // Only the spawned thread changes its namespace, and it ends after the reads.
     thread::scope(|scope| scope.spawn(visit).join().unwrap_or_default())
 }
 
@@ -136,15 +136,15 @@ mod tests {
     #[test]
     fn each_other_namespace_is_visited_once() {
         let root = tempfile::tempdir().unwrap();
-        let mut folders = Vec::new();
+        let mut directories = Vec::new();
         for (pid, inode) in [(7, 100), (8, 200), (9, 200)] {
-            let folder = root.path().join(pid.to_string());
-            fs::create_dir_all(folder.join("ns")).unwrap();
+            let directory = root.path().join(pid.to_string());
+            fs::create_dir_all(directory.join("ns")).unwrap();
             let link = format!("net:[{inode}]");
-            std::os::unix::fs::symlink(link, folder.join("ns/net")).unwrap();
-            folders.push((pid, folder));
+            std::os::unix::fs::symlink(link, directory.join("ns/net")).unwrap();
+            directories.push((pid, directory));
         }
-        let (others, hidden) = others(&folders, 100);
+        let (others, hidden) = others(&directories, 100);
         assert_eq!(others.keys().copied().collect::<Vec<_>>(), [200]);
         assert_eq!((others[&200].0, hidden), (8, 0));
     }

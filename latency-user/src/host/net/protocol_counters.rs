@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result, bail};
 
-/// Counters of one network namespace. Those that a kernel does not have are absent.
+/// Counters of one network namespace. Counters that the kernel lacks are absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProtocolCounters {
     groups: BTreeMap<String, BTreeMap<String, i64>>,
@@ -40,7 +40,7 @@ impl ProtocolCounters {
 }
 
 fn parse_pair(pair: &[&str]) -> Result<(String, Vec<(String, i64)>)> {
-    let [names, values] = pair else { bail!("expected a line of values behind {pair:?}") };
+    let [names, values] = pair else { bail!("expected a line of values after {pair:?}") };
     let (Some((group, names)), Some((same, values))) =
         (names.split_once(':'), values.split_once(':'))
     else {

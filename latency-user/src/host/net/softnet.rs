@@ -1,4 +1,4 @@
-//! `/proc/net/softnet_stat`: what each CPU's packet processing counted, in hexadecimal.
+//! `/proc/net/softnet_stat`: packet processing counters of each CPU, in hexadecimal.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! How hard each network namespace had to press its TCP receive queues: the kernel's own counters.
+//! TCP receive queue pressure of each network namespace: the kernel's collapse and prune counters.
 
 use std::{
     collections::BTreeMap,
@@ -14,8 +14,8 @@ use crate::model::tcp_pressure::TcpPressure;
 /// Counters by the inode of their network namespace.
 type ByNamespace = BTreeMap<u32, TcpPressure>;
 
-/// Reads the counters of every network namespace that some process is in, as far as this process
-/// may look; that of this thread first of all.
+/// Reads the counters of every network namespace that has a process, this thread's namespace first.
+/// Namespaces that this process may not read are left out.
 fn read(root: &Path) -> ByNamespace {
     let mut found = ByNamespace::new();
     let own = root.join("proc/thread-self");
@@ -26,7 +26,7 @@ fn read(root: &Path) -> ByNamespace {
         .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok()))
         .map(|entry| entry.path());
     for process in std::iter::once(own).chain(others) {
-        // A process that is gone, or may not be looked into, tells nothing.
+        // Skip processes that have exited or may not be read.
         let _ = add(&process, &mut found);
     }
     found
@@ -51,81 +51,80 @@ fn add(process: &Path, found: &mut ByNamespace) -> io::Result<()> {
     Ok(())
 }
 
-/// So many times as long as a look took passes before the next one: with many processes it is not
-/// cheap.
-const REST: u32 = 1000;
+/// Pause between two reads, in multiples of the last read's duration: with many processes a read is
+/// not cheap.
+const PAUSE_FACTOR: u32 = 1000;
 
-/// Sums up what the counters of each namespace grew by, those of namespaces that end meanwhile
-/// too, as far as they were seen: what happens in one after the last look at it is lost with it,
-/// and so is one that comes and goes between two looks. To hold one open would keep it, and its
-/// devices, alive.
+/// Sums up the growth of each namespace's counters, including namespaces that end meanwhile. Growth
+/// after the last read of a namespace that ends is lost, and a namespace that comes and goes
+/// between two reads is missed. Holding a namespace open would keep it and its devices alive.
 pub struct Watch {
     root: PathBuf,
     seen: BTreeMap<u32, Seen>,
-    next_look: Instant,
+    next_read: Instant,
 }
 
-/// One namespace, or several in turn: the kernel gives the inode of one that ended to another.
+/// One namespace, or several in turn: the kernel reuses the inode of a namespace that ended.
 struct Seen {
-    /// What the earlier owners of the inode grew by.
+    /// Growth of earlier namespaces with this inode.
     before: TcpPressure,
-    /// Counters of the present owner when it was seen first, or 0 if it came meanwhile.
+    /// First counters read from the current namespace; 0 if it appeared after the start.
     first: TcpPressure,
     last: TcpPressure,
     is_there: bool,
 }
 
 impl Watch {
-    /// Begins with the counters as they are.
+    /// Starts with the current counters.
     pub fn new(root: &Path) -> Self {
         let mut watch =
-            Self { root: root.to_owned(), seen: BTreeMap::new(), next_look: Instant::now() };
-        watch.look();
-        for one in watch.seen.values_mut() {
-            one.first = one.last;
+            Self { root: root.to_owned(), seen: BTreeMap::new(), next_read: Instant::now() };
+        watch.update();
+        for namespace in watch.seen.values_mut() {
+            namespace.first = namespace.last;
         }
         watch
     }
 
-    /// Looks again, unless the last look was so long and so shortly ago that looking would take
-    /// more than a thousandth of the time.
+    /// Reads the counters again, unless the last read was so slow and so recent that reading would
+    /// take more than a thousandth of the time.
     pub fn look_in_time(&mut self) {
-        if Instant::now() >= self.next_look {
-            self.look();
+        if Instant::now() >= self.next_read {
+            self.update();
         }
     }
 
-    fn look(&mut self) {
-        let began = Instant::now();
+    fn update(&mut self) {
+        let start = Instant::now();
         let now = read(&self.root);
-        let took = began.elapsed();
-        self.next_look = began + took * REST;
-        for one in self.seen.values_mut() {
-            one.is_there = false;
+        let took = start.elapsed();
+        self.next_read = start + took * PAUSE_FACTOR;
+        for namespace in self.seen.values_mut() {
+            namespace.is_there = false;
         }
         for (netns, counters) in now {
-            let one = self.seen.entry(netns).or_insert_with(|| Seen {
+            let namespace = self.seen.entry(netns).or_insert_with(|| Seen {
                 before: TcpPressure::default(),
                 first: TcpPressure::default(),
                 last: counters,
                 is_there: true,
             });
-            if counters.is_below(&one.last) {
-                one.before = one.before.plus(&one.last.since(&one.first));
-                one.first = TcpPressure::default();
+            if counters.is_below(&namespace.last) {
+                namespace.before = namespace.before.plus(&namespace.last.since(&namespace.first));
+                namespace.first = TcpPressure::default();
             }
-            one.last = counters;
-            one.is_there = true;
+            namespace.last = counters;
+            namespace.is_there = true;
         }
     }
 
-    /// What grew since the begin, by namespace; those without growth are left out.
+    /// Growth since the start, by namespace; namespaces without growth are left out.
     pub fn finish(&mut self) -> Vec<TcpPressure> {
-        self.look();
-        let grown = self.seen.iter().map(|(netns, one)| TcpPressure {
+        self.update();
+        let grown = self.seen.iter().map(|(netns, namespace)| TcpPressure {
             netns: *netns,
-            ended: !one.is_there,
-            ..one.before.plus(&one.last.since(&one.first))
+            ended: !namespace.is_there,
+            ..namespace.before.plus(&namespace.last.since(&namespace.first))
         });
         grown.filter(|grown| !grown.is_none()).collect()
     }
@@ -137,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    /// A process of the namespace that stands for `netns`, with these counters.
+    /// A process in the namespace that the file `netns` stands for, with these counters.
     fn process(root: &Path, pid: u32, netns: &Path, prunes: u64) {
         let process = root.join(format!("proc/{pid}"));
         fs::create_dir_all(process.join("ns")).unwrap();
@@ -152,8 +151,8 @@ mod tests {
 
     #[test]
     fn a_namespace_that_ends_keeps_what_was_seen_of_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path();
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
         let namespaces = ["one", "two"].map(|name| root.join(name));
         for namespace in &namespaces {
             fs::write(namespace, "").unwrap();
@@ -162,25 +161,25 @@ mod tests {
         let mut watch = Watch::new(root);
         process(root, 10, &namespaces[0], 1007);
         process(root, 11, &namespaces[1], 13);
-        watch.look();
+        watch.update();
         fs::remove_dir_all(root.join("proc/10")).unwrap();
         process(root, 11, &namespaces[1], 30);
         let mut grown: Vec<_> =
-            watch.finish().iter().map(|one| (one.prune_called, one.ended)).collect();
+            watch.finish().iter().map(|pressure| (pressure.prune_called, pressure.ended)).collect();
         grown.sort_unstable();
         assert_eq!(grown, [(7, true), (30, false)]);
     }
 
     #[test]
     fn an_inode_that_is_used_again_adds_up() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path();
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
         let namespace = root.join("one");
         fs::write(&namespace, "").unwrap();
         process(root, 10, &namespace, 1000);
         let mut watch = Watch::new(root);
         process(root, 10, &namespace, 1007);
-        watch.look();
+        watch.update();
         process(root, 10, &namespace, 3);
         let grown = watch.finish();
         assert_eq!((grown[0].prune_called, grown[0].ended), (10, false));

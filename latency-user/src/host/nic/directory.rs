@@ -1,13 +1,13 @@
-//! Settings and counters of a network interface that the kernel tells over netlink and ioctl.
+//! Settings and counters of a network interface that the kernel reports over netlink and ioctl.
 //!
-//! Owns the types and the trait; `ethtool` asks the live kernel, a capture has what it answered.
+//! Owns the types and the trait. `ethtool` asks the live kernel; a capture holds its answers.
 
 use serde::{Deserialize, Serialize};
 
 /// An answer, or why there is none.
 pub type Answer<T> = Result<T, String>;
 
-/// What can be known about one interface.
+/// All answers about one interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nic {
     /// Its name.
@@ -52,7 +52,7 @@ pub struct Rings {
     pub tx_max: Option<u32>,
 }
 
-/// Queues of each kind. A driver tells the kinds that it has.
+/// Numbers of queues of each kind. A driver reports only the kinds that it has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Channels {
     /// Receiving only, now.
@@ -72,15 +72,15 @@ pub struct Channels {
 /// Interrupt coalescing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coalescing {
-    /// Longest wait of a received packet, us.
+    /// Longest delay of the interrupt after a received packet, us.
     pub rx_usecs: Option<u32>,
-    /// Received packets that end the wait.
+    /// Received packets after which the interrupt is raised at once.
     pub rx_frames: Option<u32>,
     /// Whether the driver adapts both to the load.
     pub adaptive_rx: Option<bool>,
-    /// Longest wait of a packet that was sent, us.
+    /// Longest delay of the interrupt after a sent packet, us.
     pub tx_usecs: Option<u32>,
-    /// Sent packets that end the wait.
+    /// Sent packets after which the interrupt is raised at once.
     pub tx_frames: Option<u32>,
     /// Whether the driver adapts both to the load.
     pub adaptive_tx: Option<bool>,
@@ -89,14 +89,15 @@ pub struct Coalescing {
 /// Offloads by the kernel's names, such as `rx-gro`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Features {
-    /// Those that are on.
+    /// Offloads that are on.
     pub active: Vec<String>,
-    /// Those that can be changed.
+    /// Offloads that can be changed.
     pub changeable: Vec<String>,
-    /// Those that can be changed and are asked for. One that another rules out is not on.
+    /// Changeable offloads that were requested. A requested offload may be off because another
+    /// prevents it.
     #[serde(default)]
     pub wanted: Vec<String>,
-    /// Those that this kernel has a name for.
+    /// Offloads that this kernel has a name for.
     #[serde(default)]
     pub known: Vec<String>,
 }
@@ -114,7 +115,7 @@ pub struct Qdisc {
     pub backlog: u32,
 }
 
-/// Tells what interfaces are set to.
+/// Reads settings and counters of interfaces.
 pub trait NicDirectory {
     /// Everything about the interface `name`.
     fn nic(&mut self, name: &str) -> Nic;

@@ -1,8 +1,8 @@
-//! The `ethtool` family of generic netlink, and queueing disciplines over route netlink, as the
-//! live kernel tells them.
+//! The `ethtool` family of generic netlink, and queueing disciplines over route netlink, read from
+//! the live kernel.
 //!
-//! Owns the requests that read. Those that write are `nic_setting`'s; what netlink lacks, drivers'
-//! own counters, is `ethtool_ioctl`'s.
+//! Owns the requests that read. Requests that write are in `setting`; drivers' own counters, which
+//! netlink lacks, are in `ethtool_ioctl`.
 
 use std::{ffi::CString, io};
 
@@ -27,8 +27,8 @@ const RINGS_GET: u8 = 15;
 const CHANNELS_GET: u8 = 17;
 const COALESCE_GET: u8 = 19;
 
-/// A request whose command is set right: `netlink-bindings` 0.3.5 numbers the family's commands
-/// as if replies had numbers in between, so that its `features-get` would ask for rings.
+/// A request with the correct command number: `netlink-bindings` 0.3.5 numbers the family's
+/// commands as if replies had numbers in between, so that its `features-get` would ask for rings.
 pub(super) struct Numbered<R> {
     request: R,
     payload: Vec<u8>,
@@ -37,7 +37,7 @@ pub(super) struct Numbered<R> {
 impl<R: NetlinkRequest> Numbered<R> {
     pub(super) fn new(request: R, command: u8) -> Self {
         let mut payload = request.payload().to_vec();
-        // The generic netlink header begins with the command.
+        // The generic netlink header starts with the command.
         payload[0] = command;
         Self { request, payload }
     }
@@ -63,18 +63,18 @@ impl<R: NetlinkRequest> NetlinkRequest for Numbered<R> {
     }
 }
 
-/// The live kernel, for the network namespace of the thread that asks first.
+/// The live kernel, for the network namespace of the thread that sends the first request.
 pub struct EthtoolDirectory {
     pub(super) socket: NetlinkSocket,
 }
 
 impl EthtoolDirectory {
-    /// Opens nothing yet: the first request does.
+    /// Does not open the socket: the first request does.
     pub fn new() -> Self {
         Self { socket: NetlinkSocket::new() }
     }
 
-    /// Sends a request for one interface and reads its one answer.
+    /// Sends a request for one interface and reads its single answer.
     fn ask<R: NetlinkRequest, T>(
         &mut self,
         what: &str,
@@ -95,7 +95,7 @@ impl EthtoolDirectory {
     ///
     /// # Errors
     ///
-    /// Why the kernel does not tell, as of all answers here.
+    /// When the kernel does not report it, with the reason.
     pub fn rings(&mut self, index: u32) -> Answer<Rings> {
         let mut request = Request::new().op_rings_get_do();
         request.encode().nested_header().push_dev_index(index);
@@ -168,7 +168,7 @@ impl EthtoolDirectory {
         let mut qdiscs = Vec::new();
         while let Some(answer) = reply.recv() {
             let (header, attributes) = answer.map_err(|error| failed(error.into()))?;
-            // The kernel dumps those of all interfaces, whatever was asked for.
+            // The kernel dumps the qdiscs of all interfaces, whatever the request says.
             if header.ifindex != index as i32 {
                 continue;
             }
@@ -215,11 +215,11 @@ impl NicDirectory for EthtoolDirectory {
 /// The index of an interface; 0: there is none of that name.
 pub fn index_of(name: &str) -> u32 {
     let name = CString::new(name).unwrap_or_default();
-    // SAFETY: a string with an end.
+    // SAFETY: the string is NUL-terminated.
     unsafe { libc::if_nametoindex(name.as_ptr()) }
 }
 
-/// Names of the bits that are set. A set without a mask lists just these.
+/// Names of the bits that are set. A set without a mask lists only these.
 fn names(set: &IterableBitset<'_>) -> Vec<String> {
     let plain = set.get_nomask().is_ok();
     let Ok(bits) = set.get_bits() else { return Vec::new() };
@@ -229,17 +229,17 @@ fn names(set: &IterableBitset<'_>) -> Vec<String> {
         .collect()
 }
 
-/// Names of all bits that the set has room for.
+/// Names of all bits of the set, whether set or not.
 fn all_names(set: &IterableBitset<'_>) -> Vec<String> {
     let Ok(bits) = set.get_bits() else { return Vec::new() };
     let name = |bit: IterableBitsetBit<'_>| bit.get_name().ok().map(|n| n.to_string_lossy().into());
     bits.get_bit().filter_map(name).collect()
 }
 
-/// `EOPNOTSUPP` comes from the driver; without the family (before Linux 5.6) it is `ENOENT`.
+/// `EOPNOTSUPP` comes from the driver; `ENOENT` means no such family (before Linux 5.6).
 fn explain(what: &str, error: &io::Error) -> String {
     match error.raw_os_error() {
-        Some(libc::EOPNOTSUPP) => format!("the driver does not tell (netlink request {what})"),
+        Some(libc::EOPNOTSUPP) => format!("the driver does not report it (netlink request {what})"),
         Some(libc::ENOENT) => format!("this kernel has no netlink request {what}"),
         _ => format!("netlink request {what}: {error}"),
     }
@@ -254,7 +254,7 @@ mod tests {
         let nic = EthtoolDirectory::new().nic("lo");
         let features = nic.features.unwrap();
         assert!(features.active.iter().any(|name| name == "rx-gro"), "{features:?}");
-        assert!(nic.rings.unwrap_err().contains("the driver does not tell"));
+        assert!(nic.rings.unwrap_err().contains("the driver does not report it"));
         assert!(nic.qdiscs.is_ok());
     }
 
@@ -265,10 +265,10 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_that_does_not_tell_is_told_from_a_kernel_that_cannot() {
-        let said = |errno| explain("rings-get", &io::Error::from_raw_os_error(errno));
-        assert!(said(libc::EOPNOTSUPP).starts_with("the driver does not tell"));
-        assert!(said(libc::ENOENT).starts_with("this kernel has no"));
-        assert!(said(libc::EPERM).contains("os error 1"));
+    fn a_driver_that_does_not_report_differs_from_a_kernel_that_cannot() {
+        let message = |errno| explain("rings-get", &io::Error::from_raw_os_error(errno));
+        assert!(message(libc::EOPNOTSUPP).starts_with("the driver does not report it"));
+        assert!(message(libc::ENOENT).starts_with("this kernel has no"));
+        assert!(message(libc::EPERM).contains("os error 1"));
     }
 }

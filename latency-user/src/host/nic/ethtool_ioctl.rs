@@ -9,7 +9,7 @@ use std::{
 
 use super::directory::Answer;
 
-/// Commands and a set of strings of `linux/ethtool.h`.
+/// Commands and a string set of `linux/ethtool.h`.
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSTATS: u32 = 0x1d;
@@ -22,7 +22,7 @@ const SIOCETHTOOL: libc::c_ulong = 0x8946;
 /// Bytes of a counter's name.
 const NAME_LENGTH: usize = 32;
 
-/// More counters than any driver has; a larger number would be a broken answer.
+/// More counters than any driver has: a larger number is a broken answer.
 const MOST_COUNTERS: usize = 1 << 17;
 
 /// Bytes of `struct ethtool_drvinfo`, in which the driver's name follows the command.
@@ -32,7 +32,7 @@ const DRIVER_INFO_LENGTH: usize = 196;
 ///
 /// # Errors
 ///
-/// What the kernel says.
+/// When the kernel refuses, with its error.
 pub fn driver(interface: &str) -> Answer<String> {
     let mut info = vec![0_u64; DRIVER_INFO_LENGTH.div_ceil(8)];
     request(interface, ETHTOOL_GDRVINFO, &mut info).map_err(|e| explain("GDRVINFO", &e))?;
@@ -43,7 +43,7 @@ pub fn driver(interface: &str) -> Answer<String> {
 ///
 /// # Errors
 ///
-/// What the kernel says.
+/// When the kernel refuses, with its error.
 pub fn counters(interface: &str) -> Answer<Vec<(String, u64)>> {
     let count = count(interface).map_err(|error| explain("GSSET_INFO", &error))?;
     if count == 0 {
@@ -54,7 +54,7 @@ pub fn counters(interface: &str) -> Answer<Vec<(String, u64)>> {
     put(&mut names, 4, ETH_SS_STATS);
     put(&mut names, 8, count as u32);
     request(interface, ETHTOOL_GSTRINGS, &mut names).map_err(|e| explain("GSTRINGS", &e))?;
-    // command, length, values; one value to spare for a driver that grew meanwhile.
+    // command, length, values; one spare value for a driver that gained a counter meanwhile.
     let mut values = vec![0_u64; 2 + count];
     put(&mut values, 4, count as u32);
     request(interface, ETHTOOL_GSTATS, &mut values).map_err(|e| explain("GSTATS", &e))?;
@@ -70,7 +70,7 @@ fn count(interface: &str) -> io::Result<usize> {
     request(interface, ETHTOOL_GSSET_INFO, &mut info)?;
     let info = bytes(&info);
     let word = |at: usize| u32::from_ne_bytes([info[at], info[at + 1], info[at + 2], info[at + 3]]);
-    // A set that the driver lacks has left the mask.
+    // The kernel clears the bit of a set that the driver lacks.
     let count = if word(8) == 0 { 0 } else { word(16) as usize };
     if count > MOST_COUNTERS {
         return Err(io::Error::other(format!("{count} counters")));
@@ -97,7 +97,7 @@ fn request(interface: &str, command: u32, data: &mut [u64]) -> io::Result<()> {
     }
     // SAFETY: the kernel just gave us this descriptor.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    // SAFETY: the request is valid for the call, and `data` has room for what the command
+    // SAFETY: the request is valid for the call, and `data` is large enough for what the command
     // returns: its callers size it by the command and the count in it.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &mut request) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -114,7 +114,7 @@ fn bytes(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
-/// A name that ends at the first zero, if there is one.
+/// A name, up to the first NUL if there is one.
 fn text(name: &[u8]) -> String {
     let name = match CStr::from_bytes_until_nul(name) {
         Ok(name) => name.to_bytes(),
@@ -125,7 +125,7 @@ fn text(name: &[u8]) -> String {
 
 fn explain(what: &str, error: &io::Error) -> String {
     match error.raw_os_error() {
-        Some(libc::EOPNOTSUPP) => format!("the driver does not tell (ETHTOOL_{what})"),
+        Some(libc::EOPNOTSUPP) => format!("the driver does not report it (ETHTOOL_{what})"),
         _ => format!("ETHTOOL_{what}: {error}"),
     }
 }

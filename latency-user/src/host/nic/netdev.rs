@@ -1,6 +1,6 @@
 //! The `netdev` family of generic netlink: RX queues and NAPI instances of an interface.
 //!
-//! Owns the requests; who an instance is, is concluded elsewhere.
+//! Owns the requests. Instances are identified elsewhere.
 
 use std::io;
 
@@ -13,7 +13,7 @@ use thiserror::Error;
 pub struct RxQueue {
     /// Its number on the interface.
     pub queue: u32,
-    /// The NAPI instance that polls it; `None` when the driver does not tell.
+    /// The NAPI instance that polls it; `None` when the driver does not report it.
     pub napi_id: Option<u32>,
 }
 
@@ -22,7 +22,7 @@ pub struct RxQueue {
 pub struct NapiInstance {
     /// The kernel's id of it.
     pub id: u32,
-    /// The hard IRQ that schedules it; `None` when the driver does not tell.
+    /// The hard IRQ that schedules it; `None` when the driver does not report it.
     pub irq: Option<u32>,
 }
 
@@ -31,37 +31,37 @@ pub struct NapiInstance {
 pub enum DirectoryError {
     /// The kernel has no such request.
     #[error(
-        "this kernel has no netdev netlink request {request} (Linux 6.8 has it): \
+        "this kernel has no netdev netlink request {request} (needs Linux 6.8): \
          queues cannot be looked up by NAPI id"
     )]
     Unsupported {
         /// Name of the request.
         request: &'static str,
     },
-    /// The request was refused, or its answer could not be received. An interface that is gone
-    /// ends here: `netlink-socket2` 0.3.5 cannot decode the errno that ends a dump, and says that
-    /// the packet is too short.
+    /// The request was refused, or its answer could not be received. Also for an interface that is
+    /// gone: `netlink-socket2` 0.3.5 cannot decode the errno that ends a dump, and reports that the
+    /// packet is too short.
     #[error("netdev netlink request {request} for interface index {ifindex}")]
     Request {
         /// Name of the request.
         request: &'static str,
         /// The interface that was asked for.
         ifindex: u32,
-        /// What the kernel, or the socket, said.
+        /// The error of the kernel or the socket.
         source: io::Error,
     },
 }
 
-/// Tells which queues and NAPI instances an interface has.
+/// Lists the queues and NAPI instances of an interface.
 pub trait NapiDirectory {
-    /// RX queues in use, in no promised order. None while the interface is down.
+    /// RX queues in use, in unspecified order. None while the interface is down.
     ///
     /// # Errors
     ///
     /// [`DirectoryError::Unsupported`] for every interface or for none.
     fn queues(&mut self, ifindex: u32) -> Result<Vec<RxQueue>, DirectoryError>;
 
-    /// NAPI instances that have an id, in no promised order. None while the interface is down.
+    /// NAPI instances that have an id, in unspecified order. None while the interface is down.
     ///
     /// # Errors
     ///
@@ -69,13 +69,13 @@ pub trait NapiDirectory {
     fn instances(&mut self, ifindex: u32) -> Result<Vec<NapiInstance>, DirectoryError>;
 }
 
-/// The directory of the live kernel, for the network namespace of the thread that asks first.
+/// The live kernel, for the network namespace of the thread that sends the first request.
 pub struct NetlinkDirectory {
     socket: NetlinkSocket,
 }
 
 impl NetlinkDirectory {
-    /// Opens nothing yet: the first request does.
+    /// Does not open the socket: the first request does.
     pub fn new() -> Self {
         Self { socket: NetlinkSocket::new() }
     }
@@ -124,7 +124,7 @@ impl NapiDirectory for NetlinkDirectory {
     }
 }
 
-/// The family came with Linux 6.3 (without it: `ENOENT`), these requests with 6.8 (`EOPNOTSUPP`).
+/// The family exists since Linux 6.3 (before: `ENOENT`), these requests since 6.8 (`EOPNOTSUPP`).
 fn explain(request: &'static str, ifindex: u32, source: io::Error) -> DirectoryError {
     match source.raw_os_error() {
         Some(libc::ENOENT | libc::EOPNOTSUPP) => DirectoryError::Unsupported { request },
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_without_the_request_is_told_from_a_refusal() {
+    fn a_kernel_without_the_request_differs_from_a_refusal() {
         for (errno, unsupported) in [
             (libc::ENOENT, true),
             (libc::EOPNOTSUPP, true),

@@ -1,17 +1,17 @@
-//! Which hard IRQ serves which RX queue, told from the names that drivers give their IRQs.
+//! Which hard IRQ serves which RX queue, derived from the names that drivers give their IRQs.
 //!
-//! For kernels and drivers that do not say it over netlink. A name counts only when it matches a
+//! For kernels and drivers that do not report it over netlink. A name counts only when it matches a
 //! scheme that is known to number RX queues; a guess would send an operator to the wrong CPU.
 
 use std::collections::BTreeMap;
 
 use crate::host::{cpu::interrupts::Interrupts, net::interfaces::Interface};
 
-/// Ends of names, before the number, of IRQs that serve an RX queue: `eth0-TxRx-3`,
-/// `ens5-Tx-Rx-2`, `eth0-rx-1`.
+/// What precedes the number in names of IRQs that serve an RX queue: `eth0-TxRx-3`, `ens5-Tx-Rx-2`,
+/// `eth0-rx-1`.
 const RX_ENDS: [&str; 4] = ["-txrx-", "-tx-rx-", "-rxtx-", "-rx-"];
 
-/// The IRQ of each `(interface index, RX queue)` for which exactly one fits.
+/// The IRQ of each `(interface index, RX queue)` for which exactly one IRQ matches.
 pub fn queue_irqs(interfaces: &[Interface], interrupts: &Interrupts) -> BTreeMap<(u32, u32), u32> {
     let mut found = BTreeMap::new();
     for interface in interfaces {
@@ -32,18 +32,18 @@ fn of_interface(
     others: &[&str],
     interrupts: &Interrupts,
 ) -> BTreeMap<u32, u32> {
-    let mut fitting: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    let mut matching: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for &irq in &interface.msi_irqs {
         let Some(name) = interrupts.name(irq) else { continue };
         if let Some(queue) = rx_queue(name, interface, others) {
-            fitting.entry(queue).or_default().push(irq);
+            matching.entry(queue).or_default().push(irq);
         }
     }
     // A driver that starts at 1 numbers its vectors, not its queues (tg3's `eth0-rx-1` is queue 0).
-    if !fitting.contains_key(&0) {
+    if !matching.contains_key(&0) {
         return BTreeMap::new();
     }
-    fitting
+    matching
         .into_iter()
         .filter(|(queue, _)| *queue < interface.rx_queues)
         .filter_map(|(queue, irqs)| match irqs[..] {
@@ -57,7 +57,7 @@ fn of_interface(
 fn rx_queue(name: &str, interface: &Interface, others: &[&str]) -> Option<u32> {
     // mlx5 and others append the address: `mlx5_comp3@pci:0000:01:00.0`.
     let name = name.split('@').next().unwrap_or(name);
-    // A device with one IRQ for its one queue has nothing to number.
+    // A device with one queue and one IRQ does not number it.
     if name == interface.name && interface.msi_irqs.len() == 1 && interface.rx_queues == 1 {
         return Some(0);
     }
@@ -77,7 +77,7 @@ fn is_virtio_input(head: &str) -> bool {
         .is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
-/// What stands before one of [`RX_ENDS`].
+/// The part of a name before one of [`RX_ENDS`].
 fn rx_prefix(head: &str) -> Option<&str> {
     RX_ENDS.iter().find_map(|end| {
         let at = head.len().checked_sub(end.len())?;
@@ -86,8 +86,8 @@ fn rx_prefix(head: &str) -> Option<&str> {
     })
 }
 
-/// Whether a prefix such as `eth0` or `i40e-eth0` names an interface: one device may carry
-/// several, and then all of their IRQs stand in its list.
+/// Whether a prefix such as `eth0` or `i40e-eth0` names an interface: a device may have several
+/// interfaces, and its list then contains the IRQs of all.
 fn names(prefix: &str, interface: &str) -> bool {
     prefix.strip_suffix(interface).is_some_and(|rest| rest.is_empty() || rest.ends_with('-'))
 }
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn interfaces_of_one_device_are_told_apart_by_name() {
+    fn interfaces_of_one_device_are_distinguished_by_name() {
         let irqs = [30, 31, 32, 33];
         let interfaces = [interface("eth0", 2, 2, &irqs), interface("eth1", 3, 2, &irqs)];
         let names = ["eth0-rx-0", "eth0-rx-1", "nic-eth1-rx-0", "nic-eth1-rx-1"];

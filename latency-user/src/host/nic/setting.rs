@@ -1,7 +1,6 @@
-//! One setting of a network interface that `ethtool` can change: which there are, how each is
-//! read and written over netlink.
+//! Settings of a network interface that `ethtool` can change, read and written over netlink.
 //!
-//! Owns the requests that write. What may be written is not decided here.
+//! Owns the requests that write. Values are validated elsewhere.
 
 use std::{ffi::CString, io};
 
@@ -19,7 +18,7 @@ const RINGS_SET: u8 = 16;
 const CHANNELS_SET: u8 = 18;
 const COALESCE_SET: u8 = 20;
 
-/// `ETHTOOL_FLAG_OMIT_REPLY`: what became of it is read, as of every setting.
+/// `ETHTOOL_FLAG_OMIT_REPLY`: the effective value is read back anyway, as for every setting.
 const OMIT_REPLY: u32 = 1 << 1;
 
 /// A setting.
@@ -36,7 +35,7 @@ pub enum NicSetting {
     Coalesce(Coalesce),
 }
 
-/// Rings by what they are for.
+/// Rings by direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ring {
@@ -46,7 +45,7 @@ pub enum Ring {
     Tx,
 }
 
-/// Queues by what they are for.
+/// Queues by direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Queues {
@@ -62,13 +61,13 @@ pub enum Queues {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Coalesce {
-    /// Longest wait of a received packet, us.
+    /// Longest delay of the interrupt after a received packet, us.
     RxUsecs,
-    /// Received packets that end the wait.
+    /// Received packets after which the interrupt is raised at once.
     RxFrames,
-    /// Longest wait of a packet that was sent, us.
+    /// Longest delay of the interrupt after a sent packet, us.
     TxUsecs,
-    /// Sent packets that end the wait.
+    /// Sent packets after which the interrupt is raised at once.
     TxFrames,
     /// Whether the driver adapts the receiving side to the load.
     AdaptiveRx,
@@ -76,21 +75,21 @@ pub enum Coalesce {
     AdaptiveTx,
 }
 
-/// What a setting holds.
+/// The current state of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Held {
-    /// A number, and the most that the driver states.
+pub enum SettingState {
+    /// A number, and the driver's maximum.
     Number {
-        /// Now.
+        /// The current value.
         now: u32,
-        /// At most; `None`: the driver does not state it.
+        /// The maximum; `None`: the driver does not report it.
         most: Option<u32>,
     },
     /// A switch.
     Switch {
         /// Whether it is on.
         on: bool,
-        /// Whether it is asked for. Another setting may rule it out.
+        /// Whether it was requested. Another setting may prevent it.
         wanted: bool,
     },
 }
@@ -109,17 +108,17 @@ impl EthtoolDirectory {
     ///
     /// # Errors
     ///
-    /// When the kernel does not tell; when the driver has no such setting.
-    pub fn read(&mut self, index: u32, setting: &NicSetting) -> Answer<Held> {
-        let number = |now: Option<u32>, most| now.map(|now| Held::Number { now, most });
-        let held = match setting {
+    /// When the kernel does not report it, or the driver has no such setting.
+    pub fn read(&mut self, index: u32, setting: &NicSetting) -> Answer<SettingState> {
+        let number = |now: Option<u32>, most| now.map(|now| SettingState::Number { now, most });
+        let state = match setting {
             NicSetting::Offload(name) => {
                 let features = self.features(index)?;
                 let on = features.active.contains(name);
-                // Nobody can ask for anything else than what is fixed.
+                // A fixed offload cannot be requested otherwise.
                 let is_fixed = !features.changeable.contains(name);
                 let wanted = if is_fixed { on } else { features.wanted.contains(name) };
-                features.known.contains(name).then_some(Held::Switch { on, wanted })
+                features.known.contains(name).then_some(SettingState::Switch { on, wanted })
             }
             NicSetting::Ring(ring) => {
                 let rings = self.rings(index)?;
@@ -138,7 +137,8 @@ impl EthtoolDirectory {
             }
             NicSetting::Coalesce(part) => {
                 let coalescing = self.coalescing(index)?;
-                let switch = |on: Option<bool>| on.map(|on| Held::Switch { on, wanted: on });
+                let switch =
+                    |on: Option<bool>| on.map(|on| SettingState::Switch { on, wanted: on });
                 match part {
                     Coalesce::RxUsecs => number(coalescing.rx_usecs, None),
                     Coalesce::RxFrames => number(coalescing.rx_frames, None),
@@ -149,14 +149,15 @@ impl EthtoolDirectory {
                 }
             }
         };
-        held.ok_or_else(|| "the driver has no such setting".into())
+        state.ok_or_else(|| "the driver has no such setting".into())
     }
 
-    /// Writes a setting of the interface with this index. Whether it took effect is to be read.
+    /// Writes a setting of the interface with this index. Read it back to see whether it took
+    /// effect.
     ///
     /// # Errors
     ///
-    /// When the kernel or the driver refuses it, with what they say; when the value is not of the
+    /// When the kernel or the driver refuses it, with their message; when the value is not of the
     /// setting's kind.
     pub fn write(&mut self, index: u32, setting: &NicSetting, value: Value) -> Answer<()> {
         match (setting, value) {
@@ -175,13 +176,13 @@ impl EthtoolDirectory {
         let mut request = Request::new().op_features_set_do();
         let header = request.encode().nested_header();
         let wanted = header.push_dev_index(index).push_flags(OMIT_REPLY).end_nested();
-        // A bit that is named is meant; one that has no value is to be off.
+        // Only named bits are changed; a bit without a value is switched off.
         let bit = wanted.nested_wanted().nested_bits().nested_bit().push_name(&name);
         match on {
             true => drop(bit.push_value(())),
             false => drop(bit),
         }
-        self.tell("features-set", FEATURES_SET, request)
+        self.send("features-set", FEATURES_SET, request)
     }
 
     fn set_ring(&mut self, index: u32, ring: Ring, size: u32) -> Answer<()> {
@@ -191,7 +192,7 @@ impl EthtoolDirectory {
             Ring::Rx => rings.push_rx(size),
             Ring::Tx => rings.push_tx(size),
         };
-        self.tell("rings-set", RINGS_SET, request)
+        self.send("rings-set", RINGS_SET, request)
     }
 
     fn set_channels(&mut self, index: u32, queues: Queues, count: u32) -> Answer<()> {
@@ -202,7 +203,7 @@ impl EthtoolDirectory {
             Queues::Tx => channels.push_tx_count(count),
             Queues::Combined => channels.push_combined_count(count),
         };
-        self.tell("channels-set", CHANNELS_SET, request)
+        self.send("channels-set", CHANNELS_SET, request)
     }
 
     fn set_coalesce(&mut self, index: u32, part: Coalesce, value: Value) -> Answer<()> {
@@ -217,11 +218,11 @@ impl EthtoolDirectory {
             (Coalesce::AdaptiveTx, Value::Switch(on)) => parts.push_use_adaptive_tx(on.into()),
             _ => return Err(not_of_its_kind(value)),
         };
-        self.tell("coalesce-set", COALESCE_SET, request)
+        self.send("coalesce-set", COALESCE_SET, request)
     }
 
     /// Sends a request that is only acknowledged.
-    fn tell<R: NetlinkRequest>(&mut self, what: &str, command: u8, request: R) -> Answer<()> {
+    fn send<R: NetlinkRequest>(&mut self, what: &str, command: u8, request: R) -> Answer<()> {
         let request = Numbered::new(request, command);
         let mut reply =
             self.socket.request(&request).map_err(|error| format!("{what}: {error}"))?;
@@ -230,9 +231,9 @@ impl EthtoolDirectory {
                 Some(libc::EPERM) => " (CAP_NET_ADMIN)",
                 _ => "",
             };
-            // What the driver says is worth more than the errno alone.
-            match error.ext_ack().and_then(|said| said.get_msg().ok()) {
-                Some(said) => format!("{what}: {}", said.to_string_lossy()),
+            // The driver's message says more than the errno.
+            match error.ext_ack().and_then(|ack| ack.get_msg().ok()) {
+                Some(message) => format!("{what}: {}", message.to_string_lossy()),
                 None => format!("{what}: {}{missing}", error.as_io_error()),
             }
         })
@@ -249,9 +250,9 @@ fn not_of_its_kind(value: Value) -> String {
 /// Whether there is an interface with this index in the network namespace of this thread.
 pub fn exists(index: u32) -> bool {
     let mut name: [libc::c_char; libc::IF_NAMESIZE] = [0; libc::IF_NAMESIZE];
-    // SAFETY: the buffer has the length that the call writes at most.
+    // SAFETY: the buffer has `IF_NAMESIZE` bytes, the most that the call writes.
     let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr()) };
-    // Only that there is none counts: what else may go wrong says nothing of the interface.
+    // Only `ENXIO` means that there is no such interface; other errors say nothing about it.
     !found.is_null() || io::Error::last_os_error().raw_os_error() != Some(libc::ENXIO)
 }
 
@@ -264,19 +265,19 @@ mod tests {
         let index = index_of("lo");
         let mut directory = EthtoolDirectory::new();
         let gro = directory.read(index, &NicSetting::Offload("rx-gro".into()));
-        assert!(matches!(gro, Ok(Held::Switch { .. })), "{gro:?}");
+        assert!(matches!(gro, Ok(SettingState::Switch { .. })), "{gro:?}");
         assert!(directory.read(index, &NicSetting::Offload("rx-magic".into())).is_err());
         assert!(directory.read(index, &NicSetting::Ring(Ring::Rx)).is_err());
         assert!(exists(index) && !exists(u32::MAX >> 1));
     }
 
     #[test]
-    fn refusals_carry_what_the_kernel_says() {
+    fn refusals_carry_the_message_of_the_kernel() {
         let mut directory = EthtoolDirectory::new();
         let gone = u32::MAX >> 1;
         let rings = directory.write(gone, &NicSetting::Ring(Ring::Rx), Value::Number(1));
-        let said = rings.unwrap_err();
-        assert!(said.starts_with("rings-set: "), "{said}");
+        let message = rings.unwrap_err();
+        assert!(message.starts_with("rings-set: "), "{message}");
         let kind = directory.write(gone, &NicSetting::Ring(Ring::Rx), Value::Switch(true));
         assert_eq!(kind.unwrap_err(), "it is a number, not a switch");
     }

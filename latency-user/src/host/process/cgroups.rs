@@ -1,4 +1,4 @@
-//! The cgroup of a process, and the container and pod that its path tells of.
+//! The cgroup of a process, and the container and pod that its path names.
 
 use std::{fs, path::Path};
 
@@ -11,15 +11,15 @@ pub struct Cgroup {
     pub path: String,
     /// Container id: 64 hexadecimal digits.
     pub container: Option<String>,
-    /// Kubernetes' id of the pod.
+    /// Kubernetes UID of the pod.
     pub pod: Option<String>,
 }
 
 /// Length of a container id.
 const ID_LENGTH: usize = 64;
 
-/// The cgroup of process `pid`: of the unified hierarchy, or, where that has only the root, of
-/// the first other one that tells more.
+/// The cgroup of process `pid` in the unified hierarchy, or, when that is the root, in the first
+/// hierarchy where it is not the root.
 ///
 /// # Errors
 ///
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_unified_hierarchy_comes_first_unless_it_says_nothing() {
+    fn the_unified_hierarchy_comes_first_unless_it_is_the_root() {
         assert_eq!(parse("1:cpu:/a\n0::/b\n").path, "/b");
         assert_eq!(parse("1:cpu:/a\n0::/\n").path, "/a");
         assert_eq!(parse("1:cpu:/\n0::/\n").path, "/");

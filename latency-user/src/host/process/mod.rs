@@ -1,4 +1,4 @@
-//! Processes: their CPU time, cgroups and sockets, and what this process itself has used.
+//! Processes: their CPU time, cgroups and sockets, and the resources used by this process.
 
 pub mod cgroups;
 pub mod processes;

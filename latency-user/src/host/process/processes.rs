@@ -1,6 +1,6 @@
-//! Processes that matter to packets: the threads `ksoftirqd`, and `irqbalance`.
+//! Processes that affect packet latency: the `ksoftirqd` threads and `irqbalance`.
 //!
-//! Owns the search by name; no other process is looked at any closer.
+//! Finds them by name, and reads nothing else of other processes.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// What was found.
+/// The processes that were found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Processes {
     /// CPU time of each CPU's `ksoftirqd` since boot, clock ticks.
@@ -20,7 +20,7 @@ pub struct Processes {
     pub irqbalance: bool,
 }
 
-/// The folders of processes below `/proc`, by rising number.
+/// The directories of processes below `/proc`, sorted by PID.
 ///
 /// # Errors
 ///
@@ -37,15 +37,15 @@ pub fn folders(root: &Path) -> Result<Vec<(u32, PathBuf)>> {
     Ok(found)
 }
 
-/// Looks through `folders`. A process that ends meanwhile is left out.
+/// Searches `directories`. A process that exits meanwhile is left out.
 ///
 /// # Errors
 ///
 /// When the times of a `ksoftirqd` cannot be parsed.
-pub fn find(folders: &[(u32, PathBuf)]) -> Result<Processes> {
+pub fn find(directories: &[(u32, PathBuf)]) -> Result<Processes> {
     let mut processes = Processes::default();
-    for (_, folder) in folders {
-        let Ok(name) = fs::read_to_string(folder.join("comm")) else { continue };
+    for (_, directory) in directories {
+        let Ok(name) = fs::read_to_string(directory.join("comm")) else { continue };
         let name = name.trim_end();
         if name == "irqbalance" {
             processes.irqbalance = true;
@@ -53,7 +53,7 @@ pub fn find(folders: &[(u32, PathBuf)]) -> Result<Processes> {
         let Some(cpu) = name.strip_prefix("ksoftirqd/").and_then(|cpu| cpu.parse().ok()) else {
             continue;
         };
-        let path = folder.join("stat");
+        let path = directory.join("stat");
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let ticks = ticks(&text).with_context(|| format!("{}:1", path.display()))?;
         processes.ksoftirqd_ticks.insert(cpu, ticks);
@@ -61,7 +61,7 @@ pub fn find(folders: &[(u32, PathBuf)]) -> Result<Processes> {
     Ok(processes)
 }
 
-/// User and kernel time: columns 14 and 15, of which the second, the name, may hold spaces.
+/// User and kernel time: columns 14 and 15. Column 2, the name, may contain spaces.
 fn ticks(stat: &str) -> Result<u64> {
     let (_, rest) = stat.rsplit_once(')').context("expected a name in parentheses")?;
     let columns: Vec<&str> = rest.split_ascii_whitespace().collect();
@@ -77,10 +77,10 @@ mod tests {
     use super::*;
 
     fn process(root: &Path, pid: &str, comm: &str, stat: &str) {
-        let folder = root.join("proc").join(pid);
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("comm"), comm).unwrap();
-        fs::write(folder.join("stat"), stat).unwrap();
+        let directory = root.join("proc").join(pid);
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("comm"), comm).unwrap();
+        fs::write(directory.join("stat"), stat).unwrap();
     }
 
     #[test]
@@ -90,8 +90,8 @@ mod tests {
         process(root.path(), "15", "ksoftirqd/1\n", stat);
         process(root.path(), "16", "ksoftirqd/x\n", "");
         process(root.path(), "self", "irqbalance\n", "");
-        let folders = folders(root.path()).unwrap();
-        let found = find(&folders).unwrap();
+        let directories = folders(root.path()).unwrap();
+        let found = find(&directories).unwrap();
         assert_eq!(found.ksoftirqd_ticks, BTreeMap::from([(1, 20)]));
         assert!(!found.irqbalance);
         process(root.path(), "17", "irqbalance\n", "");

@@ -1,4 +1,4 @@
-//! Which process has a socket: `/proc/PID/fd`.
+//! Which process owns a socket: `/proc/PID/fd`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,10 +15,10 @@ pub struct Process {
     pub comm: String,
 }
 
-/// The first process found for each of `inodes`, sockets' inodes. Sockets that no process has, or
-/// whose process may not be looked into, are absent.
+/// The first process found for each socket inode in `inodes`. Sockets that no process owns, or
+/// whose owner may not be read, are absent.
 ///
-/// Looks at every open file of every process: only for what happens rarely.
+/// Reads every open file of every process: call it rarely.
 pub fn find(root: &Path, inodes: &BTreeSet<u64>) -> BTreeMap<u64, Process> {
     let mut owners = BTreeMap::new();
     let Ok(entries) = fs::read_dir(root.join("proc")) else { return owners };

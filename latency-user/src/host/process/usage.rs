@@ -1,8 +1,8 @@
-//! What this process itself has used.
+//! Resources used by this process.
 
 use std::{mem::MaybeUninit, time::Duration};
 
-/// Used since the process began.
+/// Resources used since the process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// CPU time in user space and in the kernel.
@@ -14,7 +14,8 @@ pub struct Usage {
 /// Asks the kernel (`getrusage`).
 pub fn of_this_process() -> Usage {
     let mut usage = MaybeUninit::<libc::rusage>::uninit();
-    // SAFETY: `usage` has room for the struct; the call fails only for an unknown first argument.
+    // SAFETY: `usage` is large enough for the struct; the call fails only for an unknown first
+    // argument.
     let usage = unsafe {
         if libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) != 0 {
             return Usage::default();

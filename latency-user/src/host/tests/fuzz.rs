@@ -1,5 +1,5 @@
-//! Parsers against whatever a file may hold: bytes without sense, and tables as kernels from 5.10
-//! to 6.18, and those to come, write them.
+//! Parsers against arbitrary file contents: random bytes, and tables as kernels from 5.10 to 6.18
+//! write them and later ones may.
 
 use std::{fmt::Write as _, path::Path};
 
@@ -12,7 +12,7 @@ use crate::host::{
     pressure::Pressure,
 };
 
-/// Lets every parser read `text`; what they answer does not matter.
+/// Passes `text` to every parser; the results do not matter.
 fn parse_as_anything(text: &str) {
     let path = Path::new("/x");
     let _ = Stat::parse(path, text);
@@ -27,7 +27,7 @@ fn parse_as_anything(text: &str) {
     let _ = cpus::parse_mask(text);
 }
 
-/// Texts of the words and separators that tables are made of.
+/// Texts made of the words and separators of such tables.
 fn table_like() -> impl Strategy<Value = String> {
     let word = prop_oneof![
         Just("cpu".to_owned()),
@@ -47,17 +47,17 @@ fn table_like() -> impl Strategy<Value = String> {
         .prop_map(|words| words.into_iter().map(|(word, space)| word + &space).collect())
 }
 
-/// CPUs that are online: any of 256, and never none.
+/// Online CPUs: any of 256, at least one.
 fn online() -> impl Strategy<Value = Vec<u32>> {
     prop::collection::btree_set(0_u32..256, 1..=256).prop_map(|cpus| cpus.into_iter().collect())
 }
 
-/// What the kernel takes for the name of an interface.
+/// Names that the kernel accepts for an interface.
 fn interface_name() -> impl Strategy<Value = String> {
     "[^\\s/\\x00]{1,15}".prop_filter("dots are no names", |name| name != "." && name != "..")
 }
 
-/// Names of IRQs. What begins with `-`, as `Level` and `Edge`, may be a column of its own.
+/// Names of IRQs. A word that starts with `-`, or is `Level` or `Edge`, may be another column.
 fn irq_name() -> impl Strategy<Value = String> {
     "[!-,.-~][!-~]{0,19}".prop_filter("columns", |name| !["Level", "Edge"].contains(&&**name))
 }
@@ -68,12 +68,12 @@ fn header(cpus: &[u32]) -> String {
 
 proptest! {
     #[test]
-    fn bytes_without_sense_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
         parse_as_anything(&String::from_utf8_lossy(&bytes));
     }
 
     #[test]
-    fn tables_without_sense_never_panic(text in table_like()) {
+    fn random_tables_never_panic(text in table_like()) {
         parse_as_anything(&text);
     }
 

@@ -1,4 +1,4 @@
-//! Map values in this process's memory: read without a system call.
+//! Map values mapped into this process's memory: read without a system call.
 
 use std::{
     marker::PhantomData,
@@ -13,17 +13,17 @@ use aya::maps::{Map, MapData};
 use latency_common::{cpu_state::CpuState, row::HistogramRow, slot::SlotInfo};
 use memmap2::{Mmap, MmapOptions};
 
-/// Marks values that are made of integers only: any bytes are a value, and none is padding.
+/// Marks types that consist of integers only: any bytes are valid, and none is padding.
 ///
 /// # Safety
 ///
-/// The type must be `repr(C)`, consist of integers and arrays of them, have no padding, and be
-/// a multiple of 8 bytes long.
+/// The type must be `repr(C)`, consist of integers and arrays of them, have no padding, and its
+/// size must be a multiple of 8 bytes.
 pub unsafe trait Words: Copy {}
 
 // SAFETY: `repr(C)` structs of u64.
 unsafe impl Words for HistogramRow {}
-// SAFETY: `repr(C)`, u64 and paired u32, no padding (their sizes are asserted).
+// SAFETY: `repr(C)`, u64 and pairs of u32, no padding (their sizes are asserted).
 unsafe impl Words for CpuState {}
 
 // SAFETY: `repr(C)`, eight u32 and 16 bytes, no padding (its size is asserted).
@@ -31,7 +31,7 @@ unsafe impl Words for SlotInfo {}
 // SAFETY: an integer.
 unsafe impl Words for u64 {}
 
-/// An array map that was created with `BPF_F_MMAPABLE`, mapped read-only.
+/// An array map created with `BPF_F_MMAPABLE`, mapped read-only.
 pub struct MmapArray<T> {
     memory: Mmap,
     length: usize,
@@ -69,7 +69,7 @@ impl<T: Words> MmapArray<T> {
         self.length == 0
     }
 
-    /// The words of value `index`, as they change.
+    /// The words of value `index`, which the kernel side keeps changing.
     pub fn words(&self, index: usize) -> &[AtomicU64] {
         assert!(index < self.length, "{index} of {}", self.length);
         let words = size_of::<T>() / 8;
@@ -80,17 +80,17 @@ impl<T: Words> MmapArray<T> {
         }
     }
 
-    /// The word at `word` of value `index`: cheaper than a copy.
+    /// Word `word` of value `index`: cheaper than a copy.
     pub fn word(&self, index: usize, word: usize) -> u64 {
         self.words(index)[word].load(Ordering::Relaxed)
     }
 
-    /// A copy of value `index`, each word of it as it was at some moment during the call.
+    /// A copy of value `index`. Words are read one after another, so they may not be consistent.
     pub fn copy(&self, index: usize) -> T {
         let mut value = MaybeUninit::<T>::uninit();
         for (word, bits) in self.words(index).iter().enumerate() {
             let bits = bits.load(Ordering::Relaxed);
-            // SAFETY: `value` has room for size_of::<T>() / 8 words; unaligned since `T` may be
+            // SAFETY: `value` has space for size_of::<T>() / 8 words; unaligned since `T` may be
             // aligned to 4 only.
             unsafe { value.as_mut_ptr().cast::<u64>().add(word).write_unaligned(bits) };
         }

@@ -1,4 +1,4 @@
-//! Maps and ring buffers as user space reads them.
+//! Readers of maps and ring-buffer records.
 
 pub mod mmap;
 pub mod stall_decode;

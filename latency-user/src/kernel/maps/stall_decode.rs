@@ -1,4 +1,4 @@
-//! Records of stalls as the kernel side sends them: from bytes to structures.
+//! Decodes stall records from the bytes that the kernel side sends.
 
 use bytes::Buf;
 use latency_common::{
@@ -12,7 +12,7 @@ use latency_common::{
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// An interval at or above the threshold.
+    /// An event at or above the threshold.
     Stall(Box<StallRecord>),
     /// A slow call of `tcp_collapse`.
     Collapse(Box<CollapseRecord>),
@@ -20,22 +20,22 @@ pub enum Record {
     Sample(Sample),
 }
 
-/// A sample without the frames that it has no use for.
+/// A sample, without its unused frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// The CPU.
     pub cpu: u32,
-    /// When, `CLOCK_MONOTONIC`, ns.
+    /// Time of the sample, `CLOCK_MONOTONIC`, ns.
     pub at_ns: u64,
-    /// Begin of the longest of what was under way, ns.
+    /// Start of the longest span in progress, ns.
     pub since_ns: u64,
-    /// The task in whose context the CPU was.
+    /// The current task of the CPU.
     pub task: TaskRecord,
-    /// Addresses in the kernel, the deepest first.
+    /// Kernel addresses, innermost first.
     pub frames: Vec<u64>,
 }
 
-/// Parses the bytes of one record. `None`: an unknown kind, or another size than its kind has.
+/// Parses the bytes of one record. `None`: unknown kind, or wrong size for the kind.
 pub fn parse(mut bytes: &[u8]) -> Option<Record> {
     let kind = RecordKind::try_from(bytes.get(..4)?.get_u32_ne()).ok()?;
     let size = match kind {
@@ -146,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    /// Bytes of a record of `size` whose words count up from 0, with this kind.
+    /// A record with this kind and size, in which each word is its own index.
     fn counted(kind: u32, size: usize) -> Vec<u8> {
         let mut bytes: Vec<u8> =
             (0..size as u32 / 4).flat_map(|word: u32| word.to_ne_bytes()).collect();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn other_sizes_and_kinds_are_no_records() {
+    fn other_sizes_and_kinds_are_rejected() {
         for kind in [RecordKind::Stall, RecordKind::Collapse, RecordKind::Sample] {
             for size in [0, 3, 4, 8, 119, 121, 1024] {
                 let mut bytes = vec![0; size];
@@ -203,7 +203,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(kind in 0..5_u32, mut bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        fn it_never_panics(kind in 0..5_u32, mut bytes in prop::collection::vec(any::<u8>(), 0..600)) {
             if bytes.len() >= 4 {
                 bytes[..4].copy_from_slice(&kind.to_ne_bytes());
             }
@@ -211,7 +211,7 @@ mod tests {
         }
 
         #[test]
-        fn a_depth_from_outside_is_cut(depth in any::<u64>()) {
+        fn a_depth_out_of_range_is_clamped(depth in any::<u64>()) {
             let mut bytes = counted(RecordKind::Sample as u32, size_of::<SampleRecord>());
             let at = core::mem::offset_of!(SampleRecord, depth);
             bytes[at..at + 8].copy_from_slice(&depth.to_ne_bytes());

@@ -1,4 +1,4 @@
-//! The kernel's statistics of how often and how long programs run.
+//! The kernel's statistics of eBPF programs: number of runs and run time.
 
 use std::os::fd::OwnedFd;
 
@@ -6,25 +6,25 @@ use aya::sys::{Stats, enable_stats};
 
 use crate::model::note::Note;
 
-/// Statistics that are on as long as this lives; the kernel switches them off when the process
-/// ends in whatever way. It counts who wants them, so others' wish stands.
-pub struct BpfStats(#[expect(dead_code, reason = "is kept open, not read")] OwnedFd);
+/// Keeps the statistics enabled until dropped; the kernel also disables them when the process ends.
+/// It counts users, so they stay enabled for others.
+pub struct BpfStats(#[expect(dead_code, reason = "kept open, not read")] OwnedFd);
 
-/// Runs of a program and the time in them.
+/// Runs of a program and their time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunTime {
-    /// Runs.
+    /// Number of runs.
     pub runs: u64,
-    /// Time in them, ns, that of taking the time included.
+    /// Total run time, ns, including the time to measure it.
     pub ns: u64,
 }
 
 impl BpfStats {
-    /// Switches them on (`BPF_ENABLE_STATS`, Linux 5.8).
+    /// Enables the statistics (`BPF_ENABLE_STATS`, Linux 5.8).
     ///
     /// # Errors
     ///
-    /// Why the kernel refuses: mostly a missing privilege.
+    /// When the kernel refuses, mostly for lack of privileges.
     pub fn switch_on() -> Result<Self, Note> {
         enable_stats(Stats::RunTime).map(Self).map_err(|error| {
             let is_privilege = error.io_error.raw_os_error() == Some(libc::EPERM);

@@ -1,13 +1,13 @@
-//! The hooks: which programs time a stage by a method, and what they are attached to.
+//! The hooks: which programs time a stage by a method, and their attach points.
 
 use latency_common::stage::Stage;
 
 use crate::model::{note::Note, run::Method};
 
-/// What a program is attached to.
+/// Attach point of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A raw tracepoint, with its group in front.
+    /// A raw tracepoint, as `group:name`.
     Tracepoint(&'static str),
     /// The entry of a function, by trampoline.
     Fentry(&'static str),
@@ -19,8 +19,8 @@ pub enum Target {
     Kretprobe(&'static str),
 }
 
-/// The order of attaching. Programs at ends come before those at starts, so that every start finds
-/// its end; detaching goes the other way, so that what is in progress can finish.
+/// The order of attaching. Programs at ends are attached before those at starts, so that every
+/// start has its end. Detaching is in reverse order, so that spans in progress can finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AttachOrder {
     /// At the end of spans.
@@ -36,9 +36,9 @@ pub enum AttachOrder {
 pub struct Hook {
     /// Its name in the object.
     pub program: &'static str,
-    /// What it is attached to.
+    /// Its attach point.
     pub target: Target,
-    /// When.
+    /// When it is attached.
     pub order: AttachOrder,
 }
 
@@ -61,9 +61,9 @@ const IRQ_EXIT: Hook =
 /// The program that samples stacks of stalls.
 pub const SAMPLER: &str = "sample_stall";
 
-/// The packet probe that tells which RX queue a NAPI instance serves, at both of its hooks.
+/// Tracepoints of the packet probe, which finds the RX queue of each NAPI instance.
 pub const RX_QUEUE_TRACEPOINTS: [&str; 2] = ["napi_gro_receive_entry", "napi_gro_frags_entry"];
-/// Its program.
+/// Program of the packet probe.
 pub const RX_QUEUE_PROGRAM: &str = "napi_gro_receive_entry";
 
 const fn entry_and_return(programs: [&'static str; 2], targets: [Target; 2]) -> [Hook; 2] {
@@ -113,10 +113,10 @@ pub const fn methods(stage: Stage) -> &'static [Method] {
     }
 }
 
-/// The programs that time `stage` by `method`; empty where the stage has no such method.
+/// The programs that time `stage` by `method`; empty if the stage has no such method.
 pub const fn hooks(stage: Stage, method: Method) -> &'static [Hook] {
     match (stage, method) {
-        // Exits tell which vectors ran meanwhile.
+        // The exits of other vectors measure interference.
         (Stage::RxWait, Method::Tracepoint) => &[SOFTIRQ_RAISE, SOFTIRQ_ENTRY, SOFTIRQ_EXIT],
         (Stage::NetRx | Stage::Softirq, Method::Tracepoint) => &[SOFTIRQ_ENTRY, SOFTIRQ_EXIT],
         (Stage::NetRx, Method::Fentry) => &NET_RX_FENTRY,
@@ -132,12 +132,12 @@ pub const fn hooks(stage: Stage, method: Method) -> &'static [Hook] {
     }
 }
 
-/// What the reader of numbers that came by this method must know.
+/// Limitation of the numbers that this method measures.
 pub const fn caveat(stage: Stage, method: Method) -> Option<Note> {
     match (stage, method) {
         (Stage::NapiPoll, Method::Tracepoint) => Some(Note::ApproximatePolls),
         (Stage::NetRx, Method::Tracepoint) => Some(Note::RunEndsWithLastPoll),
-        // `napi_busy_loop` calls the driver's poll function itself.
+        // `napi_busy_loop` calls the driver's poll function directly.
         (Stage::NapiPoll, Method::Fentry | Method::Kprobe) => Some(Note::BusyPollsUnseen),
         _ => None,
     }
@@ -157,14 +157,14 @@ impl Target {
         }
     }
 
-    /// Whether the program reads the function's arguments, which a copy of the function with a
-    /// suffix may not have in their places.
+    /// Whether the program reads the function's arguments, which may differ in a copy of the
+    /// function with a suffix.
     pub fn reads_arguments(self) -> bool {
         matches!(self, Self::Kprobe("__napi_poll" | "__handle_irq_event_percpu"))
     }
 }
 
-/// What a stage is attached to, in words: `irq:softirq_entry/irq:softirq_exit`.
+/// Attach points of a stage as text: `irq:softirq_entry/irq:softirq_exit`.
 pub fn attach_points(stage: Stage, method: Method) -> String {
     let mut names: Vec<&str> = hooks(stage, method)
         .iter()

@@ -1,4 +1,4 @@
-//! What the kernel did not run: programs that it skipped, and probes that it missed.
+//! Missed runs: programs that the kernel skipped, and probes that it missed.
 
 use std::{
     fs, io,
@@ -13,7 +13,7 @@ const LINK_PERF_EVENT: u32 = 7;
 /// `BPF_PERF_EVENT_KPROBE` and `BPF_PERF_EVENT_KRETPROBE`.
 const PERF_KPROBES: [u32; 2] = [3, 4];
 
-/// The beginning of `struct bpf_link_info` for links of kprobes.
+/// The first fields of `struct bpf_link_info` for links of kprobes.
 ///
 /// <https://elixir.bootlin.com/linux/v6.12/source/include/uapi/linux/bpf.h#L6685>
 #[repr(C)]
@@ -24,7 +24,7 @@ struct KprobeLinkInfo {
     program: u32,
     reserved: u32,
     perf_kind: u32,
-    reserved_behind: u32,
+    padding: u32,
     name: u64,
     name_length: u32,
     offset: u32,
@@ -43,11 +43,11 @@ struct InfoAttributes {
     info: u64,
 }
 
-/// Runs of a program that the kernel skipped, because the program was at work on the CPU already.
+/// Runs of a program that the kernel skipped, because it was already running on the CPU.
 ///
 /// # Errors
 ///
-/// When the kernel does not tell.
+/// When the kernel does not report it.
 pub fn recursion_misses(program: &impl AsFd) -> io::Result<u64> {
     let mut info = MaybeUninit::<bpf_prog_info>::zeroed();
     // SAFETY: the struct is made of integers, for which all bytes are valid.
@@ -57,15 +57,15 @@ pub fn recursion_misses(program: &impl AsFd) -> io::Result<u64> {
     }
 }
 
-/// For each link of a kprobe that this process holds: the id of its program, and the calls that
-/// its probe missed (`nmissed`). Kernels before 6.7 do not tell: see the caller.
+/// For each kprobe link of this process: the id of its program, and the calls that its probe missed
+/// (`nmissed`). Kernels before 6.7 do not report them; the caller checks this.
 pub fn kprobe_misses() -> Vec<(u32, u64)> {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
     entries
         .filter_map(Result::ok)
         .filter(|entry| {
             fs::read_link(entry.path())
-                .is_ok_and(|what| what.to_string_lossy().contains("bpf_link"))
+                .is_ok_and(|target| target.to_string_lossy().contains("bpf_link"))
         })
         .filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok())
         .filter_map(|fd| {
@@ -78,7 +78,7 @@ pub fn kprobe_misses() -> Vec<(u32, u64)> {
         .collect()
 }
 
-/// Asks the kernel about a descriptor of a program or link.
+/// Gets the kernel's info on a program or link by its descriptor.
 ///
 /// # Safety
 ///

@@ -1,4 +1,4 @@
-//! Probes: which programs time a stage, which method this kernel allows, what it skipped of them.
+//! Probes: the programs of each stage, the methods that this kernel supports, and missed runs.
 
 pub mod bpf_stats;
 pub mod hooks;

@@ -1,4 +1,4 @@
-//! The sampler: perf's software clock on each CPU, which samples stacks of stalls in progress.
+//! The sampler: perf's software clock on each CPU, to sample stacks of stalls in progress.
 
 use anyhow::{Context, Result};
 use aya::{
@@ -12,7 +12,7 @@ use aya::{
 use super::hooks;
 use crate::kernel::attached::Link;
 
-/// Starts the clock with `hz` ticks a second on each of `cpus`.
+/// Starts the clock at `hz` on each of `cpus`.
 ///
 /// # Errors
 ///

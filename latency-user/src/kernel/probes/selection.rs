@@ -1,4 +1,4 @@
-//! Probe selection: by which method each stage is timed on this kernel, and why not by another.
+//! Probe selection: which method times each stage on this kernel, and why not a better one.
 
 use std::{cell::OnceCell, collections::HashMap, path::Path};
 
@@ -18,17 +18,17 @@ use crate::{
     },
 };
 
-/// Which method a user wants.
+/// Which method to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProbeChoice {
-    /// The best that this kernel can do.
+    /// The best method that this kernel supports.
     #[default]
     Auto,
-    /// This one, for every stage that has it.
+    /// This method, for every stage that has it.
     Forced(Method),
 }
 
-/// What can be known of the kernel without loading anything.
+/// Properties of the kernel that are known without loading anything.
 pub struct KernelFacts {
     /// Its types.
     pub btf: Btf,
@@ -37,20 +37,20 @@ pub struct KernelFacts {
     for_aya: OnceCell<aya::Btf>,
 }
 
-/// Methods that were tried and failed, with the kernel's answer.
+/// Methods that were tried and failed, with the kernel's error.
 pub type Failures = HashMap<(Stage, Method), Obstacle>;
 
 impl KernelFacts {
-    /// Asks the running kernel; needs no privilege.
+    /// Reads the properties of the running kernel; needs no privileges.
     ///
     /// # Errors
     ///
-    /// When the kernel has no type information: without it no struct can be read. Exit status 3.
+    /// When the kernel has no type information: without it structs cannot be read. Exit status 3.
     pub fn gather() -> Result<Self, Failure> {
         Self::gather_from(Path::new(btf::VMLINUX))
     }
 
-    /// As [`Self::gather`], with type information from elsewhere.
+    /// As [`Self::gather`], with type information from `vmlinux`.
     ///
     /// # Errors
     ///
@@ -66,7 +66,7 @@ impl KernelFacts {
         Ok(Self { btf, symbols: OnceCell::new(), has_kprobes, for_aya: OnceCell::new() })
     }
 
-    /// Why `stage` cannot be timed by `method` here, as far as it can be known beforehand.
+    /// Why `stage` cannot be timed by `method`, as far as is known without loading anything.
     pub fn obstacle(&self, stage: Stage, method: Method) -> Option<Obstacle> {
         let hooks = hooks::hooks(stage, method);
         if hooks.is_empty() {
@@ -104,7 +104,7 @@ impl KernelFacts {
         self.symbols.get_or_init(find).as_ref()
     }
 
-    /// The kernel's types as aya wants them for trampolines; parsed at the first call.
+    /// The kernel's types in aya's form, for trampolines; parsed at the first call.
     pub(in crate::kernel) fn aya_btf(&self) -> Result<&aya::Btf, ProgramError> {
         if let Some(btf) = self.for_aya.get() {
             return Ok(btf);
@@ -116,7 +116,7 @@ impl KernelFacts {
     /// The symbol that a kprobe on `target` is attached to.
     pub fn kprobe_name(&self, target: Target) -> Option<&str> {
         let function = target.function()?;
-        // Without kallsyms the function's own name is tried, and the kernel says if it is wrong.
+        // Without kallsyms, try the function's own name; attaching fails if it does not exist.
         let Some(symbols) = self.symbols() else { return Some(function) };
         let name = symbols.probe_name(function)?;
         (name == function || !target.reads_arguments()).then_some(name)
@@ -125,11 +125,11 @@ impl KernelFacts {
 
 /// Selects a method for each of `stages`.
 ///
-/// A forced method that some stage does not have leaves that stage to tracepoints, or untimed.
+/// A stage without the forced method is timed by tracepoints, or not at all.
 ///
 /// # Errors
 ///
-/// A forced method does not work here, or none does for a stage that was asked for by name
+/// A forced method does not work, or no method works for a stage that was requested by name
 /// (`by_name`).
 pub fn select(
     stages: &[Stage],
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
     use crate::{kernel::types::fixtures, model::exit::Exit};
 
-    /// Of a kernel that has everything but hard IRQs and the function behind them.
+    /// Facts of a kernel that has everything but the hooks for hard IRQs.
     fn facts() -> KernelFacts {
         KernelFacts {
             btf: fixtures::btf(),
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_method_sees_of_polls_is_noted() {
+    fn polls_that_a_method_does_not_see_are_noted() {
         for (method, words) in [
             (Method::Fentry, "busy polls of processes"),
             (Method::Kprobe, "busy polls of processes"),
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_lacks_is_known_before_it_is_tried() {
+    fn missing_hooks_are_known_without_trying() {
         let facts = facts();
         assert_eq!(facts.obstacle(Stage::NetRx, Method::Tracepoint), None);
         assert_eq!(facts.obstacle(Stage::NapiPoll, Method::Fentry), None);

@@ -1,4 +1,4 @@
-//! Names for addresses in the kernel, those of modules and eBPF programs included.
+//! Resolves kernel addresses to function names, including modules and eBPF programs.
 
 use std::{
     fs,
@@ -8,26 +8,26 @@ use std::{
 
 use super::kallsyms;
 
-/// How old a table must be before it is read again, because an address has no name in it or
-/// because modules came or went.
+/// Minimum age of the table before it is read again because an address has no name in it or the
+/// modules have changed.
 const STALE: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether modules came or went. Where one is loaded right behind another,
-/// its functions would be taken for the last one of that.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often to check whether the modules have changed. Until then, functions of a new module may
+/// be resolved to the last function of the module before it in memory.
+const MODULES_CHECK: Duration = Duration::from_secs(1);
 
-/// No function is longer, bytes: what lies further behind a symbol belongs to one that the table
-/// does not have, such as an eBPF program's that was loaded later.
+/// Maximum length of a function, bytes. An address further after a symbol belongs to a function
+/// that is not in the table, such as an eBPF program loaded later.
 const LONGEST_FUNCTION: u64 = 1 << 20;
 
-/// The kernel's functions by their addresses; read when the first name is asked for.
+/// The kernel's functions by address; read when the first name is needed.
 pub struct Addresses {
     root: PathBuf,
     table: Table,
-    /// `/proc/modules` when the table was read: names and places of modules.
+    /// Names and addresses of modules when the table was read; see [`Self::modules`].
     modules: String,
     read_at: Option<Instant>,
-    looked_at: Option<Instant>,
+    checked_at: Option<Instant>,
 }
 
 impl Default for Addresses {
@@ -37,13 +37,13 @@ impl Default for Addresses {
 }
 
 impl Addresses {
-    /// Those of the kernel whose `/proc` lies below `root`.
+    /// Addresses of the kernel whose `/proc` is below `root`.
     fn of(root: PathBuf) -> Self {
         let (table, modules) = (Table::default(), String::new());
-        Self { root, table, modules, read_at: None, looked_at: None }
+        Self { root, table, modules, read_at: None, checked_at: None }
     }
 
-    /// Names of the functions of a stack, deepest first. An address without one stays a number.
+    /// Function names of a stack, innermost first. An address without a name stays a number.
     pub fn frames(&mut self, addresses: &[u64]) -> Vec<String> {
         self.frames_at(Instant::now(), addresses)
     }
@@ -52,17 +52,17 @@ impl Addresses {
         let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
         if since(self.read_at).is_none_or(|age| age >= STALE) {
             let unnamed = addresses.iter().any(|address| self.table.name(*address).is_none());
-            let look = since(self.looked_at).is_none_or(|ago| ago >= LOOK);
-            let modules = look.then(|| self.modules());
-            if look {
-                self.looked_at = Some(now);
+            let check = since(self.checked_at).is_none_or(|ago| ago >= MODULES_CHECK);
+            let modules = check.then(|| self.modules());
+            if check {
+                self.checked_at = Some(now);
             }
             if unnamed || modules.is_some_and(|modules| modules != self.modules) {
                 self.read(now);
             }
         }
         let name = |(depth, address): (usize, &u64)| {
-            // All but the deepest are return addresses, which may lie behind their function.
+            // All but the innermost are return addresses, which may be just after their function.
             let address = address.wrapping_sub(u64::from(depth > 0));
             self.table.name(address).map_or_else(|| format!("{address:#x}"), readable)
         };
@@ -72,27 +72,27 @@ impl Addresses {
     fn read(&mut self, now: Instant) {
         self.read_at = Some(now);
         self.modules = self.modules();
-        // Without the file addresses stay numbers, which `kallsyms::are_hidden` tells of.
+        // Without the file, addresses stay numbers; `kallsyms::are_hidden` reports this.
         if let Ok(text) = kallsyms::read(&self.root) {
             self.table = Table::parse(text);
         }
     }
 
-    /// Names and addresses of all modules; without counts of their users, which change often.
-    /// Empty where the kernel has none.
+    /// Names and addresses of all modules, without their use counts, which change often. Empty if
+    /// the kernel has no modules.
     fn modules(&self) -> String {
         let list = fs::read_to_string(self.root.join("proc/modules")).unwrap_or_default();
         list.lines()
             .map(|line| {
                 let mut words = line.split(' ');
-                let (name, place) = (words.next(), words.nth(4));
-                format!("{} {}\n", name.unwrap_or_default(), place.unwrap_or_default())
+                let (name, address) = (words.next(), words.nth(4));
+                format!("{} {}\n", name.unwrap_or_default(), address.unwrap_or_default())
             })
             .collect()
     }
 }
 
-/// Functions by rising addresses, with where each name stands in `text`.
+/// Functions by ascending address, with offset and length of each name in `text`.
 #[derive(Default)]
 struct Table {
     functions: Vec<(u64, u32, u16)>,
@@ -110,7 +110,7 @@ impl Table {
         self.text.get(from..from + usize::from(length))
     }
 
-    /// Hidden addresses are left out.
+    /// Parses a symbol list; functions with hidden addresses are skipped.
     fn parse(text: String) -> Self {
         let mut functions = Vec::new();
         let base = text.as_ptr() as usize;
@@ -122,7 +122,7 @@ impl Table {
                 functions.push((address, from, length));
             }
         }
-        // Stable: of several names of one address the first one listed stays.
+        // Stable: of several names of one address the first one listed is kept.
         functions.sort_by_key(|(address, ..)| *address);
         functions.dedup_by_key(|(address, ..)| *address);
         functions.shrink_to_fit();
@@ -130,8 +130,8 @@ impl Table {
     }
 }
 
-/// Without the tag that the kernel puts before the names of eBPF programs
-/// (`bpf_prog_6deef7357e7b4530_name` is `bpf:name`), and without the compiler's suffixes.
+/// Shortens a symbol: removes the compiler's suffixes, and the tag that the kernel puts before
+/// names of eBPF programs (`bpf_prog_6deef7357e7b4530_name` becomes `bpf:name`).
 fn readable(name: &str) -> String {
     let tagged = name.strip_prefix("bpf_prog_").and_then(|rest| rest.split_once('_'));
     match tagged {
@@ -152,15 +152,15 @@ mod tests {
         ffffffffc0001000 t bpf_prog_6deef7357e7b4530_stall_injector\t[bpf]\n\
         nonsense\n";
 
-    fn told(text: &str, addresses: &[u64]) -> Vec<String> {
+    fn names(text: &str, addresses: &[u64]) -> Vec<String> {
         let mut all = Addresses::of("/nonexistent".into());
         all.table = Table::parse(text.into());
         all.frames(addresses)
     }
 
     #[test]
-    fn frames_have_the_name_of_the_function_around_them() {
-        let frames = told(
+    fn frames_are_named_after_the_enclosing_function() {
+        let frames = names(
             TEXT,
             &[
                 0xffff_ffff_8100_0100,
@@ -170,27 +170,27 @@ mod tests {
                 0x10,
             ],
         );
-        // A call at the end of a function returns to the begin of the next.
+        // A call at the end of a function returns to the start of the next.
         let expected =
             ["tcp_collapse", "nft_do_chain", "nft_do_chain", "bpf:stall_injector", "0xf"];
         assert_eq!(frames, expected);
     }
 
     #[test]
-    fn far_behind_a_symbol_is_another_function() {
-        assert_eq!(told(TEXT, &[0xffff_ffff_c020_0000]), ["0xffffffffc0200000"]);
+    fn addresses_far_after_a_symbol_are_unnamed() {
+        assert_eq!(names(TEXT, &[0xffff_ffff_c020_0000]), ["0xffffffffc0200000"]);
     }
 
     #[test]
-    fn hidden_addresses_are_no_names() {
+    fn hidden_addresses_have_no_names() {
         let hidden = "0000000000000000 T _stext\n0000000000000000 t tcp_collapse\n";
-        assert_eq!(told(hidden, &[7]), ["0x7"]);
+        assert_eq!(names(hidden, &[7]), ["0x7"]);
     }
 
     #[test]
     fn a_module_that_is_loaded_later_is_seen() {
-        let folder = tempfile::tempdir().unwrap();
-        let proc = folder.path().join("proc");
+        let directory = tempfile::tempdir().unwrap();
+        let proc = directory.path().join("proc");
         fs::create_dir(&proc).unwrap();
         let write = |symbols: &str, modules: &str| {
             fs::write(proc.join("kallsyms"), symbols).unwrap();
@@ -198,18 +198,18 @@ mod tests {
         };
         let first = "nf_tables 300 1 - Live 0xffffffffc0000000\n";
         write(TEXT, first);
-        let mut addresses = Addresses::of(folder.path().to_owned());
-        // Behind the last function of the first module, and inside the second one.
+        let mut addresses = Addresses::of(directory.path().to_owned());
+        // After the last function of the first module, and inside the second one.
         let address = [0xffff_ffff_c000_2010];
-        let begin = Instant::now();
-        assert_eq!(addresses.frames_at(begin, &address), ["bpf:stall_injector"]);
+        let start = Instant::now();
+        assert_eq!(addresses.frames_at(start, &address), ["bpf:stall_injector"]);
 
         let text = format!("{TEXT}ffffffffc0002000 t virtnet_poll\t[virtio_net]\n");
-        // More users of a module are no other module.
+        // A changed use count is not a changed module.
         write(&text, &first.replace(" 1 ", " 2 "));
-        assert_eq!(addresses.frames_at(begin + STALE, &address), ["bpf:stall_injector"]);
+        assert_eq!(addresses.frames_at(start + STALE, &address), ["bpf:stall_injector"]);
         write(&text, &format!("virtio_net 200 0 - Live 0xffffffffc0002000\n{first}"));
-        assert_eq!(addresses.frames_at(begin + STALE, &address), ["bpf:stall_injector"]);
-        assert_eq!(addresses.frames_at(begin + STALE + LOOK, &address), ["virtnet_poll"]);
+        assert_eq!(addresses.frames_at(start + STALE, &address), ["bpf:stall_injector"]);
+        assert_eq!(addresses.frames_at(start + STALE + MODULES_CHECK, &address), ["virtnet_poll"]);
     }
 }

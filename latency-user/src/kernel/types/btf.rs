@@ -1,4 +1,4 @@
-//! A reader for the kernel's type information, as far as struct offsets and names need it.
+//! Reads struct offsets and names from the kernel's type information (BTF).
 //!
 //! <https://docs.kernel.org/bpf/btf.html>
 
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// Where the running kernel shows its type information.
+/// Type information of the running kernel.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
@@ -29,15 +29,15 @@ const KIND_DECL_TAG: u32 = 17;
 const KIND_TYPE_TAG: u32 = 18;
 const KIND_ENUM64: u32 = 19;
 
-/// Depth up to which anonymous members and qualifiers are followed; the kernel's are far flatter.
+/// Maximum nesting of anonymous members and qualifiers; the kernel's is much lower.
 const MAX_DEPTH: u32 = 16;
 
 /// The types of a kernel.
 pub struct Btf {
     data: Vec<u8>,
     strings: usize,
-    /// Offset of each type's record; index 0 is `void`. Names are looked for one by one: a
-    /// table of all of them takes longer to make than the few look-ups of a run.
+    /// Offset of each type's record; index 0 is `void`. Names are searched linearly: building a
+    /// table of them takes longer than the few lookups of a run.
     types: Vec<u32>,
 }
 
@@ -46,7 +46,7 @@ impl Btf {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read or is not BTF of this machine's byte order.
+    /// When the file cannot be read or is not BTF in native byte order.
     pub fn read(path: &Path) -> Result<Self> {
         let data = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
         Self::parse(data).with_context(|| format!("parse {}", path.display()))
@@ -56,7 +56,7 @@ impl Btf {
     ///
     /// # Errors
     ///
-    /// When `data` is cut, or has a type kind that is not known.
+    /// When `data` is truncated, or has an unknown type kind.
     pub fn parse(data: Vec<u8>) -> Result<Self> {
         let magic = data.get(..2).map(|b| u16::from_ne_bytes([b[0], b[1]]));
         if magic != Some(MAGIC) {
@@ -74,7 +74,7 @@ impl Btf {
         Ok(btf)
     }
 
-    /// Walks over all types once and notes where they are.
+    /// Records the offset of each type.
     fn index(&mut self, mut at: usize, end: usize) -> Result<()> {
         while at < end {
             let id = self.types.len() as u32;
@@ -94,7 +94,7 @@ impl Btf {
         Ok(())
     }
 
-    /// Whether the kernel has a function of this name that BTF describes.
+    /// Whether BTF describes a function with this name.
     pub fn has_function(&self, name: &str) -> bool {
         self.find(KIND_FUNC, name).is_some()
     }
@@ -105,7 +105,7 @@ impl Btf {
     }
 
     /// Offset in bytes of a field, given as the struct's name and a path of members such as
-    /// `irq_data.irq`; anonymous members are looked into. `None`: there is no such field.
+    /// `irq_data.irq`. Anonymous members are searched. `None`: there is no such field.
     pub fn offset(&self, structure: &str, path: &str) -> Option<u32> {
         let mut id = self.find(KIND_STRUCT, structure)?;
         let mut offset = 0;
@@ -117,9 +117,9 @@ impl Btf {
         Some(offset)
     }
 
-    /// The first type of this kind and name.
+    /// The first type with this kind and name.
     fn find(&self, wanted: u32, name: &str) -> Option<u32> {
-        let is_it = |at: usize| {
+        let matches = |at: usize| {
             let (name_at, info) = (self.word(at).ok()?, self.word(at + 4).ok()?);
             let start = self.strings + name_at as usize;
             let found = kind(info) == wanted
@@ -128,7 +128,7 @@ impl Btf {
             found.then_some(())
         };
         let types = self.types.iter().enumerate().skip(1);
-        types.into_iter().find(|(_, at)| is_it(**at as usize).is_some()).map(|(id, _)| id as u32)
+        types.into_iter().find(|(_, at)| matches(**at as usize).is_some()).map(|(id, _)| id as u32)
     }
 
     /// Offset and type of the member `name` of struct or union `id`.
@@ -142,7 +142,7 @@ impl Btf {
             let member = at + 12 + index * 12;
             let (member_name, member_type) = (self.word(member).ok()?, self.word(member + 4).ok()?);
             let position = self.word(member + 8).ok()?;
-            // With the kind flag the upper byte is the width of a bit-field.
+            // If the kind flag is set, the upper byte is the width of a bit-field.
             let bits = if info >> 31 == 1 { position & 0xff_ffff } else { position };
             if member_name == 0 {
                 if let Some((inner, found)) = self.member(member_type, name, depth + 1) {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn hooks_are_found_by_their_whole_name() {
+    fn hooks_are_found_by_their_complete_name() {
         let btf = fixtures::btf();
         assert!(btf.has_tracepoint("softirq_entry") && !btf.has_tracepoint("softirq"));
         assert!(btf.has_function("tcp_collapse") && !btf.has_function("softirq_entry"));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_input_is_an_error_not_a_panic() {
+    fn truncated_input_is_an_error_not_a_panic() {
         let data = fixtures::bytes();
         for length in 0..data.len() {
             if let Ok(btf) = Btf::parse(data[..length].to_vec()) {
@@ -224,9 +224,9 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_that_is_not_known_is_an_error() {
+    fn an_unknown_kind_is_an_error() {
         let mut data = fixtures::bytes();
-        // The info of the first type, behind the header and its name.
+        // The `info` field of the first type, after the header and the type's name.
         data[HEADER_LENGTH + 4..HEADER_LENGTH + 8].copy_from_slice(&(30_u32 << 24).to_ne_bytes());
         let error = Btf::parse(data).err().unwrap();
         assert!(error.to_string().contains("type 1: unknown kind 30"), "{error}");

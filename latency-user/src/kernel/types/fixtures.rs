@@ -1,4 +1,4 @@
-//! Type information made up for tests: a kernel of a few structs, functions and tracepoints.
+//! Type information for tests: a kernel with a few structs, functions and tracepoints.
 
 use super::btf::Btf;
 
@@ -12,13 +12,13 @@ const FUNC: u32 = 12;
 const KIND_FLAG: u32 = 1 << 31;
 
 #[derive(Default)]
-struct Sample {
+struct BtfBuilder {
     types: Vec<u32>,
     strings: Vec<u8>,
     count: u32,
 }
 
-impl Sample {
+impl BtfBuilder {
     fn name(&mut self, name: &str) -> u32 {
         if self.strings.is_empty() {
             self.strings.push(0);
@@ -33,10 +33,10 @@ impl Sample {
     }
 
     /// Adds a type and returns its number.
-    fn add(&mut self, info: u32, name: &str, size_or_type: u32, behind: &[u32]) -> u32 {
+    fn add(&mut self, info: u32, name: &str, size_or_type: u32, trailer: &[u32]) -> u32 {
         let name = self.name(name);
         self.types.extend([name, info, size_or_type]);
-        self.types.extend(behind);
+        self.types.extend(trailer);
         self.count += 1;
         self.count
     }
@@ -62,7 +62,7 @@ impl Sample {
     }
 }
 
-/// The whole of it.
+/// The complete type information.
 ///
 /// | struct | members, with their bytes |
 /// |---|---|
@@ -70,22 +70,22 @@ impl Sample {
 /// | `irq_desc` | `depth` 0, `irq_data` 16 (a typedef of a struct with `mask` 0, `irq` 4) |
 /// | `sock` | an anonymous union at 8 with `skc_hash` 0; `flag`, a bit-field |
 pub(super) fn bytes() -> Vec<u8> {
-    let mut sample = Sample::default();
-    let int = sample.add(INT << 24, "int", 4, &[32]);
-    sample.add_members(STRUCT << 24, "list_head", &[("next", int, 0), ("prev", int, 64)]);
-    let data = sample.add_members(STRUCT << 24, "irq_data", &[("mask", int, 0), ("irq", int, 32)]);
-    let data = sample.add(TYPEDEF << 24, "irq_data_t", data, &[]);
-    sample.add_members(STRUCT << 24, "irq_desc", &[("depth", int, 0), ("irq_data", data, 128)]);
-    let union = sample.add_members(UNION << 24, "", &[("skc_hash", int, 0)]);
+    let mut builder = BtfBuilder::default();
+    let int = builder.add(INT << 24, "int", 4, &[32]);
+    builder.add_members(STRUCT << 24, "list_head", &[("next", int, 0), ("prev", int, 64)]);
+    let data = builder.add_members(STRUCT << 24, "irq_data", &[("mask", int, 0), ("irq", int, 32)]);
+    let data = builder.add(TYPEDEF << 24, "irq_data_t", data, &[]);
+    builder.add_members(STRUCT << 24, "irq_desc", &[("depth", int, 0), ("irq_data", data, 128)]);
+    let union = builder.add_members(UNION << 24, "", &[("skc_hash", int, 0)]);
     let members = [("", union, 64), ("flag", int, (3 << 24) | 128)];
-    sample.add_members(STRUCT << 24 | KIND_FLAG, "sock", &members);
+    builder.add_members(STRUCT << 24 | KIND_FLAG, "sock", &members);
     for function in ["net_rx_action", "__napi_poll", "tcp_collapse"] {
-        sample.add(FUNC << 24, function, 0, &[]);
+        builder.add(FUNC << 24, function, 0, &[]);
     }
     for tracepoint in ["softirq_raise", "softirq_entry", "softirq_exit", "napi_poll"] {
-        sample.add(TYPEDEF << 24, &format!("btf_trace_{tracepoint}"), int, &[]);
+        builder.add(TYPEDEF << 24, &format!("btf_trace_{tracepoint}"), int, &[]);
     }
-    sample.bytes()
+    builder.bytes()
 }
 
 /// The same, parsed.

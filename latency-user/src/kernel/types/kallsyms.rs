@@ -1,5 +1,4 @@
-//! The kernel's list of its symbols, `/proc/kallsyms`. Reads and vets it; what is looked for in it
-//! is others' concern.
+//! The kernel's symbol list, `/proc/kallsyms`. Reads and parses it; the callers search it.
 
 use std::{
     fs::{self, File},
@@ -7,36 +6,36 @@ use std::{
     path::Path,
 };
 
-/// A function, as a line `ffffffff81000000 T _stext [module]` has it.
+/// A function, from a line such as `ffffffff81000000 T _stext [module]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Function<'a> {
-    /// Where it begins; 0 where the kernel hides addresses.
+    /// Its start; 0 if the kernel hides addresses.
     pub(super) address: u64,
-    /// Its name, with the compiler's suffixes.
+    /// Its name, including the compiler's suffixes.
     pub(super) name: &'a str,
 }
 
-/// The whole list.
+/// Reads the complete list.
 pub(super) fn read(root: &Path) -> io::Result<String> {
     fs::read_to_string(root.join("proc/kallsyms"))
 }
 
-/// The functions of a list, in its order. Data and what is no symbol are left out.
+/// The functions in a list, in its order. Data and malformed lines are skipped.
 pub(super) fn functions(list: &str) -> impl Iterator<Item = Function<'_>> {
     list.lines().filter_map(function)
 }
 
 /// Whether the kernel hides addresses from this process (`kernel.kptr_restrict`), so that no
-/// function can be named. Looks at the first function only: the whole list is large, and begins
-/// with per-CPU symbols, some at 0, on kernels of x86 before 6.15.
+/// function can be named. Reads only up to the first function: the complete list is large. On x86
+/// kernels before 6.15 it starts with per-CPU symbols, some at address 0.
 pub fn are_hidden() -> bool {
     let Ok(file) = File::open("/proc/kallsyms") else { return true };
     first_address(BufReader::new(file)).is_none_or(|address| address == 0)
 }
 
-/// The address of the first function of a list.
+/// The address of the first function in a list.
 fn first_address(list: impl BufRead) -> Option<u64> {
-    list.lines().map_while(Result::ok).find_map(|line| function(&line).map(|one| one.address))
+    list.lines().map_while(Result::ok).find_map(|line| function(&line).map(|found| found.address))
 }
 
 fn function(line: &str) -> Option<Function<'_>> {
@@ -59,14 +58,17 @@ mod tests {
         nonsense\n";
 
     #[test]
-    fn functions_are_told_from_data() {
-        let names: Vec<_> = functions(LIST).map(|one| one.name).collect();
+    fn only_functions_are_listed() {
+        let names: Vec<_> = functions(LIST).map(|function| function.name).collect();
         assert_eq!(names, ["_stext", "tcp_collapse.isra.0", "weak", "nft_do_chain"]);
-        assert_eq!(functions(LIST).nth(1).map(|one| one.address), Some(0xffff_ffff_8100_0100));
+        assert_eq!(
+            functions(LIST).nth(1).map(|function| function.address),
+            Some(0xffff_ffff_8100_0100)
+        );
     }
 
     #[test]
-    fn symbols_before_the_first_function_tell_nothing() {
+    fn symbols_before_the_first_function_are_skipped() {
         let percpu = format!("0000000000000000 A fixed_percpu_data\n{LIST}");
         assert_eq!(first_address(percpu.as_bytes()), Some(0xffff_ffff_8100_0000));
         assert_eq!(first_address(&b"0000000000000000 T _stext\n"[..]), Some(0));

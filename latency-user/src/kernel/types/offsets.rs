@@ -1,17 +1,17 @@
-//! The struct fields that the programs read, and where this kernel has them.
+//! The struct fields that the programs read, and their offsets in this kernel.
 
 use super::btf::Btf;
 
-/// Tells the programs that this kernel's struct has no such field.
+/// Offset that means: this kernel's struct has no such field.
 pub const ABSENT: u32 = u32::MAX;
 
-/// A field: the name of the programs' global for its offset, the struct, the path of members.
+/// A struct field whose offset the programs need.
 pub struct Field {
-    /// Name of the global in the eBPF object.
+    /// Name of the global for the offset in the eBPF object.
     pub global: &'static str,
     /// Name of the struct.
     pub structure: &'static str,
-    /// Members, joined by dots.
+    /// Path of members, joined by dots.
     pub path: &'static str,
 }
 
@@ -51,7 +51,7 @@ pub const FIELDS: [Field; 28] = [
     field("TCP_COPIED_SEQ", "tcp_sock", "copied_seq"),
 ];
 
-/// Offset of each of [`FIELDS`], in their order; [`ABSENT`] where there is none.
+/// Offset of each of [`FIELDS`], in that order; [`ABSENT`] if there is no such field.
 pub fn resolve(btf: &Btf) -> Vec<(&'static str, u32)> {
     FIELDS
         .iter()

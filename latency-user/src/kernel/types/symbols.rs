@@ -1,4 +1,4 @@
-//! Names under which the kernel has the functions to probe: the compiler may have added a suffix.
+//! Symbol names of the functions to probe: the compiler may have added a suffix.
 
 use std::{collections::HashMap, path::Path};
 
@@ -6,11 +6,11 @@ use anyhow::{Context, Result};
 
 use super::kallsyms;
 
-/// The functions that were asked for, with the names under which the kernel has them.
+/// The requested functions with their symbol names.
 pub struct Symbols(HashMap<String, Vec<String>>);
 
 impl Symbols {
-    /// Looks for `functions`, and for their copies with a suffix such as `.isra.0`.
+    /// Finds `functions`, and their copies with a suffix such as `.isra.0`.
     ///
     /// # Errors
     ///
@@ -31,8 +31,8 @@ impl Symbols {
         Self(found)
     }
 
-    /// The name to probe `function` by: its own, else its only copy with a suffix (whose
-    /// arguments the compiler may have changed). `None`: it was inlined or does not exist.
+    /// The symbol to probe for `function`: its own, or else its only copy with a suffix (whose
+    /// arguments the compiler may have changed). `None`: inlined, ambiguous or missing.
     pub fn probe_name(&self, function: &str) -> Option<&str> {
         let names = self.0.get(function)?;
         if let Some(own) = names.iter().find(|name| *name == function) {
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_function_goes_by_its_own_name_or_its_only_copys() {
+    fn a_function_has_its_own_name_or_that_of_its_only_copy() {
         let list = "1 t tcp_collapse.isra.0\n2 T net_rx_action\n3 t net_rx_action.cold\n\
                     4 t __napi_poll.part.0\n5 t __napi_poll.constprop.0\n6 d tcp_collapse\n";
         let wanted = ["tcp_collapse", "net_rx_action", "__napi_poll", "process_backlog"];

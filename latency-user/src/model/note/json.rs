@@ -1,12 +1,12 @@
-//! Notes in JSON: an object with `code`, the note's fields and `text`. A plain string, as schema 1
-//! has it, reads as a note of code `text`.
+//! Notes in JSON: an object with `code`, the note's fields and `text`. A plain string, as in
+//! schema 1, is read as a note of code `text`.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::{Map, Value};
 
 use super::Note;
 
-/// A note whose derived form is asked for, not the one with its text.
+/// Serializes a note in its derived form, without its text.
 struct Fields<'a>(&'a Note);
 
 impl Serialize for Fields<'_> {
@@ -51,14 +51,14 @@ impl<'de> Deserialize<'de> for Note {
         let (code, text) = (word("code"), word("text"));
         match (Note::deserialize(value), code, text) {
             (Ok(note), ..) => Ok(note),
-            // Of a newer version.
+            // Written by a newer version.
             (Err(_), Some(code), Some(text)) => Ok(Self::Other { code, text }),
             (Err(error), ..) => Err(D::Error::custom(error)),
         }
     }
 }
 
-/// The notes of a field that schema 1 has as one sentence, or not at all.
+/// The notes of a field that in schema 1 is a single sentence, or absent.
 ///
 /// # Errors
 ///

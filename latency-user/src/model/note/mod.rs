@@ -1,9 +1,9 @@
-//! Notes: what a reader of numbers must know beside them, each with a stable code.
+//! Notes: what a reader must know in addition to the numbers, each with a stable code.
 //!
-//! Every remark, fallback, degradation and difference that this program reports is one of these.
-//! What each says is worded in `text`, and nowhere else. In JSON and recordings a note carries its
-//! `code`, its fields and its `text`, so that a program can branch and an older version can still
-//! show what a newer one has written.
+//! Every warning, fallback, degradation and difference that this program reports is one of these.
+//! Their texts are in `text`, and nowhere else. In JSON and recordings a note carries its `code`,
+//! its fields and its `text`, so that a program can branch on the code and an older version can
+//! still show the notes of a newer one.
 
 mod json;
 mod obstacle;
@@ -43,21 +43,21 @@ pub struct StageEnd {
 #[serde(remote = "Self", tag = "code", rename_all = "kebab-case")]
 pub enum Note {
     // How stages are probed.
-    /// A better method was passed over.
+    /// A better method does not work here.
     ProbeFallback {
         /// The method.
         method: Method,
-        /// Why it does not work here.
+        /// Why it does not work.
         obstacle: Obstacle,
     },
-    /// The method that was asked for does not exist for this stage.
+    /// The requested method does not exist for this stage.
     NoSuchMethod {
-        /// That method; `None`: no method at all can be used.
+        /// That method; `None`: no method can be used.
         method: Option<Method>,
     },
-    /// NAPI polls by tracepoint start where the poll before them ended.
+    /// With tracepoints, a NAPI poll starts where the previous one ended.
     ApproximatePolls,
-    /// By tracepoint a run of NET_RX ends with its last poll.
+    /// With tracepoints, a run of NET_RX ends with its last poll.
     RunEndsWithLastPoll,
     /// Busy polls of processes do not go through the probed function.
     BusyPollsUnseen,
@@ -70,7 +70,7 @@ pub enum Note {
     StageDisabled {
         /// When, seconds from the start of the run.
         after_s: f64,
-        /// What all programs took of the busiest CPU, 0 to 1.
+        /// Share of the busiest CPU that all programs took, 0 to 1.
         share: f64,
         /// The limit.
         limit: f64,
@@ -91,7 +91,7 @@ pub enum Note {
     // How stacks are sampled.
     /// Sampling was switched off.
     SamplingOff,
-    /// Sampling was wanted and does not work.
+    /// Sampling was requested and does not work.
     NoStacks {
         /// Why.
         reason: String,
@@ -105,8 +105,8 @@ pub enum Note {
     /// There are no stacks, because no stall was sampled.
     NoSamples,
 
-    // What became of a recording.
-    /// A recording could not be written any further.
+    // Problems of a recording.
+    /// Writing a recording failed.
     RecordingEnded {
         /// Why.
         error: String,
@@ -116,7 +116,7 @@ pub enum Note {
         /// Why.
         error: String,
     },
-    /// The sums of the ledger do not hold.
+    /// The ledger does not balance.
     LedgerUnbalanced,
     /// The last line of a file has no line end.
     LineCutShort {
@@ -131,7 +131,7 @@ pub enum Note {
     IntervalCutShort {
         /// The file.
         file: String,
-        /// Histograms that it has.
+        /// Number of its histograms.
         histograms: u64,
     },
     /// A file has histograms of another precision.
@@ -231,9 +231,9 @@ pub enum Note {
     NoCommonSeries,
 
     // What happened in an experiment.
-    /// irqbalance runs and may move IRQs meanwhile.
+    /// irqbalance is running and may move IRQs.
     IrqbalanceRuns,
-    /// Only the number of channels is put back, not what belonged to each.
+    /// Only the number of channels is restored, not the settings of each.
     ChannelsForgetCpus,
     /// An interface lost its link.
     LinkLost {
@@ -247,11 +247,11 @@ pub enum Note {
         /// What the quantile reached.
         reached_ns: u64,
     },
-    /// Stalls came much more often than without the change.
+    /// Stalls were much more frequent than without the change.
     StallRateAboveLimit {
         /// Stalls in one second.
         per_second: f64,
-        /// The most without the change.
+        /// The highest rate without the change.
         baseline_per_second: f64,
     },
 
@@ -260,7 +260,7 @@ pub enum Note {
     Other {
         /// Its code.
         code: String,
-        /// What it says.
+        /// Its text.
         text: String,
     },
 }
@@ -269,7 +269,7 @@ impl Note {
     /// The code of a note that is a plain sentence.
     pub const TEXT: &'static str = "text";
 
-    /// What is compared: notes are the same when they say the same.
+    /// The key for comparisons: notes are equal if their codes and texts are.
     fn key(&self) -> (String, String) {
         (self.code(), self.to_string())
     }

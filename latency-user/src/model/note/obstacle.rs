@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Why a method does not work. What it says is worded with the notes.
+/// Why a method does not work. Its text is with those of the notes, in `text`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum Obstacle {
@@ -29,7 +29,7 @@ pub enum Obstacle {
     LoadRefused {
         /// The error.
         error: String,
-        /// The verifier's last word.
+        /// The verifier's last message.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         verifier: Option<String>,
     },

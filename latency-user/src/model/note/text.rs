@@ -1,4 +1,4 @@
-//! What notes say. Each sentence stands here once.
+//! The texts of notes and obstacles, each written once.
 
 use std::fmt;
 
@@ -17,8 +17,8 @@ impl fmt::Display for Note {
                  end; polls outside NET_RX (threaded NAPI, busy polling) cannot be timed",
             ),
             Self::RunEndsWithLastPoll => f.write_str(
-                "where napi_poll is timed too, a run ends with its last poll, by the same clock \
-                 reading; time after it is added only if it exceeds a timer tick",
+                "if napi_poll is timed too, a run ends with its last poll, by the same clock \
+                 reading; time after the poll is added only if it exceeds a timer tick",
             ),
             Self::BusyPollsUnseen => f.write_str(
                 "busy polls of processes (SO_BUSY_POLL, epoll) do not go through __napi_poll: \
@@ -78,8 +78,8 @@ impl fmt::Display for Note {
             }
             Self::ThresholdsDiffer { before_ns, after_ns } => write!(
                 f,
-                "different thresholds: {before_ns} ns before, {after_ns} ns after; stalls are \
-                 counted from the higher one on, to the precision of a bucket (0.8%)"
+                "different thresholds: {before_ns} ns before, {after_ns} ns after; the higher one \
+                 is used for both, to the precision of a bucket (0.8%)"
             ),
             Self::MethodsDiffer { stage, before, after } => {
                 write!(f, "{} was probed differently: {before} before, {after} after", stage.name())
@@ -105,31 +105,31 @@ impl fmt::Display for Note {
             Self::ForeignLogs => f.write_str("logs of another program: values are taken as ns"),
             Self::Merged { side } => write!(
                 f,
-                "the recording {side} was merged and has no intervals: chance cannot be told from \
-                 change; compare the recordings that it was made of"
+                "the recording {side} was merged and has no intervals, so no significance test is \
+                 possible: compare the recordings that it was merged from"
             ),
             Self::SeriesOnOneSide { side, series } => {
                 write!(f, "{series} series recorded only {side} are left out")
             }
             Self::StagesVanished { stages } => write!(
                 f,
-                "{} stalled in one recording and has no event in the other, which shows no \
-                 difference but that something else was measured",
+                "{} stalled in one recording and has no events in the other: the recordings did \
+                 not measure the same",
                 stages.join(", ")
             ),
             Self::TooFewIntervals { side, intervals, needed } => write!(
                 f,
-                "the recording {side} has {intervals} intervals; at least {needed} are needed to \
-                 tell change from chance"
+                "the recording {side} has {intervals} intervals; at least {needed} are needed \
+                 for a significance test"
             ),
             Self::NoCommonSeries => f.write_str("no series is in both recordings"),
             Self::IrqbalanceRuns => f.write_str(
-                "irqbalance runs and may move IRQs meanwhile: what it sets is not overwritten, \
-                 and ends the experiment",
+                "irqbalance is running and may move IRQs: an affinity that it sets is not \
+                 overwritten and ends the experiment",
             ),
             Self::ChannelsForgetCpus => f.write_str(
-                "channels: only their number is put back; queues that a smaller number takes away \
-                 come back without the RPS, XPS and IRQ CPUs that they had",
+                "channels: only their number is restored; queues that a smaller number removes \
+                 come back without their RPS, XPS and IRQ CPUs",
             ),
             Self::LinkLost { iface } => write!(f, "{iface} lost its link"),
             Self::QuantileAboveLimit { rule, reached_ns } => {
@@ -171,8 +171,8 @@ impl fmt::Display for Obstacle {
                 write!(f, "the kernel refuses to attach the program: {call}: {error}")
             }
             Self::TooManyArguments => f.write_str(
-                "the kernel cannot attach a trampoline to the function: before Linux 6.6 (x86) \
-                 not to one with more than six arguments",
+                "the kernel cannot attach a trampoline to the function: before Linux 6.6 (x86) it \
+                 supports at most six arguments",
             ),
             Self::Failed { error } => f.write_str(error),
         }
@@ -188,9 +188,9 @@ impl fmt::Display for CompareSide {
     }
 }
 
-fn difference(one: &super::Difference) -> String {
+fn difference(diff: &super::Difference) -> String {
     let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "absent".into());
-    format!("{} is {} before, {} after", one.name, value(&one.before), value(&one.after))
+    format!("{} is {} before, {} after", diff.name, value(&diff.before), value(&diff.after))
 }
 
 /// `12%`, `1.3%`, `0.04%`

@@ -1,5 +1,5 @@
-//! Attributes of a queue: they change while it stays the same queue, so they are no part of its
-//! identity.
+//! Attributes of a queue: they can change while the queue stays the same, so they are not part of
+//! its identity.
 
 /// What is known of a queue beside its identity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,8 +11,8 @@ pub struct QueueAttrs {
 }
 
 impl QueueAttrs {
-    /// Adds what is known from another interval or recording. Where they differ the larger number
-    /// stays: the kernel counts NAPI ids up, so it is the latest, and the result does not depend
+    /// Adds what is known from another interval or recording. Where they differ, the larger number
+    /// is kept: NAPI ids only increase, so it is the latest one, and the result does not depend
     /// on the order.
     pub fn add(&mut self, other: Self) {
         self.napi_id = self.napi_id.max(other.napi_id);

@@ -1,6 +1,6 @@
-//! Labels: a location in the flat key/value form that JSON has for it.
+//! Labels: a location in the flat key/value form that is used in JSON.
 //!
-//! Here alone are locations turned into labels and back.
+//! Only this module converts locations to labels and back.
 
 use latency_common::stage::VECTOR_NAMES;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ const NO_SLOT: &str = "other";
 const WITHOUT_ID: &str = "no-id";
 const NAPI: &str = "napi-";
 
-/// The parts of a location. What does not apply, or is not known, is absent.
+/// The parts of a location. Parts that do not apply, or are not known, are absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Labels {
     /// The host, in recordings that were merged.
@@ -94,7 +94,7 @@ impl Labels {
         }
     }
 
-    /// The location that these labels name; `None`: they name none that this version knows.
+    /// The location that these labels name; `None`: this version does not know it.
     pub fn location(&self) -> Option<Location> {
         let at = self.local()?;
         Some(match &self.host {
@@ -136,7 +136,7 @@ impl Labels {
         }
     }
 
-    /// The same without the CPU, for where a CPU stands beside it.
+    /// The same without the CPU, for objects that have a CPU field of their own.
     #[must_use]
     pub fn without_cpu(self) -> Self {
         Self { cpu: None, ..self }
@@ -152,8 +152,8 @@ mod tests {
     proptest! {
         #[test]
         fn labels_name_their_location(at in any_location(), irq in proptest::option::of(1..9_u32)) {
-            // The IRQs without a slot share a row: their labels are those of the CPU, and the
-            // stage tells.
+            // IRQs without a slot share a row: their labels are those of the CPU, and only the
+            // stage shows that they are IRQs.
             prop_assume!(!matches!(&at, Location::Irq { number: None, name: None, .. }));
             let is_nameless = |at: &Location| matches!(at, Location::OnHost { at, .. }
                 if matches!(**at, Location::Irq { number: None, name: None, .. }));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_labels_of_queues_alone() {
+    fn only_queues_have_attributes_as_labels() {
         let attrs = QueueAttrs { napi_id: Some(513), irq: Some(31) };
         assert_eq!(Labels::new(&Location::Cpu(3), &attrs).irq, None);
         let id = QueueId::Rx(2);

@@ -1,7 +1,7 @@
 //! Series: what a distribution belongs to.
 //!
-//! A series is a stage and the location that it was timed at. Two series are the same exactly when
-//! their tags are ([`tag`]); what else is known of a queue stands beside it ([`attrs`]).
+//! A series is a stage and the location where it was timed. Two series are the same exactly when
+//! their tags are ([`tag`]); what else is known of a queue is kept separately ([`attrs`]).
 
 pub mod attrs;
 pub mod labels;
@@ -86,7 +86,7 @@ pub enum Queue {
     },
 }
 
-/// How an instance of a device is told from the others.
+/// What identifies an instance among those of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum QueueId {
     /// By the RX queue that it serves.
@@ -100,7 +100,7 @@ pub enum QueueId {
 pub enum SeriesKey {
     /// A series of this program.
     Known(SeriesId),
-    /// Something that another program, or another version, named with this tag.
+    /// A series with this tag, written by another program or another version.
     Foreign(String),
 }
 
@@ -117,12 +117,12 @@ pub struct Series<K = SeriesId> {
 }
 
 impl Series {
-    /// A series of which nothing else is known.
+    /// A series without further attributes.
     pub fn new(stage: Stage, at: Location, distribution: Distribution) -> Self {
         Self { id: SeriesId { stage, at }, attrs: QueueAttrs::default(), distribution }
     }
 
-    /// The names that JSON has for its location.
+    /// The labels of its location.
     pub fn labels(&self) -> Labels {
         Labels::new(&self.id.at, &self.attrs)
     }

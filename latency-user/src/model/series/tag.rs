@@ -1,9 +1,9 @@
 //! Tags: the names of series in recordings, `stage=net_rx;cpu=3`, `stage=napi_poll;if=eth0;q=2`.
 //!
-//! The one grammar, written and read here. Tags hold no comma, no white space and no control
-//! character; in names such bytes, `;`, `=` and `%` are written as `%` and two hexadecimal digits.
-//! A tag that is not one of ours, or not one that this version knows, is a foreign series: its
-//! numbers are as good, only its meaning is open.
+//! Tags are written and parsed only here. A tag has no commas, white space or control characters.
+//! In names, bytes that are not printable ASCII, and `,`, `;`, `=` and `%`, are written as `%` and
+//! two hexadecimal digits. A tag of another program, or of a newer version, is a foreign series:
+//! its numbers are valid, but its meaning is unknown.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ impl SeriesKey {
     /// The series that `tag` names.
     pub fn of_tag(tag: &str) -> Self {
         match parse(tag) {
-            // What does not come out as it went in had parts that were not understood.
+            // A tag that does not round-trip has parts that were not understood.
             Some(id) if id.tag() == tag => Self::Known(id),
             _ => Self::Foreign(tag.to_owned()),
         }
@@ -57,7 +57,7 @@ impl fmt::Display for SeriesId {
     }
 }
 
-/// The part of a tag behind the stage.
+/// The part of a tag after the stage.
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -100,7 +100,7 @@ impl fmt::Display for Queue {
     }
 }
 
-/// A name with the bytes that a tag cannot hold written as `%xx`.
+/// A name, with the bytes that a tag cannot hold escaped as `%xx`.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -116,7 +116,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// A name from a tag; `None`: its escapes are broken.
+/// A name from a tag; `None`: its escapes are invalid.
 fn unescaped(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -133,7 +133,7 @@ fn unescaped(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// The parts of a tag behind the stage.
+/// The parts of a tag after the stage.
 struct Parts<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Parts<'a> {
@@ -259,7 +259,7 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn any_tag_comes_out_as_it_went_in(tag in "[^\\p{C}, ]{0,40}") {
+        fn any_tag_round_trips(tag in "[^\\p{C}, ]{0,40}") {
             prop_assert_eq!(SeriesKey::of_tag(&tag).tag(), tag);
         }
     }
@@ -281,7 +281,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_foreign() {
+    fn unknown_tags_are_foreign() {
         for tag in [
             "",
             "requests",

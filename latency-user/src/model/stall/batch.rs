@@ -1,4 +1,4 @@
-//! A batch of stalls: everything that was learned of stalls in one interval.
+//! A batch of stalls: everything that is known of the stalls of one interval.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,15 +8,15 @@ use crate::model::{series::labels::Labels, stage::StageName};
 /// Stalls, slow collapses and stacks that belong together.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StallBatch {
-    /// Stalls that ended, by their ends.
+    /// Stalls that ended, sorted by end.
     pub stalls: Vec<Stall>,
     /// Slow calls of `tcp_collapse` that ended.
     pub collapses: Vec<Collapse>,
-    /// Stacks of those stalls, each sample once, although a poll's stall lies inside a run's.
+    /// Stacks of those stalls. Each sample counts once, even if a poll's stall lies inside a run's.
     pub stacks: Vec<LocatedStack>,
 }
 
-/// A kernel stack that samples found, each as often.
+/// A kernel stack with the number of samples that found it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Stack {
     /// Names of functions, the deepest first.
@@ -25,7 +25,7 @@ pub struct Stack {
     pub count: u64,
 }
 
-/// A stack with the stall that its samples are counted for: the longest around them.
+/// A stack with the stall that its samples count for: the longest one that covers them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocatedStack {
     /// The stack.
@@ -40,7 +40,7 @@ pub struct LocatedStack {
 }
 
 impl StallBatch {
-    /// Whether nothing was learned.
+    /// Whether it has neither stalls, collapses nor stacks.
     pub fn is_empty(&self) -> bool {
         self.stalls.is_empty() && self.collapses.is_empty() && self.stacks.is_empty()
     }

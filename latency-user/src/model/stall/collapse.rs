@@ -17,7 +17,7 @@ pub struct Collapse {
     pub duration_ns: u64,
     /// The CPU on which it ended.
     pub cpu: u32,
-    /// Whose data was collapsed.
+    /// The socket whose data was collapsed.
     pub socket: Socket,
     /// The process that has the socket; absent when none was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,10 +55,10 @@ pub struct SocketOwner {
     pub comm: String,
     /// Path of its cgroup.
     pub cgroup: String,
-    /// Container id, where the path tells.
+    /// Container id, if the path has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// Kubernetes' id of the pod, where the path tells.
+    /// Kubernetes' id of the pod, if the path has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
 }
@@ -74,7 +74,7 @@ pub enum CollapsedQueue {
 }
 
 impl CollapsedQueue {
-    /// What people call it.
+    /// Its usual name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::InOrder => "receive queue",
@@ -83,7 +83,7 @@ impl CollapsedQueue {
     }
 }
 
-/// What TCP knows of a socket's memory.
+/// The memory state of a TCP socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SocketState {
     /// `sk_rmem_alloc`: memory of received data, bytes.
@@ -112,13 +112,13 @@ pub struct SocketTotal {
     /// As in [`Collapse::owner`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<SocketOwner>,
-    /// Slow calls.
+    /// Number of slow calls.
     pub calls: u64,
-    /// Their time, ns.
+    /// Their total time, ns.
     pub sum_ns: u64,
     /// The longest, ns.
     pub max_ns: u64,
-    /// Which queue the longest call collapsed; absent in recordings that do not tell.
+    /// Which queue the longest call collapsed; absent in recordings without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worst_queue: Option<CollapsedQueue>,
     /// The socket before the longest call.

@@ -1,18 +1,18 @@
-//! Culprits: the functions that stalls were spent in, as `analysis` tells them from stacks.
+//! Culprits: the functions that stalls were spent in, as `analysis` derives them from stacks.
 
 use serde::{Deserialize, Serialize};
 
-/// Shares of stalled time below this are summed up as others.
-pub const LEAST_SHARE: f64 = 0.01;
+/// Functions with a smaller share of the samples are not reported as culprits.
+pub const MIN_SHARE: f64 = 0.01;
 
 /// A function and its part of the samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Culprit {
     /// Name of the function.
     pub function: String,
-    /// Samples of which it is the culprit.
+    /// Samples whose culprit it is.
     pub samples: u64,
-    /// Those of them in which it waited for a lock.
+    /// Those samples in which it waited for a lock.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub waiting_for_lock: u64,
     /// Its part of all samples of stalls, 0 to 1.
@@ -20,10 +20,10 @@ pub struct Culprit {
 }
 
 impl Culprit {
-    /// Its part of all samples in which it waited for a lock, 0 to 1; `None`: it hardly did.
+    /// Its part of all samples in which it waited for a lock, 0 to 1; `None`: less than 1 %.
     pub fn lock_share(&self) -> Option<f64> {
         let share = self.share * self.waiting_for_lock as f64 / self.samples.max(1) as f64;
-        (share >= LEAST_SHARE).then_some(share)
+        (share >= MIN_SHARE).then_some(share)
     }
 }
 

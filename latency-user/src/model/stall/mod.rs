@@ -1,4 +1,4 @@
-//! Stalls: single events at or above the threshold, and what they were spent in.
+//! Stalls: single events at or above the threshold, and where their time was spent.
 
 pub mod batch;
 pub mod collapse;

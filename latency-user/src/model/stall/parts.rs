@@ -1,11 +1,12 @@
-//! What a stall was spent in: the parts of a run of NET_RX, and what ran during a wait for it.
+//! Where the time of a stall was spent: the parts of a run of NET_RX, and what ran during a wait
+//! for it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::series::labels::Labels;
 
 /// How one run of `net_rx_action` was spent. Polls, `more_polls_ns` and `rest_ns` add up to the
-/// stall's duration; `collapse` lies inside the polls, `wait_ns` before them all.
+/// stall's duration; `collapse` is inside the polls, `wait_ns` before all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetRxParts {
     /// From the raise of NET_RX to this run; absent when it was not timed.
@@ -22,7 +23,7 @@ pub struct NetRxParts {
     /// Calls of `tcp_collapse`; absent when they were not timed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collapse: Option<CollapsePart>,
-    /// Time in no poll, ns.
+    /// Time outside of polls, ns.
     pub rest_ns: u64,
 }
 
@@ -36,7 +37,7 @@ pub struct PollPart {
     pub ns: u64,
     /// Packets that it processed.
     pub work: u32,
-    /// Packets that it may process; absent when it could not be read.
+    /// Packets that it was allowed to process; absent when it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<u32>,
 }
@@ -62,7 +63,7 @@ pub struct Interference {
     /// Samples that found a softirq running; the task that it interrupted is not counted.
     #[serde(default)]
     pub in_softirq: u64,
-    /// Softirq vectors that ran meanwhile, longest first; NET_RX is the run before.
+    /// Softirq vectors that ran meanwhile, longest first; NET_RX here is its previous run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vectors: Vec<VectorPart>,
     /// Hard IRQs that were handled meanwhile; absent when they were not timed.
@@ -96,7 +97,7 @@ pub struct VectorPart {
     pub vector: String,
     /// Number of runs.
     pub runs: u64,
-    /// Their time, as far as it lies in the wait, ns.
+    /// Their time within the wait, ns.
     pub ns: u64,
 }
 
@@ -105,6 +106,6 @@ pub struct VectorPart {
 pub struct IrqPart {
     /// Number of handler runs.
     pub runs: u64,
-    /// Their time, as far as it lies in the wait, ns.
+    /// Their time within the wait, ns.
     pub ns: u64,
 }

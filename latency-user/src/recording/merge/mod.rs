@@ -1,10 +1,9 @@
-//! Adds any number of recordings up, in memory that does not grow with their number or length.
+//! Merges any number of recordings, in memory that does not grow with their number or length.
 //!
-//! Counts are added bucket by bucket, so the result is what one histogram of all values would be.
-//! What is kept beside the counts is a set, a sum of whole numbers, or an extreme: merging is
-//! associative and commutative, down to the bytes of the file. Memory grows with the series and
-//! with the different stacks, of which a kernel has a limited number. The course of time is lost:
-//! a merged recording has one interval.
+//! Counts are added bucket by bucket, so the result equals one histogram of all values. All other
+//! data is a set, a sum of integers, or an extreme, so merging is associative and commutative, down
+//! to the bytes of the file. Memory grows with the series and with the distinct stacks, of which a
+//! kernel has a limited number. The course over time is lost: a merged recording has one interval.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,11 +44,11 @@ impl Default for Merger {
 }
 
 impl Merger {
-    /// Reads a recording and adds it. Returns what the user must know of it.
+    /// Reads a recording and adds it. Returns notes about it.
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or counted stalls from another threshold than those before it.
+    /// When it cannot be read, or its threshold differs from that of the recordings before it.
     pub fn add(&mut self, path: &Path) -> Result<Vec<Note>> {
         let mut recording = RecordingTotals::read(path)?;
         let merge = match recording.merge.take() {
@@ -72,11 +71,11 @@ impl Merger {
     fn check_threshold(&mut self, threshold_ns: Option<u64>, path: &Path) -> Result<(), Failure> {
         match (self.merge.threshold_ns, threshold_ns) {
             (Some(known), Some(new)) if known != new => Err(Failure::new(format!(
-                "{} counts stalls from {new} ns on and {} from {known} ns on: cannot be merged",
+                "{} has a threshold of {new} ns and {} of {known} ns: cannot be merged",
                 path.display(),
                 self.threshold_of.display()
             ))
-            .hint("merge recordings of one threshold; their histograms compare all the same")),
+            .hint("merge recordings with the same threshold; compare works with different ones")),
             (None, Some(_)) => {
                 path.clone_into(&mut self.threshold_of);
                 Ok(())
@@ -112,7 +111,7 @@ impl Merger {
             series: series.collect(),
             batch: stalls.into_batch(),
         })?;
-        // Runs that were all killed have no end, and so has their sum.
+        // If all runs were killed, none has an end, and neither has their sum.
         if end.is_some() {
             writer.finish(&summary)?;
         }
@@ -120,7 +119,7 @@ impl Merger {
     }
 }
 
-/// What a recording that was not merged adds to [`Merge`].
+/// The [`Merge`] of a single recording that was not merged.
 fn header(recording: &RecordingTotals) -> Merge {
     let Some(run) = &recording.run else {
         return Merge { recordings: 1, ..Merge::default() };
@@ -165,23 +164,23 @@ impl Merge {
 
     /// The header of the sum.
     fn run(&self) -> Run {
-        let one = |set: &BTreeSet<String>, many: &str| match (set.len(), set.first()) {
+        let only_or_count = |set: &BTreeSet<String>, many: &str| match (set.len(), set.first()) {
             (1, Some(only)) => only.clone(),
             (n, _) => format!("{n} {many}"),
         };
         let first_ms = if self.first_ms > self.last_ms { 0 } else { self.first_ms };
         let started_at = UNIX_EPOCH + Duration::from_millis(first_ms.min(253_402_300_799_000));
         Run {
-            host: one(&self.hosts, "hosts"),
-            kernel: one(&self.kernels, "kernels"),
+            host: only_or_count(&self.hosts, "hosts"),
+            kernel: only_or_count(&self.kernels, "kernels"),
             started_at: humantime::format_rfc3339_millis(started_at).to_string(),
             duration_s: self.traced_us as f64 / 1e6,
             ifaces: self.ifaces.iter().cloned().collect(),
-            // Logs of other programs alone do not tell.
+            // If there are only logs of other programs, it is unknown.
             threshold_ns: self.threshold_ns.unwrap_or(DEFAULT_THRESHOLD_NS),
             transport: match (self.transports.len(), self.transports.first()) {
                 (1, Some(only)) => *only,
-                // The ring may have lost what rows cannot: the weaker promise holds for the sum.
+                // The ring may drop events, rows cannot: the sum has the weaker guarantee.
                 (2.., _) => Transport::Ring,
                 _ => Transport::Maps,
             },
@@ -217,7 +216,7 @@ impl Merge {
     }
 }
 
-/// Whole microseconds: as a number of seconds they read back exactly for 285 years.
+/// Rounds to microseconds, which convert to seconds and back exactly for 285 years.
 fn micros(seconds: f64) -> u64 {
     (seconds * 1e6).round() as u64
 }

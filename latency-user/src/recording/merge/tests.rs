@@ -19,7 +19,7 @@ use crate::model::{
     summary::{Stalls, Summary},
 };
 
-/// Durations by CPU, interval by interval, of a host.
+/// A recording of a host: durations by CPU, interval by interval.
 #[derive(Clone, Debug)]
 struct Made {
     host: String,
@@ -117,7 +117,7 @@ fn write(made: &Made, path: &Path) {
     }
 }
 
-/// A stage that was disabled when all intervals were over.
+/// A stage that was disabled after the last interval.
 fn disabled(made: &Made) -> DisabledStage {
     let after_s = made.intervals.len() as f64;
     DisabledStage { stage: Stage::NetRx, after_s, share: 0.02, limit: 0.01 }
@@ -162,7 +162,7 @@ proptest! {
         merged(at, &["a", "b"], "ab");
         let merged = RecordingTotals::read(&at.join("ab")).unwrap();
         let disabled = merged.end.unwrap().self_cost.kernel.disabled;
-        let ends: Vec<f64> = disabled.iter().map(|one| one.after_s).collect();
+        let ends: Vec<f64> = disabled.iter().map(|stage| stage.after_s).collect();
         let (a, b) = (a.intervals.len() as f64, b.intervals.len() as f64);
         prop_assert_eq!(ends, vec![a.min(b), a.max(b)]);
     }
@@ -188,13 +188,13 @@ proptest! {
         merged(at, &names, "sum");
         let totals = RecordingTotals::read(&at.join("sum")).unwrap().totals;
         let found: BTreeMap<String, hdrhistogram::Histogram<u64>> =
-            totals.series.iter().map(|(key, one)| (key.tag(), one.distribution.histogram())).collect();
+            totals.series.iter().map(|(key, sum)| (key.tag(), sum.distribution.histogram())).collect();
         prop_assert_eq!(found, expected);
         // The exact sums and maxima, which histograms do not have.
         let values = all.iter().flat_map(|m| m.intervals.iter().flatten()).flat_map(|(_, v)| v);
-        let sum: u64 = totals.series.values().map(|one| one.distribution.sum_ns).sum();
+        let sum: u64 = totals.series.values().map(|total| total.distribution.sum_ns).sum();
         prop_assert_eq!(sum, values.clone().sum::<u64>());
-        let max = totals.series.values().map(|one| one.distribution.max_ns).max().unwrap_or(0);
+        let max = totals.series.values().map(|total| total.distribution.max_ns).max().unwrap_or(0);
         prop_assert_eq!(max, values.copied().max().unwrap_or(0));
         prop_assert_eq!(totals.stalls.longest().first().map_or(0, |stall| stall.duration_ns), max);
     }
@@ -220,7 +220,7 @@ fn thresholds_that_differ_are_refused_with_both_files() {
     assert_eq!(
         error,
         format!(
-            "{} counts stalls from 2000000 ns on and {} from 1000000 ns on: cannot be merged",
+            "{} has a threshold of 2000000 ns and {} of 1000000 ns: cannot be merged",
             files.1, files.0
         )
     );

@@ -37,7 +37,7 @@ use crate::{
 
 pub use super::lines::ReadError;
 
-/// In a log without a base time, stamps more than this before its start are offsets from it:
+/// In a log without a base time, timestamps more than this before its start are offsets from it:
 /// the rule of HdrHistogram's own reader.
 const YEAR_S: f64 = 365.0 * 86_400.0;
 
@@ -46,7 +46,7 @@ const YEAR_S: f64 = 365.0 * 86_400.0;
 pub enum RecordingEntry {
     /// The header of the run.
     Run(Run),
-    /// What the machine was set to when the run began.
+    /// Settings of the machine when the run started.
     Settings(HostSettings),
     /// What was merged, in recordings that `merge` wrote.
     Merge(Merge),
@@ -78,7 +78,7 @@ struct Pending {
     batch: StallBatch,
 }
 
-/// The part of an object that says what the rest is.
+/// The part of an object that identifies its type.
 #[derive(Deserialize)]
 struct Head {
     kind: String,
@@ -96,7 +96,7 @@ impl Reader {
         Ok(Self::new(Lines::open(path)?))
     }
 
-    /// Reads from `input`, which errors call `path`.
+    /// Reads from `input`; errors name it `path`.
     pub fn of(path: &Path, input: Box<dyn BufRead>) -> Self {
         Self::new(Lines::of(path, input))
     }
@@ -119,14 +119,14 @@ impl Reader {
     /// # Errors
     ///
     /// When the file cannot be read, or a line in it is corrupt. A last line that was cut short
-    /// is no error: see [`Self::notes`].
+    /// is not an error: see [`Self::notes`].
     pub fn next_entry(&mut self) -> Result<Option<RecordingEntry>, ReadError> {
         while !self.ended {
             match self.lines.next()? {
                 None => return Ok(self.end()),
                 Some(line) if line.cut && self.ours => self.leave_out(&line),
                 Some(line) if line.cut => match self.line(&line) {
-                    // A foreign log may lack its last line end and be whole all the same.
+                    // A foreign log may be complete although its last line has no line end.
                     Ok(Some(entry)) => return Ok(Some(entry)),
                     Ok(None) => {}
                     Err(_) => self.leave_out(&line),
@@ -141,17 +141,17 @@ impl Reader {
         Ok(None)
     }
 
-    /// What the user must know of this file. Complete once [`Self::next_entry`] gave `None`.
+    /// Notes about this file. Complete once [`Self::next_entry`] has returned `None`.
     pub fn notes(&self) -> &[Note] {
         &self.notes
     }
 
-    /// Whether the file is a recording of this program, so far as it was read.
+    /// Whether the file is a recording of this program, as far as it was read.
     pub fn is_ours(&self) -> bool {
         self.ours
     }
 
-    /// When the recording began, where the file says so.
+    /// When the recording started, if the file has it.
     pub fn started_at(&self) -> Option<SystemTime> {
         UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(self.start_s?).ok()?)
     }
@@ -225,7 +225,7 @@ impl Reader {
             .map_err(|error| self.lines.corrupt(line.number, format!("comment object: {error}")))
     }
 
-    /// A histogram line. In a foreign log, an interval ends where the next one begins.
+    /// A histogram line. In a foreign log, an interval ends where the next one starts.
     fn histogram(&mut self, line: &Line) -> Result<Option<RecordingEntry>, ReadError> {
         let corrupt = |what: String| self.lines.corrupt(line.number, what);
         let (tag, rest) = match line.text.strip_prefix("Tag=") {
@@ -251,7 +251,7 @@ impl Reader {
             .map_err(|error| corrupt(format!("histogram is not base64: {error}")))?;
         let decoded = histogram::decode(&bytes).map_err(|error| corrupt(error.to_string()))?;
         self.rounded |= !decoded.same_buckets;
-        // Intervals of one tag do not overlap, whatever their stamps say.
+        // Intervals of one tag do not overlap, whatever their timestamps are.
         let started = !self.pending.histograms.is_empty()
             && (start_s != self.pending.start_s || self.pending.histograms.contains_key(tag));
         let closed = if started && !self.ours { self.close_foreign() } else { None };
@@ -266,7 +266,7 @@ impl Reader {
         Ok(closed.map(RecordingEntry::Interval))
     }
 
-    /// A stall. Recordings that do not name its culprits have its stacks.
+    /// A stall. In recordings without its culprits, they are derived from its stacks.
     fn stall(&self, line: &Line, object: &str) -> Result<Stall, ReadError> {
         let mut stall: Stall = self.parse(line, object)?;
         if stall.culprits.is_empty() {
@@ -275,7 +275,7 @@ impl Reader {
         Ok(stall)
     }
 
-    /// Closes an interval of a recording: its object has what histograms cannot hold.
+    /// Closes an interval of a recording: its object has the data that histograms cannot hold.
     fn close(&mut self, line: &Line, meta: IntervalMeta) -> Result<Interval<SeriesKey>, ReadError> {
         let corrupt = |what: String| self.lines.corrupt(line.number, what);
         let time = |seconds, what| {

@@ -49,7 +49,7 @@ fn of(values: impl IntoIterator<Item = u64>) -> Distribution {
     distribution
 }
 
-/// Two intervals of a CPU and a queue whose tag does not hold everything.
+/// Two intervals of a CPU and of a queue with attributes that its tag does not hold.
 fn intervals() -> [Interval; 2] {
     let cpu = |distribution| Series::new(Stage::NetRx, Location::Cpu(3), distribution);
     let queue = |distribution| {
@@ -135,10 +135,10 @@ fn a_recording_reads_back_as_it_was_written() {
     for (interval, expected) in [first, second].into_iter().zip(intervals()) {
         let mut read = interval.clone();
         read.series.sort_by(|a, b| a.id.cmp(&b.id));
-        let series = expected.series.into_iter().map(|one| Series {
-            id: SeriesKey::Known(one.id),
-            attrs: one.attrs,
-            distribution: one.distribution,
+        let series = expected.series.into_iter().map(|live| Series {
+            id: SeriesKey::Known(live.id),
+            attrs: live.attrs,
+            distribution: live.distribution,
         });
         assert_eq!(read.series, series.collect::<Vec<_>>());
         assert_eq!(read.batch, expected.batch);
@@ -162,7 +162,7 @@ fn cut_at_every_byte_it_reads_up_to_the_last_complete_interval() {
     let mut most = 0;
     for end in 0..recording.len() {
         let (entries, notes) = read(&recording[..end]).unwrap_or_else(|e| panic!("{end}: {e}"));
-        // More bytes never give fewer intervals, and what is given is complete.
+        // More bytes never give fewer intervals, and each of them is complete.
         assert!(count(&entries) >= most, "{end}");
         most = count(&entries);
         for (entry, expected) in entries.iter().zip(&all) {
@@ -219,7 +219,7 @@ fn an_interval_must_have_its_histograms_and_their_entries() {
 }
 
 #[test]
-fn what_is_new_is_skipped_and_a_newer_version_refused() {
+fn unknown_objects_are_skipped_and_a_newer_version_is_refused() {
     let recording = String::from_utf8(written(true)).unwrap();
     let (expected, _) = read(recording.as_bytes()).unwrap();
     let new = "#[latency-user] {\"kind\":\"weather\",\"schema_version\":1,\"rain\":true}\n\
@@ -259,7 +259,7 @@ fn logs_of_other_programs_are_foreign_series() {
     assert_eq!(tags, [SeriesKey::Foreign(String::new()), SeriesKey::Foreign("get".into())]);
     assert_eq!((first.start, second.start), (Duration::ZERO, Duration::from_millis(1500)));
     assert_eq!(first.series[0].distribution.count(), 3);
-    // Stamps counted from the start, as other writers have them.
+    // Timestamps relative to the start, as other writers have them.
     let (entries, _) =
         read(log.replace("17673230", "").replacen("45.5", "1767323045.5", 1).as_bytes()).unwrap();
     assert_eq!(entries.len(), 2);

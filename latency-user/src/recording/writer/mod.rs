@@ -23,7 +23,7 @@ use crate::model::{
     settings::HostSettings, summary::Summary,
 };
 
-/// A longer interval is handed to the kernel in pieces: thousands of series are not held as text.
+/// A longer interval is written in pieces, so that the text of thousands of series is not held.
 const PIECE: usize = 1 << 20;
 
 /// A recording that is being written.
@@ -50,17 +50,17 @@ impl Writer {
         Ok(Self { file, path: path.to_owned(), serializer: V2DeflateSerializer::new() })
     }
 
-    /// Truncates the file and writes the header. It comes before the first interval.
+    /// Truncates the file and writes the header. Must be called before the first interval.
     ///
     /// # Errors
     ///
-    /// When the file cannot be written (the error names it), or when `run.started_at` is no
-    /// RFC 3339 time.
+    /// When the file cannot be written (the error names it), or when `run.started_at` is not
+    /// an RFC 3339 time.
     pub fn start(&mut self, run: &Run) -> Result<()> {
         let started = run
             .started()
             .with_context(|| format!("start of the run {:?} is not a time", run.started_at))?;
-        // Pipes and devices cannot be truncated, and need not be.
+        // Pipes and devices cannot be truncated and do not need to be.
         if self.file.metadata().is_ok_and(|metadata| metadata.is_file()) {
             self.file
                 .set_len(0)
@@ -87,7 +87,7 @@ impl Writer {
         self.object(RUN, run)
     }
 
-    /// Writes what the machine was set to, right behind the header.
+    /// Writes the settings of the machine, directly after the header.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ impl Writer {
         self.object(SETTINGS, settings)
     }
 
-    /// Writes what was merged, right behind the header.
+    /// Writes what was merged, directly after the header.
     ///
     /// # Errors
     ///
@@ -105,8 +105,8 @@ impl Writer {
         self.object(MERGE, merge)
     }
 
-    /// Appends one interval: up to 1 MiB in one piece. Its last line closes it, and a reader leaves
-    /// out an interval that is not closed. Series without events leave no line.
+    /// Appends one interval, in one piece up to 1 MiB. Its last line closes it; readers skip an
+    /// interval that is not closed. Series without events have no line.
     ///
     /// # Errors
     ///
@@ -115,7 +115,7 @@ impl Writer {
         self.interval_later(interval, Duration::ZERO)
     }
 
-    /// As [`Self::interval`], of a run that started `shift` later than the recording.
+    /// As [`Self::interval`], for a run that started `shift` later than the recording.
     ///
     /// # Errors
     ///
@@ -132,7 +132,7 @@ impl Writer {
             duration_s: interval.duration.as_secs_f64(),
             series: BTreeMap::new(),
         };
-        for series in interval.series.iter().filter(|one| !one.distribution.buckets.is_empty()) {
+        for series in interval.series.iter().filter(|s| !s.distribution.buckets.is_empty()) {
             let tag = series.id.to_string();
             let time = (start, interval.duration);
             self.histogram(&mut text, &tag, time, &series.distribution)?;
@@ -155,7 +155,7 @@ impl Writer {
         self.append(&text)
     }
 
-    /// Appends the result of the run and waits until all of the file is on disk.
+    /// Appends the result of the run and syncs the file to disk.
     ///
     /// # Errors
     ///
@@ -183,7 +183,7 @@ impl Writer {
         let (start, duration) = (seconds(start), seconds(duration));
         let max = distribution.max_ns as f64 / MAX_VALUE_DIVISOR;
         let histogram = self.compress(distribution)?;
-        // The series without a tag, of another program, has none here either.
+        // A series of another program may have no tag: it is written without one, too.
         let tag = if tag.is_empty() { String::new() } else { format!("Tag={tag},") };
         text.push_str(&format!("{tag}{start},{duration},{max:.3},{histogram}\n"));
         Ok(())
@@ -205,7 +205,7 @@ impl Writer {
         self.append(&text)
     }
 
-    /// Hands `text` to the kernel: after that, the end of the process does not matter to it.
+    /// Writes `text` to the kernel, so that it outlives the process.
     fn append(&mut self, text: &str) -> Result<()> {
         self.file
             .write_all(text.as_bytes())
@@ -221,7 +221,7 @@ fn comment(text: &mut String, kind: &'static str, body: &impl Serialize) -> Resu
     Ok(())
 }
 
-/// Seconds with three digits behind the point, which every reader understands.
+/// Seconds with three decimals, which every reader understands.
 fn seconds(duration: Duration) -> String {
     format!("{}.{:03}", duration.as_secs(), duration.subsec_millis())
 }

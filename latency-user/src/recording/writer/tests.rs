@@ -81,7 +81,7 @@ fn summary() -> Summary {
     totals.summary(run(), &totals.series())
 }
 
-/// What was put in: counts by tag and lowest value of the bucket.
+/// The expected counts, by tag and lowest value of the bucket.
 fn expected() -> BTreeMap<String, BTreeMap<u64, u64>> {
     let mut tags: BTreeMap<String, BTreeMap<u64, u64>> = BTreeMap::new();
     for series in intervals().iter().flat_map(|interval| &interval.series) {

@@ -1,4 +1,4 @@
-//! What each CPU spends its time on, as `mpstat -P ALL` shows it, and ksoftirqd.
+//! Where each CPU spends its time, as `mpstat -P ALL` shows it, and ksoftirqd.
 
 use crate::{
     host::cpu::stat::{Stat, Ticks},
@@ -9,13 +9,13 @@ use crate::{
     },
 };
 
-/// Softirqs and hard IRQs of one CPU, percent: no time is left for anything else.
+/// Softirq and hard-IRQ time of one CPU, percent, that leaves no time for anything else.
 const SATURATED: f64 = 80.0;
-/// The same, when the other CPUs do little of it: the load is in the wrong place.
+/// The same, when the other CPUs do little of this work: the load is badly distributed.
 const LOPSIDED: f64 = 40.0;
-/// Mean of the other CPUs up to which one CPU counts as alone with the load, percent.
+/// Mean of the other CPUs, percent, up to which one CPU carries the load alone.
 const OTHERS: f64 = 10.0;
-/// A CPU with less idle time has none to spare, percent.
+/// Idle time, percent, below which a CPU is saturated.
 const IDLE: f64 = 5.0;
 /// Stolen time of one CPU, percent.
 const STEAL: f64 = 5.0;
@@ -24,10 +24,10 @@ const KSOFTIRQD: f64 = 5.0;
 /// Clock ticks in a second as `/proc` counts them (`USER_HZ`), on every architecture with BPF.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// What each CPU that was online the whole time did meanwhile.
+/// Ticks between the samples of each CPU that is in both.
 fn each_cpu(stat: &Samples<Stat>) -> impl Iterator<Item = (u32, Ticks)> {
     stat.second.cpus.iter().filter_map(|(cpu, later)| {
-        let (_, earlier) = stat.first.cpus.iter().find(|(one, _)| one == cpu)?;
+        let (_, earlier) = stat.first.cpus.iter().find(|(number, _)| number == cpu)?;
         Some((*cpu, later.since(earlier)))
     })
 }
@@ -47,7 +47,7 @@ fn ticked(host: &HostSnapshot) -> Result<&Samples<Stat>, Unknown> {
     }
 }
 
-/// The time of a CPU in the words of mpstat.
+/// The time of a CPU, with mpstat's names.
 fn describe(ticks: &Ticks) -> String {
     let share = |part| ticks.percent(part);
     format!(
@@ -63,21 +63,24 @@ fn describe(ticks: &Ticks) -> String {
     )
 }
 
-/// A CPU that softirqs fill.
+/// A CPU saturated by softirqs.
 pub(super) fn softirq(host: &HostSnapshot, _: &[String]) -> Answers {
     let stat = ticked(host)?;
     let part = |ticks: &Ticks| ticks.softirq.saturating_add(ticks.irq);
     let Some((cpu, share)) = worst(stat, part) else {
-        return Err(Unknown("no CPU was online the whole time".into()));
+        return Err(Unknown("no CPU was online in both samples".into()));
     };
     let others: Vec<f64> = each_cpu(stat)
-        .filter(|(one, _)| *one != cpu)
+        .filter(|(number, _)| *number != cpu)
         .map(|(_, ticks)| ticks.percent(part(&ticks)))
         .collect();
     let mean = others.iter().sum::<f64>() / others.len().max(1) as f64;
     let alone = !others.is_empty() && mean <= OTHERS;
-    let ticks = each_cpu(stat).find(|(one, _)| *one == cpu).map(|(_, ticks)| ticks);
-    let text = format!("CPU {cpu} has most: {}.", describe(&ticks.unwrap_or_default()));
+    let ticks = each_cpu(stat).find(|(number, _)| *number == cpu).map(|(_, ticks)| ticks);
+    let text = format!(
+        "CPU {cpu} spends the most time in interrupts: {}.",
+        describe(&ticks.unwrap_or_default())
+    );
     let (weight, threshold) = match share {
         _ if share >= SATURATED => (90, SATURATED),
         _ if share >= LOPSIDED && alone => (70, LOPSIDED),
@@ -98,7 +101,7 @@ pub(super) fn softirq(host: &HostSnapshot, _: &[String]) -> Answers {
     })])
 }
 
-/// CPUs that tasks fill.
+/// CPUs without idle time.
 pub(super) fn saturated(host: &HostSnapshot, _: &[String]) -> Answers {
     let stat = ticked(host)?;
     let mut full = Vec::new();
@@ -143,7 +146,7 @@ pub(super) fn steal(host: &HostSnapshot, _: &[String]) -> Answers {
         seen: text,
         numbers: vec![crossed("stolen time", share, "%", STEAL, "/proc/stat")],
         why: "While the hypervisor runs another guest, nothing here runs, softirqs included: \
-                  each such gap is a stall that no setting of this host mends.",
+                  each gap is a stall that no setting of this host can fix.",
         next: "mpstat -P ALL 5 3".into(),
         undo: None,
         confirm: trace(None),

@@ -9,24 +9,24 @@ use crate::{
     },
 };
 
-/// Devices that are no disks of their own: memory, files, or layers over other disks.
+/// Devices that are not disks: memory, files, or layers over other disks.
 const NO_DISKS: [&str; 6] = ["loop", "ram", "zram", "dm-", "md", "sr"];
-/// Mean time of a request, ms: what a disk without moving parts needs at most.
+/// Mean request time, ms, from which an SSD is slow.
 const AWAIT_SOLID_MS: f64 = 10.0;
-/// The same of a disk that turns.
+/// The same for a rotating disk.
 const AWAIT_ROTATING_MS: f64 = 50.0;
-/// Fewer requests a second make no mean.
+/// Requests per second below which a mean is not meaningful.
 const FEWEST_REQUESTS: f64 = 10.0;
-/// Share of the time with a request under way, percent.
+/// Share of the time with a request in progress, percent.
 const BUSY: f64 = 90.0;
-/// Requests under way or waiting: one disk that turns does one at a time.
+/// Requests in progress or waiting; a rotating disk serves one at a time.
 const QUEUE_ROTATING: f64 = 2.0;
-/// Disks without moving parts do several at a time.
+/// The same for an SSD, which serves several at a time.
 const QUEUE_SOLID: f64 = 16.0;
 
 const SOURCE: &str = "/proc/diskstats";
 
-/// Asks `judge` about each disk.
+/// Calls `judge` for each disk.
 fn each_disk(host: &HostSnapshot, judge: impl Fn(&str) -> Result<Answer, Unknown>) -> Answers {
     let disks: Vec<&str> = host
         .second
@@ -51,11 +51,11 @@ fn rates(host: &HostSnapshot, disk: &str) -> Result<DiskRates, Unknown> {
     let change = host.change("proc/diskstats", diskstats::parse)?;
     match (change.first.get(disk), change.second.get(disk)) {
         (Some(first), Some(second)) => Ok(second.rates(first, host.elapsed)),
-        _ => Err(Unknown(format!("{SOURCE} did not have it the whole time"))),
+        _ => Err(Unknown(format!("{SOURCE} does not list it in both samples"))),
     }
 }
 
-/// Whether the disk turns.
+/// Whether the disk rotates.
 fn rotates(host: &HostSnapshot, disk: &str) -> Result<bool, Unknown> {
     match host.number(&format!("sys/block/{disk}/queue/rotational"))? {
         0 => Ok(false),
@@ -88,7 +88,7 @@ pub(super) fn latency(host: &HostSnapshot, _: &[String]) -> Answers {
         if rates.requests_per_s < FEWEST_REQUESTS || longest < AWAIT_SOLID_MS {
             return Ok(ok(text));
         }
-        // Beyond both thresholds the kind does not matter.
+        // Above both thresholds the kind of disk need not be known.
         let threshold = match longest >= AWAIT_ROTATING_MS || rotates(host, disk)? {
             true => AWAIT_ROTATING_MS,
             false => AWAIT_SOLID_MS,
@@ -113,7 +113,7 @@ pub(super) fn latency(host: &HostSnapshot, _: &[String]) -> Answers {
     })
 }
 
-/// Disks that have no time to spare.
+/// Saturated disks.
 pub(super) fn busy(host: &HostSnapshot, _: &[String]) -> Answers {
     each_disk(host, |disk| {
         let rates = rates(host, disk)?;
@@ -151,12 +151,12 @@ pub(super) fn scheduler(host: &HostSnapshot, _: &[String]) -> Answers {
         let line = host.setting(&path)?;
         let current = chosen(line)
             .ok_or_else(|| Unknown(format!("/{path}:1: expected a choice, found {line:?}")))?;
-        let offers = |name: &str| line.split(' ').any(|one| one == name);
+        let offers = |name: &str| line.split(' ').any(|choice| choice == name);
         let rotates = rotates(host, disk)?;
         let (better, why) = match current {
             "none" if rotates && offers("mq-deadline") => (
                 "mq-deadline",
-                "Without a scheduler a disk that turns serves requests as they come: reads wait \
+                "Without a scheduler a rotating disk serves requests as they come: reads wait \
                  behind long writes.",
             ),
             "bfq" if !rotates && offers("none") => (
@@ -175,7 +175,7 @@ pub(super) fn scheduler(host: &HostSnapshot, _: &[String]) -> Answers {
             weight: 22,
             seen: format!(
                 "{disk} uses the I/O scheduler {current}, and {}.",
-                if rotates { "turns" } else { "does not turn" }
+                if rotates { "rotates" } else { "does not rotate" }
             ),
             numbers: vec![plain(
                 "rotational",
@@ -191,7 +191,7 @@ pub(super) fn scheduler(host: &HostSnapshot, _: &[String]) -> Answers {
     })
 }
 
-/// `mq-deadline` in `none [mq-deadline] bfq`; a lone `none` stands without brackets.
+/// `mq-deadline` in `none [mq-deadline] bfq`; a lone `none` has no brackets.
 fn chosen(line: &str) -> Option<&str> {
     match line.split_once('[') {
         Some((_, rest)) => rest.split_once(']').map(|(name, _)| name),

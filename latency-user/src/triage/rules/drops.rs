@@ -1,4 +1,4 @@
-//! Packets that a NIC, or the cloud behind it, dropped.
+//! Packets dropped by a NIC, or by the cloud behind it.
 
 use crate::model::finding::Detail;
 use std::collections::BTreeMap;
@@ -11,14 +11,14 @@ use crate::{
     },
 };
 
-/// Parts of the names that drivers give to counters of packets that they could not receive.
+/// Substrings of driver counter names for packets that could not be received.
 const DROP_NAMES: [&str; 8] =
     ["drop", "discard", "no_buf", "nobuf", "missed", "out_of_buffer", "fifo_err", "alloc_fail"];
 
-/// End of the names of the limits of a cloud's instance (ENA).
+/// Suffix of the counters for exceeded limits of a cloud instance (ENA).
 const ALLOWANCE: &str = "_allowance_exceeded";
 
-/// How much each counter of a driver that `wanted` picks grew.
+/// The driver counters selected by `wanted` that grew, and by how much.
 fn grown(
     nic: &Samples<&Nic>,
     wanted: impl Fn(&str) -> bool,
@@ -36,7 +36,7 @@ fn grown(
         .collect())
 }
 
-/// Whether a counter is of received packets that were lost. What an XDP program drops, it means to.
+/// Whether a counter counts lost received packets. Drops by an XDP program are intended.
 fn is_drop(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let sends = name.starts_with("tx") || name.contains("_tx") || name.contains(".tx");
@@ -72,7 +72,7 @@ pub(super) fn nic(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             return match counters {
                 Ok(_) => Ok(ok("no packet was dropped")),
                 Err(Unknown(reason)) => Ok(ok(format!(
-                    "no packet was dropped as the kernel counts; the driver has no say: {reason}"
+                    "no drops in the kernel's counters; the driver's are unknown: {reason}"
                 ))),
             };
         }
@@ -96,10 +96,10 @@ pub(super) fn nic(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     })
 }
 
-/// The command that makes the ring of received packets larger, if it can be; else one that looks.
+/// The command that enlarges the RX ring if possible; else a command that shows its drops.
 fn grow_ring(nic: &Nic, iface: &str) -> (String, Option<String>, String) {
     let name = quoted(iface);
-    let look = (format!("ethtool -S {name}"), None);
+    let inspect = (format!("ethtool -S {name}"), None);
     let ((next, undo), ring) = match &nic.rings {
         Ok(rings) => match (rings.rx, rings.rx_max) {
             (Some(now), Some(most)) if now < most => (
@@ -109,10 +109,10 @@ fn grow_ring(nic: &Nic, iface: &str) -> (String, Option<String>, String) {
                 ),
                 format!("its RX ring has {now} descriptors of {most} that it could have"),
             ),
-            (Some(now), _) => (look, format!("its RX ring of {now} cannot grow")),
-            _ => (look, "its RX ring's size is unknown".into()),
+            (Some(now), _) => (inspect, format!("its RX ring of {now} cannot grow")),
+            _ => (inspect, "its RX ring's size is unknown".into()),
         },
-        Err(reason) => (look, format!("its RX ring's size is unknown: {reason}")),
+        Err(reason) => (inspect, format!("its RX ring's size is unknown: {reason}")),
     };
     (next, undo, ring)
 }

@@ -13,20 +13,20 @@ use crate::{
     },
 };
 
-/// Interrupts a second of one IRQ on one CPU. At 20,000 each has 50 us until the next.
+/// Interrupts per second of one IRQ on one CPU. At 20,000 they are 50 us apart.
 const HOT: f64 = 20_000.0;
-/// Interrupts a second from which an IRQ counts as carrying traffic.
+/// Interrupts per second from which an IRQ counts as carrying traffic.
 const ACTIVE: f64 = 10.0;
-/// Interrupts a second of an interface from which their place matters.
+/// Interrupts per second of an interface from which their placement matters.
 const LOADED: f64 = 1000.0;
 
 const SOURCE: &str = "/proc/interrupts";
 
-/// One IRQ between the samples.
+/// Rate of one IRQ between the samples.
 #[derive(Clone, Debug, Default)]
 pub(super) struct IrqRate {
     pub(super) name: String,
-    /// Interrupts a second on each CPU.
+    /// Interrupts per second on each CPU.
     pub(super) by_cpu: BTreeMap<u32, f64>,
 }
 
@@ -36,14 +36,14 @@ impl IrqRate {
         self.by_cpu.values().sum::<f64>() + 0.0
     }
 
-    /// The CPU that handles most of it.
+    /// The CPU that handles most of its interrupts.
     pub(super) fn cpu(&self) -> Option<u32> {
         let busiest = self.by_cpu.iter().max_by(|(_, a), (_, b)| a.total_cmp(b))?;
         Some(*busiest.0)
     }
 }
 
-/// Rates of the numbered IRQs that were there the whole time, on CPUs that were.
+/// Rates of the numbered IRQs in both samples, on the CPUs in both samples.
 pub(super) fn rates(host: &HostSnapshot) -> Result<BTreeMap<u32, IrqRate>, Unknown> {
     let Samples { first, second } = host.interrupts()?;
     let before: BTreeMap<u32, &_> =
@@ -55,7 +55,7 @@ pub(super) fn rates(host: &HostSnapshot) -> Result<BTreeMap<u32, IrqRate>, Unkno
         let Some((number, old)) = line.number.and_then(|n| Some((n, *before.get(&n)?))) else {
             continue;
         };
-        // Another device got the number meanwhile.
+        // The number was reassigned to another device.
         if old.name != line.name {
             continue;
         }
@@ -92,7 +92,7 @@ pub(super) fn of_interface(
 ) -> Result<BTreeMap<u32, IrqRate>, Unknown> {
     let irqs = &host.interface(iface)?.msi_irqs;
     if irqs.is_empty() {
-        return Err(Unknown("which IRQs are its own is not known".into()));
+        return Err(Unknown("its IRQs are unknown".into()));
     }
     let mut rates = rates(host)?;
     rates.retain(|number, _| irqs.contains(number));
@@ -114,7 +114,7 @@ pub(super) fn hot(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         }
         let owner = ifaces
             .iter()
-            .find(|name| host.interface(name).is_ok_and(|one| one.msi_irqs.contains(number)));
+            .find(|name| host.interface(name).is_ok_and(|nic| nic.msi_irqs.contains(number)));
         let (next, undo) = match owner {
             Some(iface) => (
                 format!("ethtool -C {} adaptive-rx on", quoted(iface)),
@@ -131,7 +131,7 @@ pub(super) fn hot(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             ),
             numbers: vec![crossed(format!("IRQ {number} on CPU {cpu}"), *rate, "/s", HOT, SOURCE)],
             why: "Each interrupt costs its CPU a few microseconds before any packet is \
-                      looked at; coalescing handles more packets for each.",
+                      processed; coalescing handles more packets for each.",
             next,
             undo,
             confirm: trace(owner.map(String::as_str)),
@@ -179,7 +179,7 @@ pub(super) fn one_cpu(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     })
 }
 
-/// Commands that give each IRQ a CPU of its own, and those that put back what was.
+/// Commands that give each IRQ its own CPU, and commands that restore the old affinities.
 fn spread(host: &HostSnapshot, irqs: &[u32], online: &[u32]) -> (String, Option<String>) {
     let set = |irq: u32, to: &str| format!("echo {to} > /proc/irq/{irq}/smp_affinity_list");
     let next = irqs
@@ -193,7 +193,7 @@ fn spread(host: &HostSnapshot, irqs: &[u32], online: &[u32]) -> (String, Option<
         .collect();
     match undo {
         Ok(undo) => (next.join("; "), Some(undo.join("; "))),
-        // Without knowing what was, nothing may be changed.
+        // Without the old values nothing may be changed.
         Err(_) => {
             let irqs: Vec<String> = irqs.iter().map(u32::to_string).collect();
             (format!("grep . /proc/irq/{{{}}}/smp_affinity_list", irqs.join(",")), None)
@@ -201,7 +201,7 @@ fn spread(host: &HostSnapshot, irqs: &[u32], online: &[u32]) -> (String, Option<
     }
 }
 
-/// Answers for `Answer`s of interfaces without a device.
+/// The answer for an interface without a device; `None`: it has one.
 pub(super) fn without_device(host: &HostSnapshot, iface: &str) -> Result<Option<Answer>, Unknown> {
     let interface = host.interface(iface)?;
     Ok((!interface.has_device).then(|| ok("it has no device")))

@@ -1,4 +1,4 @@
-//! Where interrupts and NET_RX run: on one CPU, on the wrong node, or here and there.
+//! Where interrupts and NET_RX run: on one CPU, on the wrong node, or moving around.
 
 use super::irq;
 use crate::model::finding::Detail;
@@ -7,7 +7,7 @@ use crate::triage::{
     snapshot::{HostSnapshot, Unknown},
 };
 
-/// NET_RX runs a second from which their place matters.
+/// NET_RX runs per second from which their placement matters.
 const LOADED: f64 = 1000.0;
 /// Share of one CPU, percent.
 const ONE_CPU: f64 = 90.0;
@@ -73,7 +73,7 @@ fn steer(host: &HostSnapshot, iface: &str, online: &[u32]) -> Option<(String, St
     Some((format!("echo {} > {target}", mask(online)), format!("echo {old} > {target}")))
 }
 
-/// A mask as `rps_cpus` takes it: words of 32 CPUs, the highest first.
+/// A mask in the format of `rps_cpus`: words of 32 CPUs, the highest first.
 fn mask(cpus: &[u32]) -> String {
     let words = cpus.iter().max().map_or(0, |cpu| cpu / 32) as usize + 1;
     let mut bits = vec![0_u32; words];
@@ -97,7 +97,7 @@ pub(super) fn numa_node(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         let node = host.number(&format!("sys/class/net/{iface}/device/numa_node"))?;
         let near = u32::try_from(node).ok().and_then(|node| nodes.get(&node));
         let Some(near) = near else {
-            return Err(Unknown(format!("the firmware does not tell its NUMA node ({node})")));
+            return Err(Unknown(format!("the firmware does not report its NUMA node ({node})")));
         };
         let irqs = irq::of_interface(host, iface)?;
         let far: Vec<u32> = irqs
@@ -128,7 +128,7 @@ pub(super) fn numa_node(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     })
 }
 
-/// IRQs that were given other CPUs meanwhile.
+/// IRQs whose affinity changed between the samples.
 pub(super) fn moved(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     let irqbalance = host.processes()?.second.irqbalance;
     each_interface(host, ifaces, |host, iface| {
@@ -137,7 +137,7 @@ pub(super) fn moved(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         }
         let irqs = &host.interface(iface)?.msi_irqs;
         if irqs.is_empty() {
-            return Err(Unknown("which IRQs are its own is not known".into()));
+            return Err(Unknown("its IRQs are unknown".into()));
         }
         let mut changed = Vec::new();
         for irq in irqs {

@@ -1,4 +1,4 @@
-//! Kernel versions with known changes that bear on stalls.
+//! Kernel versions with known changes that affect stalls.
 
 use crate::{
     model::finding::Detail,
@@ -8,29 +8,29 @@ use crate::{
     },
 };
 
-/// Share of a CPU that ksoftirqd used, percent, from which its hold on softirqs matters.
+/// CPU share of ksoftirqd, percent, from which softirqs that wait for it matter.
 const KSOFTIRQD: f64 = 1.0;
 
 /// Since 4.9 (commit 4cd13c21b207, "softirq: Let ksoftirqd do its job"), softirqs raised on a CPU
 /// whose ksoftirqd is running wait for that thread. Commit d15121be7485 of May 2023 reverts it:
-/// 6.5 is the first release that has it, and branches of older ones took it over.
+/// 6.5 is the first release with the revert; stable branches of older releases backported it.
 const HELD_FROM: (u32, u32) = (4, 9);
 const HELD_BEFORE: (u32, u32) = (6, 5);
 
-/// The default maximum of `tcp_rmem` became 32 MiB.
+/// From here on the default maximum of `tcp_rmem` is 32 MiB.
 const LARGE_BUFFERS: (u32, u32) = (6, 16);
 
 pub(super) fn check(host: &HostSnapshot, _: &[String]) -> Answers {
     let release = host.setting("proc/sys/kernel/osrelease")?;
     let version = version(release)
-        .ok_or_else(|| Unknown(format!("{release:?} does not begin with a version")))?;
+        .ok_or_else(|| Unknown(format!("{release:?} does not start with a version")))?;
     if version >= LARGE_BUFFERS {
         return all_ok(format!(
             "{release}: since 6.16 the default maximum of tcp_rmem is 32 MiB, see tcp_buffers"
         ));
     }
     if !(HELD_FROM..HELD_BEFORE).contains(&version) {
-        return all_ok(format!("{release}: no known change that bears on stalls"));
+        return all_ok(format!("{release}: no known change that affects stalls"));
     }
     let (cpu, share) = super::cpu::busiest_ksoftirqd(host)?;
     if share < KSOFTIRQD {
@@ -46,8 +46,8 @@ pub(super) fn check(host: &HostSnapshot, _: &[String]) -> Answers {
                  and ksoftirqd/{cpu} used {share:.1} % of its CPU."
         ),
         numbers: vec![crossed("ksoftirqd", share, "%", KSOFTIRQD, "/proc/PID/stat")],
-        why: "Network and timer softirqs of that CPU then wait until the scheduler gives the \
-                  thread its turn. Linux 6.5 ended this, and so may a distribution's kernel.",
+        why: "Network and timer softirqs of that CPU then wait until the scheduler runs the \
+                  thread. Linux 6.5 fixed this, and a distribution may have backported the fix.",
         next: "latency-user trace --stages rx_wait,net_rx,softirq --duration 30s".into(),
         undo: None,
         confirm: trace(None),
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn releases_of_distributions_begin_with_the_version() {
+    fn releases_of_distributions_start_with_the_version() {
         assert_eq!(version("6.12.43+deb12-cloud-amd64"), Some((6, 12)));
         assert_eq!(version("5.10.0-30-amd64"), Some((5, 10)));
         assert_eq!(version("6.18-rc1"), Some((6, 18)));

@@ -1,4 +1,4 @@
-//! The rules, one file a rule or a small family of them, and their list.
+//! The rules, one file per rule or small family of rules, and their list.
 
 mod cpu;
 mod disk;
@@ -22,11 +22,11 @@ mod waiting;
 use super::{rule_answer::Answers, snapshot::HostSnapshot};
 use crate::model::finding::TriageStep;
 
-/// A rule: what it is called, where it belongs, and how it is checked.
+/// A rule: its name, its step and its check.
 pub(super) struct Rule {
     pub(super) name: &'static str,
     pub(super) step: TriageStep,
-    /// Judges the host, and of its interfaces those that are named.
+    /// Judges the host and those of its interfaces that are named.
     pub(super) check: fn(&HostSnapshot, &[String]) -> Answers,
 }
 

@@ -1,4 +1,4 @@
-//! NAPI settings of an interface: held packets and threads.
+//! NAPI settings of an interface: the GRO flush timer, IRQ deferral and threads.
 
 use crate::{
     model::finding::Detail,
@@ -11,7 +11,7 @@ use crate::{
 /// Time for which GRO may hold packets, ns, without any IRQ deferral to go with it.
 const HELD_NS: i64 = 100_000;
 
-/// Packets held back by a timer, and deferral without one.
+/// Packets held back by a timer, and IRQ deferral without a timer.
 pub(super) fn flush_timeout(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         let file = |name: &str| format!("sys/class/net/{iface}/{name}");
@@ -24,7 +24,7 @@ pub(super) fn flush_timeout(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             (timeout, 0) if timeout >= HELD_NS => (
                 format!("{iface}: {text}: GRO holds packets for up to that time."),
                 "Without deferral of IRQs the timer saves little, and adds its time to packets \
-                 that wait for company.",
+                 that wait to be merged.",
                 set("gro_flush_timeout", 0),
                 set("gro_flush_timeout", timeout),
             ),
@@ -63,7 +63,7 @@ pub(super) fn flush_timeout(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     })
 }
 
-/// NAPI in threads of ordinary priority on a machine whose CPUs are wanted.
+/// NAPI in threads of ordinary priority, which compete for CPUs.
 pub(super) fn threaded(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         let path = format!("sys/class/net/{iface}/threaded");

@@ -10,14 +10,14 @@ use crate::{
     },
 };
 
-/// Packets a second from which offloads of software interfaces matter.
+/// Packets per second from which offloads of software interfaces matter.
 const LOADED: f64 = 1000.0;
-/// Wait before an interrupt, us.
+/// Delay of an interrupt, us.
 const LONG_WAIT_US: u32 = 200;
-/// Interrupts a second without coalescing.
+/// Interrupts per second without coalescing.
 const MANY_IRQS: f64 = 20_000.0;
 
-/// An offload: its name for ethtool, and the kernel's names, any of which does.
+/// An offload: its ethtool name, and the kernel's feature names (one is enough).
 struct Offload {
     short: &'static str,
     features: &'static [&'static str],
@@ -68,7 +68,7 @@ fn wanted(host: &HostSnapshot, iface: &str, offload: &Offload) -> Result<Answer,
         return Ok(ok(format!("{} cannot be turned on", offload.short)));
     }
     let rate = host.rx_rate(iface)? + host.tx_rate(iface)?;
-    // Ends of containers have offloads off by default; that matters when packets come.
+    // Interfaces of containers have offloads off by default; that matters only with traffic.
     let threshold = if host.interface(iface)?.has_device { 0.0 } else { LOADED };
     if rate < threshold {
         return Ok(ok(format!("{} is off, at {rate:.0} packets/s", offload.short)));
@@ -136,7 +136,7 @@ pub(super) fn lro(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     })
 }
 
-/// Interrupts that wait long, or do not wait at all under load.
+/// Interrupts with a long delay, or without any delay under load.
 pub(super) fn coalescing(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         if let Some(answer) = irq::without_device(host, iface)? {
@@ -147,7 +147,8 @@ pub(super) fn coalescing(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         if now.adaptive_rx == Some(true) {
             return Ok(ok("the driver adapts to the load"));
         }
-        let usecs = now.rx_usecs.ok_or_else(|| Unknown("the driver tells no rx-usecs".into()))?;
+        let usecs =
+            now.rx_usecs.ok_or_else(|| Unknown("the driver does not report rx-usecs".into()))?;
         let source = format!("ethtool -c {iface}");
         let set = |to: u32| format!("ethtool -C {} rx-usecs {to}", quoted(iface));
         if usecs >= LONG_WAIT_US {
@@ -162,7 +163,7 @@ pub(super) fn coalescing(host: &HostSnapshot, ifaces: &[String]) -> Answers {
                     f64::from(LONG_WAIT_US),
                     source,
                 )],
-                why: "A lone packet waits that long before anyone looks at it.",
+                why: "A lone packet waits that long before it is processed.",
                 next: set(50),
                 undo: Some(set(usecs)),
                 confirm: trace(Some(iface)),

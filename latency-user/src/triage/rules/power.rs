@@ -1,4 +1,4 @@
-//! What saves power and takes time: frequency governors and deep idle states.
+//! Power saving that costs latency: frequency governors and deep idle states.
 
 use crate::model::finding::Detail;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ const WAKE_US: i64 = 100;
 
 const CPUS: &str = "sys/devices/system/cpu";
 
-/// Governors that answer load late.
+/// Governors that react late to load.
 pub(super) fn governor(host: &HostSnapshot, _: &[String]) -> Answers {
     let mut slow: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     let mut seen = 0;
@@ -77,16 +77,16 @@ pub(super) fn governor(host: &HostSnapshot, _: &[String]) -> Answers {
     })])
 }
 
-/// Idle states that take long to wake from, as CPU 0 has them.
+/// Idle states that take long to wake from, read from CPU 0.
 pub(super) fn idle_states(host: &HostSnapshot, _: &[String]) -> Answers {
-    let folder = format!("{CPUS}/cpu0/cpuidle");
-    let states = host.second.children(&folder);
+    let directory = format!("{CPUS}/cpu0/cpuidle");
+    let states = host.second.children(&directory);
     if states.is_empty() {
-        return Err(Unknown(format!("/{folder} is absent")));
+        return Err(Unknown(format!("/{directory} is absent")));
     }
     let mut deepest: Option<(i64, String, u64)> = None;
     for state in &states {
-        let file = |name: &str| format!("{folder}/{state}/{name}");
+        let file = |name: &str| format!("{directory}/{state}/{name}");
         let latency = host.number(&file("latency"))?;
         if latency < WAKE_US || host.number(&file("disable"))? != 0 {
             continue;
@@ -114,8 +114,8 @@ pub(super) fn idle_states(host: &HostSnapshot, _: &[String]) -> Answers {
                  {latency} us to wake from."
         ),
         numbers: vec![
-            crossed("time to wake", latency as f64, "us", WAKE_US as f64, format!("/{folder}")),
-            plain(format!("time in {name}"), share, "%", format!("/{folder}")),
+            crossed("time to wake", latency as f64, "us", WAKE_US as f64, format!("/{directory}")),
+            plain(format!("time in {name}"), share, "%", format!("/{directory}")),
         ],
         why: "The first packet after a pause waits until its CPU is awake.",
         next: format!("cpupower idle-set --disable-by-latency {WAKE_US}"),

@@ -8,7 +8,7 @@ use crate::{
     },
 };
 
-/// Roots that have a queue, and a lock, for each of the NIC's, or none at all.
+/// Root qdiscs with a queue and a lock per NIC queue, or without any.
 const ONE_EACH: [&str; 4] = ["mq", "mqprio", "noqueue", "taprio"];
 
 pub(super) fn check(host: &HostSnapshot, ifaces: &[String]) -> Answers {
@@ -16,10 +16,10 @@ pub(super) fn check(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         let nic = host.nic(iface)?;
         let known = |qdiscs: &Result<Vec<_>, String>| qdiscs.clone().map_err(Unknown);
         let (first, second) = (known(&nic.first.qdiscs)?, known(&nic.second.qdiscs)?);
-        let Some(root) = second.iter().find(|one| one.root) else {
+        let Some(root) = second.iter().find(|qdisc| qdisc.root) else {
             return Err(Unknown("its root qdisc is not shown".into()));
         };
-        let before: Option<u32> = first.iter().find(|one| one.root).map(|one| one.drops);
+        let before: Option<u32> = first.iter().find(|qdisc| qdisc.root).map(|qdisc| qdisc.drops);
         let drops = before.map_or(0, |before| root.drops.wrapping_sub(before));
         let name = quoted(iface);
         let source = format!("tc -s qdisc show dev {iface}");
@@ -32,8 +32,8 @@ pub(super) fn check(host: &HostSnapshot, ifaces: &[String]) -> Answers {
                     crossed("packets dropped", f64::from(drops), "", 1.0, &source),
                     plain("waiting", f64::from(root.backlog), "bytes", &source),
                 ],
-                why: "Packets that are to be sent queue up faster than they leave; what is \
-                      dropped is sent again after a timeout at worst.",
+                why: "Outgoing packets queue up faster than they leave; dropped ones are \
+                      retransmitted, after a timeout at worst.",
                 next: format!("tc -s qdisc show dev {name}"),
                 undo: None,
                 confirm: trace(Some(iface)),
@@ -52,10 +52,7 @@ pub(super) fn check(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 33,
-            seen: format!(
-                "{iface} has {queues} TX queues, and the one qdisc {} in front of them.",
-                root.kind
-            ),
+            seen: format!("{iface} has {queues} TX queues behind a single qdisc, {}.", root.kind),
             numbers: vec![crossed(
                 "TX queues",
                 f64::from(queues),

@@ -12,9 +12,9 @@ use crate::{
     },
 };
 
-/// Packets a second from which the number and balance of queues matter.
+/// Packets per second from which the number and balance of queues matter.
 const LOADED: f64 = 1000.0;
-/// Mbit/s: slower links are failed negotiations these days.
+/// Mbit/s up to which autonegotiation has probably failed.
 const SLOW_LINK: i64 = 100;
 /// Share of one queue, percent, among two or three.
 const ONE_OF_FEW: f64 = 90.0;
@@ -30,9 +30,9 @@ pub(super) fn count(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         let (kind, now, most) = match (channels.combined, channels.rx) {
             (Some(now), None | Some(0)) if now > 0 => ("combined", now, channels.combined_max),
             (_, Some(now)) if now > 0 => ("rx", now, channels.rx_max),
-            _ => return Err(Unknown("the driver tells no number of queues".into())),
+            _ => return Err(Unknown("the driver does not report its queues".into())),
         };
-        let most = most.ok_or_else(|| Unknown("the driver tells no largest number".into()))?;
+        let most = most.ok_or_else(|| Unknown("the driver does not report a maximum".into()))?;
         let cpus = host.online()?.len() as u32;
         let rate = host.rx_rate(iface)?;
         let text = format!("{now} {kind} queues of {most}, {cpus} CPUs, {rate:.0} packets/s in");
@@ -64,7 +64,7 @@ pub(super) fn count(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     })
 }
 
-/// Packets a second of each RX queue, as far as its driver counts them.
+/// Packets per second of each RX queue, as far as its driver counts them.
 fn packets_by_queue(nic: &Samples<&Nic>, seconds: f64) -> Result<BTreeMap<u32, f64>, Unknown> {
     let sums = |nic: &Nic| -> Result<BTreeMap<u32, u64>, Unknown> {
         let counters = nic.counters.as_ref().map_err(|reason| Unknown(reason.clone()))?;
@@ -84,7 +84,7 @@ fn packets_by_queue(nic: &Samples<&Nic>, seconds: f64) -> Result<BTreeMap<u32, f
     Ok(second.iter().map(|(queue, after)| (*queue, rate(queue, after))).collect())
 }
 
-/// The queue whose received packets a counter counts: `rx_queue_3_packets`,
+/// The RX queue whose packets a counter counts: `rx_queue_3_packets`,
 /// `rx_queue_3_xdp_packets` (veth), `rx3_packets`, `rx-3.packets`, `queue_3_rx_cnt` (ENA).
 fn packets_of_queue(name: &str) -> Option<u32> {
     let number = |text: &str| text.parse().ok();
@@ -132,7 +132,7 @@ pub(super) fn imbalance(host: &HostSnapshot, ifaces: &[String]) -> Answers {
                 plain("packets", total, "/s", format!("ethtool -S {iface}")),
             ],
             why: "The packets of this queue wait in line. One large flow does that, and so does \
-                  an indirection table that leaves queues out: look at it first.",
+                  an indirection table that leaves queues out: check it first.",
             next: format!("ethtool -x {}", quoted(iface)),
             undo: None,
             confirm: trace(Some(iface)),
@@ -140,7 +140,7 @@ pub(super) fn imbalance(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     })
 }
 
-/// Half duplex, or a speed that no one chose.
+/// Half duplex, or a speed that nobody chose.
 pub(super) fn link(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         if let Some(answer) = irq::without_device(host, iface)? {
@@ -155,7 +155,7 @@ pub(super) fn link(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             (_, 1..=SLOW_LINK) => {
                 (56, crossed("speed", speed as f64, "Mbit/s", SLOW_LINK as f64, file("speed")))
             }
-            (_, ..=0) => return Err(Unknown("its driver does not tell the speed".into())),
+            (_, ..=0) => return Err(Unknown("its driver does not report the speed".into())),
             _ => return Ok(ok(text)),
         };
         Ok(found(Detail {

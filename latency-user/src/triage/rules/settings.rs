@@ -1,4 +1,4 @@
-//! Settings of the softirq side that stretch the tail by themselves.
+//! Softirq settings that lengthen the tail by themselves.
 
 use crate::{
     model::finding::Detail,
@@ -13,7 +13,7 @@ use crate::{
 const BUDGET_USECS: i64 = 10_000;
 /// Packets in one run; the default is 300.
 const BUDGET: i64 = 2000;
-/// Microseconds of busy polling for each read; 50 is what its documentation proposes.
+/// Busy polling per read, us; the kernel's documentation recommends 50.
 const BUSY_POLL_USECS: i64 = 100;
 
 /// Budgets that let one softirq run for long.

@@ -1,4 +1,4 @@
-//! `softnet_stat`: what the per-CPU packet processing could not do.
+//! `softnet_stat`: packets that per-CPU processing dropped or left for later.
 
 use crate::{
     host::net::softnet::Softnet,
@@ -11,10 +11,10 @@ use crate::{
 
 const SOURCE: &str = "/proc/net/softnet_stat";
 
-/// Squeezes a second on one CPU.
+/// Squeezes per second on one CPU.
 const SQUEEZES: f64 = 1.0;
 
-/// How much a column grew on each CPU: name of the CPU and count.
+/// Growth of a column on each CPU: name of the CPU and count.
 fn grown(
     host: &HostSnapshot,
     column: impl Fn(&Softnet) -> Option<u32>,
@@ -29,7 +29,7 @@ fn grown(
             if before.cpu != after.cpu {
                 return Err(Unknown(format!("the CPUs of {SOURCE} changed meanwhile")));
             }
-            // Without a number, and with CPUs offline, a line cannot be given to a CPU.
+            // Without a CPU number, and with CPUs offline, a line cannot be assigned to a CPU.
             let name = match after.cpu {
                 Some(cpu) => format!("CPU {cpu}"),
                 None => format!("the CPU of line {}", line + 1),
@@ -42,7 +42,7 @@ fn grown(
         .collect()
 }
 
-/// What to do about a setting, and how to take it back.
+/// The command that changes a setting, its undo, and a check.
 struct Remedy {
     next: String,
     undo: Option<String>,
@@ -51,7 +51,7 @@ struct Remedy {
 
 impl Remedy {
     /// Sets `key` from `old` to `new`. Where the old value could not be read (containers do not
-    /// show these settings) it only looks, in the network namespace that has them.
+    /// show these settings), only shows it, in the network namespace that has the setting.
     fn new(key: &str, old: Option<&str>, new: &str) -> Self {
         match old {
             Some(old) => Self {
@@ -130,7 +130,7 @@ pub(super) fn time_squeeze(host: &HostSnapshot, _: &[String]) -> Answers {
         weight: 48,
         seen: format!("{cpu} left work undone {rate:.1} times a second (time_squeeze)."),
         numbers,
-        why: "What is left waits for the next softirq, or for ksoftirqd. A larger budget \
+        why: "The rest waits for the next softirq, or for ksoftirqd. A larger budget \
                   makes each run longer in turn: measure both.",
         next,
         undo,

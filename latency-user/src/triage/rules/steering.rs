@@ -12,26 +12,26 @@ use crate::{
     },
 };
 
-/// Packets sent a second from which XPS matters.
+/// Packets sent per second from which XPS matters.
 const LOADED: f64 = 1000.0;
 
-/// Values of a file of each queue whose folder begins with `kind`.
+/// Values of `file` of each queue whose directory name starts with `kind`.
 fn of_queues<'a>(
     host: &'a HostSnapshot,
     iface: &str,
     kind: &str,
     file: &str,
 ) -> Result<Vec<(String, &'a str)>, Unknown> {
-    let folder = format!("sys/class/net/{iface}/queues");
-    let names = host.second.children(&folder);
+    let directory = format!("sys/class/net/{iface}/queues");
+    let names = host.second.children(&directory);
     let queues: Vec<&str> = names.into_iter().filter(|name| name.starts_with(kind)).collect();
     if queues.is_empty() {
-        return Err(Unknown(format!("/{folder} shows no {kind}*/{file}")));
+        return Err(Unknown(format!("/{directory} shows no {kind}*/{file}")));
     }
     queues
         .into_iter()
         .map(|queue| {
-            let path = format!("{folder}/{queue}/{file}");
+            let path = format!("{directory}/{queue}/{file}");
             let value = host.setting(&path)?;
             Ok((path, value))
         })
@@ -107,7 +107,7 @@ pub(super) fn rfs(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     })
 }
 
-/// Several TX queues that no CPU was given.
+/// Several TX queues, none of them assigned to CPUs.
 pub(super) fn xps(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         if let Some(answer) = irq::without_device(host, iface)? {

@@ -7,13 +7,13 @@ use crate::triage::{
     snapshot::{HostSnapshot, Namespace, Unknown},
 };
 
-/// Segments sent again, percent of all that were sent.
+/// Retransmitted segments, percent of all segments sent.
 const RETRANSMITTED: f64 = 2.0;
-/// Segments below which no share is taken.
+/// Segments below which a share is not meaningful.
 const FEWEST_SEGMENTS: u64 = 1000;
 
-/// A counter that should stand still.
-struct Still {
+/// Counters that should not grow.
+struct SteadyCounters {
     file: &'static str,
     group: &'static str,
     names: &'static [&'static str],
@@ -22,32 +22,32 @@ struct Still {
     next: &'static str,
 }
 
-fn stands_still(host: &HostSnapshot, still: &Still) -> Answers {
+fn check_steady(host: &HostSnapshot, steady: &SteadyCounters) -> Answers {
     each_namespace(host, |host, namespace| {
-        let counters = host.protocols(namespace, still.file)?;
+        let counters = host.protocols(namespace, steady.file)?;
         let mut grown = Vec::new();
-        for name in still.names {
-            match counters.second.grown(&counters.first, still.group, name) {
+        for name in steady.names {
+            match counters.second.grown(&counters.first, steady.group, name) {
                 Some(0) => {}
                 Some(count) => grown.push((*name, count)),
                 None => return Err(absent(name)),
             }
         }
         let Some((name, count)) = grown.first() else {
-            return Ok(ok(format!("{} did not grow", still.names.join(", "))));
+            return Ok(ok(format!("{} did not grow", steady.names.join(", "))));
         };
         Ok(found(Detail {
             subject: Some(called(namespace)),
-            weight: still.weight,
+            weight: steady.weight,
             seen: format!("In {} {name} grew by {count}.", called(namespace)),
             numbers: grown
                 .iter()
                 .map(|(name, count)| {
-                    crossed(*name, *count as f64, "", 1.0, source(namespace, still.file))
+                    crossed(*name, *count as f64, "", 1.0, source(namespace, steady.file))
                 })
                 .collect(),
-            why: still.why,
-            next: inside(namespace, still.next),
+            why: steady.why,
+            next: inside(namespace, steady.next),
             undo: None,
             confirm: trace(None),
         }))
@@ -65,11 +65,11 @@ fn source(namespace: &Namespace, file: &str) -> String {
     }
 }
 
-/// Packets for sockets that were busy, beyond what may wait.
+/// Packets for busy sockets whose backlog was full.
 pub(super) fn backlog_drops(host: &HostSnapshot, _: &[String]) -> Answers {
-    stands_still(
+    check_steady(
         host,
-        &Still {
+        &SteadyCounters {
             file: "netstat",
             group: "TcpExt",
             names: &["TCPBacklogDrop"],
@@ -83,9 +83,9 @@ pub(super) fn backlog_drops(host: &HostSnapshot, _: &[String]) -> Answers {
 
 /// Connections that found the accept queue full.
 pub(super) fn listen_overflows(host: &HostSnapshot, _: &[String]) -> Answers {
-    stands_still(
+    check_steady(
         host,
-        &Still {
+        &SteadyCounters {
             file: "netstat",
             group: "TcpExt",
             names: &["ListenOverflows", "ListenDrops"],
@@ -99,21 +99,21 @@ pub(super) fn listen_overflows(host: &HostSnapshot, _: &[String]) -> Answers {
 
 /// Datagrams that found the socket's buffer full.
 pub(super) fn udp_buffer_errors(host: &HostSnapshot, _: &[String]) -> Answers {
-    stands_still(
+    check_steady(
         host,
-        &Still {
+        &SteadyCounters {
             file: "snmp",
             group: "Udp",
             names: &["RcvbufErrors"],
             weight: 35,
-            why: "The reader is too slow or its buffer too small for bursts: what is dropped, \
-                  DNS answers among it, is asked for again after seconds.",
+            why: "The reader is too slow or its buffer too small for bursts: dropped datagrams, \
+                  such as DNS answers, are requested again after seconds.",
             next: "ss -unmp",
         },
     )
 }
 
-/// Segments sent again.
+/// Retransmitted segments.
 pub(super) fn retransmits(host: &HostSnapshot, _: &[String]) -> Answers {
     each_namespace(host, |host, namespace| {
         let counters = host.protocols(namespace, "snmp")?;
@@ -122,7 +122,7 @@ pub(super) fn retransmits(host: &HostSnapshot, _: &[String]) -> Answers {
         };
         let (sent, again) = (grown("OutSegs")?, grown("RetransSegs")?);
         let share = again as f64 / sent.max(1) as f64 * 100.0;
-        let text = format!("{again} of {sent} segments were sent again");
+        let text = format!("{again} of {sent} segments were retransmitted");
         if sent < FEWEST_SEGMENTS || share < RETRANSMITTED {
             return Ok(ok(text));
         }
@@ -132,7 +132,7 @@ pub(super) fn retransmits(host: &HostSnapshot, _: &[String]) -> Answers {
             weight: 49,
             seen: format!("In {} {text}, {share:.1} %.", called(namespace)),
             numbers: vec![
-                crossed("segments sent again", share, "%", RETRANSMITTED, &source),
+                crossed("segments retransmitted", share, "%", RETRANSMITTED, &source),
                 plain("segments sent", sent as f64, "", &source),
             ],
             why: "Each of them is a packet that was lost or late: the response waits for at \

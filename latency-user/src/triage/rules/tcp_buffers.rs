@@ -1,6 +1,6 @@
 //! TCP receive buffers: pruning and collapsing.
 //!
-//! Counters and settings are of each network namespace by itself.
+//! Counters and settings are per network namespace.
 
 use crate::{
     model::finding::Detail,
@@ -10,18 +10,18 @@ use crate::{
     },
 };
 
-/// What grows when a receive buffer runs full: names of `TcpExt`.
+/// `TcpExt` counters that grow when a receive buffer is full.
 const COUNTERS: [&str; 4] = ["PruneCalled", "RcvPruned", "OfoPruned", "TCPRcvCollapsed"];
 /// Bytes: a maximum up to which collapsing was harmless in the case study.
 const HARMLESS: u64 = 4 << 20;
 /// Bytes: the maximum of the case study, and the kernel's default since 6.16.
 const LARGE: u64 = 32 << 20;
-/// What mended the case.
-const MENDED: [u64; 3] = [4096, 1_048_576, 2_097_152];
+/// Sizes that fixed the case.
+const FIXED: [u64; 3] = [4096, 1_048_576, 2_097_152];
 
 const KEY: &str = "net.ipv4.tcp_rmem";
 
-/// Asks `judge` about each namespace.
+/// Calls `judge` for each namespace.
 pub(super) fn each_namespace(
     host: &HostSnapshot,
     judge: impl Fn(&HostSnapshot, &Namespace) -> Result<Answer, Unknown>,
@@ -37,7 +37,7 @@ pub(super) fn each_namespace(
         .collect())
 }
 
-/// How a namespace is named in sentences.
+/// The name of a namespace in sentences.
 pub(super) fn called(namespace: &Namespace) -> String {
     match &namespace.pid {
         None => "this network namespace".into(),
@@ -75,15 +75,15 @@ fn spaced(sizes: [u64; 3]) -> String {
     sizes.map(|size| size.to_string()).join(" ")
 }
 
-/// Smaller sizes, as in the case study, and never larger than what was.
+/// The sizes of the case study, but none larger than the current one.
 fn smaller(now: [u64; 3]) -> [u64; 3] {
-    [now[0], now[1].min(MENDED[1]), now[2].min(MENDED[2])]
+    [now[0], now[1].min(FIXED[1]), now[2].min(FIXED[2])]
 }
 
-/// Receive queues that were pruned or collapsed meanwhile.
+/// Receive queues that were pruned or collapsed between the samples.
 pub(super) fn collapse(host: &HostSnapshot, _: &[String]) -> Answers {
     let mut answers = each_namespace(host, collapse_in)?;
-    // Said once for all rules on namespaces.
+    // Reported once for all rules on namespaces.
     if let Ok(hidden) = host.setting("netns/hidden") {
         answers.push(Answer::Unknown(format!(
             "network namespaces of processes that do not show theirs ({hidden}) were not judged"
@@ -166,7 +166,7 @@ fn collapse_in(host: &HostSnapshot, namespace: &Namespace) -> Result<Answer, Unk
     }))
 }
 
-/// `experiment` sets the own namespace only.
+/// The `experiment` command shown here changes our own namespace only.
 fn confirmed(namespace: &Namespace, new: &str) -> String {
     match namespace.pid {
         None => experiment(KEY, new, None),
@@ -184,7 +184,7 @@ pub(super) fn settings(host: &HostSnapshot, _: &[String]) -> Answers {
             now[2] >> 10,
             sent[2] >> 10
         );
-        // A socket may ask for as much as this by SO_RCVBUF. Namespaces but the first lack it.
+        // A socket may request this much with SO_RCVBUF. Only the initial namespace has it.
         let asked = match namespace.pid {
             None => host.number("proc/sys/net/core/rmem_max")?,
             Some(_) => 0,

@@ -24,7 +24,7 @@ pub(super) fn stalls(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     };
     let list: Vec<String> = stalled
         .iter()
-        .map(|one| format!("{} {} of {}", one.stage, one.stalls, one.count))
+        .map(|row| format!("{} {} of {}", row.stage, row.stalls, row.count))
         .collect();
     let source = "trace of this triage";
     let mut numbers = vec![crossed(
@@ -37,7 +37,7 @@ pub(super) fn stalls(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     numbers.extend(
         stalled
             .iter()
-            .map(|one| plain(format!("stalls of {}", one.stage), one.stalls as f64, "", source)),
+            .map(|row| plain(format!("stalls of {}", row.stage), row.stalls as f64, "", source)),
     );
     let culprits: Vec<String> =
         traced.culprits.iter().take(3).map(|(name, share)| format!("{name} {share} %")).collect();
@@ -50,7 +50,7 @@ pub(super) fn stalls(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     let trace = format!("latency-user trace {}--duration 30s", iface.unwrap_or_default());
     Ok(vec![found(Detail {
         subject: Some(longest.place.clone()),
-        // From 1 ms on, ten times as long weighs as much again.
+        // 50 at 1 ms, and 20 more for each factor of ten.
         weight: (50.0 + 20.0 * ms(longest.max_ns).log10()).clamp(50.0, 92.0) as u8,
         seen: format!(
             "Stalls of 1 ms or more: {}; the longest, {} on {}, took {:.1} ms.{culprits}",
@@ -61,7 +61,7 @@ pub(super) fn stalls(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         ),
         numbers,
         why: "For that long no packet of the CPU or queue was processed: this is the tail \
-                  itself. What the other steps found is where to look for its cause.",
+                  itself. The findings of the other steps may be its cause.",
         next: format!("{trace} --output before.hlog"),
         undo: None,
         confirm: trace,

@@ -1,4 +1,4 @@
-//! Waiting as the kernel sums it up: CPUs idle because of disks, and pressure.
+//! Waiting as the kernel accounts for it: CPUs idle because of disks, and pressure (PSI).
 
 use crate::{
     host::pressure::Pressure,
@@ -43,8 +43,8 @@ pub(super) fn iowait(host: &HostSnapshot, _: &[String]) -> Answers {
             crossed("I/O wait of all CPUs", share, "%", IOWAIT_ALL, "/proc/stat"),
             crossed(format!("I/O wait of CPU {cpu}"), worst_share, "%", IOWAIT_ONE, "/proc/stat"),
         ],
-        why: "A request that waits for a disk is late however fast its packets travel: look \
-                  here before the network.",
+        why: "A request that waits for a disk is late however fast its packets travel: \
+                  check the disks before the network.",
         next: "pidstat -d 5 3".into(),
         undo: None,
         confirm: trace(None),

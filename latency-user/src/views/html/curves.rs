@@ -1,5 +1,5 @@
-//! Percentile curves: duration over 1/(1-p), both on log scales. The tail is not squeezed into the
-//! last pixel.
+//! Percentile curves: duration over 1/(1-p), both on log scales, so that the tail is not squeezed
+//! into the last pixel.
 
 use latency_common::stage::Stage;
 
@@ -42,7 +42,7 @@ pub(super) fn figures(recordings: &[Recording<'_>]) -> Vec<Figure> {
 }
 
 fn figure(recordings: &[Recording<'_>], stage: Stage) -> Option<Figure> {
-    // Two recordings are laid over each other as whole stages: their series would be a thicket.
+    // Two recordings are overlaid by stage: curves of all their series would be unreadable.
     let sums: Vec<Distribution> = recordings
         .iter()
         .map(|recording| {
@@ -53,8 +53,8 @@ fn figure(recordings: &[Recording<'_>], stage: Stage) -> Option<Figure> {
         })
         .collect();
     let mut curves: Vec<Curve<'_>> = Vec::new();
-    if let [one] = recordings {
-        let of = one.series.iter().filter(|series| series.id.stage == stage);
+    if let [recording] = recordings {
+        let of = recording.series.iter().filter(|series| series.id.stage == stage);
         curves.extend(of.map(|series| Curve {
             name: table::label(series),
             class: "l".into(),
@@ -122,7 +122,7 @@ fn draw(curves: &[Curve<'_>], most: u64, title: &str) -> String {
         figure.push_str(&svg::label(at, TOP + height + 16.0, "middle", &name));
     }
     figure.push_str(&svg::label(LEFT + width / 2.0, TOP + height + 34.0, "middle", "percentile"));
-    // The worst come last, so that they lie on top.
+    // Draw the worst last, so that they are on top.
     for curve in curves.iter().rev() {
         let ends = (curve.count as f64).log10();
         let mut points: Vec<(f64, f64)> = (0..)

@@ -1,5 +1,5 @@
-//! What the page of an experiment shows besides its comparison: what was changed, the windows in
-//! their order, and the guards.
+//! What the page of an experiment shows besides its comparison: the change, the windows in order,
+//! and the guards.
 
 use serde::Serialize;
 
@@ -16,18 +16,18 @@ use crate::{
 pub(super) struct HtmlExperiment {
     /// Knob, value before, value tried.
     changed: Vec<Vec<String>>,
-    /// What became of the setting.
+    /// The final state of the setting.
     setting: &'static str,
     windows: Vec<Vec<String>>,
     guards: Vec<Vec<String>>,
 }
 
-/// Whether the conclusion is no good news.
+/// Whether the conclusion is bad news.
 pub(super) fn is_alarming(found: &Experiment) -> bool {
     matches!(found.conclusion, Conclusion::Worse | Conclusion::ImprovedAtACost)
 }
 
-/// The value that was tried, and what was asked for where that is another.
+/// The value that was tried, and the requested value if it differs.
 fn tried(changed: &Changed) -> String {
     let Changed { requested, effective, .. } = changed;
     match requested == effective {
@@ -57,7 +57,9 @@ pub(super) fn show(found: &Experiment) -> HtmlExperiment {
         vec![guard.name.to_owned(), before, after, verdict.to_owned()]
     });
     HtmlExperiment {
-        changed: changed.map(|one| vec![one.knob.clone(), one.old.clone(), tried(one)]).collect(),
+        changed: changed
+            .map(|changed| vec![changed.knob.clone(), changed.old.clone(), tried(changed)])
+            .collect(),
         setting: experiment::setting(found.setting),
         windows: windows.collect(),
         guards: guards.collect(),

@@ -11,12 +11,12 @@ use crate::{
 };
 
 const WIDTH: u32 = 960;
-/// Room for the names of rows.
+/// Space for the names of rows.
 const LEFT: u32 = 130;
 const BOTTOM: u32 = 22;
 
-/// Classes of the scale: style class, and what it stands for as a part of the threshold `T`.
-/// Blue to below it, orange from it on: a difference that every eye sees.
+/// Classes of the scale: style class, and its range relative to the threshold `T`.
+/// Blue below the threshold, orange from it on, which colour-blind readers can distinguish.
 pub(super) const LEGEND: [(&str, &str); 9] = [
     ("b0", "below T/1000"),
     ("b1", "T/1000 to T/100"),
@@ -35,7 +35,7 @@ pub(super) fn figure(recording: &Recording<'_>, stage: Stage) -> Option<Figure> 
     let rows = recording.timeline.rows().filter(|(id, _)| id.stage == stage);
     let rows: Vec<(String, Vec<Cell>)> = rows
         .filter_map(|(id, cells)| {
-            let shown = recording.series.iter().find(|one| one.id == *id)?;
+            let shown = recording.series.iter().find(|series| series.id == *id)?;
             Some((table::label(shown), cells))
         })
         .collect();
@@ -56,7 +56,7 @@ pub(super) fn figure(recording: &Recording<'_>, stage: Stage) -> Option<Figure> 
     };
     let title = format!("{}: longest duration by {what} over time", stage.name());
     let mut figure = svg::begin(WIDTH, plot + BOTTOM, &title);
-    // Names that would overlap are left to the table.
+    // Names that would overlap are only in the table.
     let every = 11_u32.div_ceil(row_height) as usize;
     for (at, (name, _)) in rows.iter().enumerate().filter(|(at, _)| at % every == 0) {
         let y = f64::from(row_height) * (at as f64 + 0.5) + 4.0;
@@ -76,10 +76,10 @@ pub(super) fn figure(recording: &Recording<'_>, stage: Stage) -> Option<Figure> 
     figure.push_str(&svg::time_axis(left, width, f64::from(plot + 16), seconds));
     figure.push_str("</svg>");
     let mut head = vec![what.to_owned()];
-    let mut begin = 0.0;
+    let mut start = 0.0;
     for length in &recording.timeline.seconds {
-        head.push(duration((begin * 1e9) as u64));
-        begin += length;
+        head.push(duration((start * 1e9) as u64));
+        start += length;
     }
     let numbers = rows.into_iter().map(|(name, cells)| {
         let cells = cells.iter().map(|cell| match cell.count {

@@ -33,7 +33,7 @@ use crate::model::{
     timeline::Timeline,
 };
 
-/// Series in tables; more are a matter for CSV.
+/// Maximum number of series in tables; CSV has all.
 const MOST_SERIES: usize = 400;
 
 /// Culprits in the headline.
@@ -47,7 +47,7 @@ pub struct Recording<'a> {
     pub summary: &'a Summary,
     /// Its distributions.
     pub series: &'a [Series],
-    /// Its course in time.
+    /// Its timeline.
     pub timeline: &'a Timeline,
     /// Its longest stalls.
     pub stalls: &'a [Stall],
@@ -55,13 +55,13 @@ pub struct Recording<'a> {
     pub collapses: &'a [Collapse],
     /// The functions that its stalls were spent in, worst first.
     pub culprits: &'a [Culprit],
-    /// What the machine was set to; `None`: it is not recorded.
+    /// Settings of the host; `None`: not recorded.
     pub settings: Option<&'a HostSettings>,
-    /// What to know of the file.
+    /// Notes on the file.
     pub notes: &'a [Note],
 }
 
-/// What the template fills in.
+/// Values for the template.
 #[derive(Serialize)]
 struct Page<'a> {
     verdict: String,
@@ -109,8 +109,8 @@ struct HtmlRecording {
     notes: Vec<String>,
 }
 
-/// Writes the page for one recording, or for two with their comparison and, if they are those of
-/// one, their experiment.
+/// Writes the page for one recording, or for two with their comparison and, if they belong to one,
+/// their experiment.
 ///
 /// # Errors
 ///
@@ -131,18 +131,20 @@ pub fn page(
     let alarm = match (experiment, compared) {
         (Some(found), _) => self::experiment::is_alarming(found),
         (None, Some(comparison)) => comparison.verdict == Verdict::Worse,
-        (None, None) => recordings.iter().any(|one| !one.summary.stalls.by_stage.is_empty()),
+        (None, None) => {
+            recordings.iter().any(|recording| !recording.summary.stalls.by_stage.is_empty())
+        }
     };
     let page = Page {
         verdict,
         alarm,
-        notes: compared.map(|one| texts(&one.notes)).unwrap_or_default(),
+        notes: compared.map(|comparison| texts(&comparison.notes)).unwrap_or_default(),
         compared: compared.map(comparison::rows).unwrap_or_default(),
         experiment: experiment.map(self::experiment::show),
         duration_classes: match recordings {
             [before, after] => {
-                let of = |one: &Recording<'_>| {
-                    DurationClasses::new(one.series.iter().map(|s| (&s.id, &s.distribution)))
+                let of = |recording: &Recording<'_>| {
+                    DurationClasses::new(recording.series.iter().map(|s| (&s.id, &s.distribution)))
                 };
                 duration_classes::rows(&[of(before), of(after)]).to_vec()
             }
@@ -170,17 +172,16 @@ fn show(recording: &Recording<'_>) -> HtmlRecording {
     let mut series: Vec<Vec<String>> = recording
         .series
         .iter()
-        .map(|one| {
-            let mut row = vec![one.id.stage.name().to_owned(), table::label(one)];
-            row.extend(table::numbers(&Numbers::new(&one.distribution)));
+        .map(|series| {
+            let mut row = vec![series.id.stage.name().to_owned(), table::label(series)];
+            row.extend(table::numbers(&Numbers::new(&series.distribution)));
             row
         })
         .collect();
     series.truncate(MOST_SERIES);
-    let culprits = recording
-        .culprits
-        .iter()
-        .map(|one| vec![one.function.clone(), share(one.share), one.samples.to_string()]);
+    let culprits = recording.culprits.iter().map(|culprit| {
+        vec![culprit.function.clone(), share(culprit.share), culprit.samples.to_string()]
+    });
     let probes = run.probes.iter().map(|probe| {
         vec![
             probe.stage.name().to_owned(),
@@ -214,7 +215,7 @@ fn show(recording: &Recording<'_>) -> HtmlRecording {
     }
 }
 
-/// What notes say.
+/// The text of each note.
 fn texts(notes: &[Note]) -> Vec<String> {
     notes.iter().map(Note::to_string).collect()
 }

@@ -1,4 +1,4 @@
-//! Settings of the machine, of one recording or of two beside each other.
+//! Host settings of one recording, or of two side by side.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,10 +15,12 @@ pub(super) struct HtmlSetting {
     differs: bool,
 }
 
-/// All settings by name; nothing when no recording has any. Only what both recorded can differ.
+/// All settings by name; empty when no recording has any. Settings differ only if all have some.
 pub(super) fn rows(recordings: &[Recording<'_>]) -> Vec<HtmlSetting> {
-    let sides: Vec<Option<BTreeMap<String, String>>> =
-        recordings.iter().map(|one| one.settings.map(|settings| settings.by_name())).collect();
+    let sides: Vec<Option<BTreeMap<String, String>>> = recordings
+        .iter()
+        .map(|recording| recording.settings.map(|settings| settings.by_name()))
+        .collect();
     let names: BTreeSet<&String> = sides.iter().flatten().flat_map(BTreeMap::keys).collect();
     let all_known = sides.iter().all(Option::is_some);
     let show = |name: &String| {

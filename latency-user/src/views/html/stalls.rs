@@ -1,4 +1,4 @@
-//! Stalls: when, which, in which functions, of which sockets.
+//! Stalls: when, where, in which functions, and for which sockets.
 
 use latency_common::stage::Stage;
 use serde::Serialize;
@@ -28,10 +28,10 @@ const LEFT: f64 = 60.0;
 const TOP: f64 = 8.0;
 const BOTTOM: f64 = 22.0;
 
-/// Stalls shown one by one.
+/// Stalls shown individually.
 const MOST: usize = 20;
 
-/// Functions named of one stall.
+/// Functions named per stall.
 const FUNCTIONS: usize = 3;
 
 /// A stall for the template.
@@ -81,13 +81,13 @@ pub(super) fn timeline(recording: &Recording<'_>) -> Option<Figure> {
         ));
     }
     figure.push_str(&format!("<path class=\"s1\" d=\"{bars}\"/>"));
-    let whole = columns.iter().sum();
-    figure.push_str(&svg::time_axis(LEFT, width, f64::from(HEIGHT) - 6.0, whole));
+    let total = columns.iter().sum();
+    figure.push_str(&svg::time_axis(LEFT, width, f64::from(HEIGHT) - 6.0, total));
     figure.push_str("</svg>");
-    let mut begin = 0.0;
+    let mut start = 0.0;
     let rows = cells.iter().zip(columns).map(|(cell, length)| {
-        let at = duration((begin * 1e9) as u64);
-        begin += length;
+        let at = duration((start * 1e9) as u64);
+        start += length;
         vec![at, count(cell.count), count(cell.stalls), duration(cell.max_ns)]
     });
     let rows = rows.collect();
@@ -95,7 +95,7 @@ pub(super) fn timeline(recording: &Recording<'_>) -> Option<Figure> {
     Some(Figure { title, note: String::new(), svg: figure, head, rows })
 }
 
-/// The longest stalls with what they were spent in.
+/// The longest stalls and where their time was spent.
 pub(super) fn worst(stalls: &[Stall]) -> Vec<HtmlStall> {
     let show = |stall: &Stall| HtmlStall {
         at: moment(&stall.at),
@@ -113,7 +113,7 @@ pub(super) fn worst(stalls: &[Stall]) -> Vec<HtmlStall> {
     without_parts(stalls).take(MOST).map(show).collect()
 }
 
-/// `2026-01-02 03:04:05.912Z`: to the millisecond, and it does not fill the line.
+/// `2026-01-02 03:04:05.912Z`: cut to milliseconds, to keep the column narrow.
 fn moment(at: &str) -> String {
     match at.get(..23) {
         Some(at) => format!("{}Z", at.replace('T', " ")),
@@ -161,7 +161,7 @@ fn spent(stall: &Stall) -> String {
     parts.join("; ")
 }
 
-/// What samples found on the CPU, else the task that ran when the wait ended.
+/// The tasks that samples found on the CPU, else the task that ran when the wait ended.
 fn running(interference: &Interference) -> Vec<String> {
     let ran = |share: &TaskShare| {
         let samples = counted(share.samples, "sample");
@@ -179,22 +179,24 @@ fn running(interference: &Interference) -> Vec<String> {
 /// `tcp_collapse 87%, nft_do_chain 7%`
 pub(super) fn functions(culprits: &[Culprit], most: usize) -> String {
     let named = culprits.iter().take(most);
-    let named = named.map(|one| format!("{} {}{}", one.function, share(one.share), lock_wait(one)));
+    let named = named.map(|culprit| {
+        format!("{} {}{}", culprit.function, share(culprit.share), lock_wait(culprit))
+    });
     named.collect::<Vec<_>>().join(", ")
 }
 
 /// The sockets whose collapses took the most time.
 pub(super) fn sockets(sockets: &[SocketTotal]) -> Vec<Vec<String>> {
-    let show = |one: &SocketTotal| {
+    let show = |total: &SocketTotal| {
         vec![
-            format!("{} < {}", one.socket.local, one.socket.remote),
-            process(one.owner.as_ref()),
-            count(one.calls),
-            duration(one.sum_ns),
-            duration(one.max_ns),
-            format!("{} of {}", bytes(one.worst.rmem_alloc), bytes(one.worst.rcvbuf)),
-            one.worst_queue.map_or("-", CollapsedQueue::name).to_owned(),
-            one.worst.payload_ratio.map_or("-".into(), share),
+            format!("{} < {}", total.socket.local, total.socket.remote),
+            process(total.owner.as_ref()),
+            count(total.calls),
+            duration(total.sum_ns),
+            duration(total.max_ns),
+            format!("{} of {}", bytes(total.worst.rmem_alloc), bytes(total.worst.rcvbuf)),
+            total.worst_queue.map_or("-", CollapsedQueue::name).to_owned(),
+            total.worst.payload_ratio.map_or("-".into(), share),
         ]
     };
     sockets.iter().map(show).collect()
@@ -204,14 +206,14 @@ fn process(owner: Option<&SocketOwner>) -> String {
     owner.map_or("-".into(), |owner| format!("{} ({})", owner.comm, owner.pid))
 }
 
-/// What TCP's counters of receive buffers grew by, by network namespace.
+/// Growth of TCP's receive-buffer counters, by network namespace.
 pub(super) fn pressure(tcp: &[TcpPressure]) -> Vec<Vec<String>> {
-    let show = |one: &TcpPressure| {
+    let show = |pressure: &TcpPressure| {
         vec![
-            format!("{}{}", one.netns, if one.ended { " (ended)" } else { "" }),
-            count(one.prune_called),
-            count(one.rcv_collapsed),
-            count(one.rcv_pruned + one.ofo_pruned),
+            format!("{}{}", pressure.netns, if pressure.ended { " (ended)" } else { "" }),
+            count(pressure.prune_called),
+            count(pressure.rcv_collapsed),
+            count(pressure.rcv_pruned + pressure.ofo_pruned),
         ]
     };
     tcp.iter().map(show).collect()
@@ -219,16 +221,16 @@ pub(super) fn pressure(tcp: &[TcpPressure]) -> Vec<Vec<String>> {
 
 /// The slowest collapses.
 pub(super) fn collapses(collapses: &[Collapse]) -> Vec<Vec<String>> {
-    let show = |one: &Collapse| {
+    let show = |collapse: &Collapse| {
         vec![
-            duration(one.duration_ns),
-            format!("{} < {}", one.socket.local, one.socket.remote),
-            process(one.owner.as_ref()),
-            format!("{} of {}", bytes(one.before.rmem_alloc), bytes(one.before.rcvbuf)),
-            one.before.queue_len.to_string(),
-            one.queue.name().to_owned(),
-            one.before.payload_ratio.map_or("-".into(), share),
-            one.polled.as_ref().map(|polled| place(polled, one.cpu)).unwrap_or_default(),
+            duration(collapse.duration_ns),
+            format!("{} < {}", collapse.socket.local, collapse.socket.remote),
+            process(collapse.owner.as_ref()),
+            format!("{} of {}", bytes(collapse.before.rmem_alloc), bytes(collapse.before.rcvbuf)),
+            collapse.before.queue_len.to_string(),
+            collapse.queue.name().to_owned(),
+            collapse.before.payload_ratio.map_or("-".into(), share),
+            collapse.polled.as_ref().map(|polled| place(polled, collapse.cpu)).unwrap_or_default(),
         ]
     };
     collapses.iter().take(MOST).map(show).collect()

@@ -5,7 +5,7 @@ pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// The beginning of a figure that scales with the page and has a name for screen readers.
+/// Opens a figure that scales with the page and has a name for screen readers.
 pub(super) fn begin(width: u32, height: u32, name: &str) -> String {
     let name = escaped(name);
     format!(
@@ -24,7 +24,7 @@ pub(super) fn grid(x1: f64, y1: f64, x2: f64, y2: f64) -> String {
     format!("<path class=\"g\" d=\"M{x1:.0} {y1:.0}L{x2:.0} {y2:.0}\"/>")
 }
 
-/// Marks along the time axis below `y`: begin, middle and end.
+/// Five labels along the time axis at `y`, from 0 to `seconds`.
 pub(super) fn time_axis(left: f64, width: f64, y: f64, seconds: f64) -> String {
     [0.0, 0.25, 0.5, 0.75, 1.0]
         .map(|part| {

@@ -11,7 +11,7 @@ use crate::{
     views::format::{count, counted, duration},
 };
 
-/// Paragraphs that say whether the ledger balances: one when it does, else every stage's sums.
+/// Paragraphs on whether the ledger balances: one if it does, else the sums of every stage.
 pub(super) fn balance(ledger: &Ledger, transport: Transport) -> Vec<String> {
     if ledger.stages.is_empty() {
         return vec!["No accounting: the run was cut short, or no stage was timed.".into()];
@@ -21,7 +21,7 @@ pub(super) fn balance(ledger: &Ledger, transport: Transport) -> Vec<String> {
     if ledger.balanced {
         let sent = match sent {
             0 => String::new(),
-            _ => format!(" {} sent one by one, all received.", count(sent)),
+            _ => format!(" {} sent through the ring buffer, all received.", count(sent)),
         };
         let agreed = match ledger.rows_that_differ {
             Some(_) => " Both transports agree in every row.",
@@ -84,7 +84,7 @@ pub(super) fn balance(ledger: &Ledger, transport: Transport) -> Vec<String> {
     lines
 }
 
-/// `net_rx: 1000 started = 990 recorded + 2 in progress + 5 unmatched + 0 backwards: 3 missing`.
+/// `net_rx: 1000 started != 990 recorded + 2 in progress + 5 unmatched + 0 backwards: 3 missing`.
 fn equation(counts: &StageCounts, transport: Transport) -> String {
     let dropped = if transport.counts_in_rows() { 0 } else { counts.ring_dropped };
     let ended =
@@ -132,7 +132,7 @@ pub(super) fn misses(ledger: &Ledger) -> Vec<String> {
     ledger.programs.iter().flat_map(lines).collect()
 }
 
-/// One paragraph for each way in which something was lost or recorded with a proviso.
+/// One paragraph for each kind of loss or caveat.
 pub(super) fn losses(ledger: &Ledger, run: &Run) -> Vec<String> {
     let transport = run.transport;
     let full_ring = if transport.counts_in_rows() {
@@ -152,7 +152,7 @@ pub(super) fn losses(ledger: &Ledger, run: &Run) -> Vec<String> {
             (counts.ring_dropped, full_ring),
             (counts.table_full, "in rows `other`: the table of queues or IRQs was full"),
             (counts.clamped, &*too_long),
-            (counts.unmatched_start, "started and never met their end: not recorded"),
+            (counts.unmatched_start, "started without an end: not recorded"),
             (counts.backwards, "ended before they started: not recorded"),
             (counts.unmatched_end, unmatched_end),
         ];
@@ -163,7 +163,7 @@ pub(super) fn losses(ledger: &Ledger, run: &Run) -> Vec<String> {
     lines
 }
 
-/// Whether the stage is NAPI polls by the tracepoint, which fires at the end of a poll only.
+/// Whether NAPI polls are timed by the tracepoint, which fires only at the end of a poll.
 fn by_napi_tracepoint(stage: &StageName, run: &Run) -> bool {
     *stage == Stage::NapiPoll
         && run

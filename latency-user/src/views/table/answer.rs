@@ -9,7 +9,7 @@ use crate::{
 
 use super::rows::{TableRow, stalls, worst};
 
-/// The stage that the answer is about: the first of these that recorded something.
+/// Stages that the answer may be about: the first of these that recorded something.
 const LEADERS: [Stage; 6] =
     [Stage::NetRx, Stage::NapiPoll, Stage::RxWait, Stage::Irq, Stage::TcpCollapse, Stage::Softirq];
 
@@ -67,7 +67,7 @@ pub(super) fn answer(
     Some(sentences)
 }
 
-/// What is said when no stage recorded anything.
+/// The answer when no stage recorded anything.
 pub(super) fn nothing(run: &Run, lasted: &str) -> String {
     let timed: Vec<&str> =
         run.probes.iter().filter(|probe| probe.method.is_some()).map(|p| p.stage.name()).collect();

@@ -17,7 +17,7 @@ use super::rows::{self, Fold, Folded, TableRow};
 pub(super) const TITLES: [&str; 8] =
     ["count", "p50", "p99", "p99.9", "p99.99", "max", "stalls", "ppm"];
 
-/// However wide the numbers are, labels get this much.
+/// Minimum width of labels, however wide the numbers are.
 const MIN_LABEL: usize = 8;
 
 /// The rows of a stage as they will be shown.
@@ -41,7 +41,7 @@ impl Block {
 
     pub(super) fn write(&self, text: &mut String, widths: &Widths, style: Style) {
         for line in &self.lines {
-            // The mark stands for the colour where there is none.
+            // The mark replaces the colour where there is none.
             let mark = if line.stalled { "! " } else { "  " };
             let label = line.row.label.fit(widths.label);
             let written = widths.line(mark, &label, line.cells.each_ref().map(|cell| &**cell));
@@ -94,15 +94,15 @@ impl Widths {
         }
         // Two columns for the mark, and a space in front of each cell.
         let taken = 2 + cells.iter().map(|width| width + 1).sum::<usize>();
-        let room = style.columns().saturating_sub(taken).max(MIN_LABEL);
-        Self { label: wanted.min(room), cells }
+        let available = style.columns().saturating_sub(taken).max(MIN_LABEL);
+        Self { label: wanted.min(available), cells }
     }
 
     pub(super) fn titles(&self, label: &str) -> String {
         if label.is_empty() {
             self.line("  ", "", TITLES)
         } else {
-            // A stage's name stands two columns in front of the labels under it.
+            // A stage's name starts two columns before the labels under it.
             let (mark, rest) = label.split_at(2);
             self.line(mark, rest, TITLES)
         }

@@ -11,7 +11,7 @@ use crate::{
 
 use super::block::{TITLES, cells};
 
-/// Room for a tag: what the widest numbers leave of 80 columns.
+/// Width of a tag: what the widest numbers leave of 80 columns.
 const TAG: usize = 18;
 
 /// Appends the foreign series of a recording.

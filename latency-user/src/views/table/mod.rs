@@ -1,4 +1,4 @@
-//! The table for people: the answer first, then every stage, then what to think of the numbers.
+//! The table for people: the answer first, then every stage, then accounting and overhead.
 //!
 //! At most 80 columns wide, without a terminal as well.
 
@@ -33,7 +33,7 @@ use super::{
     text::{paragraph, printable},
 };
 
-/// Writes one interval of a run that goes on and that started at `run_started_at`: its time, the
+/// Writes one interval of a run in progress that started at `run_started_at`: its time, the
 /// answer, and the series with events.
 ///
 /// # Errors
@@ -72,8 +72,8 @@ pub fn interval(
     out.flush()
 }
 
-/// Writes the result of a run. `series` holds the distributions that `summary` sums up: rows that
-/// are shown together (an IRQ on several CPUs) have quantiles of their own.
+/// Writes the result of a run. `series` holds the distributions behind `summary`: series shown as
+/// one row (an IRQ on several CPUs) need quantiles of their sum.
 ///
 /// # Errors
 ///
@@ -112,7 +112,7 @@ pub fn summary(
     let mut compact = false;
     for probe in in_packet_order(&run.probes).filter(|probe| probe.method.is_some()) {
         let block = blocks.iter().find(|block| block.stage == probe.stage);
-        // Stages without events stand close together.
+        // No empty line between stages without events.
         if !(compact && block.is_none()) {
             text.push('\n');
         }
@@ -139,7 +139,7 @@ pub(super) fn verdict(summary: &Summary, series: &[Series]) -> String {
     sentences.join(" ")
 }
 
-/// The name that rows of a series have.
+/// The label of a series' row.
 pub(super) fn label(series: &Series) -> String {
     rows::Label::new(&series.id.at, &series.attrs).full()
 }
@@ -193,13 +193,13 @@ fn about(run: &Run, lasted: &str) -> String {
     about
 }
 
-/// What the stage is, how it was probed, and what to know about that.
+/// What the stage is, how it was probed, and notes on that.
 fn heading(text: &mut String, probe: &SelectedProbe, empty: bool, style: Style) {
     let method = probe.method.map_or("", |method| method.name());
     let empty = if empty { ": no event" } else { "" };
     let what = format!("{}: {}", probe.stage.name(), meaning(probe.stage));
     let how = format!("({method} {}){empty}", probe.at);
-    // What belongs together is kept on one line as long as it can be.
+    // Keep both on one line if they fit.
     if what.len() + 1 + how.len() <= style.columns() {
         paragraph(text, &format!("{what} {how}"), 2, style, Style::bold);
     } else {
@@ -224,7 +224,7 @@ fn meaning(stage: Stage) -> &'static str {
     }
 }
 
-/// What was not timed, the accounting, losses, and the overhead.
+/// Stages not timed, accounting, losses and overhead.
 fn conclusion(text: &mut String, summary: &Summary, style: Style) {
     text.push('\n');
     let absent: Vec<_> =
@@ -252,7 +252,7 @@ fn conclusion(text: &mut String, summary: &Summary, style: Style) {
     for line in accounting::misses(&summary.ledger) {
         paragraph(text, &line, 4, style, Style::alarm);
     }
-    // A recording that was cut short does not tell it.
+    // A truncated recording does not contain the cost.
     if summary.self_cost.programs > 0 {
         for line in cost::sentences(summary) {
             paragraph(text, &line, 2, style, Style::plain);

@@ -1,4 +1,4 @@
-//! Rows of the table: one CPU, queue, IRQ or vector each; what is quiet is folded.
+//! Rows of the table: one CPU, queue, IRQ or vector each; quiet rows are folded.
 
 use std::cmp::Reverse;
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// A name is shortened down to this many characters before what stands behind it is.
+/// A name is shortened to this many characters before the parts behind it are dropped.
 const MIN_NAME: usize = 8;
 
 /// One line of the table.
@@ -24,7 +24,7 @@ const MIN_NAME: usize = 8;
 pub(super) struct TableRow {
     pub(super) label: Label,
     pub(super) distribution: Distribution,
-    /// Where it was: of several, the first.
+    /// Location; of several, the first.
     at: Location,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Label {
     extra: String,
 }
 
-/// What a table does not show one by one.
+/// Rows that a table does not show individually.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Folded {
     pub(super) rows: usize,
@@ -51,14 +51,14 @@ pub(super) struct Folded {
 pub(super) struct Fold {
     /// With more rows than this, rows are folded.
     pub(super) above: usize,
-    /// When rows are folded, so many stay even if they are quiet, and up to `above` that stalled.
+    /// When rows are folded, this many stay even if quiet, and up to `above` if they stalled.
     pub(super) keep: usize,
 }
 
 impl Fold {
     /// For the table at the end of a run.
     pub(super) const FINAL: Self = Self { above: 16, keep: 8 };
-    /// For the table of an interval, of which there are many.
+    /// For the table of an interval, which is printed repeatedly.
     pub(super) const LIVE: Self = Self { above: 8, keep: 4 };
 }
 
@@ -74,7 +74,8 @@ pub(super) fn by_stage(series: &[Series]) -> Vec<(Stage, Vec<TableRow>)> {
 /// The rows of one stage. Series with one label make one row: an IRQ on several CPUs.
 fn of_stage(stage: Stage, series: &[Series]) -> Vec<TableRow> {
     let mut rows: Vec<TableRow> = Vec::new();
-    let is_wanted = |one: &&Series| one.id.stage == stage && !one.distribution.buckets.is_empty();
+    let is_wanted =
+        |series: &&Series| series.id.stage == stage && !series.distribution.buckets.is_empty();
     for Series { id, attrs, distribution } in series.iter().filter(is_wanted) {
         let label = Label::new(&id.at, attrs);
         match rows.iter_mut().find(|row| row.label == label) {
@@ -107,7 +108,7 @@ pub(super) fn fold(mut rows: Vec<TableRow>, fold: Fold) -> (Vec<TableRow>, Folde
 }
 
 impl Folded {
-    /// What stands in place of the rows: `+ 60 quiet CPUs: 1234 events, longest 12us`.
+    /// The line that replaces the rows: `+ 60 quiet CPUs: 1234 events, longest 12us`.
     pub(super) fn sentence(&self, stage: Stage) -> String {
         let noun = match stage {
             Stage::NapiPoll => "queue",
@@ -135,7 +136,7 @@ impl TableRow {
         Numbers::new(&self.distribution)
     }
 
-    /// Where it was, in a sentence: `CPU 1`, `eth0 q2 irq31`, `TIMER, CPU 0`.
+    /// The location, for a sentence: `CPU 1`, `eth0 q2 irq31`, `TIMER cpu 0`.
     pub(super) fn place(&self) -> String {
         match self.at {
             Location::Cpu(cpu) => format!("CPU {cpu}"),
@@ -146,7 +147,7 @@ impl TableRow {
 
 /// The row with the longest duration.
 pub(super) fn worst(rows: &[TableRow]) -> Option<&TableRow> {
-    // The first of equals: `max_by_key` gives the last.
+    // Reversed, because `max_by_key` returns the last of equal rows, and the first is wanted.
     rows.iter().rev().max_by_key(|row| row.distribution.max_ns)
 }
 
@@ -203,12 +204,12 @@ impl Label {
         }
     }
 
-    /// The whole of it.
+    /// The full label.
     pub(super) fn full(&self) -> String {
         [&*self.before, &*self.name, &*self.after, &*self.extra].concat()
     }
 
-    /// At most `width` characters of it: the name gives way first, then the IRQ of a queue.
+    /// At most `width` characters: the name is shortened first, then the IRQ of a queue is dropped.
     pub(super) fn fit(&self, width: usize) -> String {
         let full = self.full();
         if full.len() <= width {
@@ -217,8 +218,8 @@ impl Label {
         let least = MIN_NAME.min(self.name.len());
         for extra in [&*self.extra, ""] {
             let rest = self.before.len() + self.after.len() + extra.len();
-            if let Some(room) = width.checked_sub(rest).filter(|room| *room >= least) {
-                return [&*self.before, &*shorten(&self.name, room), &*self.after, extra].concat();
+            if let Some(space) = width.checked_sub(rest).filter(|space| *space >= least) {
+                return [&*self.before, &*shorten(&self.name, space), &*self.after, extra].concat();
             }
         }
         shorten(&[&*self.before, &*self.name, &*self.after].concat(), width)

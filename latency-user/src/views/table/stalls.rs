@@ -1,4 +1,4 @@
-//! The worst stalls and what they were spent in, in sentences.
+//! The worst stalls and where their time was spent, in sentences.
 
 use latency_common::stage::Stage;
 
@@ -23,14 +23,14 @@ use crate::{
     },
 };
 
-/// Stalls that are described one by one.
+/// Stalls described individually.
 const LISTED: usize = 5;
 
 /// Functions of one stall, and of all of them.
 const FUNCTIONS: usize = 3;
 const ALL_FUNCTIONS: usize = 6;
 
-/// Sockets that are listed.
+/// Sockets listed.
 const SOCKETS: usize = 5;
 
 /// The culprits in one sentence for the top of the table; `None` without samples.
@@ -86,7 +86,7 @@ pub(super) fn write(text: &mut String, summary: &Summary, style: Style) {
     }
 }
 
-/// Without the polls and calls that lie inside another stall that is listed.
+/// The stalls without polls and calls that are inside another listed stall.
 pub(in crate::views) fn without_parts(stalls: &[Stall]) -> impl Iterator<Item = &Stall> {
     stalls.iter().filter(|stall| {
         !stalls.iter().any(|other| {
@@ -153,7 +153,7 @@ fn describe_run(parts: &NetRxParts) -> Vec<String> {
         let calls = counted(collapse.calls, "call");
         phrases.push(format!("{} in {calls} of tcp_collapse", duration(collapse.ns)));
     }
-    // By tracepoint a run begins and ends with polls: nothing is outside of them then.
+    // By tracepoint a run starts and ends with polls: no time is outside of them then.
     if parts.polls.is_some() && parts.rest_ns > 0 {
         phrases.push(format!("{} outside polls", duration(parts.rest_ns)));
     }
@@ -224,7 +224,7 @@ fn owner(owner: &SocketOwner) -> String {
 
 fn describe_pressure(pressure: &TcpPressure) -> String {
     let ended =
-        if pressure.ended { " It ended: what came after the last look is missing." } else { "" };
+        if pressure.ended { " It ended: counts after the last reading are missing." } else { "" };
     format!(
         "Network namespace {}: {} of receive buffers, {} collapsed into others, {} dropped.{ended}",
         pressure.netns,
@@ -234,7 +234,7 @@ fn describe_pressure(pressure: &TcpPressure) -> String {
     )
 }
 
-/// `eth0 q2`, `backlog`, `irq 24 eth0-TxRx-2`; empty for what a CPU has only once.
+/// `eth0 q2`, `backlog`, `irq 24 eth0-TxRx-2`; empty for a stage that a CPU has only once.
 fn place(labels: &Labels) -> String {
     let iface = labels.iface.as_deref().map(printable);
     let queue = match (labels.queue, &labels.queue_kind) {
@@ -264,7 +264,7 @@ pub(super) fn limited(summary: &Summary) -> Option<String> {
     let ledger = &summary.ledger;
     let records = || ledger.stages.iter().map(|counts| &counts.records);
     let sum = |of: fn(&RecordCounts) -> u64| records().map(of).sum::<u64>();
-    let stalls = missing("stall", sum(|one| one.limited), sum(|one| one.dropped));
+    let stalls = missing("stall", sum(|counts| counts.limited), sum(|counts| counts.dropped));
     let calls =
         missing("slow tcp_collapse call", ledger.collapses.limited, ledger.collapses.dropped);
     let mut sentences: Vec<String> =
@@ -277,7 +277,7 @@ pub(super) fn limited(summary: &Summary) -> Option<String> {
     (!sentences.is_empty()).then(|| format!("  {}", sentences.join(" ")))
 }
 
-/// `5 stalls were counted but not described: 2 over --max-stalls, 3 found the ring buffer full`
+/// `5 stalls counted but not described: 2 over --max-stalls, 3 found the ring buffer full`
 fn missing(what: &str, limited: u64, dropped: u64) -> Option<String> {
     (limited + dropped > 0).then(|| {
         format!(

@@ -100,7 +100,7 @@ fn stalls_of_other_stages_do_not_hide_behind_net_rx() {
 }
 
 #[test]
-fn an_empty_run_says_so() {
+fn an_empty_run_is_reported() {
     let table = final_table(&[], |_| ());
     assert_fits(&table);
     assert!(table.starts_with("Nothing was recorded: no event of rx_wait, net_rx,"), "{table}");
@@ -177,7 +177,7 @@ fn a_broken_ledger_shows_its_sums() {
 }
 
 #[test]
-fn what_is_not_described_is_called_by_its_name() {
+fn undescribed_records_are_counted_by_kind() {
     let table = final_table(&fixtures::stalled(), |summary| {
         summary.ledger.stages[0].records.limited = 2;
         summary.ledger.stages[1].records.dropped = 3;

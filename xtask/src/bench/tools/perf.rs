@@ -1,11 +1,11 @@
-//! `perf record` of the softirqs' entries and exits: every event through a ring buffer.
+//! `perf record` of softirq entry and exit: every event goes through a ring buffer.
 
-use super::{Contender, installed, words};
+use super::tool::{Tool, installed, words};
 
 pub(crate) const NAME: &str = "perf record";
 
-pub(crate) fn contender() -> Contender {
-    Contender {
+pub(crate) fn tool() -> Tool {
+    Tool {
         name: NAME,
         program: installed("perf"),
         arguments: words(
@@ -13,7 +13,7 @@ pub(crate) fn contender() -> Contender {
              --output /dev/null",
         ),
         package: "linux-perf",
-        // It says bytes, not events.
+        // It reports bytes, not events.
         count: |_| None,
     }
 }

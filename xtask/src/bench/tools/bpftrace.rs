@@ -1,6 +1,6 @@
-//! A bpftrace script with the stamps that ours takes: raise, entry, polls, exit.
+//! A bpftrace script that takes the same stamps as latency-user: raise, entry, polls, exit.
 
-use super::{Contender, installed, sum_of_rows};
+use super::tool::{Tool, installed, sum_of_rows};
 
 pub(crate) const NAME: &str = "bpftrace script";
 
@@ -10,7 +10,7 @@ tracepoint:irq:softirq_raise /args->vec == 3 && @raised[cpu] == 0/ { @raised[cpu
 tracepoint:irq:softirq_entry /args->vec == 3/ {
   $now = nsecs;
   if (@raised[cpu] != 0) { @rx_wait[cpu] = hist($now - @raised[cpu]); @raised[cpu] = 0; }
-  @began[cpu] = $now;
+  @started[cpu] = $now;
   @polled[cpu] = $now;
 }
 tracepoint:napi:napi_poll /@polled[cpu] != 0/ {
@@ -18,19 +18,19 @@ tracepoint:napi:napi_poll /@polled[cpu] != 0/ {
   @napi_poll[args->napi] = hist($now - @polled[cpu]);
   @polled[cpu] = $now;
 }
-tracepoint:irq:softirq_exit /args->vec == 3 && @began[cpu] != 0/ {
-  @net_rx[cpu] = hist(nsecs - @began[cpu]);
-  @began[cpu] = 0;
+tracepoint:irq:softirq_exit /args->vec == 3 && @started[cpu] != 0/ {
+  @net_rx[cpu] = hist(nsecs - @started[cpu]);
+  @started[cpu] = 0;
   @polled[cpu] = 0;
 }";
 
-pub(crate) fn contender() -> Contender {
-    Contender {
+pub(crate) fn tool() -> Tool {
+    Tool {
         name: NAME,
         program: installed("bpftrace"),
         arguments: vec!["-e".into(), SCRIPT.into()],
         package: "bpftrace",
-        count: |said| net_rx(&said.stdout),
+        count: |output| net_rx(&output.stdout),
     }
 }
 
@@ -51,8 +51,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_net_rx_counts_and_on_every_cpu() {
-        let text = "Attaching 4 probes...\n\n\n@began[0]: 0\n@napi_poll[-120]: \n\
+    fn only_net_rx_is_counted_and_on_every_cpu() {
+        let text = "Attaching 4 probes...\n\n\n@started[0]: 0\n@napi_poll[-120]: \n\
             [512, 1K)             77 |@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@|\n\n\
             @net_rx[1]: \n\
             [1K, 2K)            1000 |@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@|\n\

@@ -1,7 +1,7 @@
-//! Recordings: what writing and reading them takes, beside other implementations of HdrHistogram
-//! that decode the same file.
+//! Cost of writing and reading recordings, compared with other HdrHistogram implementations that
+//! decode the same file.
 //!
-//! CPU time, with the start of the process: both sides pay that.
+//! CPU time, including process start, which every implementation pays.
 
 use std::{
     fs, mem,
@@ -13,13 +13,13 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::{
-    bench::{Built, Plan, figures, results::Results},
+    bench::{built::Built, figures, plan::Plan, results::Results},
     process, workspace,
 };
 
-const PART: &str = "Files: recordings, of CPU time";
+const BENCHMARK: &str = "Files: recordings, of CPU time";
 
-/// A directory that goes with this value.
+/// A directory that is removed when this value is dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -34,12 +34,12 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Left-overs in the target directory harm nobody.
+        // Left-over files in the target directory do no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Recorded intervals of series in a file.
+/// Size of a file and number of its entries (one per series and interval).
 struct Amount {
     mb: f64,
     series: f64,
@@ -64,9 +64,9 @@ pub(crate) fn run(built: &Built, plan: &Plan, results: &mut Results) -> Result<(
     fs::copy(&file, &other)?;
     let both = Amount { mb: 2.0 * amount.mb, series: 2.0 * amount.series };
     let merged = scratch.0.join("merged.hlog");
-    let ours = |words: &[&str], files: &[&Path]| {
+    let ours = |arguments: &[&str], files: &[&Path]| {
         let mut command = vec![built.latency_user.to_string_lossy().into_owned()];
-        command.extend(words.iter().map(|word| (*word).to_owned()));
+        command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         command.extend(files.iter().map(|file| file.to_string_lossy().into_owned()));
         command
     };
@@ -87,13 +87,13 @@ pub(crate) fn run(built: &Built, plan: &Plan, results: &mut Results) -> Result<(
     {
         match foreign(built, language, &file, rounds) {
             Ok(seconds) => rows(name, &amount, &seconds, results),
-            Err(error) => results.cannot(PART, name, format!("{error:#}")),
+            Err(error) => results.failed(BENCHMARK, name, format!("{error:#}")),
         }
     }
     Ok(())
 }
 
-/// Decodes `file` with another implementation, which the first call installs.
+/// Decodes `file` with another implementation, which is installed on first use.
 fn foreign(built: &Built, language: &str, file: &Path, rounds: usize) -> Result<Vec<f64>> {
     let mut which = Command::new(&built.files);
     which.arg(language).env("CARGO_MANIFEST_DIR", workspace::root().join("tests"));
@@ -105,11 +105,11 @@ fn foreign(built: &Built, language: &str, file: &Path, rounds: usize) -> Result<
 
 fn rows(name: &str, amount: &Amount, seconds: &[f64], results: &mut Results) {
     let per_second = |amount: f64| -> Vec<f64> { seconds.iter().map(|s| amount / s).collect() };
-    results.row(PART, name, "MB/s", figures::of(&per_second(amount.mb)));
-    results.row(PART, name, "series/s", figures::of(&per_second(amount.series)));
+    results.row(BENCHMARK, name, "MB/s", figures::of(&per_second(amount.mb)));
+    results.row(BENCHMARK, name, "series/s", figures::of(&per_second(amount.series)));
 }
 
-/// Runs a command to its end and returns the CPU time of it and its children.
+/// Runs a command to completion and returns the CPU time of it and its children.
 fn cpu_seconds(words: &[String]) -> Result<f64> {
     let (program, arguments) = words.split_first().context("no command")?;
     let mut command = Command::new(program);
@@ -117,8 +117,8 @@ fn cpu_seconds(words: &[String]) -> Result<f64> {
     process::die_with_parent(&mut command, libc::SIGKILL);
     let child = command.spawn().with_context(|| format!("cannot start {program}"))?;
     let id = child.id().cast_signed();
-    // SAFETY: an all-zero rusage is valid; the kernel writes to both places, which outlive the
-    // call; nobody else waits for this child.
+    // SAFETY: an all-zero rusage is valid; the kernel writes to both variables, which outlive
+    // the call; nobody else waits for this child.
     let (waited, status, usage) = unsafe {
         let (mut status, mut usage): (libc::c_int, libc::rusage) = (0, mem::zeroed());
         let waited = libc::wait4(id, &mut status, 0, &mut usage);
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_that_fail_are_no_figures() {
+    fn commands_that_fail_are_errors() {
         let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
         assert!(cpu_seconds(&words("true")).is_ok());
         assert!(cpu_seconds(&words("false")).unwrap_err().to_string().contains("false failed"));

@@ -1,16 +1,16 @@
-//! `softirqs -d` of libbpf-tools: every vector's run time, one log2 histogram each for all CPUs.
+//! `softirqs -d` of libbpf-tools: run time of every vector, one log2 histogram each for all CPUs.
 
-use super::{Contender, installed, sum_of_rows, words};
+use super::tool::{Tool, installed, sum_of_rows, words};
 
 pub(crate) const NAME: &str = "softirqs -d";
 
-pub(crate) fn contender() -> Contender {
-    Contender {
+pub(crate) fn tool() -> Tool {
+    Tool {
         name: NAME,
         program: installed("softirqs"),
         arguments: words("-d"),
         package: "libbpf-tools",
-        count: |said| net_rx(&said.stdout),
+        count: |output| net_rx(&output.stdout),
     }
 }
 
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_net_rx_counts() {
+    fn only_net_rx_is_counted() {
         let text = "Tracing soft irq event time... Hit Ctrl-C to end.\n\nsoftirq = timer\n\
             \x20    usecs               : count    distribution\n\
             \x20        0 -> 1          : 24       |*************************      |\n\n\

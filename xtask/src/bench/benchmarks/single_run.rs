@@ -1,7 +1,6 @@
-//! One run of ours from its start to its end: how long until it is attached, how long until it
-//! has ended, its CPU time and its memory.
+//! One run of latency-user from start to end: time to attach, time to stop, CPU time and memory.
 //!
-//! Attached is when the last of its links has appeared among its descriptors.
+//! It is attached once the last of its BPF links has appeared among its descriptors.
 
 use std::{
     fs,
@@ -14,48 +13,49 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     bench::{
-        Built, Plan,
-        contenders::ours,
+        built::Built,
         figures, goals,
+        plan::Plan,
         results::Results,
-        tracer::{Said, Tracer},
+        tools::ours,
+        tracer::{Output, Tracer},
     },
     process,
 };
 
-const PART: &str = "User space: one run from start to end";
+const BENCHMARK: &str = "User space: one run from start to end";
 
-/// No link comes later than that after another.
+/// After this time without a new link, no more will come.
 const QUIET: Duration = Duration::from_millis(400);
-/// How often is looked for links.
-const LOOK: Duration = Duration::from_micros(500);
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How often to check for links.
+const POLL: Duration = Duration::from_micros(500);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Figures of one run.
 struct Run {
     startup_ms: f64,
     startup_cpu_ms: f64,
     stop_ms: f64,
-    beside_rows_mb: f64,
-    peak_beside_rows_mb: f64,
+    other_mb: f64,
+    peak_other_mb: f64,
     rows_mb: f64,
 }
 
 pub(crate) fn run(built: &Built, plan: &Plan, results: &mut Results) -> Result<()> {
     let mut runs = Vec::new();
     for number in 0..plan.rounds {
-        process::step(&format!("{PART}: {} of {}", number + 1, plan.rounds));
+        process::step(&format!("{BENCHMARK}: {} of {}", number + 1, plan.rounds));
         runs.push(once(built)?);
     }
     let of = |value: fn(&Run) -> f64| figures::of(&runs.iter().map(value).collect::<Vec<_>>());
     let name = ours::EVERYTHING;
-    let (startup, peak) = (of(|run| run.startup_ms), of(|run| run.peak_beside_rows_mb));
-    results.row(PART, name, "attached, ms", startup);
-    results.row(PART, name, "its CPU, ms", of(|run| run.startup_cpu_ms));
-    results.row(PART, name, "stopped, ms", of(|run| run.stop_ms));
-    results.row(PART, name, "rows, MB", of(|run| run.rows_mb));
-    results.row(PART, name, "beside them, MB", of(|run| run.beside_rows_mb));
-    results.row(PART, name, "peak beside, MB", peak);
+    let (startup, peak) = (of(|run| run.startup_ms), of(|run| run.peak_other_mb));
+    results.row(BENCHMARK, name, "attached, ms", startup);
+    results.row(BENCHMARK, name, "its CPU, ms", of(|run| run.startup_cpu_ms));
+    results.row(BENCHMARK, name, "stopped, ms", of(|run| run.stop_ms));
+    results.row(BENCHMARK, name, "rows, MB", of(|run| run.rows_mb));
+    results.row(BENCHMARK, name, "other memory, MB", of(|run| run.other_mb));
+    results.row(BENCHMARK, name, "peak other, MB", peak);
     results.check("memory was read", runs.iter().all(|run| run.rows_mb > 0.0), || {
         "no rows in /proc/PID/smaps".to_owned()
     });
@@ -65,14 +65,14 @@ pub(crate) fn run(built: &Built, plan: &Plan, results: &mut Results) -> Result<(
 }
 
 fn once(built: &Built) -> Result<Run> {
-    let contender = ours::contender(built, ours::EVERYTHING, "--interval 1s");
-    let began = Instant::now();
-    let mut tracer = Tracer::spawn(&mut contender.command()?)?;
+    let tool = ours::tool(built, ours::EVERYTHING, "--interval 1s");
+    let started = Instant::now();
+    let mut tracer = Tracer::spawn(&mut tool.command()?)?;
     let directory = PathBuf::from("/proc").join(tracer.id().to_string());
-    let attached = last_link(&directory, began)?;
+    let attached = last_link(&directory, started)?;
     let startup_cpu_ms = tracer.cpu_ms()?;
-    // Past the first snapshot, whose memory counts as well.
-    thread::sleep(Duration::from_millis(1200).saturating_sub(began.elapsed() - attached));
+    // Wait until after the first snapshot, to include its memory.
+    thread::sleep(Duration::from_millis(1200).saturating_sub(started.elapsed() - attached));
     let smaps = read(&directory.join("smaps"))?;
     let status = read(&directory.join("status"))?;
     let (rows, others) = resident_kb(&smaps);
@@ -80,7 +80,7 @@ fn once(built: &Built) -> Result<Run> {
 
     let interrupted = Instant::now();
     tracer.interrupt();
-    let Said { stdout, .. } = tracer.wait()?;
+    let Output { stdout, .. } = tracer.wait()?;
     let stop_ms = interrupted.elapsed().as_secs_f64() * 1000.0;
     ensure!(stdout.contains(r#""kind":"summary""#), "latency-user ended without a summary");
     let mb = |kb: u64| kb as f64 * 1024.0 / 1e6;
@@ -88,19 +88,19 @@ fn once(built: &Built) -> Result<Run> {
         startup_ms: attached.as_secs_f64() * 1000.0,
         startup_cpu_ms,
         stop_ms,
-        beside_rows_mb: mb(others),
-        // The peak lies in the start-up, before rows are in memory: nothing is subtracted.
-        peak_beside_rows_mb: mb(peak),
+        other_mb: mb(others),
+        // The peak is during start-up, before the rows are resident: nothing is subtracted.
+        peak_other_mb: mb(peak),
         rows_mb: mb(rows),
     })
 }
 
-/// Time from `began` to the last link.
-fn last_link(process: &Path, began: Instant) -> Result<Duration> {
+/// Time from `started` to the last new link.
+fn last_link(process: &Path, started: Instant) -> Result<Duration> {
     let mut known = 0;
     let mut last = Duration::ZERO;
     loop {
-        let now = began.elapsed();
+        let now = started.elapsed();
         let links = links(process)?;
         if links > known {
             (known, last) = (links, now);
@@ -108,8 +108,8 @@ fn last_link(process: &Path, began: Instant) -> Result<Duration> {
         if known > 0 && now > last + QUIET {
             return Ok(last);
         }
-        ensure!(now < PATIENCE, "latency-user attached nothing");
-        thread::sleep(LOOK);
+        ensure!(now < TIMEOUT, "latency-user attached nothing");
+        thread::sleep(POLL);
     }
 }
 
@@ -118,7 +118,7 @@ fn links(process: &Path) -> Result<usize> {
     let entries =
         directory.read_dir().with_context(|| format!("cannot read {}", directory.display()))?;
     let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-    // Kernels of the 6 series differ in the hyphen.
+    // Linux 6.x kernels spell it with a hyphen or an underscore.
     Ok(targets.filter(|target| is_link(&target.to_string_lossy())).count())
 }
 
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_told_from_other_memory() {
+    fn rows_are_separated_from_other_memory() {
         let smaps = "55d0a000-55d0b000 r-xp 00000000 fd:00 1 /usr/bin/latency-user\n\
                      Size:                  4 kB\nRss:                 4 kB\n\
                      7f1a000-7f1b000 r--s 00000000 00:0e 1057 anon_inode:bpf-map\n\

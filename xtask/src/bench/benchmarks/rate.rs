@@ -1,4 +1,4 @@
-//! The packet rate with a tracer attached, divided by that of the slices without one next to it.
+//! Packet rate with a tracer attached, divided by that of the adjacent slices without one.
 
 use std::cell::RefCell;
 
@@ -6,32 +6,28 @@ use anyhow::Result;
 
 use super::check_counts;
 use crate::bench::{
-    Built, Plan,
-    contenders::{Contender, ours, softirqs},
+    built::Built,
     figures, goals,
     load::Load,
+    plan::Plan,
     results::Results,
     rounds,
+    tools::{ours, softirqs, tool::Tool},
 };
 
-const PART: &str = "Packet rate kept, UDP over loopback, statistics off";
+const BENCHMARK: &str = "Packet rate kept, UDP over loopback, statistics off";
 
-pub(crate) fn run(
-    built: &Built,
-    plan: &Plan,
-    contenders: &[Contender],
-    results: &mut Results,
-) -> Result<()> {
+pub(crate) fn run(built: &Built, plan: &Plan, tools: &[Tool], results: &mut Results) -> Result<()> {
     let load = RefCell::new(Load::start(built, &["udp"])?);
     let without = || anyhow::Ok(load.borrow_mut().slice(plan.slice, None)?.rate());
     let mut checks = Results::default();
     let mut bare = Vec::new();
     let mut before = without()?;
-    let rounds = rounds::run(PART, contenders, plan.rounds, results, |contender| {
-        let tracer = contender.start()?;
+    let rounds = rounds::run(BENCHMARK, tools, plan.rounds, results, |tool| {
+        let tracer = tool.start()?;
         let slice = load.borrow_mut().slice(plan.slice, None)?;
-        let said = tracer.stop()?;
-        check_counts(contender, &said, slice.sent, &mut checks);
+        let output = tracer.stop()?;
+        check_counts(tool, &output, slice.sent, &mut checks);
         let after = without()?;
         let kept = slice.rate() / f64::midpoint(before, after);
         bare.push(after);
@@ -40,15 +36,15 @@ pub(crate) fn run(
     });
     results.checks.append(&mut checks.checks);
 
-    results.row(PART, "no tracer", "packets/s", figures::of(&bare));
+    results.row(BENCHMARK, "no tracer", "packets/s", figures::of(&bare));
     results.check("packets were sent", bare.iter().all(|rate| *rate > 0.0), || "none".to_owned());
-    for (place, contender) in contenders.iter().enumerate() {
+    for (place, tool) in tools.iter().enumerate() {
         let kept: Vec<f64> = rounds.iter().filter_map(|round| round[place]).collect();
         if !kept.is_empty() {
-            results.row(PART, contender.name, "of no tracer", figures::of(&kept));
+            results.row(BENCHMARK, tool.name, "of no tracer", figures::of(&kept));
         }
     }
-    let place = |name: &str| contenders.iter().position(|one| one.name == name);
+    let place = |name: &str| tools.iter().position(|tool| tool.name == name);
     if let (Some(ours), Some(theirs)) = (place(ours::EVERYTHING), place(softirqs::NAME)) {
         let pairs: Vec<(f64, f64)> =
             rounds.iter().filter_map(|round| Some((round[ours]?, round[theirs]?))).collect();
@@ -57,15 +53,17 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// What ours loses of what the other loses, of pairs of kept parts.
+/// Packet rate lost with latency-user, divided by that lost with the other tool. `pairs`: the kept
+/// shares (latency-user, other tool) of each round.
 ///
-/// Of medians and not the median of ratios: in a single round the other may lose nothing.
+/// The ratio of medians, not the median of ratios: in a single round the other tool may lose
+/// nothing.
 fn loss_ratio(pairs: &[(f64, f64)]) -> Option<figures::Figure> {
     figures::bootstrap(pairs.len(), |chosen| {
         let lost = |of: fn(&(f64, f64)) -> f64| {
             1.0 - figures::median(&chosen.iter().map(|at| of(&pairs[*at])).collect::<Vec<_>>())
         };
-        // What cannot be told from nothing is no measure of anything: no figure then.
+        // The other tool lost nothing measurable, so there is nothing to divide by.
         match lost(|pair| pair.1) {
             theirs if theirs > 0.0 => lost(|pair| pair.0) / theirs,
             _ => f64::INFINITY,

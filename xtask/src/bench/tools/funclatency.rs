@@ -1,21 +1,21 @@
-//! `funclatency net_rx_action` of libbpf-tools: one function by fentry or kprobes, log2.
+//! `funclatency net_rx_action` of libbpf-tools: times one function by fentry or kprobes, log2.
 
-use super::{Contender, installed, sum_of_rows, words};
+use super::tool::{Tool, installed, sum_of_rows, words};
 
-pub(crate) fn contender() -> Contender {
-    Contender {
+pub(crate) fn tool() -> Tool {
+    Tool {
         name: "funclatency",
         program: installed("funclatency"),
         arguments: words("-u net_rx_action"),
         package: "libbpf-tools",
-        count: |said| Some(sum_of_rows(said.stdout.lines())).filter(|sum| *sum > 0),
+        count: |output| Some(sum_of_rows(output.stdout.lines())).filter(|sum| *sum > 0),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::tracer::Said;
+    use crate::bench::tracer::Output;
 
     #[test]
     fn rows_add_up() {
@@ -25,6 +25,6 @@ mod tests {
             \x20        2 -> 3          : 2        |*******                                 |\n\
             Exiting trace of net_rx_action\n"
             .into();
-        assert_eq!(contender().seen(&Said { stdout, ..Said::default() }), Some(13));
+        assert_eq!(tool().counted(&Output { stdout, ..Output::default() }), Some(13));
     }
 }
