@@ -1,9 +1,22 @@
 //! `latency-user`: finds softirq stalls in the Linux network path.
 //!
-//! The modules, from the lowest layer up: [`model`] defines the terms, and [`analysis`] aggregates;
-//! [`kernel`], [`host`], [`file_tree`], [`collect`], [`recording`] and [`views`] read and write
-//! data; [`measure`] is the measuring engine; [`compare`], [`experiment`] and [`triage`] judge;
-//! [`cli`] has the helpers that [`commands`] share, and [`commands`] combine it all.
+//! The modules in the order of their layers: each uses only modules before it, which
+//! `cargo xtask layers` checks. Each one's documentation says what it owns.
+//!
+//! - [`model`]
+//! - [`analysis`]
+//! - [`file_tree`]
+//! - [`host`]
+//! - [`kernel`]
+//! - [`recording`]
+//! - [`collect`]
+//! - [`measure`]
+//! - [`compare`]
+//! - [`experiment`]
+//! - [`triage`]
+//! - [`views`]
+//! - [`cli`]
+//! - [`commands`]
 
 pub mod analysis;
 pub mod cli;

@@ -53,7 +53,11 @@ fn run(arguments: &[&str]) -> Result<Output> {
 /// Checks the status and that each of `words` appears on standard error, and nothing on standard output.
 fn refused(output: &Output, status: i32, words: &[&str]) -> Result<()> {
     let message = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.code() == Some(status), "{}, expected {status}: {message}", output.status);
+    ensure!(
+        output.status.code() == Some(status),
+        "{}, expected {status}: {message}",
+        output.status
+    );
     ensure!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
     ensure!(message.starts_with("error: "), "{message}");
     for word in words {

@@ -111,7 +111,8 @@ fn disabled() -> Result<()> {
             read
         })?;
         let cost = &last["self_cost"]["kernel"];
-        let disabled = cost["disabled"].as_array().with_context(|| format!("no summary: {last}"))?;
+        let disabled =
+            cost["disabled"].as_array().with_context(|| format!("no summary: {last}"))?;
         let disabled: Vec<_> = disabled.iter().filter_map(|end| end["stage"].as_str()).collect();
         ensure!(disabled.len() == 3 && disabled[2] == "net_rx", "{disabled:?}");
         ensure!(last["ledger"]["balanced"] == true, "{}", last["ledger"]);

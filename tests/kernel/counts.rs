@@ -86,7 +86,10 @@ fn check(what: &str, count: u64, bracket: &Bracket) -> Result<()> {
 fn net_rx() -> Result<()> {
     namespace::run(|| {
         let (summary, brackets) = bracketed(&[], || softirqs("NET_RX"), || load::udp(PACKETS))?;
-        ensure!(brackets.iter().map(|bracket| bracket.least).sum::<u64>() >= PACKETS, "too little load");
+        ensure!(
+            brackets.iter().map(|bracket| bracket.least).sum::<u64>() >= PACKETS,
+            "too little load"
+        );
         for (cpu, bracket) in brackets.iter().enumerate() {
             let count = count_on(&summary, cpu, |row| row["stage"] == "net_rx")?;
             check(&format!("net_rx on CPU {cpu}"), count, bracket)?;

@@ -17,7 +17,7 @@ use latency_user::{
     },
     model::{
         distribution::Distribution,
-        run::Method,
+        method::Method,
         series::{Location, Queue, QueueId, Series},
     },
 };

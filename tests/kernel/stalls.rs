@@ -80,7 +80,8 @@ fn inject(spin: Duration, count: u64) -> Result<()> {
         let objects = tracing.objects()?;
 
         let is = |stage: &'static str| {
-            kinds(&objects, "stall").filter(move |stall| stall["stage"] == stage && stall["cpu"] == 0)
+            kinds(&objects, "stall")
+                .filter(move |stall| stall["stage"] == stage && stall["cpu"] == 0)
         };
         let polls: Vec<_> = is("napi_poll").filter(|poll| poll["queue"] == 1).collect();
         ensure!(polls.len() as u64 == count, "{} polls: {polls:?}", polls.len());
@@ -238,7 +239,8 @@ fn waits_on_first_cpu(hold: &mut (dyn FnMut() -> Result<()> + Send)) -> Result<V
         packets.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(held)
     })?;
     let objects = tracing.objects()?;
-    let waits = kinds(&objects, "stall").filter(|stall| stall["stage"] == "rx_wait" && stall["cpu"] == 0);
+    let waits =
+        kinds(&objects, "stall").filter(|stall| stall["stage"] == "rx_wait" && stall["cpu"] == 0);
     let waits: Vec<Value> = waits.cloned().collect();
     ensure!(!waits.is_empty(), "no wait on CPU 0");
     Ok(waits)

@@ -166,7 +166,10 @@ pub(crate) fn number(object: &Value, name: &str) -> Result<u64> {
 /// The counts of `stage` in a summary.
 pub(crate) fn counts<'a>(summary: &'a Value, stage: &str) -> Result<&'a Value> {
     let stages = summary["ledger"]["stages"].as_array().context("no ledger")?;
-    stages.iter().find(|counts| counts["stage"] == stage).with_context(|| format!("no counts of {stage}"))
+    stages
+        .iter()
+        .find(|counts| counts["stage"] == stage)
+        .with_context(|| format!("no counts of {stage}"))
 }
 
 /// Waits until `holds` does; fails when it has not for half a minute.

@@ -150,7 +150,9 @@ fn compare_with_sysstat(directory: &Path, disk: &str) -> Result<Option<String>> 
         thread::scope(|scope| {
             let writers: Vec<_> =
                 (0..4).map(|n| scope.spawn(move || write_synced(directory, n, end))).collect();
-            writers.into_iter().try_for_each(|writer| writer.join().expect("a writer does not panic"))
+            writers
+                .into_iter()
+                .try_for_each(|writer| writer.join().expect("a writer does not panic"))
         })
     };
     beside(writers, &end, || {

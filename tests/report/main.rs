@@ -177,11 +177,8 @@ fn hour(path: &Path) {
     for minute in 0..60_u64 {
         let mut series = Vec::new();
         for n in 0..64_u32 {
-            let queue = Queue::Device {
-                iface: "enp65s0f0np0".into(),
-                netns: None,
-                id: QueueId::Rx(n),
-            };
+            let queue =
+                Queue::Device { iface: "enp65s0f0np0".into(), netns: None, id: QueueId::Rx(n) };
             let locations = [
                 (Stage::RxWait, Location::Cpu(n)),
                 (Stage::NetRx, Location::Cpu(n)),

@@ -21,7 +21,8 @@ use latency_user::{
     kernel::maps::mmap::MmapArray,
     model::{
         distribution::Distribution,
-        run::{Method, Run, Sampling, SelectedProbe, Transport},
+        method::Method,
+        run::{Run, Sampling, SelectedProbe, Transport},
         series::{Location, Queue, QueueId, Series, attrs::QueueAttrs},
     },
 };

@@ -72,11 +72,8 @@ impl NicDirectory for Driver {
 fn cost(cpus: usize, queues: usize) -> Duration {
     let root = tempfile::tempdir().unwrap();
     host(root.path(), cpus, queues);
-    let config = SampleConfig {
-        duration: Duration::from_millis(1),
-        trace: false,
-        max_overhead: None,
-    };
+    let config =
+        SampleConfig { duration: Duration::from_millis(1), trace: false, max_overhead: None };
     let run = || {
         let before = cpu_time::of_this_thread();
         let host = triage::sample(root.path(), &mut Driver, config);

@@ -35,9 +35,11 @@ fn describe(answers: &[&RuleAnswer]) -> String {
 }
 
 fn check_finding(captured: &Captured, triage: &Triage) -> Result<(), String> {
-    let findings: Vec<_> = triage.findings.iter().filter(|finding| finding.rule == captured.rule).collect();
+    let findings: Vec<_> =
+        triage.findings.iter().filter(|finding| finding.rule == captured.rule).collect();
     let [finding] = findings[..] else { return Err(format!("{} findings", findings.len())) };
-    if Some(&finding.detail.next) != captured.next.as_ref() || finding.detail.undo != captured.undo {
+    if Some(&finding.detail.next) != captured.next.as_ref() || finding.detail.undo != captured.undo
+    {
         return Err(format!("next: {}\nundo: {:?}", finding.detail.next, finding.detail.undo));
     }
     let confirms = ["latency-user trace ", "latency-user experiment "];

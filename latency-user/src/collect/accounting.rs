@@ -14,7 +14,8 @@ use crate::{
     kernel::{attached::Attached, maps::mmap::MmapArray},
     model::{
         ledger::{Ledger, ProgramCounts, RecordCounts, Slots, StageCounts, UserCounts},
-        run::{Method, SelectedProbe, Transport},
+        method::Method,
+        run::{SelectedProbe, Transport},
     },
 };
 

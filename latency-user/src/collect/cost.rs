@@ -18,8 +18,8 @@ use crate::{
     },
     model::{
         cost::{KernelCost, ProgramCost},
+        method::Method,
         note::Note,
-        run::Method,
     },
 };
 

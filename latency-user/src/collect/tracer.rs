@@ -38,8 +38,9 @@ use crate::{
     model::{
         cost::{DisabledStage, KernelCost},
         ledger::{Ledger, ProgramCounts},
+        method::Method,
         note::Note,
-        run::{Method, Sampling, SelectedProbe, Transport},
+        run::{Sampling, SelectedProbe, Transport},
         series::Series,
         stall::batch::StallBatch,
     },

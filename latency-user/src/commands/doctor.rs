@@ -28,8 +28,9 @@ use crate::{
     model::{
         diagnosis::{Diagnosis, InterfaceDiagnosis, MethodDiagnosis, StageDiagnosis},
         exit::Exit,
+        method::Method,
         note::{Note, Obstacle},
-        run::{Method, SelectedProbe, Transport},
+        run::{SelectedProbe, Transport},
     },
     views::{self, Style},
 };

@@ -7,8 +7,9 @@ use latency_common::stage::Stage;
 use crate::{
     model::{
         cost::DisabledStage,
+        method::Method,
         note::{CompareSide, Note, StageEnd},
-        run::{Method, Run},
+        run::Run,
         settings::HostSettings,
     },
     recording::loaded::LoadedRecording,

@@ -43,7 +43,7 @@ pub(super) fn conclude(comparison: &mut Comparison, seconds: &[f64; 2], vanished
         .flat_map(|row| row.exceedance.iter().map(move |rate| (row, rate)))
         .filter(|(_, rate)| rate.is_significant())
         .filter(|(row, rate)| !weak || shows_per_second(row, rate, seconds))
-        .map(|(_, rate)| rate.is_more())
+        .map(|(_, rate)| rate.is_higher())
         .collect();
     comparison.verdict = match &found[..] {
         [] => Verdict::NoDifferenceShown,
@@ -71,8 +71,8 @@ fn shows_per_second(row: &ComparedRow, rate: &Exceedance, seconds: &[f64; 2]) ->
     }
     // The same stalls as in the rate per event, related to time.
     let found = exact::bounds(rate.stalls.map(|n| n as f64), *seconds);
-    let is_more = rate.stalls[1] as f64 / seconds[1] > rate.stalls[0] as f64 / seconds[0];
-    found.p < 0.05 && is_more == rate.is_more()
+    let is_higher = rate.stalls[1] as f64 / seconds[1] > rate.stalls[0] as f64 / seconds[0];
+    found.p < 0.05 && is_higher == rate.is_higher()
 }
 
 fn rows(comparison: &Comparison) -> impl Iterator<Item = &ComparedRow> {

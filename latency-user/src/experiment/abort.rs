@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use anyhow::Result;
 
-use super::{guards, window::WindowConfig};
+use super::guards;
 use crate::{
     measure::{
         pacing::Stop,
@@ -54,17 +54,14 @@ impl fmt::Display for Limit {
 
 /// Ends a window with the change as soon as its results are too bad, or its link is lost.
 pub(super) struct AbortRule {
-    limit: Option<Limit>,
-    netns: u32,
-    ifaces: Vec<String>,
+    /// The limit that was asked for; `None`: the default, on the stall rate.
+    pub(super) limit: Option<Limit>,
+    /// Inode of the network namespace of the interfaces.
+    pub(super) netns: u32,
+    /// Interfaces that must keep their links.
+    pub(super) ifaces: Vec<String>,
     /// The highest stall rate, per second, of a window without the change.
-    baseline: f64,
-}
-
-impl AbortRule {
-    pub(super) fn new(config: &WindowConfig, baseline: f64) -> Self {
-        Self { limit: config.limit, netns: config.netns, ifaces: config.ifaces.clone(), baseline }
-    }
+    pub(super) baseline: f64,
 }
 
 impl Sink for AbortRule {

@@ -60,6 +60,10 @@ impl WindowConfig {
         }
     }
 
+    fn abort_rule(&self, baseline: f64) -> AbortRule {
+        AbortRule { limit: self.limit, netns: self.netns, ifaces: self.ifaces.clone(), baseline }
+    }
+
     /// Measures a window into its own recording at `path` and into `side`. `baseline`, the highest
     /// stall rate per second without the change, is given for windows that may end early.
     ///
@@ -74,7 +78,7 @@ impl WindowConfig {
         stop: &AtomicBool,
     ) -> Result<Window> {
         let mut recording = RecordingSink::without_settings(path)?;
-        let mut abort = baseline.map(|baseline| AbortRule::new(self, baseline));
+        let mut abort = baseline.map(|baseline| self.abort_rule(baseline));
         let mut notify = |_, note: &Note| log::warn!("{note}");
         measure::block_on(async {
             let mut measurement = Measurement::start(&self.measurement())?;

@@ -24,8 +24,9 @@ use super::{
 use crate::{
     host::cpu::cpus,
     model::{
+        method::Method,
         note::Obstacle,
-        run::{Method, SelectedProbe, Transport},
+        run::{SelectedProbe, Transport},
     },
 };
 

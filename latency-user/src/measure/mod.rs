@@ -198,7 +198,7 @@ impl Measurement {
     fn interval(&mut self, sinks: Sinks<'_, '_>, notify: Notify<'_>) -> Result<Option<Stop>> {
         let interval = self.take_interval()?;
         let shown: Cow<'_, Interval> = self.filter.apply(&interval);
-        self.pressure.look_in_time();
+        self.pressure.read_if_due();
         self.totals.add(&shown);
         let measured = self.measured(&interval, &shown);
         let mut stop = None;

@@ -147,7 +147,7 @@ impl Exceedance {
     }
 
     /// Whether the rate is higher than before.
-    pub fn is_more(&self) -> bool {
+    pub fn is_higher(&self) -> bool {
         self.ppm.after > self.ppm.before
     }
 }

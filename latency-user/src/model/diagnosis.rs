@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{note::Note, run::Method, stage::StageName};
+use super::{method::Method, note::Note, stage::StageName};
 
 /// Everything that `doctor` found.
 #[derive(Clone, Debug, Serialize)]

@@ -15,6 +15,7 @@ pub mod filter;
 pub mod finding;
 pub mod interval;
 pub mod ledger;
+pub mod method;
 pub mod note;
 pub mod run;
 pub mod schema;

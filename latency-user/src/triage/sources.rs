@@ -113,7 +113,7 @@ pub(super) fn gather(root: &Path, nics: &mut dyn NicDirectory, second: bool) -> 
         }
     }
     put(&mut tree, INTERFACES, interfaces::list(root));
-    match processes::folders(root) {
+    match processes::directories(root) {
         Ok(directories) => {
             namespaces::gather(root, &directories, &mut tree);
             put(&mut tree, PROCESSES, processes::find(&directories));

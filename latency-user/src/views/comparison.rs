@@ -62,7 +62,7 @@ pub fn sentence(comparison: &Comparison) -> String {
         let all =
             rows().flat_map(|row| row.exceedance.iter().map(move |exceedance| (row, exceedance)));
         let mut found: Vec<_> = all
-            .filter(|(_, exceedance)| exceedance.is_significant() && exceedance.is_more() == more)
+            .filter(|(_, exceedance)| exceedance.is_significant() && exceedance.is_higher() == more)
             .collect();
         // Stages come before single series, whatever their p-values.
         let is_stage = |row: &ComparedRow| !row.name.contains(';');
@@ -212,7 +212,7 @@ fn block(text: &mut String, row: &ComparedRow, style: Style) {
         };
         let mark = if exceedance.is_significant() { "* " } else { "" };
         let cells = changed(&exceedance.ppm, ppm, format!("{mark}{how}"));
-        put(&label, cells, exceedance.is_significant() && exceedance.is_more());
+        put(&label, cells, exceedance.is_significant() && exceedance.is_higher());
     }
     for quantile in &row.quantiles {
         let label = format!("  p{}", percent(quantile.quantile));
@@ -268,7 +268,7 @@ fn series(text: &mut String, comparison: &Comparison, style: Style) {
             exceedance.ppm.ratio.map(number).unwrap_or_default(),
             interval(&exceedance.ppm).unwrap_or_default()
         );
-        text.push_str(&if exceedance.is_more() { style.alarm(&numbers) } else { numbers });
+        text.push_str(&if exceedance.is_higher() { style.alarm(&numbers) } else { numbers });
         text.push('\n');
     }
     if changed.len() > MOST_SERIES {

@@ -35,7 +35,11 @@ pub(super) fn signals() -> Result<()> {
             let place = format!("signal {signal} in {step}");
             wait_until(&place, || Ok(!Path::new(&format!("/proc/{watchdog}")).exists()))?;
             ensure!(rmem()? == before, "{place}: {}", rmem()?);
-            ensure!(journals(directory.path()).is_empty(), "{place}: {:?}", journals(directory.path()));
+            ensure!(
+                journals(directory.path()).is_empty(),
+                "{place}: {:?}",
+                journals(directory.path())
+            );
         }
         Ok(())
     })
@@ -121,7 +125,8 @@ pub(super) fn torn() -> Result<()> {
         let mut running = Running::start(&mut experiment(directory.path(), HARMLESS)?)?;
         running.wait_for("window 1")?;
         let is_complete = |name: &String| name.ends_with(".journal");
-        let name = journals(directory.path()).into_iter().find(is_complete).context("no journal")?;
+        let name =
+            journals(directory.path()).into_iter().find(is_complete).context("no journal")?;
         let complete = fs::read(state.join(name))?;
         running.signal(libc::SIGTERM)?;
         running.child.wait()?;

@@ -135,7 +135,10 @@ fn rounded() -> Result<()> {
         command.args(["--window", "1s", "--settle", "100ms", "--rounds", "1"]);
         let output = command.output()?;
         let message = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.code() == Some(1) && message.contains("the kernel kept"), "{message}");
+        ensure!(
+            output.status.code() == Some(1) && message.contains("the kernel kept"),
+            "{message}"
+        );
         ensure!(shown("-c", TAP, "rx-frames")? == "64" && journals(directory.path()).is_empty());
         Ok(())
     })
@@ -187,10 +190,10 @@ fn bounds() -> Result<()> {
             ("channels:va/rx=5", "not a number from 0 to 4"),
             ("channels:va/combined=1", "no such setting"),
             ("channels:va/rx=two", "not a number"),
-            ("ring:va/rx=64", "the driver does not tell"),
+            ("ring:va/rx=64", "the driver does not report it"),
             ("coalesce:t0/rx-usecs=5", "no such setting"),
             ("coalesce:t0/rx-frames=-1", "not a number"),
-            ("coalesce:t0/frames=1", "knows no"),
+            ("coalesce:t0/frames=1", "has no setting"),
             ("offload:va/lro=on", "is fixed"),
             ("offload:va/magic=on", "no offload"),
             ("offload:va/gro=maybe", "on or off"),

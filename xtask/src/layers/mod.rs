@@ -1,7 +1,8 @@
-//! `cargo xtask layers`: checks the import directions between the layers of latency-user.
+//! `cargo xtask layers`: checks the import directions between the layers of latency-user, and that
+//! no files of any crate import from each other.
 //!
-//! Owns the rules: which layer may import from which, which may use aya, which may print. `source`
-//! scans the source text.
+//! Owns the rules: which layer may import from which, which may use aya, which may print, and that
+//! the documents state the same order. `source` scans the source text, `circles` finds circles.
 
 use std::{
     fmt, fs,
@@ -13,6 +14,7 @@ use anyhow::{Context, Result};
 
 use crate::workspace;
 
+mod circles;
 mod source;
 
 use source::{Finding, What};
@@ -27,40 +29,42 @@ const fn layer(name: &'static str, may_import: &'static [&'static str]) -> Layer
     Layer { name, may_import }
 }
 
-/// From the bottom to the top. Every top-level module must be listed.
+/// From the bottom to the top: a layer imports from those before it only. Every top-level module
+/// must be listed.
 const LAYERS: &[Layer] = &[
-    layer("model", &["analysis"]),
+    layer("model", &[]),
     layer("analysis", &["model"]),
     layer("file_tree", &[]),
-    layer("views", &["model", "analysis"]),
     layer("host", &["model", "file_tree"]),
     layer("kernel", &["model", "host"]),
     layer("recording", &["model", "analysis"]),
-    layer("collect", &["model", "analysis", "kernel", "host"]),
+    layer("collect", &["model", "analysis", "host", "kernel"]),
+    layer("measure", &["model", "analysis", "host", "recording", "collect"]),
     layer("compare", &["model", "recording"]),
     layer(
         "experiment",
-        &["model", "analysis", "host", "kernel", "collect", "recording", "compare"],
+        &["model", "analysis", "host", "recording", "collect", "measure", "compare"],
     ),
-    layer("triage", &["model", "analysis", "file_tree", "host", "kernel", "collect"]),
+    layer("triage", &["model", "file_tree", "host", "kernel", "measure"]),
+    layer("views", &["model"]),
     layer("cli", &["model", "host", "kernel", "collect"]),
     layer(
         "commands",
         &[
             "model",
-            "analysis",
-            "views",
             "host",
             "kernel",
             "recording",
             "collect",
+            "measure",
             "compare",
             "experiment",
             "triage",
+            "views",
             "cli",
         ],
     ),
-    layer("main", &["cli", "commands", "model", "views"]),
+    layer("main", &["cli", "commands", "model"]),
 ];
 /// Layers that may use aya; the others go through them.
 const MAY_USE_AYA: [&str; 2] = ["kernel", "collect"];
@@ -80,22 +84,66 @@ impl fmt::Display for Violation {
     }
 }
 
+/// Crates whose files must not import from each other in circles.
+const CRATES: [&str; 4] = ["latency-common", "latency-ebpf", "latency-user", "xtask"];
+
+/// Where the order of the layers is stated for readers.
+const ARCHITECTURE: &str = "ARCHITECTURE.md";
+const CRATE_ROOT: &str = "latency-user/src/lib.rs";
+
 pub(crate) fn main() -> Result<ExitCode> {
-    let source = workspace::root().join("latency-user/src");
+    let root = workspace::root();
+    let mut files = 0;
+    let mut problems = Vec::new();
+    for name in CRATES {
+        let source = root.join(name).join("src");
+        let texts = read(&source)?;
+        files += texts.len();
+        if name == "latency-user" {
+            let violations = texts.iter().flat_map(|(file, text)| check(file, text));
+            problems.extend(violations.map(|violation| format!("{name}/src/{violation}")));
+        }
+        let texts = texts.iter().map(|(file, text)| (file.as_path(), text.as_str()));
+        for circle in circles::find(texts) {
+            let files: Vec<_> = circle.iter().map(|file| file.display().to_string()).collect();
+            problems.push(format!("{name}/src: import each other: {}", files.join(", ")));
+        }
+    }
+    for (file, order) in [(ARCHITECTURE, order()), (CRATE_ROOT, order_in_docs())] {
+        let text = fs::read_to_string(root.join(file)).with_context(|| format!("read {file}"))?;
+        if !text.contains(&order) {
+            problems.push(format!("{file}: the order of the layers is not as in xtask: {order}"));
+        }
+    }
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
+    println!("layers: {files} files, {} violations", problems.len());
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The order of the layers as ARCHITECTURE.md states it.
+fn order() -> String {
+    let names: Vec<&str> = LAYERS.iter().map(|layer| layer.name).collect();
+    format!("`{}`", names.join(" < "))
+}
+
+/// The order of the layers as the crate's documentation lists its modules.
+fn order_in_docs() -> String {
+    let modules = LAYERS.iter().filter(|layer| layer.name != "main");
+    modules.map(|layer| format!("//! - [`{}`]\n", layer.name)).collect()
+}
+
+/// Every `.rs` file under `source`, by its path below it.
+fn read(source: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut files = Vec::new();
-    rust_files(&source, &mut files)?;
-    let mut violations = Vec::new();
-    for file in &files {
+    rust_files(source, &mut files)?;
+    let read = |file: PathBuf| {
         let text =
-            fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let relative = file.strip_prefix(&source).unwrap_or(file);
-        violations.extend(check(relative, &text));
-    }
-    for violation in &violations {
-        eprintln!("latency-user/src/{violation}");
-    }
-    println!("layers: {} files, {} violations", files.len(), violations.len());
-    Ok(if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok((file.strip_prefix(source).unwrap_or(&file).to_path_buf(), text))
+    };
+    files.into_iter().map(read).collect()
 }
 
 /// Collects every `.rs` file under `directory`, in a stable order.
@@ -221,6 +269,16 @@ mod tests {
         assert_eq!(whys("triage/rules.rs", "use aya::Ebpf;"), ["`triage` must not use aya"]);
         assert_eq!(whys("host/proc.rs", "fn f() { println!(\"x\") }"), ["`host` must not print"]);
         assert_eq!(whys("host/proc.rs", "mod tests { fn f() { println!() } }"), [""; 0]);
+    }
+
+    #[test]
+    fn a_layer_imports_from_those_before_it() {
+        for (at, layer) in LAYERS.iter().enumerate() {
+            for import in layer.may_import {
+                let before = LAYERS[..at].iter().any(|other| other.name == *import);
+                assert!(before, "{} imports {import}", layer.name);
+            }
+        }
     }
 
     #[test]

@@ -64,6 +64,66 @@ pub(super) fn findings(text: &str, depth: usize) -> Vec<Finding> {
     findings
 }
 
+/// All paths of a file that start with `crate`, `super` or `self`, groups taken apart, each as its
+/// segments; those of inline `tests` modules are left out.
+pub(super) fn paths(text: &str) -> Vec<Vec<String>> {
+    let tokens = tokens(text);
+    let mut paths = Vec::new();
+    let mut braces = 0_usize;
+    let mut tests: Option<usize> = None;
+    let mut at = 0;
+    while let Some(token) = tokens.get(at) {
+        let rest = &tokens[at..];
+        match token.text {
+            "{" => braces += 1,
+            "}" => {
+                braces = braces.saturating_sub(1);
+                tests = tests.filter(|outside| *outside != braces);
+            }
+            "mod" if is(rest, 1, "tests") && is(rest, 2, "{") => tests = tests.or(Some(braces)),
+            "crate" | "super" | "self" if is(rest, 1, "::") => {
+                let mut found = Vec::new();
+                at += tree(rest, Vec::new(), &mut found);
+                if tests.is_none() {
+                    paths.extend(found);
+                }
+                continue;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    paths
+}
+
+/// Adds the paths of the tree that starts here, below `path`. Returns the number of its tokens.
+fn tree(tokens: &[Token<'_>], mut path: Vec<String>, paths: &mut Vec<Vec<String>>) -> usize {
+    let mut at = 0;
+    loop {
+        if is(tokens, at, "{") {
+            at += 1;
+            while at < tokens.len() && !is(tokens, at, "}") {
+                at += match tokens[at].text {
+                    "," => 1,
+                    "as" => 2,
+                    _ => tree(&tokens[at..], path.clone(), paths),
+                };
+            }
+            return at + 1;
+        }
+        match tokens.get(at) {
+            Some(token) => path.push(token.text.to_owned()),
+            None => return at,
+        }
+        at += 1;
+        if !is(tokens, at, "::") {
+            paths.push(path);
+            return at;
+        }
+        at += 1;
+    }
+}
+
 /// The first segment of a path, or of each path in a group: `a` and `c` of `{a::{b}, c::d}`.
 fn first_segments(tokens: &[Token<'_>]) -> Vec<Finding> {
     let found = |token: &Token<'_>| Finding {

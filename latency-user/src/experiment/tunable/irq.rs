@@ -86,7 +86,7 @@ impl Tunable for Irq {
     }
 
     fn warning(&self, scope: &Scope) -> Option<Note> {
-        let directories = processes::folders(&scope.root).ok()?;
+        let directories = processes::directories(&scope.root).ok()?;
         processes::find(&directories).ok()?.irqbalance.then_some(Note::IrqbalanceRuns)
     }
 }

@@ -88,7 +88,7 @@ impl Watch {
 
     /// Reads the counters again, unless the last read was so slow and so recent that reading would
     /// take more than a thousandth of the time.
-    pub fn look_in_time(&mut self) {
+    pub fn read_if_due(&mut self) {
         if Instant::now() >= self.next_read {
             self.update();
         }

@@ -25,7 +25,7 @@ pub struct Processes {
 /// # Errors
 ///
 /// When `/proc` cannot be read.
-pub fn folders(root: &Path) -> Result<Vec<(u32, PathBuf)>> {
+pub fn directories(root: &Path) -> Result<Vec<(u32, PathBuf)>> {
     let proc = root.join("proc");
     let mut found = Vec::new();
     for entry in fs::read_dir(&proc).with_context(|| format!("read {}", proc.display()))? {
@@ -90,12 +90,12 @@ mod tests {
         process(root.path(), "15", "ksoftirqd/1\n", stat);
         process(root.path(), "16", "ksoftirqd/x\n", "");
         process(root.path(), "self", "irqbalance\n", "");
-        let directories = folders(root.path()).unwrap();
+        let directories = super::directories(root.path()).unwrap();
         let found = find(&directories).unwrap();
         assert_eq!(found.ksoftirqd_ticks, BTreeMap::from([(1, 20)]));
         assert!(!found.irqbalance);
         process(root.path(), "17", "irqbalance\n", "");
-        assert!(find(&super::folders(root.path()).unwrap()).unwrap().irqbalance);
+        assert!(find(&super::directories(root.path()).unwrap()).unwrap().irqbalance);
     }
 
     #[test]
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn this_kernel_has_its_threads() {
-        let found = find(&folders(Path::new("/")).unwrap()).unwrap();
+        let found = find(&directories(Path::new("/")).unwrap()).unwrap();
         let cpus = crate::host::cpu::cpus::online(Path::new("/")).unwrap();
         // A container may not show the machine's threads.
         if !found.ksoftirqd_ticks.is_empty() {

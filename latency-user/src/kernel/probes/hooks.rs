@@ -2,7 +2,7 @@
 
 use latency_common::stage::Stage;
 
-use crate::model::{note::Note, run::Method};
+use crate::model::{method::Method, note::Note};
 
 /// Attach point of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,8 +13,9 @@ use crate::{
     },
     model::{
         failure::Failure,
+        method::Method,
         note::{Note, Obstacle},
-        run::{Method, SelectedProbe},
+        run::SelectedProbe,
     },
 };
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::json::notes;
 pub use self::obstacle::Obstacle;
-use super::{run::Method, settings::Difference, stage};
+use super::{method::Method, settings::Difference, stage};
 
 /// Which of two recordings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use crate::model::{
     cost::{DisabledStage, KernelCost, SelfCost},
     distribution::Distribution,
     ledger::Ledger,
-    run::Method,
+    method::Method,
     series::{Location, labels::Labels},
     stall::{
         Stall,

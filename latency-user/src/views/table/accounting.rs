@@ -5,7 +5,8 @@ use latency_common::{bucket::MAX_VALUE, stage::Stage};
 use crate::{
     model::{
         ledger::{Ledger, ProgramCounts, StageCounts},
-        run::{Method, Run, Transport},
+        method::Method,
+        run::{Run, Transport},
         stage::StageName,
     },
     views::format::{count, counted, duration},
