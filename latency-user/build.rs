@@ -50,6 +50,6 @@ fn commit(workspace: &Path) -> Option<String> {
     // An unpacked source archive may be inside the checkout of another project.
     workspace.join(".git").exists().then_some(())?;
     let commit = git(&["rev-parse", &format!("--short={DIGITS}"), "HEAD"])?;
-    let is_changed = git(&["status", "--porcelain", "--untracked-files=no"])? != "";
+    let is_changed = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
     Some(if is_changed { commit + "+" } else { commit })
 }

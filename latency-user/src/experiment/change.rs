@@ -94,7 +94,7 @@ impl SavedValue {
         let is_ours = match step {
             ChangeStep::Untouched => false,
             ChangeStep::Writing => true,
-            ChangeStep::Written => self.knob.is_same(&now, self.new()),
+            ChangeStep::Written => self.knob.is_same(&now, self.new_value()),
         };
         if !is_ours {
             return Restored::Foreign(now);
@@ -107,7 +107,7 @@ impl SavedValue {
     }
 
     /// The new value: as read back if known, else as requested.
-    pub fn new(&self) -> &str {
+    pub fn new_value(&self) -> &str {
         self.effective.as_ref().unwrap_or(&self.requested)
     }
 
@@ -117,7 +117,7 @@ impl SavedValue {
             knob: self.knob.to_string(),
             old: self.old.clone(),
             requested: self.requested.clone(),
-            effective: self.new().to_owned(),
+            effective: self.new_value().to_owned(),
         }
     }
 
@@ -285,11 +285,11 @@ mod tests {
         let mut steps = Vec::new();
         let applied = change
             .apply(&mut |step, saved| {
-                steps.push((step, saved[0].new().to_owned()));
+                steps.push((step, saved[0].new_value().to_owned()));
                 Ok(())
             })
             .unwrap();
-        assert_eq!(applied.saved()[0].new(), "longer-than-a-n");
+        assert_eq!(applied.saved()[0].new_value(), "longer-than-a-n");
         let expected = [
             (ChangeStep::Writing, "longer-than-a-name-can-be".to_owned()),
             (ChangeStep::Written, "longer-than-a-n".to_owned()),

@@ -418,7 +418,7 @@ mod tests {
             assert_eq!(entry.step, expected, "{length} bytes");
             // Only the last step has the value that was read back.
             let is_known = expected == ChangeStep::Written;
-            assert_eq!(entry.saved[0].new(), if is_known { "rounded" } else { "new" });
+            assert_eq!(entry.saved[0].new_value(), if is_known { "rounded" } else { "new" });
             let holds = if expected == ChangeStep::Untouched { "old" } else { "rounded" };
             fs::write(fixture.knob(), holds).unwrap();
             assert_eq!(entry.restore(), [], "{length} bytes");
