@@ -14,7 +14,7 @@ use crate::{layers, licences, process, setup, test, workspace};
 #[derive(clap::Args)]
 #[group(id = "ci")]
 pub(crate) struct Args {
-    /// Skip the tests: only formatting, lints, import directions, licences and the eBPF build
+    /// Skip the tests: only formatting, lints, layers, licences, documentation and the eBPF build
     #[arg(long)]
     lint: bool,
     #[command(flatten)]
@@ -33,6 +33,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         ("setup", &|| setup::ensure(setup::Level::Build)),
         ("eBPF programs", &|| workspace::build_ebpf().map(drop)),
         ("lints", &lint),
+        ("documentation", &document),
     ];
     if !args.lint {
         steps.push(("tests", &tests));
@@ -55,6 +56,13 @@ fn lint() -> Result<()> {
     let mut clippy = workspace::cargo();
     clippy.args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]);
     process::run(&mut clippy)
+}
+
+/// Builds the documentation, in which every link must lead somewhere.
+fn document() -> Result<()> {
+    let mut doc = workspace::cargo();
+    doc.args(["doc", "--no-deps", "--document-private-items"]).env("RUSTDOCFLAGS", "-D warnings");
+    process::run(&mut doc)
 }
 
 fn succeeded(code: ExitCode) -> Result<()> {

@@ -48,6 +48,23 @@ pub type Sinks<'a, 'b> = &'a mut [&'b mut dyn Sink];
 pub type Notify<'a> = &'a mut dyn FnMut(Option<Stage>, &Note);
 
 /// A measurement in progress. Dropping it detaches everything from the kernel.
+///
+/// ```no_run
+/// use std::{future, time::Duration};
+///
+/// use latency_user::measure::{MeasureConfig, Measurement, block_on, pacing::Ends};
+///
+/// // For ten seconds, without a sink: only the result matters. Needs root.
+/// let outcome = block_on(async {
+///     let mut measurement = Measurement::start(&MeasureConfig::new())?;
+///     let duration = Some(Duration::from_secs(10));
+///     let ends = Ends { duration, signal: future::pending(), outlast_stages: false };
+///     measurement.follow(ends, &mut [], &mut |_, note| eprintln!("{note}")).await?;
+///     measurement.finish(&mut [], &mut |_, note| eprintln!("{note}"))
+/// })?;
+/// println!("{:?}", outcome.summary.stalls.by_stage);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 pub struct Measurement {
     tracer: Tracer,
     run: Run,

@@ -4,6 +4,17 @@ use hdrhistogram::Histogram;
 use latency_common::bucket::{BUCKETS, MAX_VALUE, SIGNIFICANT_DIGITS, index_of, lowest_value};
 
 /// Durations of one series. Buckets are sparse: most series use a few dozen of the 3,840.
+///
+/// ```
+/// use latency_user::model::distribution::Distribution;
+///
+/// let threshold_ns = 1_000_000;
+/// let mut durations = Distribution::default();
+/// durations.record(2_000, threshold_ns, 1);
+/// durations.record(5_000_000, threshold_ns, 64);
+/// assert_eq!((durations.count(), durations.over_threshold), (2, 1));
+/// assert_eq!((durations.max_ns, durations.work), (5_000_000, 65));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Distribution {
     /// Index of a bucket (see [`latency_common::bucket`]) and its count; ascending, no zero counts.

@@ -54,11 +54,11 @@ impl Lines {
     pub(super) fn open(path: &Path) -> Result<Self, ReadError> {
         let file =
             File::open(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
-        Ok(Self::of(path, Box::new(BufReader::with_capacity(1 << 16, file))))
+        Ok(Self::from_input(path, Box::new(BufReader::with_capacity(1 << 16, file))))
     }
 
     /// Lines of `input`; errors name it `path`.
-    pub(super) fn of(path: &Path, input: Box<dyn BufRead>) -> Self {
+    pub(super) fn from_input(path: &Path, input: Box<dyn BufRead>) -> Self {
         Self { path: path.to_owned(), input, number: 0, bytes: 0 }
     }
 
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     fn lines(bytes: &'static [u8]) -> Vec<(String, bool)> {
-        let mut lines = Lines::of(Path::new("x.hlog"), Box::new(bytes));
+        let mut lines = Lines::from_input(Path::new("x.hlog"), Box::new(bytes));
         let mut all = Vec::new();
         while let Some(line) = lines.next().unwrap() {
             all.push((line.text, line.cut));
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn errors_name_file_and_line() {
-        let mut lines = Lines::of(Path::new("x.hlog"), Box::new(&b"a\n\xff\n"[..]));
+        let mut lines = Lines::from_input(Path::new("x.hlog"), Box::new(&b"a\n\xff\n"[..]));
         lines.next().unwrap();
         let error = lines.next().err().unwrap();
         assert_eq!(error.to_string(), "x.hlog:2: line is not text (UTF-8)");

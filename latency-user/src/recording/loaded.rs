@@ -44,6 +44,17 @@ pub struct RecordingTotals {
 }
 
 /// A recording with its course over time.
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use latency_user::{compare::compare, recording::loaded::LoadedRecording};
+///
+/// let before = LoadedRecording::read(Path::new("before.hlog"))?;
+/// let after = LoadedRecording::read(Path::new("after.hlog"))?;
+/// println!("{:?}", compare(&before, &after).verdict);
+/// # Ok::<(), latency_user::recording::reader::ReadError>(())
+/// ```
 pub struct LoadedRecording {
     /// Its totals.
     pub totals: RecordingTotals,

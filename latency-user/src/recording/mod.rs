@@ -1,6 +1,6 @@
 //! Recordings: runs on disk, as HdrHistogram interval logs.
 //!
-//! Owns the file format ([`format`]), writing ([`writer`]) and reading ([`reader`]), recordings in
+//! Owns the file format ([`mod@format`]), writing ([`writer`]) and reading ([`reader`]), recordings in
 //! memory ([`loaded`], cut into [`parts`]), and merging ([`merge`]).
 
 pub mod format;

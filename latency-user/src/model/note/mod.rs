@@ -39,6 +39,16 @@ pub struct StageEnd {
 }
 
 /// Something that a reader must know. Fields ending in `_s` are seconds, in `_ns` nanoseconds.
+///
+/// ```
+/// use latency_user::model::note::Note;
+///
+/// let note = Note::LinkLost { iface: "eth0".into() };
+/// assert_eq!(note.to_string(), "eth0 lost its link");
+/// let json = serde_json::to_string(&note)?;
+/// assert_eq!(json, r#"{"code":"link-lost","iface":"eth0","text":"eth0 lost its link"}"#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(remote = "Self", tag = "code", rename_all = "kebab-case")]
 pub enum Note {

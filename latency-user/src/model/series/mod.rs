@@ -96,6 +96,16 @@ pub enum QueueId {
 }
 
 /// What a distribution in a file belongs to.
+///
+/// ```
+/// use latency_user::model::series::SeriesKey;
+///
+/// let key = SeriesKey::of_tag("stage=napi_poll;if=eth0;q=2");
+/// assert!(key.known().is_some_and(|id| id.stage.name() == "napi_poll"));
+/// assert!(key.has_parts("if=eth0"));
+/// // Another program's tag is kept as it is.
+/// assert_eq!(SeriesKey::of_tag("reads").known(), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SeriesKey {
     /// A series of this program.

@@ -57,6 +57,22 @@ pub enum RecordingEntry {
 }
 
 /// A recording that is being read.
+///
+/// ```
+/// use std::{io::Cursor, path::Path};
+///
+/// use latency_user::recording::reader::{Reader, RecordingEntry};
+///
+/// // Any HdrHistogram log will do; this one has no interval yet.
+/// let log = "#[StartTime: 1767323045.006 (seconds since epoch)]\n";
+/// let mut reader = Reader::from_input(Path::new("run.hlog"), Box::new(Cursor::new(log)));
+/// let mut intervals = 0;
+/// while let Some(entry) = reader.next_entry()? {
+///     intervals += usize::from(matches!(entry, RecordingEntry::Interval(_)));
+/// }
+/// assert_eq!((intervals, reader.is_ours()), (0, false));
+/// # Ok::<(), latency_user::recording::reader::ReadError>(())
+/// ```
 pub struct Reader {
     lines: Lines,
     /// `StartTime` and `BaseTime`, seconds since the epoch.
@@ -97,8 +113,8 @@ impl Reader {
     }
 
     /// Reads from `input`; errors name it `path`.
-    pub fn of(path: &Path, input: Box<dyn BufRead>) -> Self {
-        Self::new(Lines::of(path, input))
+    pub fn from_input(path: &Path, input: Box<dyn BufRead>) -> Self {
+        Self::new(Lines::from_input(path, input))
     }
 
     fn new(lines: Lines) -> Self {

@@ -102,7 +102,7 @@ type Read = (Vec<RecordingEntry>, Vec<Note>);
 
 fn read(bytes: &[u8]) -> Result<Read, ReadError> {
     let input = std::io::Cursor::new(bytes.to_vec());
-    let mut reader = Reader::of(Path::new("run.hlog"), Box::new(input));
+    let mut reader = Reader::from_input(Path::new("run.hlog"), Box::new(input));
     let mut entries = Vec::new();
     while let Some(entry) = reader.next_entry()? {
         entries.push(entry);
