@@ -107,6 +107,12 @@ fn assert_contains(new: &Value, old: &Value, at: &str) {
                     assert_eq!((&new[key], value), (&2.into(), &1.into()), "{at}");
                     continue;
                 }
+                if key == "note" {
+                    let notes = new["notes"].as_array().into_iter().flatten();
+                    let mut notes = notes.filter(|note| note["text"] == *value);
+                    assert!(notes.next().is_some(), "{at}.notes lacks {value}");
+                    continue;
+                }
                 let renamed = RENAMED.iter().find(|(old, _)| old == key);
                 let key = renamed.map_or(key.as_str(), |(_, new)| new);
                 let found = new.get(key).unwrap_or_else(|| panic!("{at}.{key} is missing"));

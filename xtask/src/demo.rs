@@ -8,6 +8,7 @@ use std::{
     fs, io,
     io::IsTerminal,
     os::unix::process::{CommandExt, ExitStatusExt},
+    path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus},
     sync::atomic::{AtomicI32, AtomicU64, Ordering},
 };
@@ -40,6 +41,11 @@ static CHILD: AtomicI32 = AtomicI32::new(0);
 /// Bitmask of the signal numbers that were forwarded.
 static FORWARDED: AtomicU64 = AtomicU64::new(0);
 
+/// The page that the demo writes.
+pub(crate) fn page(workspace: &Path) -> PathBuf {
+    workspace.join(DIRECTORY).join(PAGE)
+}
+
 pub(crate) fn main() -> Result<ExitCode> {
     setup::ensure(setup::Level::Demo)?;
     let tracer = workspace::release_binary("latency-user", "latency-user")?;
@@ -54,7 +60,7 @@ pub(crate) fn main() -> Result<ExitCode> {
     command.args(["--set", SETTING]);
     command.arg("--output").arg(&directory).arg("--state").arg(directory.join("state"));
     // Otherwise an old page would pass for this run's if the experiment failed before writing it.
-    let page = directory.join(PAGE);
+    let page = page(&workspace::root());
     let _ = fs::remove_file(&page);
     let status = run_to_completion(&mut command)?;
     if page.exists() {

@@ -18,6 +18,7 @@ mod ci;
 mod demo;
 mod layers;
 mod licences;
+mod picture;
 mod process;
 mod run;
 mod setup;
@@ -40,6 +41,8 @@ enum Command {
     BuildEbpf,
     /// Reproduce the tcp_collapse case in a private network namespace and test its fix
     Demo,
+    /// Take the picture of the demo's page that README shows
+    Picture,
     /// Build latency-user and run it as root
     Run(run::Args),
     /// Run all tests, on this machine and in virtual machines
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::main(&args),
         Command::BuildEbpf => workspace::build_ebpf().map(|_| ExitCode::SUCCESS),
         Command::Demo => demo::main(),
+        Command::Picture => picture::main(),
         Command::Run(args) => run::main(&args),
         Command::Test(args) => test::main(&args),
         Command::Bench(args) => bench::main(&args),
@@ -77,10 +81,28 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
     #[test]
     fn the_command_line_is_valid() {
         super::Cli::command().debug_assert();
+    }
+
+    /// Those of latency-user are run by the kernel tests.
+    #[test]
+    fn commands_in_documents_are_understood() {
+        let root = crate::workspace::root();
+        let mut commands = 0;
+        for file in ["README.md", "CONTRIBUTING.md", "docs/overhead.md"] {
+            let text = std::fs::read_to_string(root.join(file)).unwrap();
+            for line in text.lines().filter(|line| line.starts_with("cargo xtask ")) {
+                let line = line.split(" #").next().unwrap_or_default();
+                let words = line.split_whitespace().skip(1);
+                let parsed = super::Cli::try_parse_from(words);
+                assert!(parsed.is_ok(), "{file}: {line}: {}", parsed.err().unwrap());
+                commands += 1;
+            }
+        }
+        assert!(commands > 10, "only {commands} commands were found");
     }
 }

@@ -109,12 +109,13 @@ impl StallTotals {
         }
     }
 
+    /// Keeps the half whose collapses took the most time.
     fn evict_sockets(&mut self) {
         if self.sockets.len() > KEPT_SOCKETS {
-            let mut sums: Vec<u64> = self.sockets.values().map(|total| total.sum_ns).collect();
-            sums.sort_unstable();
-            let median = sums[sums.len() / 2];
-            self.sockets.retain(|_, total| total.sum_ns > median);
+            let mut sockets: Vec<_> = std::mem::take(&mut self.sockets).into_iter().collect();
+            sockets.sort_by_key(|(_, total)| Reverse(total.sum_ns));
+            sockets.truncate(KEPT_SOCKETS / 2);
+            self.sockets = sockets.into_iter().collect();
         }
     }
 

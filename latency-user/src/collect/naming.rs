@@ -99,11 +99,17 @@ impl Naming {
         self.queue_irqs = queue_irqs::queue_irqs(&self.interfaces, &self.interrupts);
         self.slots = (0..assigned.min(slots.len())).map(|slot| slots.copy(slot)).collect();
         let mut known = std::mem::take(&mut self.slot_series).into_iter();
-        self.slot_series = self
-            .slots
-            .iter()
-            .map(|slot| keep_queue(known.next().flatten(), self.name_slot(slot)))
-            .collect();
+        let name = |(number, slot)| {
+            let before = known.next().flatten();
+            let now = keep_queue(before.clone(), self.name_slot(slot));
+            if let Some(named) = &now
+                && before.is_none_or(|before| before.id != named.id)
+            {
+                log::info!("slot {number}, id {}: {}, {:?}", slot.id, named.id, named.attrs);
+            }
+            now
+        };
+        self.slot_series = self.slots.iter().enumerate().map(name).collect();
         Ok(())
     }
 
@@ -216,11 +222,13 @@ impl Naming {
         self.instances.clear();
         let mut directory = NetlinkDirectory::new();
         for interface in &self.interfaces {
-            if let Ok(queues) = directory.queues(interface.index) {
-                self.queues.insert(interface.index, queues);
+            match directory.queues(interface.index) {
+                Ok(queues) => drop(self.queues.insert(interface.index, queues)),
+                Err(error) => log::debug!("{}: no queues by netlink: {error:#}", interface.name),
             }
-            if let Ok(instances) = directory.instances(interface.index) {
-                self.instances.insert(interface.index, instances);
+            match directory.instances(interface.index) {
+                Ok(instances) => drop(self.instances.insert(interface.index, instances)),
+                Err(error) => log::debug!("{}: no NAPI by netlink: {error:#}", interface.name),
             }
         }
     }

@@ -53,3 +53,17 @@ fn many_differences_are_counted() {
     assert_eq!(text, "different settings: a is absent before, 1 after; and 3 more");
     round_trip(&note);
 }
+
+/// serde's own error lists all codes.
+#[test]
+fn every_code_is_documented() {
+    let error = Note::deserialize(json!({"code": "?"})).unwrap_err().to_string();
+    let codes: Vec<&str> =
+        error.split('`').skip(1).step_by(2).filter(|code| *code != "?").collect();
+    assert!(codes.len() > 30, "{error}");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/json.md");
+    let documents = std::fs::read_to_string(path).unwrap();
+    for code in codes {
+        assert!(documents.contains(&format!("\n| `{code}` | ")), "{code} is not in docs/json.md");
+    }
+}
