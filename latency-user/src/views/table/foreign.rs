@@ -9,7 +9,7 @@ use crate::{
     },
 };
 
-use super::block::{TITLES, cells};
+use super::columns::{TITLES, cells};
 
 /// Width of a tag: what the widest numbers leave of 80 columns.
 const TAG: usize = 18;

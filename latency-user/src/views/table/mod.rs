@@ -4,7 +4,7 @@
 
 mod accounting;
 mod answer;
-mod block;
+mod columns;
 mod foreign;
 mod rows;
 mod stalls;
@@ -24,7 +24,7 @@ use crate::model::{
 
 pub(super) use self::stalls::without_parts;
 use self::{
-    block::{Block, Widths},
+    columns::{Block, Widths},
     rows::Fold,
 };
 use super::{
@@ -146,7 +146,7 @@ pub(super) fn label(series: &Series) -> String {
 
 /// The cells of a row, behind its name.
 pub(super) fn numbers(numbers: &Numbers) -> [String; 8] {
-    block::cells(numbers)
+    columns::cells(numbers)
 }
 
 /// Accounting, losses and overhead, a paragraph each.

@@ -1,4 +1,4 @@
-//! Blocks of the table: the rows of one stage in columns that all blocks share.
+//! Columns of the table: how each is titled and formatted, and the widths that all stages share.
 
 use latency_common::stage::Stage;
 
