@@ -1,4 +1,4 @@
-//! bpftrace as a second opinion.
+//! NAPI poll counts from bpftrace, as an independent reference.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -14,8 +14,8 @@ pub(crate) struct PollCounter {
 }
 
 impl PollCounter {
-    /// Starts counting at some moment after this returns: when [`Self::count`] tells of polls,
-    /// it has started.
+    /// Starts bpftrace, which begins to count some time after this returns. It has started once
+    /// [`Self::count`] returns more than 0.
     pub(crate) fn start(device: &str) -> Result<Self> {
         let script = format!(
             "tracepoint:napi:napi_poll /str(args->dev_name) == \"{device}\"/ {{ @polls = @polls + 1; }} \
@@ -32,10 +32,10 @@ impl PollCounter {
         Ok(Self { child, lines: BufReader::new(stdout) })
     }
 
-    /// Polls up to now.
+    /// Number of polls so far.
     pub(crate) fn count(&mut self) -> Result<u64> {
         let now = now_ns()?;
-        // Older reports still lie in the pipe.
+        // Skip older reports that are still in the pipe.
         loop {
             let mut line = String::new();
             if self.lines.read_line(&mut line)? == 0 {
@@ -53,7 +53,7 @@ impl PollCounter {
     }
 }
 
-/// bpftrace's clock: since boot, suspend included.
+/// Time since boot, suspend included: the clock of bpftrace's `nsecs`.
 fn now_ns() -> Result<u64> {
     // SAFETY: all zero is a valid timespec, which the call overwrites.
     let (result, now) = unsafe {
@@ -66,7 +66,7 @@ fn now_ns() -> Result<u64> {
 
 impl Drop for PollCounter {
     fn drop(&mut self) {
-        // Already ended: then there is nothing to end.
+        // Fails if it has already exited: nothing to do then.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

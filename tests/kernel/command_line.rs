@@ -1,4 +1,4 @@
-//! What a user can get wrong, and how a run ends.
+//! User errors, and how a run ends.
 
 use std::{
     fs,
@@ -21,24 +21,24 @@ use crate::{
 /// A user without privileges.
 const NOBODY: u32 = 65_534;
 
-/// The trials of this file.
+/// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {
     let everywhere = |name, body| trial(name, Where::Everywhere, &[], body);
     [
-        everywhere("command_line::nonsense_is_refused", nonsense),
+        everywhere("command_line::invalid_values_are_refused", invalid_values),
         everywhere("command_line::unknown_interfaces_are_refused", unknown_interface),
         everywhere("command_line::missing_privileges_are_named", no_privileges),
-        everywhere("command_line::a_kernel_without_types_is_refused", no_types),
+        everywhere("command_line::a_kernel_without_btf_is_refused", no_types),
         everywhere("command_line::tracefs_is_not_needed", no_tracefs),
         everywhere("command_line::a_second_tracer_is_refused", second_tracer),
-        everywhere("command_line::output_that_cannot_be_written_is_refused", no_output),
-        everywhere("command_line::every_ending_is_complete", endings),
-        everywhere("command_line::a_closed_pipe_ends_quietly", closed_pipe),
-        everywhere("command_line::the_status_of_the_command_is_passed_on", command_status),
+        everywhere("command_line::unwritable_output_is_an_error", no_output),
+        everywhere("command_line::every_exit_path_writes_a_summary", endings),
+        everywhere("command_line::a_closed_stdout_exits_quietly", closed_pipe),
+        everywhere("command_line::the_exit_status_of_the_command_is_passed_on", command_status),
         everywhere("command_line::doctor_needs_no_root", doctor),
-        everywhere("command_line::methods_are_forced_or_refused_as_doctor_says", methods),
-        everywhere("command_line::warnings_of_the_kernel_side_show_with_v", warnings),
-        everywhere("command_line::interfaces_complete", completion),
+        everywhere("command_line::forced_probe_methods_match_doctor", methods),
+        everywhere("command_line::ebpf_warnings_are_shown_with_verbose_only", warnings),
+        everywhere("command_line::interface_names_are_completed", completion),
         everywhere("command_line::tables_fit_eighty_columns", table),
     ]
     .into_iter()
@@ -50,7 +50,8 @@ fn run(arguments: &[&str]) -> Result<Output> {
     latency_user()?.args(arguments).stdin(Stdio::null()).output().context("run latency-user")
 }
 
-/// Checks the status and that each of `words` appears on standard error, and nothing on standard output.
+/// Checks the exit status, that each of `words` is on standard error, and that standard output is
+/// empty.
 fn refused(output: &Output, status: i32, words: &[&str]) -> Result<()> {
     let message = String::from_utf8_lossy(&output.stderr);
     ensure!(
@@ -66,7 +67,7 @@ fn refused(output: &Output, status: i32, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn nonsense() -> Result<()> {
+fn invalid_values() -> Result<()> {
     for (arguments, word) in [
         (&["--duration", "0s"][..], "0s"),
         (&["--duration", "soon"], "500us"),
@@ -90,7 +91,7 @@ fn unknown_interface() -> Result<()> {
     refused(&run(&["trace", "--iface", "nope0"])?, 1, &["nope0", "hint: ", "lo"])
 }
 
-/// The program where anybody may run it.
+/// A copy of the program that any user may run.
 fn for_everybody() -> Result<(tempfile::TempDir, Command)> {
     let directory = tempfile::tempdir()?;
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
@@ -130,7 +131,7 @@ fn second_tracer() -> Result<()> {
     let id = first.id().to_string();
     refused(&run(&["trace", "--duration", "1s"])?, 1, &["another latency-user", &id, "hint: "])?;
     first.summary()?;
-    // The place is free again.
+    // The first tracer is gone, so the next one may start.
     Tracing::start(&[])?.summary()?;
     Ok(())
 }
@@ -138,14 +139,14 @@ fn second_tracer() -> Result<()> {
 fn no_output() -> Result<()> {
     let path = "/nonexistent/run.hlog";
     refused(&run(&["trace", "--output", path])?, 1, &[path])?;
-    // A full disk does not end the measurement, but it is said.
+    // A full disk does not end the measurement, but it is reported.
     let output = run(&["trace", "--duration", "200ms", "--output", "/dev/full"])?;
     let message = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(1) && message.contains("/dev/full"), "{output:?}");
     Ok(())
 }
 
-/// However a run ends, its summary is complete and its recording has one.
+/// However a run ends, it prints its summary and the recording ends with one.
 fn endings() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("run.hlog");
@@ -186,11 +187,11 @@ fn closed_pipe() -> Result<()> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    let mut stdout = BufReader::new(child.stdout.take().context("its output")?);
+    let mut stdout = BufReader::new(child.stdout.take().context("no standard output")?);
     stdout.read_line(&mut String::new())?;
     drop(stdout);
     let mut message = String::new();
-    child.stderr.take().context("its errors")?.read_to_string(&mut message)?;
+    child.stderr.take().context("no standard error")?.read_to_string(&mut message)?;
     let status = child.wait()?;
     ensure!(status.success() && message.is_empty(), "{status}: {message}");
     is_complete(&text)
@@ -214,7 +215,7 @@ fn doctor() -> Result<()> {
     let stages = found["stages"].as_array().context("no stages")?;
     ensure!(stages.len() == 6, "{found}");
 
-    // As root every method is tried, and the first that works is the one that is used.
+    // As root, doctor tries every method; the first that works is the one to use.
     let output = run(&["doctor", "--format", "json"])?;
     let found: Value = serde_json::from_slice(&output.stdout)?;
     for stage in found["stages"].as_array().context("no stages")? {
@@ -228,7 +229,7 @@ fn doctor() -> Result<()> {
     Ok(())
 }
 
-/// What works can be forced, what does not is refused with doctor's reason.
+/// A method that works can be forced; any other is refused with doctor's reason.
 fn methods() -> Result<()> {
     let output = run(&["doctor", "--format", "json"])?;
     let found: Value = serde_json::from_slice(&output.stdout)?;
@@ -254,7 +255,7 @@ fn warnings() -> Result<()> {
         let message = namespace::run(|| {
             let arguments = [verbose, &["--slots", "1"]].concat();
             let tracing = Tracing::start_with_stderr(&arguments)?;
-            // Three devices' queues, and room for one.
+            // Three devices with one queue each, but only one slot.
             for _ in 0..3 {
                 veth::make(1)?;
                 let mut sender = veth::sender()?;
@@ -271,7 +272,7 @@ fn warnings() -> Result<()> {
     Ok(())
 }
 
-/// What the shell gets when it asks how `trace --iface ` could go on.
+/// The shell completions of `trace --iface `.
 fn completion() -> Result<()> {
     namespace::run(|| {
         veth::make(1)?;

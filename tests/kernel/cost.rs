@@ -1,4 +1,4 @@
-//! What the tracer says of its own cost, and that it keeps to what it may cost.
+//! The cost that the tracer reports for itself, and its limit (`--max-overhead`).
 
 use std::{
     collections::BTreeMap,
@@ -17,17 +17,17 @@ use crate::{
     tracing::{Tracing, number, wait_until},
 };
 
-/// Datagrams between two looks.
+/// Datagrams between two checks.
 const PACKETS: u64 = 997;
 
-/// The trials of this file.
+/// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {
     [
         trial(
-            "cost::programs_are_weighed_as_bpftool_shows",
+            "cost::program_cost_matches_bpftool",
             Where::Everywhere,
             &["bpftool"],
-            sample,
+            matches_bpftool,
         ),
         trial("cost::stages_that_cost_too_much_are_disabled", Where::Everywhere, &[], disabled),
     ]
@@ -36,12 +36,12 @@ pub(crate) fn trials() -> Vec<Trial> {
     .collect()
 }
 
-/// The tracer's sums against what another program reads.
-fn sample() -> Result<()> {
+/// Compares the tracer's run counts with bpftool's.
+fn matches_bpftool() -> Result<()> {
     namespace::run(|| {
         let tracing = Tracing::start(&["--stages", "rx_wait,net_rx,napi_poll"])?;
-        // The second window comes two seconds behind the first: between them nothing grows.
-        wait_until("a window has passed under load", || {
+        // The second window starts two seconds after the first; counts do not grow in between.
+        wait_until("the end of a window under load", || {
             load::udp(PACKETS)?;
             let before = runs()?;
             load::udp(PACKETS)?;
@@ -55,7 +55,7 @@ fn sample() -> Result<()> {
             let measured = programs.iter().find(|row| row["program"] == name);
             let measured = measured.with_context(|| format!("no {name} in {cost}"))?;
             let ran = *kernel.get(name).with_context(|| format!("no {name}: {kernel:?}"))?;
-            // Runs before the window's first look are the kernel's alone; a later window may have
+            // The kernel also counts runs before the window's first sample. A later window may have
             // passed since.
             let runs = number(measured, "runs")?;
             ensure!(runs * 10 > ran * 9, "{name}: {runs} runs, the kernel: {ran}");
@@ -69,7 +69,7 @@ fn sample() -> Result<()> {
     })
 }
 
-/// Runs of each program as `bpftool` shows them: those while statistics were on.
+/// Runs of each program while statistics were enabled, as `bpftool` shows them.
 fn runs() -> Result<BTreeMap<String, u64>> {
     let shown: Value = serde_json::from_str(&tool::run("bpftool prog show --json")?)?;
     let programs = shown.as_array().context("bpftool shows no list")?;
@@ -81,12 +81,12 @@ fn runs() -> Result<BTreeMap<String, u64>> {
         .collect())
 }
 
-/// Under load nearly nothing is allowed: stage after stage goes, NET_RX last, and then the run
-/// ends by itself, with a balanced ledger and a recording that says why.
+/// With a limit of nearly zero under load, one stage after another is disabled, NET_RX last. Then
+/// the run ends by itself, with a balanced ledger and a recording that gives the reason.
 fn disabled() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("run.hlog");
-    let name = path.to_str().context("the path is no text")?;
+    let name = path.to_str().context("the path is not UTF-8")?;
     namespace::run(|| {
         let stages = ["--stages", "rx_wait,net_rx,napi_poll", "--probes", "tracepoint"];
         let arguments = ["--max-overhead", "0.0001%", "--output", name];
@@ -117,11 +117,11 @@ fn disabled() -> Result<()> {
         ensure!(disabled.len() == 3 && disabled[2] == "net_rx", "{disabled:?}");
         ensure!(last["ledger"]["balanced"] == true, "{}", last["ledger"]);
         let probes = last["run"]["probes"].as_array().context("no probes")?;
-        let says_so = |probe: &Value| {
+        let has_note = |probe: &Value| {
             let notes = probe["notes"].as_array().into_iter().flatten();
             notes.map(|note| &note["code"]).any(|code| code == "stage-disabled")
         };
-        ensure!(probes.iter().all(says_so), "{probes:?}");
+        ensure!(probes.iter().all(has_note), "{probes:?}");
         let recording = fs::read_to_string(&path)?;
         let headers = recording.matches("{\"kind\":\"run\"").count();
         ensure!(headers == 4, "{headers} headers in the recording");

@@ -1,5 +1,5 @@
-//! Counts against the kernel's own: `/proc/softirqs`, `/proc/interrupts`; and of one transport
-//! against the other.
+//! Compares counts with the kernel's own (`/proc/softirqs`, `/proc/interrupts`), and one transport
+//! with the other.
 
 use std::{fs::File, io::Write, os::fd::AsRawFd, path::Path};
 
@@ -14,34 +14,39 @@ use crate::{
     tracing::{Tracing, counts, number, series},
 };
 
-/// Datagrams over loopback: prime, and one NET_RX softirq each.
+/// Datagrams over loopback: a prime number; each raises one NET_RX softirq.
 const PACKETS: u64 = 20_011;
-/// Writes to a disk: prime, and at least one hard IRQ each.
+/// Writes to a disk: a prime number; each causes at least one hard IRQ.
 const WRITES: usize = 53;
 
-/// The trials of this file.
+/// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {
     [
-        trial("counts::net_rx_as_proc_softirqs", Where::Everywhere, &[], net_rx),
-        trial("counts::vectors_as_proc_softirqs", Where::Everywhere, &[], vectors),
-        trial("counts::irqs_as_proc_interrupts", Where::Host, &[], irqs),
+        trial("counts::net_rx_matches_proc_softirqs", Where::Everywhere, &[], net_rx),
+        trial("counts::vectors_match_proc_softirqs", Where::Everywhere, &[], vectors),
+        trial("counts::irqs_match_proc_interrupts", Where::Host, &[], irqs),
         trial("counts::both_transports_agree", Where::Everywhere, &[], transports),
-        trial("counts::what_a_full_ring_drops_is_counted", Where::Everywhere, &[], full_ring),
+        trial(
+            "counts::events_dropped_by_a_full_ring_are_counted",
+            Where::Everywhere,
+            &[],
+            full_ring,
+        ),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// A counter of the kernel around a run: what the run counted lies between the two.
+/// Bounds from a kernel counter read around a run: the run's count must lie between them.
 struct Bracket {
-    /// From after the start of the tracer to before its end.
+    /// Increase from after the tracer's start to before its end.
     least: u64,
-    /// From before the start of the tracer to after its end.
+    /// Increase from before the tracer's start to after its end.
     most: u64,
 }
 
-/// Traces while `load` runs; reads counters of the kernel on both sides of the start and the end.
+/// Traces while `load` runs. Reads kernel counters before and after both the start and the end.
 fn bracketed(
     arguments: &[&str],
     read: impl Fn() -> Result<Vec<u64>>,
@@ -94,7 +99,7 @@ fn net_rx() -> Result<()> {
             let count = count_on(&summary, cpu, |row| row["stage"] == "net_rx")?;
             check(&format!("net_rx on CPU {cpu}"), count, bracket)?;
         }
-        // Every run of NET_RX ends a wait, or its raise was not seen.
+        // Every run of NET_RX ends a wait, unless its raise was not seen.
         let waits = counts(&summary, "rx_wait")?;
         let runs = number(counts(&summary, "net_rx")?, "started")?;
         let ended = number(waits, "recorded")?
@@ -129,7 +134,7 @@ fn irqs() -> Result<()> {
     let mut seen = 0;
     for (irq, counts) in numbered(&interrupts) {
         for cpu in 0..counts.len() {
-            let bracket = brackets.next().context("an IRQ appeared")?;
+            let bracket = brackets.next().context("a new IRQ appeared")?;
             let is_it = |row: &Value| row["stage"] == "irq" && row["irq"] == irq;
             let count = count_on(&summary, cpu, is_it)?;
             check(&format!("IRQ {irq} on CPU {cpu}"), count, bracket)?;
@@ -140,7 +145,7 @@ fn irqs() -> Result<()> {
     Ok(())
 }
 
-/// Numbered IRQs with one action each: of a shared row, every action is an event.
+/// Numbered IRQs with a single action: on a shared IRQ, every action is an event.
 fn numbered(interrupts: &Interrupts) -> Vec<(u32, Vec<u64>)> {
     let lines = interrupts.lines.iter().filter(|line| !line.name.contains(", "));
     lines.filter_map(|line| Some((line.number?, line.counts.clone()))).collect()
@@ -176,11 +181,11 @@ fn transports() -> Result<()> {
     })
 }
 
-/// A ring that cannot hold the load loses events, says how many, and its ledger still balances.
+/// A ring too small for the load drops events and counts them; the ledger still balances.
 fn full_ring() -> Result<()> {
     namespace::run(|| {
         let tracing = Tracing::start(&["--transport", "ring", "--ring-events", "128"])?;
-        // Stopped, it cannot read: the ring must fill up.
+        // A stopped tracer does not read, so the ring must fill up.
         tracing.signal(libc::SIGSTOP)?;
         load::udp(PACKETS)?;
         tracing.signal(libc::SIGCONT)?;

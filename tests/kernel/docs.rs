@@ -1,6 +1,6 @@
-//! Every command that README and docs show is run, on an interface that is called as theirs.
+//! Runs every command of README and docs, on an interface with the name used there.
 //!
-//! Commands of `cargo` are checked by xtask's own tests.
+//! `cargo` commands are checked by xtask's own tests.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
     tracing::latency_user,
 };
 
-/// The trials of this file.
+/// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {
     let needs = ["ip", "bash", "tar"];
     [trial("docs::every_command_runs", Where::Host, &needs, every_command)]
@@ -27,7 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         .collect()
 }
 
-/// What is run in place of what is shown: the same commands, for less time.
+/// Substitutions in the shown commands, mainly to make them run for less time.
 const REPLACED: [(&str, &str); 8] = [
     ("sudo -E ", ""),
     ("sudo ", ""),
@@ -39,7 +39,7 @@ const REPLACED: [(&str, &str); 8] = [
     ("./load-test.sh", "sleep 1"),
 ];
 
-/// Programs that the docs show beside ours; what is piped into others is not checked.
+/// Programs whose commands are run. Pipes into other programs are not checked.
 const SHELL: [&str; 5] = ["latency-user", "mkdir", "tar", "source", "jq"];
 
 fn every_command() -> Result<()> {
@@ -75,7 +75,7 @@ fn files() -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The lines of shell blocks, continued ones joined, without their comments.
+/// The lines of shell blocks without comments; continued lines are joined.
 fn lines(text: &str) -> Vec<String> {
     let blocks = text.split("\n```sh\n").skip(1);
     let blocks = blocks.filter_map(|rest| rest.split("\n```").next());
@@ -87,7 +87,7 @@ fn lines(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The command to run for a line; `None`: it is none of ours.
+/// The command to run for a line; `None` if it runs a program that is not in [`SHELL`].
 fn runnable(line: &str) -> Option<String> {
     let mut command = line.split_whitespace().collect::<Vec<_>>().join(" ");
     for (shown, run) in REPLACED {
@@ -111,7 +111,7 @@ fn runnable(line: &str) -> Option<String> {
     Some(command)
 }
 
-/// A directory with the recordings that the docs name.
+/// A directory with the recordings that the docs mention.
 fn scratch() -> Result<tempfile::TempDir> {
     let directory = tempfile::tempdir()?;
     let recordings = [
@@ -127,7 +127,7 @@ fn scratch() -> Result<tempfile::TempDir> {
     Ok(directory)
 }
 
-/// Runs a line of shell; findings are no failure.
+/// Runs a shell command line; exit status 4 (findings) is not a failure.
 fn run(command: &str, directory: &Path) -> Result<()> {
     let path = std::env::var("PATH").unwrap_or_default();
     let output = Command::new("timeout")

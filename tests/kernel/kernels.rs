@@ -1,4 +1,4 @@
-//! What differs between kernels: every method of every stage, and the offsets of struct fields.
+//! Differences between kernels: every method of every stage, and offsets of struct fields.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -30,22 +30,22 @@ use crate::{
     types::Types,
 };
 
-/// The trials of this file.
+/// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {
     let tools = ["ip", "ethtool"];
     [
         trial("kernels::every_method_attaches", Where::Vm, &[], every_method),
-        trial("kernels::methods_of_polls_and_runs_agree", Where::Vm, &tools, polls_and_runs),
-        trial("kernels::methods_of_irqs_agree", Where::Vm, &[], irqs),
-        trial("kernels::methods_of_tcp_collapse_agree", Where::Vm, &["ip"], collapses),
-        trial("kernels::offsets_as_bpftool_shows_them", Where::Everywhere, &["bpftool"], offsets),
+        trial("kernels::methods_agree_on_polls_and_net_rx_runs", Where::Vm, &tools, polls_and_runs),
+        trial("kernels::methods_agree_on_irqs", Where::Vm, &[], irqs),
+        trial("kernels::methods_agree_on_tcp_collapse", Where::Vm, &["ip"], collapses),
+        trial("kernels::offsets_match_bpftool", Where::Everywhere, &["bpftool"], offsets),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// A tracer of some stages by one method.
+/// A tracer of `stages` by one method.
 fn tracer(stages: &[Stage], method: Method) -> Result<Tracer> {
     let tracer = Tracer::start(&Config {
         stages: stages.to_vec(),
@@ -62,16 +62,16 @@ fn tracer(stages: &[Stage], method: Method) -> Result<Tracer> {
 
 const STALL: Duration = Duration::from_millis(20);
 
-/// The programs of each method of each stage load, attach, and account for every event; so do the
-/// sampler and the packet probe beside them.
+/// The programs of each method of each stage load, attach and account for every event, with the
+/// sampler and the packet probe attached too.
 fn every_method() -> Result<()> {
     namespace::run(|| {
         for stage in Stage::ALL {
             for &method in hooks::methods(stage) {
                 let what = || format!("{} by {method}", stage.name());
-                if let Some(why) = known_gap(stage, method) {
+                if let Some(reason) = known_gap(stage, method) {
                     let error = tracer(&[stage], method).map(drop).expect_err("a known gap");
-                    ensure!(error.to_string().contains(why), "{}: {error:#}", what());
+                    ensure!(error.to_string().contains(reason), "{}: {error:#}", what());
                     continue;
                 }
                 let mut tracer = tracer(&[stage], method).with_context(what)?;
@@ -91,22 +91,22 @@ fn every_method() -> Result<()> {
     })
 }
 
-/// The reason given for a method that this kernel cannot have.
+/// The reason reported for a method that this kernel does not support.
 ///
-/// `tcp_collapse` has seven arguments, and trampolines of x86 pass on six at most until 6.6.
+/// `tcp_collapse` has seven arguments; before 6.6, trampolines on x86 pass at most six.
 fn known_gap(stage: Stage, method: Method) -> Option<&'static str> {
     let old = vm_series().is_some_and(|series| series == "6.1");
     (old && stage == Stage::TcpCollapse && method == Method::Fentry).then_some("six arguments")
 }
 
-/// Tracers at work on the same load.
+/// One of the tracers that run on the same load.
 struct Side {
     method: Method,
     tracer: Tracer,
     counted: Vec<Series>,
 }
 
-/// Starts a tracer for each method, runs `load`, and returns what each counted of it.
+/// Starts a tracer for each method, runs `load`, and returns the series of each tracer.
 fn side_by_side(
     stages: &[Stage],
     methods: &[Method],
@@ -140,7 +140,7 @@ impl Side {
         sum
     }
 
-    /// The median of those at or above the threshold, ns.
+    /// The median of the durations at or above the threshold, ns.
     fn median_stall(&self, is_it: impl Fn(&Series) -> bool) -> f64 {
         let sum = self.sum(is_it);
         let longer = sum.over_threshold as f64 / 2.0 / sum.count() as f64;
@@ -171,7 +171,7 @@ fn polls_and_runs() -> Result<()> {
             &[Method::Tracepoint, Method::Fentry, Method::Kprobe],
             || {
                 inside[0] = net_rx_softirqs()?;
-                // Every queue, so that each can be identified by its RX queue.
+                // Send to every queue, so that each NAPI instance is resolved to its RX queue.
                 for round in 0..packets {
                     sender.send(quick[round % quick.len()], MARKED_PORT + 1)?;
                 }
@@ -203,7 +203,7 @@ fn polls_and_runs() -> Result<()> {
                 ensure!(polls.work == theirs.work, "{method}, q{number}: {polls:?} {theirs:?}");
                 ensure!(number != 3 || polls.over_threshold >= stalls, "{polls:?}");
             }
-            // The spin is most of a stall, whatever the probes add.
+            // The spin is most of a stall, so the cost of the probes hardly matters.
             let (ours, theirs) = (side.median_stall(queue(3)), first.median_stall(queue(3)));
             ensure!((ours / theirs - 1.0).abs() < 0.05, "{method}: {ours} ns, {theirs} ns");
         }
@@ -211,7 +211,7 @@ fn polls_and_runs() -> Result<()> {
     })
 }
 
-/// The machine's own NIC: what its driver sends and receives raises hard IRQs.
+/// Counts hard IRQs of the machine's own NIC while it sends and receives.
 fn irqs() -> Result<()> {
     let count = |side: &Side| -> BTreeMap<u32, u64> {
         let mut counts = BTreeMap::new();
@@ -231,7 +231,7 @@ fn irqs() -> Result<()> {
             socket.send_to(&[0; 64], "10.0.2.2:9")?;
             std::thread::sleep(Duration::from_millis(5));
         }
-        // What is under way comes to rest.
+        // Let pending IRQs finish.
         std::thread::sleep(Duration::from_millis(200));
         Ok(())
     })?;
@@ -269,7 +269,7 @@ impl KernelCounter {
 
 impl Drop for KernelCounter {
     fn drop(&mut self) {
-        // The machine ends with its tests: nothing more can be done about an error.
+        // Errors are ignored: the virtual machine ends with its tests.
         let _ = self.enable("0");
         let _ = fs::write("/sys/kernel/tracing/kprobe_events", "");
     }
@@ -298,7 +298,7 @@ fn collapses() -> Result<()> {
             let row = side.sum(|_| true);
             ensure!(row.count() == calls, "{}: {row:?}, the kernel: {calls}", side.method);
             ensure!(row.sum_ns > 0 && row.max_ns <= row.sum_ns, "{}: {row:?}", side.method);
-            // One lies inside the other, and both around the same calls.
+            // One method's span encloses the other's, around the same calls.
             let ratio = row.sum_ns as f64 / first.sum_ns as f64;
             ensure!((0.5..2.0).contains(&ratio), "{}: {row:?}, {first:?}", side.method);
         }

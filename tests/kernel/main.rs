@@ -1,8 +1,8 @@
 //! Tests against a real kernel: the running one, or Debian's in a virtual machine.
 //!
-//! They need root. `LATENCY_USER`, `STALL_INJECTOR` and `TCP_COLLAPSE_LOAD` name what is tested
-//! and what it is tested with; `LATENCY_VM` is set in a virtual machine. `cargo xtask test` does
-//! all that. Trials run one after the other: a tracer is alone on its machine.
+//! They need root. `LATENCY_USER` is the path of the tested program, `STALL_INJECTOR` and
+//! `TCP_COLLAPSE_LOAD` those of test programs; `LATENCY_VM` is set in a virtual machine.
+//! `cargo xtask test` sets them. Tests run one at a time: only one tracer can run on a machine.
 
 mod bpftrace;
 mod command_line;

@@ -1,4 +1,4 @@
-//! Stalls of known length in one queue of a device that has four.
+//! Stalls of known duration in one queue of a device with four queues.
 
 use std::{
     thread,
@@ -18,31 +18,31 @@ use crate::{
 };
 
 const QUEUES: u32 = 4;
-/// Marked packets: prime, so that no multiple of it comes about by chance.
+/// Marked packets: a prime number, which is unlikely to come up by chance.
 const STALLS: u64 = 97;
-/// How long a marked packet is held. An emulated processor can itself be held up for some ms.
+/// How long a marked packet is delayed. An emulated CPU can itself be delayed for some ms.
 fn spin() -> Duration {
     Duration::from_millis(if in_vm() { 20 } else { 3 })
 }
 
-/// Packets to each queue that are not held.
+/// Packets to each queue that are not delayed.
 const QUICK: u64 = 5;
-/// A port that is not the marked row.
+/// A port that the injector does not mark.
 const QUICK_PORT: u16 = 9798;
-/// The CPU that sends, on which the receiving end is polled then.
+/// The CPU that sends; the receiving end is then polled there too.
 const CPU: usize = 0;
 
-/// The trials of this file.
+/// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {
     let tools = ["ip", "ethtool"];
     let with_bpftrace = ["ip", "ethtool", "bpftrace"];
     [
-        trial("queues::stalls_are_in_their_queue_alone", Where::Everywhere, &tools, stalls),
-        trial("queues::polls_as_bpftrace_counts_them", Where::Host, &with_bpftrace, polls),
-        trial("queues::one_that_appears_is_picked_up", Where::Everywhere, &tools, appearing),
-        trial("queues::one_that_vanishes_keeps_its_name", Where::Everywhere, &tools, vanishing),
+        trial("queues::stalls_are_counted_in_their_queue_only", Where::Everywhere, &tools, stalls),
+        trial("queues::polls_match_bpftrace", Where::Host, &with_bpftrace, polls),
+        trial("queues::a_new_device_is_picked_up", Where::Everywhere, &tools, appearing),
+        trial("queues::a_removed_queue_keeps_its_name", Where::Everywhere, &tools, vanishing),
         trial("queues::other_interfaces_are_left_out", Where::Everywhere, &tools, left_out),
-        trial("queues::two_cpus_in_one_lose_no_count", Where::Everywhere, &tools, contended),
+        trial("queues::two_cpus_on_one_queue_lose_no_count", Where::Everywhere, &tools, contended),
     ]
     .into_iter()
     .flatten()
@@ -112,7 +112,7 @@ fn polls() -> Result<()> {
     })
 }
 
-/// A device made while tracing has rows under its name.
+/// A device created while tracing gets rows under its name.
 fn appearing() -> Result<()> {
     namespace::run(|| {
         load::pin_to(CPU)?;
@@ -128,7 +128,7 @@ fn appearing() -> Result<()> {
     })
 }
 
-/// Fewer channels while tracing: what the queues counted before stays theirs.
+/// Channels are removed while tracing: the removed queues keep their counts.
 fn vanishing() -> Result<()> {
     namespace::run(|| {
         load::pin_to(CPU)?;
@@ -139,7 +139,7 @@ fn vanishing() -> Result<()> {
         for flow in flows {
             sender.send(flow, QUICK_PORT)?;
         }
-        // They are named at the next snapshots.
+        // Snapshots resolve the queues' names.
         for _ in 0..3 {
             tracing.next_line()?;
         }
@@ -155,7 +155,7 @@ fn vanishing() -> Result<()> {
     })
 }
 
-/// With `--iface` the queues and IRQs of others are not shown; CPUs and backlogs are.
+/// With `--iface`, queues and IRQs of other interfaces are not shown; CPUs and backlogs are.
 fn left_out() -> Result<()> {
     namespace::run(|| {
         load::pin_to(CPU)?;
@@ -179,7 +179,7 @@ fn left_out() -> Result<()> {
     })
 }
 
-/// A source port for each queue whose flow to `port` ends up there, as the driver's counters tell.
+/// For each queue a source port whose flow to `port` goes there, by the driver's counters.
 pub(crate) fn flow_of_each_queue(sender: &mut Sender, port: u16) -> Result<Vec<u16>> {
     let mut flows = vec![None; QUEUES as usize];
     for source in 20_000..20_400 {
@@ -201,8 +201,8 @@ pub(crate) fn flow_of_each_queue(sender: &mut Sender, port: u16) -> Result<Vec<u
     anyhow::bail!("no flow goes to some queue: {flows:?}")
 }
 
-/// Two CPUs send into one queue, which is polled on either in turn: the instance is free for the
-/// other before a poll is seen to end.
+/// Two CPUs send to one queue, which is polled on either: the other CPU may start to poll the NAPI
+/// instance before the probe has seen the end of the previous poll.
 fn contended() -> Result<()> {
     const PACKETS: u32 = 40_009;
     namespace::run(|| {
@@ -216,7 +216,7 @@ fn contended() -> Result<()> {
                         load::pin_to(cpu)?;
                         let mut sender = veth::sender()?;
                         (0..PACKETS).try_for_each(|_| match sender.send(20_000, QUICK_PORT) {
-                            // What finds the ring full is dropped, which newer kernels tell.
+                            // A full ring drops the frame; newer kernels report that.
                             Err(error) if is_full(&error) => Ok(()),
                             sent => sent,
                         })
@@ -243,13 +243,13 @@ fn contended() -> Result<()> {
     })
 }
 
-/// Whether a frame was not sent because there was no room for it.
+/// Whether a frame was not sent because the ring was full.
 fn is_full(error: &anyhow::Error) -> bool {
     let cause = error.root_cause().downcast_ref::<std::io::Error>();
     cause.and_then(std::io::Error::raw_os_error) == Some(libc::ENOBUFS)
 }
 
-/// The one row of a queue of the receiver.
+/// The only row of a queue of the receiver.
 fn queue_row(summary: &Value, queue: u32) -> Result<&Value> {
     let rows = series(summary, |row| {
         row["stage"] == "napi_poll" && row["iface"] == veth::RECEIVER && row["queue"] == queue

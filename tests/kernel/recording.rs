@@ -1,4 +1,4 @@
-//! Recordings of real runs: read by a second implementation of HdrHistogram, and after a kill.
+//! Recordings of real runs, read by another HdrHistogram implementation and after a SIGKILL.
 
 use std::{
     collections::BTreeMap,
@@ -27,13 +27,13 @@ use crate::{
     tracing::{Tracing, series, wait_until},
 };
 
-/// The trials of this file.
+/// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {
     [
         trial("recording::python_reads_the_same_buckets", Where::Host, &["python3"], buckets),
         trial("recording::python_reads_what_trace_wrote", Where::Host, &["python3"], traced),
         trial(
-            "recording::a_killed_tracer_leaves_it_readable",
+            "recording::a_killed_tracer_leaves_a_readable_recording",
             Where::Everywhere,
             &["bpftool"],
             kill,
@@ -44,7 +44,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     .collect()
 }
 
-/// Tags, with the count of each bucket by its lowest value.
+/// For each tag, the count of each bucket by the bucket's lowest value.
 type Tags = BTreeMap<String, BTreeMap<u64, u64>>;
 
 fn buckets() -> Result<()> {
@@ -86,11 +86,14 @@ fn buckets() -> Result<()> {
     ensure!(ours == theirs, "ours: {ours:?}\ntheirs: {theirs:?}");
     let stalls =
         ours.get("stage=napi_poll;q=backlog;cpu=0").or(ours.get("stage=napi_poll;q=backlog;cpu=1"));
-    ensure!(stalls.is_some_and(|row| row.values().sum::<u64>() > 1000), "too little: {ours:?}");
+    ensure!(
+        stalls.is_some_and(|row| row.values().sum::<u64>() > 1000),
+        "too little load: {ours:?}"
+    );
     Ok(())
 }
 
-/// What Python's HdrHistogram reads in a recording: by tag, `count` and `buckets`.
+/// What Python's HdrHistogram reads from a recording: `count` and `buckets` of each tag.
 fn read_with(python: &Path, recording: &Path) -> Result<BTreeMap<String, Value>> {
     let output = Command::new(python)
         .arg(python::script("read_recording.py"))
@@ -101,14 +104,14 @@ fn read_with(python: &Path, recording: &Path) -> Result<BTreeMap<String, Value>>
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// A real run's file with all its comments: Python counts what the run's summary says.
+/// The file of a real run with all its comments: Python's counts match the run's summary.
 fn traced() -> Result<()> {
     let python = python::with_hdrhistogram()?;
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("run.hlog");
     let text = path.to_string_lossy().into_owned();
     let summary = namespace::run(|| {
-        // Every event above 1 ns is a stall: the file has many of their comments.
+        // Every event of 1 ns or more is a stall, so the file has many stall comments.
         let tracing = Tracing::start(&["--output", &text, "--threshold", "1ns"])?;
         for packets in [5003, 4001, 3001] {
             load::udp(packets)?;
@@ -169,7 +172,7 @@ fn killed() -> Result<()> {
     }
     let ended = tracing.end(libc::SIGKILL)?;
     ensure!(!ended.status.success() && ended.summary["kind"] != "summary");
-    // The kernel frees programs a moment after their last user is gone.
+    // The kernel frees programs shortly after their last user is gone.
     wait_until("all programs are gone", || Ok(our_programs()? == before))?;
 
     let recording = std::fs::read(&path)?;
@@ -179,12 +182,12 @@ fn killed() -> Result<()> {
         intervals += usize::from(matches!(entry, LogEntry::Interval(_)));
     }
     ensure!(intervals > 0, "no interval in {}", String::from_utf8_lossy(&recording));
-    // The next one is not hindered.
+    // The next tracer can start.
     Tracing::start(&[])?.summary()?;
     Ok(())
 }
 
-/// Programs of ours that the kernel holds, by their names.
+/// Number of our programs that are loaded in the kernel, found by name.
 fn our_programs() -> Result<usize> {
     let list = tool::run("bpftool prog show")?;
     Ok(list.lines().filter(|line| line.contains("name softirq_entry")).count())

@@ -1,4 +1,4 @@
-//! Slow calls of `tcp_collapse` name their socket, and missed program runs are reported.
+//! Slow calls of `tcp_collapse` are reported with their socket; missed program runs are reported.
 
 use std::{
     io,
@@ -22,7 +22,7 @@ use crate::{
     tracing::{Tracing, kinds},
 };
 
-/// The trials of this file.
+/// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {
     [
         trial("sockets::a_collapsed_ipv4_socket_is_named", Where::Vm, &["ip"], ipv4),
@@ -47,7 +47,7 @@ fn ipv6() -> Result<()> {
     })
 }
 
-/// What a socket tells its own process.
+/// Memory of a socket as its own process can read it.
 struct Socket {
     rcvbuf: u64,
     rmem_alloc: u64,
@@ -55,8 +55,8 @@ struct Socket {
 }
 
 impl Socket {
-    fn ask(socket: &TcpStream) -> Result<Self> {
-        // `SK_MEMINFO_RMEM_ALLOC` and `SK_MEMINFO_RCVBUF` are the first two of them.
+    fn read(socket: &TcpStream) -> Result<Self> {
+        // The first two elements are `SK_MEMINFO_RMEM_ALLOC` and `SK_MEMINFO_RCVBUF`.
         let mut info = [0_u32; 9];
         let mut length = size_of_val(&info) as libc::socklen_t;
         // SAFETY: the buffer and its length are valid for the call.
@@ -91,18 +91,18 @@ fn named(loopback: IpAddr) -> Result<()> {
     let local: SocketAddr = load.receiver.local_addr()?;
     let remote = load.receiver.peer_addr()?;
     let inode = std::fs::read_link(format!("/proc/self/fd/{}", load.receiver.as_raw_fd()))?;
-    let before = Socket::ask(&load.receiver)?;
+    let before = Socket::read(&load.receiver)?;
     let tracing = Tracing::start(&["--collapse-threshold", "1ns", "--max-stalls", "1000000"])?;
     let receiver = load.receiver.try_clone()?;
     let mut states: Vec<Socket> = Vec::new();
     let mut collapsed = 0;
     load.send(Duration::from_secs(120), || {
-        states.extend(Socket::ask(&receiver));
+        states.extend(Socket::read(&receiver));
         // The buffer grows to its limit before anything is collapsed.
         collapsed = counters::netstat("TcpExt", "TCPRcvCollapsed").unwrap_or(0);
         collapsed > 0
     })?;
-    let after = Socket::ask(&load.receiver)?;
+    let after = Socket::read(&load.receiver)?;
     let objects = tracing.objects()?;
 
     let records: Vec<Record> = kinds(&objects, "collapse")
@@ -119,13 +119,14 @@ fn named(loopback: IpAddr) -> Result<()> {
         let state = &record.before;
         ensure!((before.rcvbuf..=after.rcvbuf).contains(&state.rcvbuf), "{state:?}");
         ensure!(u64::from(state.payload_bytes) <= after.payload, "{state:?}");
-        // A full buffer is why it is collapsed.
+        // The kernel collapses because the buffer is full.
         ensure!(state.rmem_alloc * 2 > state.rcvbuf && state.queue_len > 0, "{state:?}");
         ensure!(record.rmem_alloc_after <= state.rmem_alloc, "{record:?}");
     }
-    // The process saw the same mixture of memory and data as the kernel: the buffer is at its
-    // fullest when it is collapsed.
-    let fullest = states.iter().max_by_key(|state| state.rmem_alloc).context("never asked")?;
+    // The process saw the same ratio of payload to memory as the kernel: the buffer is fullest when
+    // it is collapsed.
+    let fullest =
+        states.iter().max_by_key(|state| state.rmem_alloc).context("the socket was never read")?;
     let nearest = records
         .iter()
         .filter_map(|record| Some(record.before.payload_ratio? / fullest.ratio()))
@@ -139,7 +140,7 @@ fn named(loopback: IpAddr) -> Result<()> {
     Ok(())
 }
 
-/// Another kprobe holds the CPU, and meanwhile the kernel runs none of ours there.
+/// While another kprobe occupies the CPU, the kernel runs none of our probes there.
 fn missed() -> Result<()> {
     namespace::run(|| {
         std::fs::write("/sys/class/net/lo/queues/rx-0/rps_cpus", "1")?;
@@ -158,20 +159,20 @@ fn missed() -> Result<()> {
                 }
                 anyhow::Ok(())
             });
-            let held = load::pin_to(0);
+            let pinned = load::pin_to(0);
             for _ in 0..31 {
                 // SAFETY: the call takes nothing and cannot fail.
                 unsafe { libc::getppid() };
             }
             done.store(true, Ordering::Relaxed);
-            packets.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(held)
+            packets.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(pinned)
         })?;
         let summary = tracing.summary()?;
         let programs = summary["ledger"]["programs"].as_array().context("no programs")?;
         let probes: Vec<&Value> =
             programs.iter().filter(|program| program["program"] != "sample_stall").collect();
         ensure!(probes.len() == 2, "{programs:?}");
-        // Linux 6.1 does not tell; then the summary says nothing instead of 0.
+        // Linux 6.1 does not report misses; the summary then has null instead of 0.
         if vm_series().as_deref() == Some("6.1") {
             ensure!(probes.iter().all(|probe| probe["missed"].is_null()), "{probes:?}");
             return Ok(());

@@ -1,4 +1,4 @@
-//! Stall records: what is injected is described, whoever is to blame is named.
+//! Stall records: injected stalls are described, and the cause is named.
 
 use std::{
     fmt::Write as _,
@@ -26,21 +26,26 @@ use crate::{
     tracing::{Tracing, counts, kinds, number},
 };
 
-/// The trials of this file.
+/// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {
     let veth = ["ip", "ethtool"];
-    let raises_again = vm_series().is_some_and(|series| series == "6.1");
+    let raises_during_run = vm_series().is_some_and(|series| series == "6.1");
     [
-        trial("stalls::injected_ones_are_described", Where::Everywhere, &veth, injected),
-        trial("stalls::the_case_is_tcp_collapse", Where::Host, &["ip"], the_case),
-        trial("stalls::long_rules_are_named_unknown", Where::Host, &["nft"], long_rules),
-        trial("stalls::a_task_that_holds_the_cpu_is_named", Where::Everywhere, &veth, busy_task),
-        trial("stalls::a_storm_fills_the_ring_and_is_counted", Where::Everywhere, &[], storm),
-        trial("stalls::a_long_interval_loses_none", Where::Everywhere, &[], long_interval),
-        trial("stalls::a_limit_is_kept_and_counted", Where::Everywhere, &[], limit),
-        raises_again
+        trial("stalls::injected_stalls_are_described", Where::Everywhere, &veth, injected),
+        trial("stalls::the_case_study_names_tcp_collapse", Where::Host, &["ip"], the_case),
+        trial("stalls::a_long_nft_ruleset_is_the_culprit", Where::Host, &["nft"], long_ruleset),
+        trial("stalls::a_task_that_delays_net_rx_is_named", Where::Everywhere, &veth, busy_task),
+        trial(
+            "stalls::records_dropped_by_a_full_ring_are_counted",
+            Where::Everywhere,
+            &[],
+            full_ring,
+        ),
+        trial("stalls::a_long_interval_loses_no_stalls", Where::Everywhere, &[], long_interval),
+        trial("stalls::the_stall_limit_is_kept_and_counted", Where::Everywhere, &[], limit),
+        raises_during_run
             .then(|| {
-                trial("stalls::a_vector_that_holds_the_cpu_is_named", Where::Vm, &veth, busy_vector)
+                trial("stalls::a_vector_that_delays_net_rx_is_named", Where::Vm, &veth, busy_vector)
             })
             .flatten(),
     ]
@@ -49,7 +54,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     .collect()
 }
 
-/// Emulated, everything takes longer, and what is to be long must be longer.
+/// `ms`, or five times that in a virtual machine: under emulation everything takes longer.
 pub(crate) fn stretched(ms: u64) -> Duration {
     Duration::from_millis(if in_vm() { 5 * ms } else { ms })
 }
@@ -71,12 +76,12 @@ fn inject(spin: Duration, count: u64) -> Result<()> {
         let mut injector = Injector::attach(spin)?;
         let threshold = format!("{}us", spin.as_micros());
         let tracing = Tracing::start(&["--iface", veth::RECEIVER, "--threshold", &threshold])?;
-        // Each queue is seen, so that it can be identified by its location.
+        // Send to each queue, so that each is resolved to its RX queue.
         for flow in quick {
             sender.send(flow, MARKED_PORT + 1)?;
         }
         injector.stall(&mut sender, flows[1], count)?;
-        let held = injector.durations()?;
+        let durations = injector.durations()?;
         let objects = tracing.objects()?;
 
         let is = |stage: &'static str| {
@@ -89,23 +94,24 @@ fn inject(spin: Duration, count: u64) -> Result<()> {
             .filter(|run| run["net_rx"]["polls"][0]["iface"] == veth::RECEIVER)
             .collect();
         ensure!(runs.len() as u64 == count, "{} runs: {runs:?}", runs.len());
-        // In the order of their ends, as they were sent.
+        // Stalls come in the order of their ends, which is the order of sending.
         let mut near = 0;
-        for ((poll, run), held) in polls.iter().zip(&runs).zip(&held) {
+        for ((poll, run), injected) in polls.iter().zip(&runs).zip(&durations) {
             for stall in [poll, run] {
                 let duration = number(stall, "duration_ns")?;
-                ensure!(duration >= *held, "held for {held}: {stall}");
-                near += u64::from(duration < held + held / 20);
+                ensure!(duration >= *injected, "delayed for {injected}: {stall}");
+                near += u64::from(duration < injected + injected / 20);
                 let span = number(stall, "end_ns")? - number(stall, "start_ns")?;
                 ensure!(span == duration, "{stall}");
             }
             parts_add_up(run)?;
             ensure!(number(poll, "samples")? > 0, "no sample: {poll}");
             let stacks: Vec<Stack> = serde_json::from_value(poll["stacks"].clone())?;
-            let names_it = |stack: &Stack| stack.frames.iter().any(|f| f == "bpf:stall_injector");
-            ensure!(stacks.iter().any(names_it), "{poll}");
+            let is_injector =
+                |stack: &Stack| stack.frames.iter().any(|f| f == "bpf:stall_injector");
+            ensure!(stacks.iter().any(is_injector), "{poll}");
         }
-        // The machine itself may have been held up in one or the other.
+        // The machine itself may have been delayed in some of them.
         ensure!(near >= 2 * count - count.div_ceil(5), "{near} of {} within 5 %", 2 * count);
         let summary = objects.last().context("no summary")?;
         ensure!(summary["ledger"]["balanced"] == true, "{}", summary["ledger"]);
@@ -113,7 +119,7 @@ fn inject(spin: Duration, count: u64) -> Result<()> {
     })
 }
 
-/// Polls and what is outside of them are the complete run, to the nanosecond.
+/// The polls and the time outside of them add up to the complete run, to the nanosecond.
 fn parts_add_up(run: &Value) -> Result<()> {
     let parts = &run["net_rx"];
     let polls = parts["polls"].as_array().context("no polls")?;
@@ -141,8 +147,8 @@ fn the_case() -> Result<()> {
     })
 }
 
-/// Another culprit, of which nothing in the code knows: many packet-filter rules.
-fn long_rules() -> Result<()> {
+/// A culprit that the code does not know by name: many packet-filter rules.
+fn long_ruleset() -> Result<()> {
     namespace::run(|| {
         let mut rules =
             "table ip t {\n chain input {\n  type filter hook input priority 0;\n".to_owned();
@@ -164,7 +170,7 @@ fn long_rules() -> Result<()> {
     })
 }
 
-/// A task that sends with softirqs disabled for long, while another CPU raises NET_RX there.
+/// A task sends with softirqs disabled for a long time while another CPU raises NET_RX there.
 fn busy_task() -> Result<()> {
     namespace::run(|| {
         veth::make(4)?;
@@ -181,8 +187,8 @@ fn busy_task() -> Result<()> {
     })
 }
 
-/// NET_RX itself runs for long and is raised again meanwhile, as kernels before 6.4 do it. Later
-/// ones have the run go on instead
+/// NET_RX itself runs for a long time and is raised again meanwhile. Only kernels before 6.4 do
+/// that; later kernels continue the run instead
 /// (<https://elixir.bootlin.com/linux/v6.4/source/net/core/dev.c#L4466>).
 fn busy_vector() -> Result<()> {
     namespace::run(|| {
@@ -198,7 +204,7 @@ fn busy_vector() -> Result<()> {
         };
         let waits: Vec<&Value> = waits.iter().filter(named).collect();
         ensure!(!waits.is_empty(), "NET_RX is not named");
-        // It ran in the context of the sender, which is innocent.
+        // NET_RX ran in the context of the sender, which must not be blamed.
         let (mut in_softirq, mut of_sender) = (0, 0);
         for wait in &waits {
             in_softirq += wait["interference"]["in_softirq"].as_u64().context("no samples")?;
@@ -212,9 +218,9 @@ fn busy_vector() -> Result<()> {
     })
 }
 
-/// The stalls of `rx_wait` on the first CPU, while `hold` runs there in a task called `holder` and
-/// the second CPU hands its packets over to the first.
-fn waits_on_first_cpu(hold: &mut (dyn FnMut() -> Result<()> + Send)) -> Result<Vec<Value>> {
+/// The stalls of `rx_wait` on the first CPU while `occupy` runs there in a task called `holder` and
+/// the second CPU steers its packets to the first (RPS).
+fn waits_on_first_cpu(occupy: &mut (dyn FnMut() -> Result<()> + Send)) -> Result<Vec<Value>> {
     fs::write("/sys/class/net/lo/queues/rx-0/rps_cpus", "1").context("steer loopback to CPU 0")?;
     let tracing = Tracing::start(&[])?;
     let done = AtomicBool::new(false);
@@ -232,11 +238,11 @@ fn waits_on_first_cpu(hold: &mut (dyn FnMut() -> Result<()> + Send)) -> Result<V
         });
         let holder = thread::Builder::new().name("holder".into()).spawn_scoped(scope, || {
             load::pin_to(0)?;
-            hold()
+            occupy()
         })?;
-        let held = holder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let occupied = holder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         done.store(true, Ordering::Relaxed);
-        packets.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(held)
+        packets.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(occupied)
     })?;
     let objects = tracing.objects()?;
     let waits =
@@ -246,8 +252,9 @@ fn waits_on_first_cpu(hold: &mut (dyn FnMut() -> Result<()> + Send)) -> Result<V
     Ok(waits)
 }
 
-/// Every interval a stall, a ring for a few, and nobody reads: histograms stay exact.
-fn storm() -> Result<()> {
+/// Every event is a stall, the ring holds a few records, and nobody reads it: histograms stay
+/// exact.
+fn full_ring() -> Result<()> {
     namespace::run(|| {
         let mut tracer = Tracer::start(&Config {
             stages: vec![Stage::RxWait, Stage::NetRx],
@@ -271,8 +278,8 @@ fn storm() -> Result<()> {
     })
 }
 
-/// A snapshot every 10 s, and in between more records than the ring has room for: 1000 a second
-/// from each CPU are 5 MB.
+/// A snapshot every 10 s, with more records in between than the ring can hold: 1000 per second and
+/// CPU are 5 MB.
 fn long_interval() -> Result<()> {
     namespace::run(|| {
         let tracing = Tracing::start(&["--threshold", "1ns", "--interval", "10s"])?;
@@ -309,7 +316,7 @@ fn limit() -> Result<()> {
             ensure!(number(records, "limited")? > 10_000, "{stage_counts}");
             submitted += number(records, "submitted")?;
         }
-        // A run touches one second more than it lasts.
+        // A run overlaps one calendar second more than it lasts.
         let most = 101 * cpus * (seconds.ceil() as u64 + 1);
         ensure!(submitted <= most, "{submitted} of at most {most}");
         Ok(())

@@ -1,22 +1,22 @@
-//! How trials are made: where they run, and what they say when they cannot.
+//! Builds the tests: where each runs, and the reason when it is skipped.
 
 use std::env;
 
 use anyhow::Result;
 use libtest_mimic::{Failed, Trial};
 
-/// Where a trial belongs.
+/// Where a test runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Where {
     /// On every kernel.
     Everywhere,
-    /// On the machine's own kernel only: it needs tools that virtual machines do not carry.
+    /// On the machine's own kernel only: it needs tools that the virtual machines lack.
     Host,
     /// In virtual machines only: it needs kprobes and fentry, which the machine may lack.
     Vm,
 }
 
-/// The kernel series of this virtual machine of `cargo xtask test`; `None`: it is none.
+/// The kernel series if this is a virtual machine of `cargo xtask test`.
 pub(crate) fn vm_series() -> Option<String> {
     env::var("LATENCY_VM").ok()
 }
@@ -26,8 +26,8 @@ pub(crate) fn in_vm() -> bool {
     vm_series().is_some()
 }
 
-/// A trial under `root::`. One that belongs elsewhere is left out; one that lacks root, or a
-/// program of `tools`, is skipped and says so.
+/// A test named `root::NAME`. `None` if it does not run at this `place`. Without root or one of
+/// `tools` it is skipped, with a message.
 #[expect(clippy::print_stderr, reason = "a skip says why, before the harness counts it")]
 pub(crate) fn trial(
     name: &str,

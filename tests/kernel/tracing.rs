@@ -1,4 +1,4 @@
-//! `latency-user trace` as a process of its own, watched through its JSON.
+//! Runs `latency-user trace` as a child process and reads its JSON.
 
 use std::{
     env,
@@ -25,29 +25,29 @@ pub(crate) struct Ended {
     pub(crate) summary: Value,
 }
 
-/// The program that is tested.
+/// The program under test.
 pub(crate) fn latency_user() -> Result<Command> {
     let path = env::var_os("LATENCY_USER").context("LATENCY_USER does not name the program")?;
     Ok(Command::new(path))
 }
 
 impl Tracing {
-    /// Starts `latency-user trace --format json` with more `arguments`, and waits until it
-    /// traces: until its first interval.
+    /// Starts `latency-user trace --format json` with additional `arguments` and waits for its
+    /// first interval.
     pub(crate) fn start(arguments: &[&str]) -> Result<Self> {
         Self::spawn(arguments, Stdio::inherit())
     }
 
-    /// As [`Self::start`], for one whose standard error is wanted: see [`Self::stderr`].
+    /// As [`Self::start`], but captures standard error: see [`Self::stderr`].
     pub(crate) fn start_with_stderr(arguments: &[&str]) -> Result<Self> {
         Self::spawn(arguments, Stdio::piped())
     }
 
-    /// Ends it as a user would, and returns its standard error.
+    /// Interrupts it and returns its standard error.
     pub(crate) fn stderr(mut self) -> Result<String> {
         self.signal(libc::SIGINT)?;
         // Both pipes are read to their ends, so neither can fill up.
-        let mut stderr = self.child.stderr.take().context("its standard error")?;
+        let mut stderr = self.child.stderr.take().context("no standard error")?;
         let message = thread::spawn(move || {
             let mut message = String::new();
             stderr.read_to_string(&mut message).map(|_| message)
@@ -71,10 +71,10 @@ impl Tracing {
             .stderr(stderr)
             .spawn()
             .context("start latency-user")?;
-        let stdout = child.stdout.take().context("its output")?;
+        let stdout = child.stdout.take().context("no standard output")?;
         let mut tracing = Self { child, lines: BufReader::new(stdout) };
         loop {
-            let line = tracing.next_line()?.context("it ended at once")?;
+            let line = tracing.next_line()?.context("it ended before the first interval")?;
             if line["kind"] == "interval" {
                 return Ok(tracing);
             }
@@ -106,7 +106,7 @@ impl Tracing {
         Ok(Ended { status, summary })
     }
 
-    /// Ends it as a user would, and returns its summary.
+    /// Interrupts it and returns its summary.
     pub(crate) fn summary(self) -> Result<Value> {
         let ended = self.end(libc::SIGINT)?;
         ensure!(ended.status.success(), "latency-user ended with {}", ended.status);
@@ -114,8 +114,8 @@ impl Tracing {
         Ok(ended.summary)
     }
 
-    /// Ends it as a user would, and returns all that it printed behind its first line; the summary
-    /// is the last.
+    /// Interrupts it and returns all objects printed after the first interval; the last is the
+    /// summary.
     pub(crate) fn objects(mut self) -> Result<Vec<Value>> {
         self.signal(libc::SIGINT)?;
         let mut objects = Vec::new();
@@ -139,7 +139,7 @@ impl Tracing {
 
 impl Drop for Tracing {
     fn drop(&mut self) {
-        // A failed trial must not leave its tracer behind; one that ended is not signalled.
+        // A failed test must not leave its tracer behind; an exited child is not signalled.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -160,7 +160,7 @@ pub(crate) fn series(summary: &Value, is_it: impl Fn(&Value) -> bool) -> Vec<&Va
 
 /// The field `name` of an object as a number.
 pub(crate) fn number(object: &Value, name: &str) -> Result<u64> {
-    object[name].as_u64().with_context(|| format!("{name} is no number in {object}"))
+    object[name].as_u64().with_context(|| format!("{name} is not a number in {object}"))
 }
 
 /// The counts of `stage` in a summary.
@@ -172,11 +172,11 @@ pub(crate) fn counts<'a>(summary: &'a Value, stage: &str) -> Result<&'a Value> {
         .with_context(|| format!("no counts of {stage}"))
 }
 
-/// Waits until `holds` does; fails when it has not for half a minute.
+/// Waits until `holds` returns true; fails after half a minute.
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(30);
     while !holds()? {
-        ensure!(Instant::now() < end, "waited in vain: {what}");
+        ensure!(Instant::now() < end, "timed out waiting for: {what}");
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Traps that tracers of this kind fell into.
+//! Known mistakes of tracers of this kind.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -25,20 +25,20 @@ use crate::{
     tracing::{Tracing, counts, number, series},
 };
 
-/// The trials of this file.
+/// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {
     let everywhere = |name, body| trial(name, Where::Everywhere, &["ip", "ethtool"], body);
     [
-        everywhere("traps::a_run_that_started_before_is_not_timed", started_before),
-        everywhere("traps::a_full_table_is_counted_not_cut", full_table),
+        everywhere("traps::a_run_started_before_the_tracer_is_not_timed", started_before),
+        everywhere("traps::a_full_slot_table_loses_no_events", full_table),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// Tracers that start while NET_RX runs: the end that they see has no begin, and must not count
-/// as lasting since boot.
+/// Tracers that start while NET_RX runs: they see an unmatched end, which must not count as a run
+/// since boot.
 fn started_before() -> Result<()> {
     namespace::run(|| {
         veth::make(4)?;
@@ -77,7 +77,8 @@ fn started_before() -> Result<()> {
     })
 }
 
-/// With room for one queue the others share a row, no event is lost, and the ledger counts it.
+/// With one slot, the other queues share a row, no event is lost, and the ledger counts the full
+/// table.
 fn full_table() -> Result<()> {
     namespace::run(|| {
         load::pin_to(0)?;

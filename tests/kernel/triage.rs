@@ -1,4 +1,4 @@
-//! `latency-user triage` and `capture` against troubles made for real.
+//! `latency-user triage` and its `--capture` on real problems caused on purpose.
 
 use std::{
     fs::{self, OpenOptions},
@@ -24,36 +24,36 @@ use crate::{
     tracing::latency_user,
 };
 
-/// Seconds between the samples of triage, and of the tools beside it.
+/// Seconds between the samples of triage, and of the tools that run in parallel.
 const SECONDS: &str = "5";
-/// How far two figures may lie apart, as a share of the larger.
+/// Allowed difference of two values, as a share of the larger.
 const TOLERANCE: f64 = 0.05;
-/// Windows of two tools never begin and end together, and on CPUs that others keep busy there is
-/// no I/O wait: what does not agree in one of these rounds does not agree.
+/// Windows of two tools never coincide, and CPUs kept busy by others show no I/O wait. The values
+/// must therefore agree in at least one of these rounds.
 const ROUNDS: u32 = 12;
-/// Longest that a load may last when triage does not end.
+/// Maximum duration of a load, in case triage does not end.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// The trials of this file.
+/// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {
     let disk = ["iostat", "mpstat"];
     let queues = ["ip", "ethtool"];
     let tcp = ["ip", "sysctl", "nsenter", "sleep"];
     [
-        trial("triage::a_busy_disk_as_sysstat_sees_it", Where::Host, &disk, busy_disk),
+        trial("triage::a_busy_disk_matches_sysstat", Where::Host, &disk, busy_disk),
         trial("triage::all_traffic_on_one_cpu", Where::Everywhere, &["ip"], one_cpu),
         trial("triage::queues_without_gro", Where::Everywhere, &queues, without_gro),
         trial("triage::collapsing_receive_queues", Where::Host, &tcp, collapse),
         trial("triage::another_namespace_is_judged", Where::Host, &tcp, other_namespace),
-        trial("triage::stalls_are_traced_meanwhile", Where::Everywhere, &queues, traced),
-        trial("triage::a_capture_is_judged_as_the_host", Where::Everywhere, &["tar"], capture),
+        trial("triage::stalls_are_traced", Where::Everywhere, &queues, traced),
+        trial("triage::a_capture_is_judged_like_the_host", Where::Everywhere, &["tar"], capture),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// The output of triage: its lines, the last of which is the summary.
+/// The output lines of triage; the last is the summary.
 struct Judged {
     status: Option<i32>,
     lines: Vec<Value>,
@@ -83,7 +83,7 @@ impl Judged {
         })
     }
 
-    /// What a rule answered about `subject`.
+    /// The text of a rule's answer about `subject`.
     fn answer(&self, rule: &str, subject: &str) -> Result<&str> {
         let steps = self.lines.last().and_then(|last| last["path"].as_array());
         steps
@@ -93,7 +93,7 @@ impl Judged {
             .filter(|answer| answer["rule"] == rule)
             .filter_map(|answer| answer["text"].as_str())
             .find(|text| text.starts_with(subject))
-            .with_context(|| format!("{rule} says nothing of {subject}"))
+            .with_context(|| format!("{rule} has no answer about {subject}"))
     }
 }
 
@@ -103,7 +103,7 @@ fn triage(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// Judges the host while `load` runs; a flag ends it.
+/// Runs triage while `load` runs; the flag passed to `load` ends it.
 fn judge_under(
     load: impl Fn(&AtomicBool) -> Result<()> + Send + Sync,
     args: &[&str],
@@ -112,14 +112,14 @@ fn judge_under(
     beside(|| load(&end), &end, || Judged::parse(&triage(args)?.output()?))
 }
 
-/// Runs `load` beside `body` in another thread, and tells it to end when `body` has.
+/// Runs `load` in another thread during `body`, and sets `end` when `body` has returned.
 fn beside<T>(
     load: impl FnOnce() -> Result<()> + Send,
     end: &AtomicBool,
     body: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     thread::scope(|scope| {
-        // A thread shares the namespace of the one that starts it.
+        // A new thread inherits the namespace of its creator.
         let load = scope.spawn(load);
         let result = body();
         end.store(true, Ordering::Relaxed);
@@ -142,7 +142,7 @@ fn busy_disk() -> Result<()> {
     anyhow::bail!("{}", disagreements.join("\n"))
 }
 
-/// Keeps the disk busy and compares; `Some` tells what lies too far apart.
+/// Keeps the disk busy and compares; `Some` describes values that differ too much.
 fn compare_with_sysstat(directory: &Path, disk: &str) -> Result<Option<String>> {
     let end = AtomicBool::new(false);
     let writers = || {
@@ -174,7 +174,7 @@ fn compare_with_sysstat(directory: &Path, disk: &str) -> Result<Option<String>> 
 
         let wait = column(&mpstat, "CPU", "all", "%iowait")?;
         let Some(finding) = judged.finding("iowait") else {
-            // Below the threshold of the rule there is nothing to find.
+            // Below the rule's threshold there is no finding.
             ensure!(wait < 6.0, "not found, by mpstat {wait} %");
             return Ok(Some(format!("no I/O wait: the CPUs were busy, {wait} % by mpstat")));
         };
@@ -191,15 +191,15 @@ fn compare_with_sysstat(directory: &Path, disk: &str) -> Result<Option<String>> 
             column(&iostat, "Device", disk, "w_await")?,
             column(&iostat, "Device", disk, "aqu-sz")?,
         ];
-        let apart = ours.iter().zip(theirs).any(|(ours, theirs)| {
-            // Two decimals are all that either prints.
+        let differ = ours.iter().zip(theirs).any(|(ours, theirs)| {
+            // Both tools print two decimals.
             (ours - theirs).abs() > f64::max(TOLERANCE * ours.max(theirs), 0.02)
         });
-        Ok(apart.then(|| format!("{ours:?}, by sysstat {theirs:?}")))
+        Ok(differ.then(|| format!("{ours:?}, by sysstat {theirs:?}")))
     })
 }
 
-/// Writes blocks that must reach the disk one by one.
+/// Writes blocks, each synchronously (`O_DSYNC`).
 fn write_synced(directory: &Path, number: u32, end: &AtomicBool) -> Result<()> {
     let path = directory.join(format!("file-{number}"));
     let mut file =
@@ -215,12 +215,12 @@ fn write_synced(directory: &Path, number: u32, end: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-/// The name of the disk on which `path` lies, as `/proc/diskstats` has it.
+/// The disk that holds `path`, by its name in `/proc/diskstats`.
 fn disk_of(path: &Path) -> Result<String> {
     let source = tool::run(&format!("findmnt -n -o SOURCE --target {}", path.display()))?;
     let device = fs::canonicalize(source.trim()).with_context(|| format!("find {source}"))?;
     let name = device.file_name().context("no name")?.to_string_lossy().into_owned();
-    // A partition's directory lies in that of its disk.
+    // The directory of a partition is inside the directory of its disk.
     let directory = fs::canonicalize(format!("/sys/class/block/{name}"))?;
     match directory.join("partition").exists() {
         true => {
@@ -231,21 +231,21 @@ fn disk_of(path: &Path) -> Result<String> {
     }
 }
 
-/// The number behind `words` in a sentence.
+/// The number after `words` in `text`.
 fn after(text: &str, words: &str) -> Result<f64> {
     let (_, rest) = text.split_once(words).with_context(|| format!("{words:?} in {text:?}"))?;
     let number = rest.split([' ', ',']).next().unwrap_or_default();
     number.parse().with_context(|| format!("{words:?} in {text:?}"))
 }
 
-/// The column `name` of the line with `key`, in a table of sysstat whose heading has `heading`.
+/// The column `name` of the row with `key`, in the sysstat table whose header has `heading`.
 fn column(table: &str, heading: &str, key: &str, name: &str) -> Result<f64> {
     let words = |line: &str| line.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let mut lines = table.lines().map(words);
     let headings =
         lines.find(|line| line.iter().any(|w| w == heading)).with_context(|| table.to_owned())?;
     let row = lines.find(|line| line.iter().any(|w| w == key)).with_context(|| table.to_owned())?;
-    // The time in front of a row may take more words than in front of the headings.
+    // The leading time may have more words in a row than in the header: count from the end.
     let from_end = headings.len() - headings.iter().position(|w| w == name).context("column")?;
     let value = row.len().checked_sub(from_end).and_then(|at| row.get(at));
     value.context("no such column")?.parse().with_context(|| table.to_owned())
@@ -278,7 +278,7 @@ fn without_gro() -> Result<()> {
                 for source in 20_000..20_100 {
                     sender.send(source, 9798)?;
                 }
-                // Some 5,000 packets a second: a load, not a test of the machine.
+                // About 5,000 packets per second: a load, not a stress test.
                 thread::sleep(Duration::from_millis(20));
             }
             Ok(())
@@ -296,7 +296,7 @@ fn without_gro() -> Result<()> {
     })
 }
 
-/// Stalls of a known length are in the short trace that triage takes, with the function.
+/// The short trace that triage takes shows stalls of known duration, with the function.
 fn traced() -> Result<()> {
     let spin = stretched(7);
     namespace::run(|| {
@@ -357,24 +357,24 @@ fn collapse() -> Result<()> {
         };
         let judged = judge_under(send, &["--duration", &format!("{SECONDS}s")])?;
         let finding = judged.expect("tcp_collapse")?;
-        let heaviest = &judged.lines[0];
-        ensure!(heaviest["rule"] == "tcp_collapse", "the heaviest is {heaviest}");
+        let first = &judged.lines[0];
+        ensure!(first["rule"] == "tcp_collapse", "the top finding is {first}");
         shell(finding, "next")?;
-        ensure!(rmem()? == load::SMALL_RMEM, "the remedy gave {}", rmem()?);
+        ensure!(rmem()? == load::SMALL_RMEM, "`next` set {}", rmem()?);
         shell(finding, "undo")?;
-        ensure!(rmem()? == load::LARGE_RMEM, "its undo gave {}", rmem()?);
+        ensure!(rmem()? == load::LARGE_RMEM, "`undo` set {}", rmem()?);
         Ok(())
     })
 }
 
-/// A container's collapses are found from outside, and its buffers mended there.
+/// Collapses in a container are found from outside, and its buffer sizes are fixed from there.
 fn other_namespace() -> Result<()> {
     let end = AtomicBool::new(false);
     let ready = AtomicBool::new(false);
     thread::scope(|scope| {
         let inside = scope.spawn(|| {
             let result = namespace::run(|| {
-                // Triage finds namespaces by processes; this one stays for as long as the load.
+                // Triage finds namespaces through processes; this one lives as long as the load.
                 let mut process = Command::new("sleep").arg("300").spawn()?;
                 ready.store(true, Ordering::Relaxed);
                 let sent =
@@ -393,7 +393,7 @@ fn other_namespace() -> Result<()> {
         }
         let judged = triage(&["--duration", &format!("{SECONDS}s")])
             .and_then(|mut command| Judged::parse(&command.output()?));
-        let mended = judged.and_then(|judged| {
+        let fixed = judged.and_then(|judged| {
             let finding = judged.expect("tcp_collapse")?;
             ensure!(
                 finding["subject"].as_str().is_some_and(|name| name.contains("of process")),
@@ -403,8 +403,8 @@ fn other_namespace() -> Result<()> {
         });
         end.store(true, Ordering::Relaxed);
         let rmem = inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        mended?;
-        ensure!(rmem == load::SMALL_RMEM, "the remedy gave {rmem}");
+        fixed?;
+        ensure!(rmem == load::SMALL_RMEM, "`next` set {rmem}");
         Ok(())
     })
 }

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-/// Types by their number.
+/// Types by ID.
 pub(crate) struct Types<'a>(HashMap<u32, Type<'a>>);
 
 #[derive(Default)]
 struct Type<'a> {
     kind: &'a str,
     name: &'a str,
-    /// What a typedef or qualifier stands for.
+    /// ID of the type that a typedef or qualifier refers to.
     target: u32,
     members: Vec<Member<'a>>,
 }
@@ -21,8 +21,8 @@ struct Member<'a> {
 }
 
 impl<'a> Types<'a> {
-    /// Parses lines such as `[7] STRUCT 'list_head' size=16 vlen=2` and, below, indented,
-    /// `'next' type_id=8 bits_offset=0`.
+    /// Parses lines such as `[7] STRUCT 'list_head' size=16 vlen=2`, followed by indented lines
+    /// such as `'next' type_id=8 bits_offset=0`.
     pub(crate) fn parse(dump: &'a str) -> Self {
         let mut types = HashMap::new();
         let mut current = 0;
@@ -45,7 +45,7 @@ impl<'a> Types<'a> {
         Self(types)
     }
 
-    /// Offset in bytes of a path of members in a struct.
+    /// Offset in bytes of a member, given by its path in a struct.
     pub(crate) fn offset(&self, structure: &str, path: &str) -> Option<u32> {
         let is_it = |found: &&Type| found.kind == "STRUCT" && found.name == structure;
         let mut current = self.0.values().find(is_it)?;
@@ -53,7 +53,7 @@ impl<'a> Types<'a> {
         for name in path.split('.') {
             let (offset, kind) = self.member(current, name)?;
             bits += offset;
-            current = self.behind(kind)?;
+            current = self.resolve(kind)?;
         }
         Some(bits / 8)
     }
@@ -62,7 +62,7 @@ impl<'a> Types<'a> {
         parent.members.iter().find_map(|member| match member.name {
             own if own == name => Some((member.bits, member.kind)),
             "(anon)" => {
-                let (bits, kind) = self.member(self.behind(member.kind)?, name)?;
+                let (bits, kind) = self.member(self.resolve(member.kind)?, name)?;
                 Some((member.bits + bits, kind))
             }
             _ => None,
@@ -70,7 +70,7 @@ impl<'a> Types<'a> {
     }
 
     /// Follows typedefs and qualifiers.
-    fn behind(&self, mut kind: u32) -> Option<&Type<'a>> {
+    fn resolve(&self, mut kind: u32) -> Option<&Type<'a>> {
         loop {
             let found = self.0.get(&kind)?;
             match found.kind {

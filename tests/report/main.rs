@@ -1,5 +1,5 @@
-//! Reports of recordings: those of version 1 read back, pages need nothing else, and a second
-//! implementation of HdrHistogram agrees.
+//! Reports of recordings: version 1 is still readable, pages are self-contained, and another
+//! HdrHistogram implementation agrees.
 
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 #![allow(clippy::print_stderr, reason = "a skip says why, before the harness counts it")]
@@ -27,24 +27,28 @@ use latency_user::{
 use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
 
-/// Recordings that the first version wrote. They stay as they are.
+/// Recordings written by the first version. Do not regenerate them.
 const VERSION_1: [&str; 2] = ["idle-v1.hlog", "collapse-v1.hlog"];
 
 fn main() {
     let arguments = Arguments::from_args();
-    // Nothing is installed to list the tests.
+    // Do not install anything just to list the tests.
     let skips = |needs: fn() -> Result<()>| match arguments.list {
         true => None,
         false => needs().err(),
     };
     let trials = [
-        trial("version_1_reads_back_as_its_run_said_it_was", None, version_1),
-        trial("pages_need_nothing_else", None, pages_need_nothing_else),
+        trial("version_1_reads_back_with_its_original_summary", None, version_1),
+        trial("pages_are_self_contained", None, pages_are_self_contained),
         trial("an_hour_of_64_cpus_and_64_queues_fits_into_500_kb", None, hour_fits),
-        trial("chromium_has_nothing_to_say_about_a_page", skips(chromium), chromium_is_silent),
-        trial("axe_finds_no_fault_in_pages_light_and_dark", skips(axe_core), axe_finds_no_fault),
+        trial("chromium_logs_nothing_about_a_page", skips(chromium), chromium_is_silent),
         trial(
-            "a_second_implementation_writes_what_is_read_and_agrees_on_percentiles",
+            "axe_finds_no_violation_in_light_or_dark_pages",
+            skips(axe_core),
+            axe_finds_no_violation,
+        ),
+        trial(
+            "a_log_of_python_hdrhistogram_is_read_with_the_same_percentiles",
             skips(hdrhistogram),
             second_implementation,
         ),
@@ -52,7 +56,7 @@ fn main() {
     libtest_mimic::run(&arguments, trials.into()).exit();
 }
 
-/// A test that is skipped, and says why, when `lacks` tells what is missing for it.
+/// A test that is skipped, with a message, when `lacks` is the error for what is missing.
 fn trial(name: &str, lacks: Option<Error>, body: fn()) -> Trial {
     if let Some(lacks) = &lacks {
         eprintln!("skipped: {name}: {lacks:#}");
@@ -79,7 +83,7 @@ fn hdrhistogram() -> Result<()> {
     python::with_hdrhistogram().map(drop)
 }
 
-/// Runs `latency-user report` and gives what it wrote.
+/// Runs `latency-user report` and returns its output.
 fn report(files: &[&Path], format: &str) -> String {
     let directory = tempfile::tempdir().unwrap();
     let output = directory.path().join("output");
@@ -90,7 +94,7 @@ fn report(files: &[&Path], format: &str) -> String {
     fs::read_to_string(output).unwrap()
 }
 
-/// Fields of version 1 that have another name now.
+/// Fields of version 1 that have been renamed since, with their new names.
 const RENAMED: [(&str, &str); 4] = [
     ("begins", "started"),
     ("open", "in_progress"),
@@ -98,7 +102,7 @@ const RENAMED: [(&str, &str); 4] = [
     ("ends_without_begin", "unmatched_end"),
 ];
 
-/// Everything in `old` is in `new`, with the same value; `new` may have more.
+/// Asserts that `new` has every value of `old`; `new` may have more.
 fn assert_contains(new: &Value, old: &Value, at: &str) {
     match (new, old) {
         (Value::Object(new), Value::Object(old)) => {
@@ -140,18 +144,18 @@ fn version_1() {
     }
 }
 
-fn assert_needs_nothing(page: &str) {
+fn assert_self_contained(page: &str) {
     for reference in ["http:", "https:", "//", "<script", "src=", "href=", "@import", "url("] {
         assert!(!page.contains(reference), "the page has {reference:?}");
     }
 }
 
-fn pages_need_nothing_else() {
+fn pages_are_self_contained() {
     let files = VERSION_1.map(python::script);
     let both: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
     for files in [&both[..1], &both[1..], &both[..]] {
         let page = report(files, "html");
-        assert_needs_nothing(&page);
+        assert_self_contained(&page);
         assert!(page.contains("<h1"));
         assert_eq!(page.matches("<figure>").count(), page.matches("The numbers of: ").count());
         assert_eq!(page.matches("role=\"img\"").count(), page.matches("<figure>").count());
@@ -163,7 +167,8 @@ fn pages_need_nothing_else() {
     }
 }
 
-/// Writes 64 CPUs and 64 queues of an hour, in minutes: a page has no more columns for seconds.
+/// Records 64 CPUs and 64 queues for an hour, in intervals of a minute: intervals of a second would
+/// not give the page more columns.
 fn hour(path: &Path) {
     let run = Run {
         host: "big".into(),
@@ -193,7 +198,7 @@ fn hour(path: &Path) {
             for (nth, (stage, at)) in locations.into_iter().enumerate() {
                 let mut distribution = Distribution::default();
                 for k in 0..40_u64 {
-                    // Every cell differs from its neighbours: the largest page there can be.
+                    // Every cell differs from its neighbours: the largest possible page.
                     let mix = (minute * 7919 + u64::from(n) * 104_729 + k * 1299 + nth as u64 * 31)
                         .wrapping_mul(0x9e37_79b9_7f4a_7c15);
                     distribution.record(1000 << (mix % 15), run.threshold_ns, 1);
@@ -201,9 +206,9 @@ fn hour(path: &Path) {
                 series.push(Series::new(stage, at, distribution));
             }
         }
-        let length = Duration::from_secs(60);
-        let start = length * u32::try_from(minute).unwrap();
-        writer.interval(&Interval::new(start, length, series)).unwrap();
+        let duration = Duration::from_secs(60);
+        let start = duration * u32::try_from(minute).unwrap();
+        writer.interval(&Interval::new(start, duration, series)).unwrap();
     }
 }
 
@@ -225,7 +230,7 @@ fn chromium_is_silent() {
     assert!(page.contains("<polyline") && page.contains("</table>"), "{page}");
 }
 
-/// Opens a page in chromium, which prints what became of it.
+/// Opens a page in chromium, which prints the resulting DOM.
 fn browse(page: &str, options: &[&str]) -> Output {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("page.html");
@@ -242,8 +247,7 @@ fn browse(page: &str, options: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Runs axe-core when the page is there, with everything unfolded, and leaves its result in the
-/// title.
+/// Opens all `<details>`, runs axe-core, and writes its result to the page's title.
 const RUN_AXE: &str = "document.querySelectorAll('details').forEach(node => node.open = true);
     axe.run(document, {resultTypes: ['violations']}).then(found => {
         const broken = found.violations.map(rule => rule.id + ': ' + rule.nodes[0].html);
@@ -251,7 +255,7 @@ const RUN_AXE: &str = "document.querySelectorAll('details').forEach(node => node
             ': ' + broken.join('; ') + ' end of axe';
     });";
 
-fn axe_finds_no_fault() {
+fn axe_finds_no_violation() {
     let axe = axe::script().unwrap();
     let file = python::script(VERSION_1[1]);
     let file = file.as_path();
@@ -265,7 +269,7 @@ fn axe_finds_no_fault() {
             let result = shown
                 .split_once("<title>axe passed ")
                 .and_then(|(_, rest)| rest.split_once(" end of axe").map(|(result, _)| result));
-            let result = result.expect("axe-core ends within the time");
+            let result = result.expect("axe-core did not finish in time");
             assert!(result.contains(" broken 0:"), "{result}");
         }
     }
@@ -290,8 +294,8 @@ fn second_implementation() {
     assert_eq!(ours.len(), theirs.len(), "{ours:?} {theirs:?}");
     for (at, (our, their)) in ours.iter().zip(&theirs).enumerate() {
         assert!((our[1] - their[1]).abs() < 1e-11, "{our:?} is not {their:?}");
-        // Rounding may put a percentile on the rank before or behind: then the line is that of a
-        // neighbour.
+        // Rounding may move a percentile to an adjacent rank, so the line may match a neighbouring
+        // one.
         let ranks = &theirs[at.saturating_sub(1)..theirs.len().min(at + 2)];
         let same = ranks.iter().any(|line| line[0] == our[0] && line[2] == our[2]);
         assert!(same, "{our:?} is not {their:?}");

@@ -1,5 +1,5 @@
-//! Snapshots of what people and programs read: help texts, tables, JSON and the page, from
-//! recordings and captured hosts. `cargo insta review` shows what a change does to them.
+//! Snapshots of the output: help texts, tables, JSON and the HTML page, from recordings.
+//! Use `cargo insta review` to see how a change affects them.
 
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
@@ -40,14 +40,14 @@ fn report() {
     insta::assert_snapshot!("report-folded", run(&["report", &path, "--format", "folded"]));
     let json = run(&["report", &path, "--format", "json"]);
     let mut summary: Value = serde_json::from_str(json.lines().last().unwrap()).unwrap();
-    // Of each list of stalls and stacks the first is enough.
+    // Keep only the first stall and its first stack.
     let worst = summary["stalls"]["worst"].as_array_mut().unwrap();
     worst.truncate(1);
     worst[0]["stacks"].as_array_mut().unwrap().truncate(1);
     insta::assert_snapshot!("report-summary-json", format!("{summary:#}"));
 }
 
-/// The page, without the points of its drawings.
+/// The page without its SVG drawings.
 #[test]
 fn page() {
     let directory = tempfile::tempdir().unwrap();
@@ -72,12 +72,12 @@ fn compare() {
     insta::assert_snapshot!("compare-table", short(&run(&["compare", &before, &after])));
     let json = run(&["compare", &before, &after, "--format", "json"]);
     let mut comparison: Value = serde_json::from_str(&json).unwrap();
-    // Of the series the first is enough.
+    // Keep only the first series.
     comparison["series"].as_array_mut().unwrap().truncate(1);
     insta::assert_snapshot!("compare-json", short(&format!("{comparison:#}")));
 }
 
-/// Without the directory of this checkout.
+/// Removes the path of this checkout's fixtures.
 fn short(text: &str) -> String {
     text.replace(&fixture(""), "")
 }

@@ -1,4 +1,4 @@
-//! axe-core, which checks pages for people who do not see them, or not well.
+//! axe-core, which checks pages for accessibility.
 
 use std::{env, fs, path::Path};
 
@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 
 use crate::tool;
 
-/// The package, pinned: another version has other rules.
+/// The package, pinned: other versions have other rules.
 const PACKAGE: &str = "axe-core@4.14.1";
 
-/// The text of its script; installed by the first call.
+/// The source of its script. The first call installs the package.
 ///
 /// # Errors
 ///
@@ -17,7 +17,7 @@ const PACKAGE: &str = "axe-core@4.14.1";
 pub fn script() -> Result<String> {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?;
     let directory = Path::new(&manifest).join("../target/axe");
-    // Written last: an installation that was cut short is made anew.
+    // Written last, so that an interrupted installation is repeated.
     let complete = directory.join("complete");
     if !fs::read_to_string(&complete).is_ok_and(|package| package == PACKAGE) {
         let directory = directory.display();

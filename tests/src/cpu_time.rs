@@ -1,10 +1,10 @@
-//! CPU time to the nanosecond; `getrusage` is brought up to date only by the timer's tick.
+//! CPU time in nanoseconds; `getrusage` is updated only by the timer tick.
 
 use std::time::Duration;
 
-/// Of the calling thread, since it began.
+/// CPU time of the calling thread since it started.
 pub fn of_this_thread() -> Duration {
-    // SAFETY: all zero is a valid timespec, which the call overwrites; the clock is always there.
+    // SAFETY: all zero is a valid timespec, which the call overwrites; the clock always exists.
     let time = unsafe {
         let mut time: libc::timespec = std::mem::zeroed();
         libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time);

@@ -1,4 +1,4 @@
-//! UDP packets put on a device as complete Ethernet frames: no address, route or neighbour needed.
+//! Sends UDP packets as raw Ethernet frames: no address, route or neighbour needed.
 
 use std::{
     ffi::CString,
@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// Bytes of a frame: Ethernet 14, IPv4 20, UDP 8, payload 22; the shortest that Ethernet allows.
+/// Bytes of a frame: Ethernet 14, IPv4 20, UDP 8, payload 22; the minimum of Ethernet.
 const LENGTH: usize = 64;
 
 /// Sends frames over one device.
@@ -26,18 +26,18 @@ impl Sender {
     /// When there is no such device, or the kernel refuses a packet socket.
     pub fn new(device: &str, from: &[u8; 6], to: &[u8; 6]) -> Result<Self> {
         let name = CString::new(device)?;
-        // SAFETY: a string with an end.
+        // SAFETY: the string is NUL-terminated.
         let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
         if index == 0 {
             return Err(io::Error::last_os_error()).with_context(|| format!("device {device}"));
         }
-        // Protocol 0: it receives nothing.
+        // Protocol 0: the socket receives nothing.
         // SAFETY: no memory is touched.
         let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) };
         if socket < 0 {
             return Err(io::Error::last_os_error()).context("open a packet socket");
         }
-        // SAFETY: the kernel just gave us this descriptor.
+        // SAFETY: the kernel just returned this descriptor; nobody else owns it.
         let socket = unsafe { OwnedFd::from_raw_fd(socket) };
         // SAFETY: all zero is a valid address.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
@@ -48,11 +48,11 @@ impl Sender {
         Ok(Self { socket, address, frame: frame(from, to) })
     }
 
-    /// Sends one UDP packet of the flow that `source` names, to port `destination`.
+    /// Sends one UDP packet from port `source`, which selects the flow, to port `destination`.
     ///
     /// # Errors
     ///
-    /// When the kernel does not take it.
+    /// When the kernel refuses the frame.
     pub fn send(&mut self, source: u16, destination: u16) -> Result<()> {
         self.frame[34..36].copy_from_slice(&source.to_be_bytes());
         self.frame[36..38].copy_from_slice(&destination.to_be_bytes());

@@ -1,4 +1,4 @@
-//! The command line in this process, its output kept.
+//! Runs the command line in this process and captures its output.
 
 use std::{
     io::{self, Write},
@@ -10,16 +10,16 @@ use clap::Parser;
 use latency_user::{cli::Console, commands::Cli, model::exit::Exit};
 
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
+struct Captured(Arc<Mutex<Vec<u8>>>);
 
-impl Kept {
+impl Captured {
     fn text(&self) -> String {
         let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&bytes).into_owned()
     }
 }
 
-impl Write for Kept {
+impl Write for Captured {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
         Ok(bytes.len())
@@ -30,14 +30,14 @@ impl Write for Kept {
     }
 }
 
-/// Runs `latency-user` with `arguments`. Returns its exit status and what it printed: on standard
-/// output, then on standard error.
+/// Runs `latency-user` with `arguments`. Returns its exit status and its standard output followed
+/// by its standard error.
 ///
 /// # Errors
 ///
 /// When the arguments are refused, or the command fails.
 pub fn run(arguments: &[&str]) -> Result<(Exit, String)> {
-    let (out, err) = (Kept::default(), Kept::default());
+    let (out, err) = (Captured::default(), Captured::default());
     let console = Console {
         out: Box::new(out.clone()),
         err: Box::new(err.clone()),

@@ -1,4 +1,4 @@
-//! Stalls of a known length: packets to one port are held inside NET_RX.
+//! Stalls of known duration: packets to one port are delayed inside NET_RX.
 
 use std::{
     env,
@@ -14,31 +14,31 @@ use aya::{
 
 use crate::{frames::Sender, veth};
 
-/// Packets to this UDP port are held.
+/// Packets to this UDP port are delayed.
 pub const MARKED_PORT: u16 = 9797;
 
-/// Longest wait for a packet to be through.
+/// Longest wait for a packet to get through.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The tc program, attached to the ingress of the receiving device.
+/// The tc program, attached to a device of the veth pair.
 pub struct Injector {
     ebpf: Ebpf,
     held: u64,
 }
 
 impl Injector {
-    /// Holds marked packets that the receiver gets for `spin`, inside NET_RX. It goes with the
-    /// device.
+    /// Delays marked packets at the receiver for `spin`, inside NET_RX. The program is detached
+    /// when the device is removed.
     ///
     /// # Errors
     ///
-    /// When the device is not there, `STALL_INJECTOR` names no object, or the kernel refuses.
+    /// When there is no device, `STALL_INJECTOR` names no object, or the kernel refuses.
     pub fn attach(spin: Duration) -> Result<Self> {
         Self::attach_to(veth::RECEIVER, TcAttachType::Ingress, spin)
     }
 
-    /// Holds marked packets that the sender sends for `spin`, inside the process that sends, with
-    /// softirqs disabled.
+    /// Delays marked packets at the sender for `spin`, inside the sending process with softirqs
+    /// disabled.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl Injector {
         Ok(Self { ebpf, held: 0 })
     }
 
-    /// The object, with nothing attached.
+    /// Loads the object without attaching anything.
     ///
     /// # Errors
     ///
@@ -72,26 +72,26 @@ impl Injector {
             .load_file(path)?)
     }
 
-    /// Sends `count` marked packets of one flow, each only when the one before is through: never
-    /// two in one poll.
+    /// Sends `count` marked packets of one flow. Each waits for the previous one to get through, so
+    /// that no poll handles two.
     ///
     /// # Errors
     ///
-    /// When the kernel does not take a packet, or does not hold it in time.
+    /// When the kernel refuses a packet, or the injector does not see it in time.
     pub fn stall(&mut self, sender: &mut Sender, source: u16, count: u64) -> Result<()> {
         for _ in 0..count {
             sender.send(source, MARKED_PORT)?;
             self.held += 1;
             let end = Instant::now() + PATIENCE;
             while self.held()? < self.held {
-                ensure!(Instant::now() < end, "packet {} was not held", self.held);
+                ensure!(Instant::now() < end, "packet {} was not delayed", self.held);
                 std::thread::yield_now();
             }
         }
         Ok(())
     }
 
-    /// For how long each packet was held, as the injector itself measures, ns.
+    /// How long each packet was delayed, as measured by the injector itself, ns.
     ///
     /// # Errors
     ///
@@ -102,7 +102,7 @@ impl Injector {
         (0..self.held).map(|at| Ok(durations.get(&(at as u32), 0)?)).collect()
     }
 
-    /// Packets held so far, as the injector itself counts.
+    /// Packets delayed so far, as counted by the injector itself.
     fn held(&self) -> Result<u64> {
         let held: Array<_, u64> = Array::try_from(self.ebpf.map("HELD").context("no map")?)?;
         Ok(held.get(&0, 0)?)

@@ -1,4 +1,4 @@
-//! Node.js with a third implementation of HdrHistogram, in a directory of the tests' own.
+//! Node.js with a third HdrHistogram implementation, installed in a private directory.
 
 use std::{
     env, fs,
@@ -9,10 +9,10 @@ use anyhow::{Context, Result};
 
 use crate::tool;
 
-/// The package, pinned: another version is another opinion.
+/// The package, pinned: other versions may give other results.
 const PACKAGE: &str = "hdr-histogram-js@3.0.1";
 
-/// The directory of modules that has it; installed by the first call.
+/// The `node_modules` directory that contains it. The first call installs the package.
 ///
 /// # Errors
 ///
@@ -20,7 +20,7 @@ const PACKAGE: &str = "hdr-histogram-js@3.0.1";
 pub fn with_hdrhistogram() -> Result<PathBuf> {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?;
     let directory = Path::new(&manifest).join("../target/javascript");
-    // Written last: an installation that was cut short is made anew.
+    // Written last, so that an interrupted installation is repeated.
     let complete = directory.join("complete");
     if !fs::read_to_string(&complete).is_ok_and(|package| package == PACKAGE) {
         let prefix = directory.display();

@@ -1,8 +1,8 @@
-//! Ground for tests against real kernels: private network namespaces, known loads, and the
+//! Helpers for tests against real kernels: private network namespaces, known loads, and the
 //! kernel's own counters to compare with.
 //!
-//! Nothing here touches the host's network: every namespace is made by the thread that uses it,
-//! has no name, and vanishes with that thread, however it ends.
+//! Nothing here touches the host's network: every namespace is created by the thread that uses it,
+//! has no name, and is freed with that thread, however it ends.
 
 pub mod axe;
 pub mod bench_load;

@@ -1,4 +1,4 @@
-//! Loads, bounded in time and amount.
+//! Loads, bounded in time and size.
 
 use std::{
     io::{ErrorKind, Write},
@@ -12,9 +12,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{namespace, tool};
 
-/// Receive-buffer sizes of the case: minimum, default and maximum of `net.ipv4.tcp_rmem`.
+/// The case study's receive buffer sizes: minimum, default and maximum of `net.ipv4.tcp_rmem`.
 pub const LARGE_RMEM: &str = "4096 5242880 33554432";
-/// Those that mended it.
+/// The sizes that fixed it.
 pub const SMALL_RMEM: &str = "4096 1048576 2097152";
 
 /// A TCP connection over loopback whose receiver never reads: its queue fills with tiny segments,
@@ -31,7 +31,7 @@ impl Collapse {
     ///
     /// # Errors
     ///
-    /// In the machine's own network namespace, and when the kernel refuses the set-up.
+    /// In the machine's own network namespace, and when the kernel refuses the setup.
     pub fn connect(rmem: &str, loopback: IpAddr) -> Result<Self> {
         ensure!(
             namespace::is_private()?,
@@ -43,24 +43,24 @@ impl Collapse {
         Self::connect_as_is(loopback)
     }
 
-    /// Connects over `loopback` with the receive buffers that the namespace has.
+    /// Connects over `loopback` with the namespace's current receive buffer sizes.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses the set-up.
+    /// When the kernel refuses the setup.
     pub fn connect_as_is(loopback: IpAddr) -> Result<Self> {
         let listener = TcpListener::bind((loopback, 0)).context("listen on loopback")?;
         let sender = TcpStream::connect(listener.local_addr()?).context("connect to loopback")?;
         let (receiver, _) = listener.accept()?;
         sender.set_nodelay(true)?;
-        // Each byte must leave as a segment of its own. BBR, some machines' default, keeps so few
-        // in flight that they are sent together.
+        // Each byte must be sent as its own segment. BBR, the default on some machines, keeps so
+        // few in flight that bytes are sent together.
         congestion_control(&sender, "reno")?;
         sender.set_write_timeout(Some(Duration::from_millis(100)))?;
         Ok(Self { sender, receiver, sent: 0 })
     }
 
-    /// Sends single bytes until `until` says so or `longest` has passed. Returns the number of
+    /// Sends single bytes until `until` returns true or `longest` has passed. Returns the number of
     /// bytes sent so far.
     ///
     /// # Errors
@@ -69,7 +69,7 @@ impl Collapse {
     pub fn send(&mut self, longest: Duration, mut until: impl FnMut() -> bool) -> Result<u64> {
         let end = Instant::now() + longest;
         while Instant::now() < end && !until() {
-            // Looking at the clock and at `until` for each byte would slow the load down.
+            // Checking the clock and `until` for each byte would slow the load down.
             for _ in 0..256 {
                 match self.sender.write(&[0]) {
                     Ok(bytes) => self.sent += bytes as u64,
@@ -82,7 +82,7 @@ impl Collapse {
     }
 }
 
-/// The load of [`Collapse`] over IPv4, from begin to end.
+/// Connects a [`Collapse`] over IPv4 and sends.
 ///
 /// # Errors
 ///
@@ -92,7 +92,7 @@ pub fn tcp_collapse(rmem: &str, longest: Duration, until: impl FnMut() -> bool) 
 }
 
 pub(crate) fn congestion_control(socket: &TcpStream, name: &str) -> Result<()> {
-    // SAFETY: the name is valid for the call and its length is its own.
+    // SAFETY: the name is valid for the call, and the length is that of the name.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -106,8 +106,8 @@ pub(crate) fn congestion_control(socket: &TcpStream, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Sends `packets` UDP datagrams of 64 bytes over loopback: one NET_RX softirq each. Nobody
-/// reads them; what does not fit the receiver's buffer is dropped behind NET_RX.
+/// Sends `packets` UDP datagrams of 64 bytes over loopback: one NET_RX softirq each. Nobody reads
+/// them; datagrams that do not fit the receiver's buffer are dropped after NET_RX has run.
 ///
 /// # Errors
 ///
@@ -126,7 +126,7 @@ pub fn udp(packets: u64) -> Result<()> {
 ///
 /// # Errors
 ///
-/// When the CPU is not there.
+/// When there is no such CPU.
 pub fn pin_to(cpu: usize) -> Result<()> {
     // SAFETY: an empty set is all zero; CPU_SET writes inside it.
     let set = unsafe {

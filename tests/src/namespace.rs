@@ -1,4 +1,4 @@
-//! A network namespace for one thread, with a `/sys` that shows it.
+//! A private network namespace for one thread, with a matching `/sys`.
 
 use std::{ffi::CString, io, ptr, thread};
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::tool;
 
-/// Runs `body` in a thread that has a network namespace, and a view of `/sys`, of its own.
+/// Runs `body` in a thread with its own network namespace and its own view of `/sys`.
 ///
 /// Processes that `body` starts share both. The namespace ends with the last of them.
 ///
@@ -27,15 +27,15 @@ pub fn run<T: Send>(body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     })
 }
 
-/// Whether what this thread does to its network stays away from the machine's: its namespace is
-/// not the one of the process's first thread, or has no device but loopback.
+/// Whether this thread's network is separate from the machine's: its namespace is not that of the
+/// process's first thread, or has no device but loopback.
 ///
-/// The namespace of the machine's first process would be the thing to compare with, but looking
-/// at it takes a capability that root in a container lacks.
+/// A comparison with the namespace of PID 1 would be better, but reading it needs a capability that
+/// root in a container lacks.
 ///
 /// # Errors
 ///
-/// When `/proc` does not tell.
+/// When `/proc` cannot be read.
 pub fn is_private() -> Result<bool> {
     let inode = |who: &str| {
         let path = format!("/proc/{who}/ns/net");
@@ -50,15 +50,15 @@ pub fn is_private() -> Result<bool> {
 fn enter() -> Result<()> {
     // SAFETY: only this thread changes its namespaces; no memory is touched.
     check(unsafe { libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) })
-        .context("make namespaces")?;
-    // Without this the mount of /sys would reach the machine.
+        .context("create namespaces")?;
+    // Without this the mount of /sys would propagate to the machine.
     mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE).context("make mounts private")?;
     mount("sysfs", "/sys", "sysfs", 0).context("mount the namespace's /sys")?;
-    // It hides what was mounted below the old one; bpftrace wants tracepoints' formats.
+    // The new /sys hides mounts below the old one; bpftrace needs the tracepoint formats.
     mount("tracefs", "/sys/kernel/tracing", "tracefs", 0).context("mount tracefs")?;
     mount("debugfs", "/sys/kernel/debug", "debugfs", 0).context("mount debugfs")?;
     ensure!(is_private()?, "the network namespace is not a new one");
-    // Router solicitations and the like would be traffic that no test sent.
+    // Avoids router solicitations and other traffic that no test sent.
     for scope in ["all", "default"] {
         let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1");
     }
@@ -69,7 +69,7 @@ fn enter() -> Result<()> {
 fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong) -> Result<()> {
     let text = |text| CString::new(text).map_err(|error| anyhow!("{error}"));
     let (source, target, kind) = (text(source)?, text(target)?, text(kind)?);
-    // SAFETY: three strings with an end, and no data.
+    // SAFETY: three NUL-terminated strings, and no data.
     check(unsafe {
         libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, ptr::null())
     })

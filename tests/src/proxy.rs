@@ -1,9 +1,9 @@
-//! The load of the case study: a proxy that hands on small messages at an even rate over two TCP
-//! connections, one of whose receivers has stopped reading, beside an even stream of datagrams.
+//! The load of the case study: a proxy that forwards small messages at a steady rate over two TCP
+//! connections, one of whose receivers has stopped reading, plus a steady stream of datagrams.
 //!
-//! A message goes to the receiver that does not read while its buffer takes it, and to the other
-//! one otherwise. So the same number of messages is sent in the same time whatever the size of
-//! receive buffers; what that size decides is how many of them pile up where nobody reads.
+//! A message goes to the receiver that does not read as long as its buffer accepts it, and to the
+//! other one otherwise. The rate of messages is therefore independent of receive buffer sizes; the
+//! sizes decide how many messages pile up at the receiver that does not read.
 
 use std::{
     fs,
@@ -18,32 +18,32 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{load, namespace};
 
-/// How often messages and datagrams are sent. Whoever comes late makes up for it, but not for more
-/// than `MOST_LATE`: the load of one window must not move into the next.
+/// Period of sending messages and datagrams. A late thread catches up, but not by more than
+/// `MOST_LATE`: the load of one window must not move into the next.
 const EVERY: Duration = Duration::from_millis(1);
 const MOST_LATE: Duration = Duration::from_millis(200);
 
 const MESSAGES: u32 = 100;
 const DATAGRAMS: u32 = 30;
 
-/// A message. The kernel counts 832 bytes more for the segment that it comes in (Linux 6.18).
+/// A message. The kernel charges 832 bytes more for its segment (Linux 6.18).
 const MESSAGE: [u8; 160] = [0; 160];
 
-/// What a receiver reads before it stops, in pieces that are segments of their own. By then its
-/// window is as wide as its buffer allows, and it has promised to take more bytes than its buffer
-/// holds in segments as small as messages. Larger pieces would make the kernel promise so much that
-/// not even a collapse makes room for it, and it drops some.
+/// Bytes that a receiver reads before it stops, in pieces that are segments of their own. By then
+/// its window is as large as its buffer allows, and it advertises more bytes than the buffer holds
+/// in segments as small as messages. With larger pieces the kernel would advertise so much that not
+/// even a collapse frees enough space, and it would drop segments.
 const READ: usize = 32_000_000;
 const PIECE: [u8; 4096] = [0; 4096];
 
-/// How long a receiver that does not read lives until another one takes its place: connections
-/// keep the receive buffers that they began with.
+/// How long a receiver that does not read lives before it is replaced: connections keep the receive
+/// buffers they started with.
 pub const CONNECTION: Duration = Duration::from_secs(1);
 
-/// After so many rounds of messages the receiver that does not read acknowledges. A segment that
-/// was acknowledged can be joined with the next ones as they arrive, and those need no collapse;
-/// but if thousands wait for one delayed acknowledgement, to free them all takes the sender
-/// milliseconds in `tcp_ack`: a stall that no receive buffer mends.
+/// Rounds of messages between acknowledgements of the receiver that does not read. An acknowledged
+/// segment can be merged with the next ones as they arrive, and those need no collapse. But if
+/// thousands wait for one delayed acknowledgement, freeing them takes the sender milliseconds in
+/// `tcp_ack`: a stall that no receive buffer size fixes.
 const ACKNOWLEDGE: u32 = 2;
 
 /// A connection over loopback.
@@ -52,15 +52,15 @@ struct Connection {
     receiver: TcpStream,
 }
 
-/// Loads the namespace until `until` says so, with the receive buffers that it has.
+/// Runs the load until `until` returns true, with the namespace's current receive buffer sizes.
 ///
 /// # Errors
 ///
-/// In the machine's own network namespace, and when the kernel refuses the set-up.
+/// In the machine's own network namespace, and when the kernel refuses the setup.
 pub fn run(until: &(impl Fn() -> bool + Sync)) -> Result<()> {
     ensure!(namespace::is_private()?, "this load runs only in a network namespace of its own");
-    // A receiver that does not read acknowledges its last segments late. Nothing is lost then, and
-    // probes for a loss would be counted as segments sent again.
+    // A receiver that does not read acknowledges its last segments late. Nothing is lost, but tail
+    // loss probes would be counted as retransmitted segments.
     let path = "/proc/sys/net/ipv4/tcp_early_retrans";
     fs::write(path, "0").with_context(|| format!("write {path}"))?;
     thread::scope(|scope| {
@@ -72,7 +72,7 @@ pub fn run(until: &(impl Fn() -> bool + Sync)) -> Result<()> {
 }
 
 fn messages(until: &impl Fn() -> bool) -> Result<()> {
-    let mut read = Connection::new()?;
+    let mut reading = Connection::new()?;
     let mut pace = Pace::new();
     while !until() {
         let mut stuck = Connection::new()?;
@@ -84,13 +84,13 @@ fn messages(until: &impl Fn() -> bool) -> Result<()> {
             }
             for _ in 0..MESSAGES {
                 if !stuck.send()? {
-                    ensure!(read.send()?, "the receiver that reads takes nothing");
+                    ensure!(reading.send()?, "the reading receiver accepts nothing");
                 }
             }
             if round % ACKNOWLEDGE == 0 {
                 stuck.acknowledge()?;
             }
-            read.drain()?;
+            reading.drain()?;
             pace.wait();
         }
     }
@@ -107,7 +107,7 @@ fn datagrams(until: &impl Fn() -> bool) -> Result<()> {
     while !until() {
         for _ in 0..DATAGRAMS {
             sender.send(&buffer).context("send a datagram")?;
-            // One may still be on its way.
+            // A datagram may still be in flight.
             let _ = receiver.recv(&mut buffer);
         }
         pace.wait();
@@ -115,14 +115,14 @@ fn datagrams(until: &impl Fn() -> bool) -> Result<()> {
     Ok(())
 }
 
-/// An even pace of the calling thread.
+/// A steady pace of the calling thread.
 struct Pace {
     next: Instant,
 }
 
 impl Pace {
-    /// Puts the thread before those of others, so that it keeps its pace on a busy machine; who may
-    /// not do so keeps it on an idle one.
+    /// Gives the thread real-time priority, so that it keeps its pace on a busy machine. Without
+    /// the privilege it keeps its pace only on an idle one.
     fn new() -> Self {
         let priority = libc::sched_param { sched_priority: 1 };
         // SAFETY: the parameter is valid for the call; 0 is the calling thread.
@@ -143,8 +143,8 @@ impl Connection {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen on loopback")?;
         let sender = TcpStream::connect(listener.local_addr()?).context("connect to loopback")?;
         let (receiver, _) = listener.accept()?;
-        // Each message is to leave at once as a segment of its own. BBR, some machines' default,
-        // keeps so few in flight that they are sent together.
+        // Each message must be sent at once as its own segment. BBR, the default on some machines,
+        // keeps so few in flight that messages are sent together.
         sender.set_nodelay(true)?;
         load::congestion_control(&sender, "reno")?;
         sender.set_nonblocking(true)?;
@@ -152,7 +152,7 @@ impl Connection {
         Ok(Self { sender, receiver })
     }
 
-    /// Opens the receiver's window. From then on it is closed when a message has to wait.
+    /// Opens the receiver's window. From then on the window is closed when a message has to wait.
     fn read_at_first(&mut self) -> Result<()> {
         let mut sent = 0;
         while sent < READ {
@@ -162,14 +162,14 @@ impl Connection {
         option(&self.sender, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 1)
     }
 
-    /// Sends a message, or the part of it that fits. Returns whether anything did.
+    /// Sends a message, or the part of it that fits. Returns whether anything was sent.
     fn send(&mut self) -> Result<bool> {
         Ok(self.write(&MESSAGE)? > 0)
     }
 
-    /// Sends what the kernel takes now, as a segment that nothing is added to.
+    /// Sends as much as the kernel accepts now, as a segment that nothing is appended to.
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        // SAFETY: the bytes are valid for the call and their length is their own.
+        // SAFETY: the bytes are valid for the call, and the length is theirs.
         let sent = unsafe {
             let (start, length) = (bytes.as_ptr().cast(), bytes.len());
             libc::send(self.sender.as_raw_fd(), start, length, libc::MSG_EOR)
@@ -183,12 +183,12 @@ impl Connection {
         }
     }
 
-    /// Has the kernel acknowledge what has arrived, although nobody has read it.
+    /// Makes the kernel acknowledge everything that has arrived, although nobody has read it.
     fn acknowledge(&self) -> Result<()> {
         option(&self.receiver, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 1)
     }
 
-    /// Reads what has arrived.
+    /// Reads everything that has arrived.
     fn drain(&mut self) -> Result<()> {
         let mut buffer = [0; 64 << 10];
         loop {
@@ -209,7 +209,7 @@ fn option(
     value: libc::c_int,
 ) -> Result<()> {
     let length = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: the value is valid for the call and its length is its own.
+    // SAFETY: the value is valid for the call, and the length is that of the value.
     let result = unsafe {
         libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length)
     };

@@ -1,5 +1,4 @@
-//! Python with a second implementation of HdrHistogram, in a virtual environment of the tests'
-//! own.
+//! Python with a second HdrHistogram implementation, in a private virtual environment.
 
 use std::{
     env, fs,
@@ -10,10 +9,10 @@ use anyhow::{Context, Result};
 
 use crate::tool;
 
-/// The packages, pinned: another version is another second opinion.
+/// The packages, pinned: other versions may give other results.
 const PACKAGES: &str = "hdrhistogram==0.10.3";
 
-/// The interpreter that has the package `hdrhistogram`; installed by the first call.
+/// The interpreter that has the package `hdrhistogram`. The first call installs it.
 ///
 /// # Errors
 ///
@@ -22,7 +21,7 @@ pub fn with_hdrhistogram() -> Result<PathBuf> {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?;
     let environment = Path::new(&manifest).join("../target/python");
     let python = environment.join("bin/python");
-    // Written last: an installation that was cut short is made anew.
+    // Written last, so that an interrupted installation is repeated.
     let complete = environment.join("complete");
     if fs::read_to_string(&complete).is_ok_and(|packages| packages == PACKAGES) {
         return Ok(python);
@@ -33,7 +32,7 @@ pub fn with_hdrhistogram() -> Result<PathBuf> {
     Ok(python)
 }
 
-/// Where a script of `tests/fixtures` lies.
+/// The path of a script or recording in `tests/fixtures`.
 pub fn script(name: &str) -> PathBuf {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| ".".into());
     Path::new(&manifest).join("fixtures").join(name)

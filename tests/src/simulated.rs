@@ -1,4 +1,4 @@
-//! Simulated measurements of machines that are not here: rows in real map memory, and recordings.
+//! Simulated measurements of large machines: rows in real map memory, and recordings.
 
 use std::{
     io,
@@ -30,18 +30,18 @@ use latency_user::{
 /// Threshold of simulated runs, ns.
 pub const THRESHOLD_NS: u64 = 1_000_000;
 
-/// Values that a row draws in an interval, and how often each of them is counted: some 150
-/// buckets of a row are in use, as on a machine with thousands of packets a second.
+/// Number of random values per row and interval, and how often each is counted: about 150 buckets
+/// of a row are in use, as on a machine with thousands of packets per second.
 const DRAWS: usize = 200;
 const TIMES: u64 = 50;
 
-/// Rows of a machine's tracer in a BPF map, and a second view of them to write with.
+/// A tracer's rows in a BPF map, and a second mapping to write to them.
 pub struct Rows {
-    /// As the tracer reads them.
+    /// The rows, as the tracer reads them.
     pub mapped: MmapArray<HistogramRow>,
-    /// Whose rows the slots are.
+    /// The owners of the slots' rows.
     pub slots: MmapArray<SlotInfo>,
-    /// Their arrangement.
+    /// The arrangement of the rows.
     pub layout: RowLayout,
     memory: *mut HistogramRow,
     active: Vec<usize>,
@@ -49,8 +49,8 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Makes the maps of the eBPF object at `object` as large as a machine of `cpus` CPUs needs
-    /// whose one NIC has `queues` queues, each with an IRQ.
+    /// Creates the maps of the eBPF object at `object`, sized for a machine with `cpus` CPUs and
+    /// one NIC with `queues` queues, each with an IRQ.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl Rows {
         }
         let rows = ebpf.take_map("ROWS").context("no map ROWS")?;
         let memory = writable(&rows, layout.rows() as usize * size_of::<HistogramRow>())?;
-        // Waits, runs and backlog of each CPU; every queue and IRQ.
+        // rx_wait, net_rx and backlog of each CPU; every queue and IRQ.
         let of_cpus = (0..cpus).flat_map(|cpu| [0, 1, 3].map(|row| cpu * CPU_ROWS + row));
         let active = of_cpus.chain(layout.slot_base()..layout.rows()).map(|row| row as usize);
         Ok(Self {
@@ -84,7 +84,7 @@ impl Rows {
         })
     }
 
-    /// What a second brings to every row that is in use.
+    /// Adds a second's worth of events to every row in use.
     pub fn advance(&mut self) {
         for at in 0..self.active.len() {
             for _ in 0..DRAWS {
@@ -101,13 +101,13 @@ impl Rows {
         }
     }
 
-    /// Rows that are in use.
+    /// Number of rows in use.
     pub fn active(&self) -> usize {
         self.active.len()
     }
 }
 
-/// Series as they are recorded in an interval: one for each of `count` CPUs and queues.
+/// `count` series of an interval, alternating between CPUs and queues.
 pub fn series(count: u32, random: &mut u64) -> Vec<Series> {
     let mut all: Vec<Series> = (0..count)
         .map(|number| {
@@ -162,14 +162,14 @@ fn queue(number: u32, distribution: Distribution) -> Series {
     Series { attrs, ..Series::new(Stage::NapiPoll, Location::Queue(queue), distribution) }
 }
 
-/// Around 2 us, one in some thousands over 100 us: about log-normal, as runs of NET_RX are.
+/// Around 2 us, one in some thousands over 100 us: roughly log-normal, like runs of NET_RX.
 fn duration(random: &mut u64) -> u64 {
-    // The sum of twelve uniform numbers is about normal, with a variance of one.
+    // The sum of twelve uniform numbers is approximately normal, with a variance of one.
     let normal: f64 = (0..12).map(|_| uniform(random)).sum::<f64>() - 6.0;
     (2000.0 * (1.1 * normal).exp()) as u64
 }
 
-/// xorshift: the same numbers every time.
+/// xorshift: reproducible random numbers in [0, 1).
 fn uniform(state: &mut u64) -> f64 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
@@ -193,7 +193,7 @@ fn slot(number: u32, queues: u32, cpus: u32) -> SlotInfo {
 fn writable(map: &Map, bytes: usize) -> Result<*mut libc::c_void> {
     let Map::Array(map) = map else { anyhow::bail!("not an array map") };
     let (access, fd) = (libc::PROT_READ | libc::PROT_WRITE, map.fd().as_fd().as_raw_fd());
-    // SAFETY: a new mapping where the kernel wants it.
+    // SAFETY: a new mapping at an address that the kernel chooses.
     let memory = unsafe { libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, fd, 0) };
     ensure!(memory != libc::MAP_FAILED, "map rows: {}", io::Error::last_os_error());
     Ok(memory)

@@ -1,4 +1,4 @@
-//! Tools of the system, run to their end.
+//! Runs system tools to completion.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 ///
 /// # Errors
 ///
-/// When the tool is missing or fails; the error has its own words.
+/// When the tool is missing or fails; the error includes the tool's message.
 pub fn run(line: &str) -> Result<String> {
     let mut words = line.split_ascii_whitespace();
     let program = words.next().context("no tool named")?;

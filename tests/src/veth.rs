@@ -1,4 +1,4 @@
-//! A pair of virtual network devices whose receiving end has several NAPI queues.
+//! A veth pair whose receiving end has several NAPI queues.
 
 use anyhow::{Context, Result};
 
@@ -9,10 +9,10 @@ pub const RECEIVER: &str = "va";
 /// The sending end.
 pub const SENDER: &str = "vb";
 
-/// Makes the pair in the namespace of this thread, with `queues` queues on either end.
+/// Creates the pair in this thread's namespace, with `queues` queues on either end.
 ///
-/// GRO on the receiver makes it use NAPI, one instance a queue; without GSO on the sender
-/// packets take that way.
+/// GRO on the receiver makes it use NAPI, with one instance per queue. GSO must be off on the
+/// sender for packets to take that path.
 ///
 /// # Errors
 ///
@@ -33,12 +33,12 @@ pub fn make(queues: u32) -> Result<()> {
 ///
 /// # Errors
 ///
-/// When the devices are not there, or the kernel refuses a packet socket.
+/// When the devices do not exist, or the kernel refuses a packet socket.
 pub fn sender() -> Result<Sender> {
     Sender::new(SENDER, &mac(SENDER)?, &mac(RECEIVER)?)
 }
 
-/// Packets that each RX queue of the receiver has taken, as its driver counts them.
+/// Packets received by each RX queue of the receiver, as counted by its driver.
 ///
 /// # Errors
 ///
@@ -61,5 +61,5 @@ fn mac(device: &str) -> Result<[u8; 6]> {
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     let bytes: Result<Vec<u8>, _> =
         text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16)).collect();
-    bytes?.try_into().map_err(|bytes| anyhow::anyhow!("{path}: {bytes:?} is no address"))
+    bytes?.try_into().map_err(|bytes| anyhow::anyhow!("{path}: {bytes:?} is not an address"))
 }

@@ -1,8 +1,8 @@
-//! Hosts of `fixtures/hosts/RULE/NAME.host`: the files of a capture in one text.
+//! Hosts of `fixtures/hosts/RULE/NAME.host`: all files of a capture in one text file.
 //!
-//! It begins with `#` and what is special about the host; a host in which the rule finds something
-//! then has `next: COMMAND` and `undo: COMMAND`, where `-` stands for none. Each file follows a
-//! line `-- PATH --`.
+//! It starts with a `#` line that describes the host. If the rule must find something, the lines
+//! `next: COMMAND` and `undo: COMMAND` follow; `-` means no command. Each file follows a line
+//! `-- PATH --`.
 
 use std::{fs, path::Path};
 
@@ -14,20 +14,20 @@ use tempfile::TempDir;
 
 /// A host on disk.
 pub(crate) struct Captured {
-    /// The rule that it was made for.
+    /// The rule that it tests.
     pub(crate) rule: String,
-    /// What the rule must answer: the name of the file up to the first `-`.
+    /// The rule's expected answer: the file name up to the first `-`.
     pub(crate) expected: String,
     /// The commands that a finding must name.
     pub(crate) next: Option<String>,
     pub(crate) undo: Option<String>,
-    /// Where it came from, for messages.
+    /// `RULE/NAME.host`, for messages.
     pub(crate) place: String,
     directory: TempDir,
 }
 
 impl Captured {
-    /// Its files.
+    /// The root directory of its files.
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
@@ -37,7 +37,7 @@ impl Captured {
         triage::load(self.path()).unwrap_or_else(|error| panic!("{}: {error:#}", self.place))
     }
 
-    /// Judges it as the command does.
+    /// Judges it as `latency-user triage` does.
     pub(crate) fn judge(&self) -> Triage {
         let host = self.host();
         triage::judge(&host, &host.busy_interfaces())
@@ -88,7 +88,7 @@ fn unpack(rule: &str, name: &str, text: &str) -> Captured {
         let (path, text) = part.split_once(" --\n").unwrap_or((part.trim_end_matches(" --"), ""));
         let path = captured.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        // The line end in front of the next file's line was taken by it.
+        // Splitting at the next file's line removed the final newline.
         fs::write(path, format!("{}\n", text.trim_end_matches('\n'))).unwrap();
     }
     captured

@@ -1,4 +1,4 @@
-//! What judging a large host costs.
+//! CPU time that judging a large host takes.
 
 use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
@@ -11,7 +11,7 @@ use latency_user::{
 /// Processes of the host.
 const PROCESSES: usize = 2000;
 
-/// Makes the root of a host of `cpus` CPUs whose one NIC has `queues` queues.
+/// Creates the files of a host with `cpus` CPUs and one NIC with `queues` queues.
 fn host(root: &Path, cpus: usize, queues: usize) {
     let put = |path: &str, text: &str| {
         let path = root.join(path);
@@ -56,7 +56,7 @@ fn host(root: &Path, cpus: usize, queues: usize) {
     }
 }
 
-/// A driver with 64 counters, of which the test's host knows nothing else.
+/// A NIC driver that reports 64 counters and nothing else.
 struct Driver;
 
 impl NicDirectory for Driver {
@@ -68,7 +68,7 @@ impl NicDirectory for Driver {
     }
 }
 
-/// CPU time of both samples and the judgement, the best of three.
+/// CPU time of both samples and the judgement: the minimum of three.
 fn cost(cpus: usize, queues: usize) -> Duration {
     let root = tempfile::tempdir().unwrap();
     host(root.path(), cpus, queues);
@@ -84,7 +84,7 @@ fn cost(cpus: usize, queues: usize) -> Duration {
     (0..3).map(|_| run()).min().unwrap()
 }
 
-/// A table of IRQs grows with CPUs times queues, and nothing may grow faster than that.
+/// The table of IRQs grows with CPUs times queues; the cost must not grow faster.
 #[test]
 fn cost_grows_no_faster_than_the_tables() {
     let (small, large) = (cost(64, 16), cost(256, 64));

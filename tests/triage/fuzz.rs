@@ -1,4 +1,4 @@
-//! Hosts with a file that was spoilt: a rule may say *unknown*, or anything; it must not panic.
+//! Hosts with a corrupted file: a rule may give any answer, but must not panic.
 
 use std::{fs, path::PathBuf};
 
@@ -10,7 +10,7 @@ use proptest::{
 
 use crate::captured;
 
-/// Something to put in the place of a part of a file.
+/// Bytes that replace a part of a file.
 fn noise() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..8),
@@ -36,7 +36,7 @@ fn files(directory: PathBuf) -> Vec<PathBuf> {
 }
 
 #[test]
-fn spoilt_files_never_panic() {
+fn corrupted_files_never_panic() {
     for captured in captured::all() {
         let files = files(captured.path().to_path_buf());
         let index = any::<prop::sample::Index>;
@@ -45,17 +45,17 @@ fn spoilt_files_never_panic() {
         TestRunner::new(config)
             .run(&strategy, |(file, at, length, noise)| {
                 let file = file.get(&files);
-                let sound = fs::read(file).unwrap();
-                let at = at.index(sound.len() + 1);
-                let end = (at + length).min(sound.len());
-                let spoilt = [&sound[..at], &noise[..], &sound[end..]].concat();
-                fs::write(file, spoilt).unwrap();
-                // A capture that is none is refused; the rest is judged.
+                let original = fs::read(file).unwrap();
+                let at = at.index(original.len() + 1);
+                let end = (at + length).min(original.len());
+                let corrupted = [&original[..at], &noise[..], &original[end..]].concat();
+                fs::write(file, corrupted).unwrap();
+                // An invalid capture is refused; any other is judged.
                 if let Ok(host) = triage::load(captured.path()) {
                     triage::judge(&host, &host.busy_interfaces());
                     triage::judge(&host, &["eth0".into(), "é !".into()]);
                 }
-                fs::write(file, sound).unwrap();
+                fs::write(file, original).unwrap();
                 Ok(())
             })
             .unwrap_or_else(|error| panic!("{}: {error}", captured.place));

@@ -1,6 +1,6 @@
-//! Captured hosts, each judged by every rule. No root needed.
+//! Judges captured hosts with every rule. Needs no root.
 
-// It is built for tests only; the attribute tells clippy that these are test helpers.
+// Always built for tests; the attribute tells clippy that these are test helpers.
 #[cfg(test)]
 mod captured;
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! Every rule against a host in which it must find something, one in which it must not, and those
-//! that leave the question open.
+//! Checks every rule on hosts where it must find something, must find nothing, and cannot decide.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,13 +16,13 @@ fn check(captured: &Captured) -> Result<(), String> {
     let outcomes: BTreeSet<Outcome> = answers.iter().map(|answer| answer.outcome).collect();
     let expected = match captured.expected.as_str() {
         "finding" => {
-            // Other namespaces and disks may be well meanwhile.
+            // Other namespaces and disks may be fine.
             let found = outcomes.contains(&Outcome::Finding);
             return if found { check_finding(captured, &triage) } else { Err(describe(&answers)) };
         }
         "ok" => Outcome::Ok,
         "unknown" => Outcome::Unknown,
-        other => return Err(format!("{other} is no answer")),
+        other => return Err(format!("{other} is not an answer")),
     };
     if outcomes == BTreeSet::from([expected]) { Ok(()) } else { Err(describe(&answers)) }
 }
@@ -53,7 +52,7 @@ fn check_finding(captured: &Captured, triage: &Triage) -> Result<(), String> {
 }
 
 #[test]
-fn each_host_is_answered_as_it_was_made_to_be() {
+fn each_host_gets_its_expected_answer() {
     let failures: Vec<String> = captured::all()
         .iter()
         .filter_map(|captured| Some(format!("{}: {}", captured.place, check(captured).err()?)))
@@ -82,9 +81,9 @@ fn each_rule_has_a_host_of_every_kind() {
     assert_eq!(kinds.keys().copied().collect::<BTreeSet<_>>(), rules);
 }
 
-/// What changes a setting must be undone by the same command with another value.
+/// A change must be undone by the same command with another value.
 #[test]
-fn an_undo_is_of_the_same_kind_as_what_it_undoes() {
+fn undo_uses_the_same_command_as_next() {
     for host in captured::all().iter().filter(|host| host.undo.is_some()) {
         let word = |command: &str| command.split(' ').next().unwrap_or_default().to_owned();
         let (next, undo) = (host.next.as_deref().unwrap(), host.undo.as_deref().unwrap());

@@ -1,4 +1,4 @@
-//! What triage prints for a host, for people and for programs.
+//! Snapshots of triage's output for one host: table and JSON.
 
 use latency_tests::in_process;
 use latency_user::model::exit::Exit;

@@ -1,12 +1,12 @@
-//! One program on each hook of a NET_RX cycle, which reads the clock or returns at once.
+//! One no-op program on each hook of a NET_RX run, which reads the clock or returns at once.
 
 use aya_ebpf::{
     Global, helpers::generated::bpf_ktime_get_ns, macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
 
-/// One bit for each hook, in their order in a cycle (raise, entry, poll, exit): set, its program
-/// reads the clock once. Frozen before loading, so that the verifier removes the branch.
+/// One bit per hook, in the order raise, entry, poll, exit. If set, the hook's program reads the
+/// clock once. Frozen before loading, so that the verifier removes the branch.
 #[unsafe(no_mangle)]
 static CLOCK_READS: Global<u32> = Global::new(0);
 
@@ -46,7 +46,7 @@ fn read_clock(hook: u32, vector: u32) -> i32 {
     0
 }
 
-/// Lets the kernel call helpers that are reserved for GPL programs.
+/// Allows calls to GPL-only helpers.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

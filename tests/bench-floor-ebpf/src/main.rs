@@ -1,4 +1,4 @@
-//! The floors of the benchmark. On the host it is empty.
+//! No-op programs: the benchmark's lower bound. Empty on the host.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]

@@ -1,5 +1,5 @@
-//! Experiments that end before their time: by a signal, a crash in a write, a panic, a loss of
-//! power, or someone else's change.
+//! Experiments that end early: by a signal, a crash during a write, a panic, a power loss, or
+//! someone else's change.
 
 use std::{
     fs,
@@ -45,8 +45,8 @@ pub(super) fn signals() -> Result<()> {
     })
 }
 
-/// An experiment of which each system call on the setting's file goes by strace: `fault` happens
-/// in them. Its watchdog is not traced.
+/// An experiment under strace, which injects `fault` into system calls on the setting's file. The
+/// watchdog is not traced.
 fn faulty(directory: &Path, fault: &str) -> Result<Running> {
     let inner = experiment(directory, HARMLESS)?;
     let mut command = Command::new("strace");
@@ -55,13 +55,13 @@ fn faulty(directory: &Path, fault: &str) -> Result<Running> {
     Running::start(&mut command)
 }
 
-/// The watchdog puts the setting back, and no journal stays.
-fn is_cleared_up(directory: &Path, place: &str, before: &str) -> Result<()> {
+/// Waits until the watchdog has restored the setting and no journal is left.
+fn wait_for_cleanup(directory: &Path, place: &str, before: &str) -> Result<()> {
     wait_until(place, || Ok(rmem()? == before && journals(directory).is_empty()))
 }
 
-/// Killed on the way into the first write and into the one that puts back, and between the first
-/// write and its reading back.
+/// Killed on entry to the first write, on entry to the write that restores, and between the first
+/// write and reading it back.
 pub(super) fn in_writes() -> Result<()> {
     namespace::run(|| {
         let before = rmem()?;
@@ -72,18 +72,18 @@ pub(super) fn in_writes() -> Result<()> {
             running.wait_for(last)?;
             let status = running.child.wait()?;
             ensure!(status.signal() == Some(libc::SIGKILL), "write {at}: {status}");
-            is_cleared_up(directory.path(), &format!("killed in write {at}"), &before)?;
+            wait_for_cleanup(directory.path(), &format!("killed in write {at}"), &before)?;
         }
         let directory = tempfile::tempdir()?;
         let mut running = faulty(directory.path(), "inject=write:delay_exit=9000000:when=1")?;
         wait_until("the first write", || Ok(rmem()? != before))?;
         kill(running.only_child()?, libc::SIGKILL)?;
         running.child.wait()?;
-        is_cleared_up(directory.path(), "killed before the value was read back", &before)
+        wait_for_cleanup(directory.path(), "killed before the value was read back", &before)
     })
 }
 
-/// The kernel's refusal of a sleep is a panic in the standard library.
+/// An error from the sleep system call makes the standard library panic.
 pub(super) fn panic() -> Result<()> {
     namespace::run(|| {
         let before = rmem()?;
@@ -99,12 +99,12 @@ pub(super) fn panic() -> Result<()> {
         let ended = running.child.wait();
         tracer.wait()?;
         ensure!(ended?.code() == Some(101), "it did not panic");
-        is_cleared_up(directory.path(), "a panic", &before)
+        wait_for_cleanup(directory.path(), "a panic", &before)
     })
 }
 
-/// One experiment dies while its journal is on its way to the disk; a journal of another is cut
-/// short, as by a loss of power. Neither has changed anything, nor hinders the next one.
+/// One experiment is killed while it syncs its journal; another's journal is truncated, as by a
+/// power loss. Neither has changed a setting, and neither blocks the next experiment.
 pub(super) fn torn() -> Result<()> {
     namespace::run(|| {
         let before = rmem()?;
@@ -140,11 +140,11 @@ pub(super) fn torn() -> Result<()> {
     })
 }
 
-/// Not even the watchdog is left, as after a loss of power. The usual directory is used, so that
-/// another command can tell of it.
+/// Kills the watchdog too, as a power loss would. Uses the default directory, so that other
+/// commands report the leftover journal.
 pub(super) fn undo() -> Result<()> {
     namespace::run(|| {
-        // The machine's own journals are out of reach, and nothing stays among them.
+        // Hides the machine's own journals, and leaves nothing in their directory.
         tool::run("mount -t tmpfs none /var/lib")?;
         let before = rmem()?;
         let directory = tempfile::tempdir()?;
@@ -155,7 +155,7 @@ pub(super) fn undo() -> Result<()> {
         kill(running.only_child()?, libc::SIGKILL)?;
         running.signal(libc::SIGKILL)?;
         running.child.wait()?;
-        ensure!(rmem()? != before, "it was put back without anyone left to do it");
+        ensure!(rmem()? != before, "it was restored although watchdog and experiment were killed");
 
         let refused = latency_user()?
             .args(["experiment", "--set", HARMLESS, "--output"])

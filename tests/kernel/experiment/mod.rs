@@ -1,5 +1,5 @@
 //! Experiments on real settings in private network namespaces: their conclusions, and that the
-//! original value is back however they end.
+//! original value is restored however they end.
 
 mod deaths;
 mod settings;
@@ -23,32 +23,32 @@ use crate::{
 };
 
 pub(crate) const RMEM: &str = "/proc/sys/net/ipv4/tcp_rmem";
-/// A setting that no traffic here cares for.
+/// A setting that affects no traffic of these tests.
 pub(crate) const HARMLESS: &str = "sysctl:net.ipv4.tcp_rmem=4096 131072 4194304";
 
-/// The trials of these files.
+/// The tests of these files.
 pub(crate) fn trials() -> Vec<Trial> {
     let host = |name, tools: &[&str], body| trial(name, Where::Host, tools, body);
     let strace: &[&str] = &["ip", "strace"];
     [
-        host("experiment::the_case_improves_and_is_kept", &["ip"], verdicts::improves),
-        host("experiment::what_makes_it_worse_is_put_back", &["ip"], verdicts::worsens),
-        host("experiment::the_same_value_makes_no_difference", &["ip"], verdicts::same),
-        host("experiment::a_rule_ends_a_window_early", &["ip"], verdicts::ends_early),
+        host("experiment::the_case_study_improves_and_is_kept", &["ip"], verdicts::improves),
+        host("experiment::a_worse_setting_is_restored", &["ip"], verdicts::worsens),
+        host("experiment::the_same_value_shows_no_difference", &["ip"], verdicts::same),
+        host("experiment::an_abort_rule_ends_a_window_early", &["ip"], verdicts::ends_early),
         host("experiment::a_lost_link_ends_a_window", &["ip", "ethtool"], verdicts::loses_link),
-        host("experiment::signals_put_the_setting_back", &["ip"], deaths::signals),
-        host("experiment::a_death_in_a_write_leaves_nothing", strace, deaths::in_writes),
-        host("experiment::a_panic_puts_the_setting_back", strace, deaths::panic),
+        host("experiment::signals_restore_the_setting", &["ip"], deaths::signals),
+        host("experiment::a_kill_during_a_write_restores_the_setting", strace, deaths::in_writes),
+        host("experiment::a_panic_restores_the_setting", strace, deaths::panic),
         host("experiment::torn_journals_change_nothing", strace, deaths::torn),
-        host("experiment::undo_puts_back_what_no_watchdog_did", &["ip"], deaths::undo),
-        host("experiment::what_someone_else_set_stays", &["ip"], deaths::foreign),
+        host("experiment::undo_works_without_a_watchdog", &["ip"], deaths::undo),
+        host("experiment::a_foreign_change_is_kept", &["ip"], deaths::foreign),
         host(
-            "experiment::tunings_as_other_tools_read_them",
+            "experiment::settings_match_other_tools",
             &["ip", "ethtool", "sysctl"],
             settings::tunings,
         ),
         host("experiment::values_out_of_bounds_are_refused", &["ip"], settings::bounds),
-        host("experiment::other_namespaces_by_process_and_name", &["ip"], settings::elsewhere),
+        host("experiment::other_namespaces_by_pid_and_name", &["ip"], settings::elsewhere),
     ]
     .into_iter()
     .flatten()
@@ -63,7 +63,7 @@ pub(crate) fn experiment(directory: &Path, setting: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Runs one to its end and returns its status and result.
+/// Runs an experiment to its end and returns its status and result.
 pub(crate) fn result(command: &mut Command) -> Result<(ExitStatus, Value)> {
     let output = command.stdin(Stdio::null()).output().context("run an experiment")?;
     let message = String::from_utf8_lossy(&output.stderr);
@@ -76,27 +76,27 @@ pub(crate) fn rmem() -> Result<String> {
     Ok(fs::read_to_string(RMEM)?.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// An experiment under way that is watched through its progress.
+/// A running experiment, watched through its progress messages.
 pub(crate) struct Running {
     pub(crate) child: Child,
     lines: BufReader<ChildStderr>,
 }
 
 impl Running {
-    /// Starts one with short windows.
+    /// Starts an experiment with short windows.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
         Self::spawn(command.args(["--window", "1s", "--settle", "200ms", "--rounds", "1"]))
     }
 
-    /// Starts a command that is one, or runs one.
+    /// Starts a command that is an experiment or runs one.
     pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-        let lines = BufReader::new(child.stderr.take().context("its progress")?);
+        let lines = BufReader::new(child.stderr.take().context("no standard error")?);
         Ok(Self { child, lines })
     }
 
-    /// Waits until it says `word`.
+    /// Waits until it prints a line with `word`.
     pub(crate) fn wait_for(&mut self, word: &str) -> Result<()> {
         let mut message = String::new();
         while !message.lines().last().unwrap_or_default().contains(word) {
@@ -105,7 +105,7 @@ impl Running {
         Ok(())
     }
 
-    /// Waits until it ends with a conclusion, whatever that is on a machine without load.
+    /// Waits until it ends with a conclusion; without load, any conclusion will do.
     pub(crate) fn end(mut self) -> Result<()> {
         let mut message = String::new();
         self.lines.read_to_string(&mut message)?;
@@ -118,7 +118,7 @@ impl Running {
     pub(crate) fn only_child(&self) -> Result<i32> {
         let path = format!("/proc/{0}/task/{0}/children", self.child.id());
         let children = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        children.trim().parse().with_context(|| format!("one child, found {children:?}"))
+        children.trim().parse().with_context(|| format!("expected one child, found {children:?}"))
     }
 
     /// Sends it `signal`.
@@ -127,9 +127,9 @@ impl Running {
     }
 }
 
-/// Sends `signal` to a child, or to a child of one.
+/// Sends `signal` to a child or a grandchild.
 pub(crate) fn kill(process: i32, signal: i32) -> Result<()> {
-    // SAFETY: touches no memory; the process is a child, or a child's, that was not waited for.
+    // SAFETY: touches no memory; the process is a child or grandchild that was not waited for.
     let sent = unsafe { libc::kill(process, signal) };
     ensure!(sent == 0, "signal {signal}: {}", std::io::Error::last_os_error());
     Ok(())
@@ -142,7 +142,7 @@ impl Drop for Running {
     }
 }
 
-/// Files of journals.
+/// Names of the journal files.
 pub(crate) fn journals(directory: &Path) -> Vec<String> {
     let entries = directory.join("state").read_dir().into_iter().flatten().filter_map(Result::ok);
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());

@@ -1,4 +1,4 @@
-//! What can be changed: as other tools read it, within its bounds, and in other namespaces.
+//! Settings that experiments change: as other tools read them, their bounds, other namespaces.
 
 use std::{fs, path::Path, process::Command};
 
@@ -40,7 +40,7 @@ pub(super) fn tunings() -> Result<()> {
         let numbers = |texts: Vec<String>| -> Result<Vec<u64>> {
             texts.iter().map(|text| Ok(u64::from_str_radix(&text.replace(',', ""), 16)?)).collect()
         };
-        // Masks are hexadecimal; the decimal ones are read as what they look like.
+        // Masks are hexadecimal. Decimal values are parsed as hexadecimal too: 20000 is 0x20000.
         ensure!(numbers(read()?)? == [1, 1, 3, 0x20000, 1], "{:?}", read()?);
         let rmem = tool::run("sysctl -n net.ipv4.tcp_rmem")?;
         ensure!(rmem.split_whitespace().eq(["4096", "131072", "4194304"]), "{rmem}");
@@ -52,7 +52,7 @@ pub(super) fn tunings() -> Result<()> {
     })
 }
 
-/// A loop device that nobody uses: its scheduler has nothing to schedule.
+/// An unused loop device, so that changing its scheduler affects no I/O.
 fn free_loop_device() -> Result<String> {
     let disks = Path::new("/sys/block").read_dir()?.filter_map(Result::ok);
     let mut names = disks.map(|disk| disk.file_name().to_string_lossy().into_owned());
@@ -84,7 +84,10 @@ pub(super) fn bounds() -> Result<()> {
             let output = experiment(directory.path(), setting)?.output()?;
             let message = String::from_utf8_lossy(&output.stderr);
             ensure!(output.status.code() == Some(1), "{setting}: {}: {message}", output.status);
-            ensure!(!directory.path().join("out").exists(), "{setting}: a window began: {message}");
+            ensure!(
+                !directory.path().join("out").exists(),
+                "{setting}: a window started: {message}"
+            );
         }
         let directory = tempfile::tempdir()?;
         let dry = experiment(directory.path(), HARMLESS)?.arg("--dry-run").output()?;
@@ -98,10 +101,11 @@ pub(super) fn bounds() -> Result<()> {
     })
 }
 
-/// The setting of another namespace, named by a process in it and by `ip netns`: this one's stays.
+/// Changes the setting of another namespace, given by PID and by `ip netns` name; the setting of
+/// this namespace stays.
 pub(super) fn elsewhere() -> Result<()> {
     namespace::run(|| {
-        // Names are made where the machine does not see them.
+        // Keeps the namespace's name out of the machine's /run.
         tool::run("mount -t tmpfs none /run")?;
         tool::run("ip netns add quiet")?;
         let mut other =
@@ -109,7 +113,9 @@ pub(super) fn elsewhere() -> Result<()> {
         let pid = other.id().to_string();
         let own = fs::read_link("/proc/thread-self/ns/net")?;
         let theirs = || fs::read_link(format!("/proc/{pid}/ns/net"));
-        wait_until("a namespace of its own", || Ok(theirs().is_ok_and(|link| link != own)))?;
+        wait_until("the process to enter its namespace", || {
+            Ok(theirs().is_ok_and(|link| link != own))
+        })?;
         let inside = || tool::run(&format!("ip netns exec quiet cat {RMEM}"));
         let (before, outside) = (inside()?, rmem()?);
         for name in [&pid, "quiet"] {

@@ -1,5 +1,5 @@
-//! Settings of NICs and of their IRQs under experiments, as `ethtool` and `/proc/irq` show them:
-//! veth and tap devices here, virtio-net and vmxnet3 in virtual machines.
+//! Experiments on settings of NICs and their IRQs, checked with `ethtool` and `/proc/irq`: veth and
+//! tap devices on the host, virtio-net and vmxnet3 in virtual machines.
 
 use std::{fs, path::Path};
 
@@ -13,22 +13,22 @@ use crate::{
     tracing::latency_user,
 };
 
-/// A tap device. Its driver takes 64 frames at most for what it calls coalescing.
+/// A tap device. Its driver accepts at most 64 frames for coalescing.
 const TAP: &str = "t0";
 
-/// NICs of the virtual machine with two RX queues, by their drivers; the rings of this one come in
-/// multiples of 32.
+/// Drivers of the virtual machine's NICs with two RX queues. Ring sizes of vmxnet3 are multiples
+/// of 32.
 const VMXNET3: &str = "vmxnet3";
 const VIRTIO: &str = "virtio_net";
 
-/// The trials of this file.
+/// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {
     let host = |name, body| trial(name, Where::Host, &["ip", "ethtool"], body);
     let vm = |name, body| with_nics(trial(name, Where::Vm, &["ip", "ethtool"], body)?);
     [
-        host("experiment::nic_settings_as_ethtool_shows_them", nics),
-        host("experiment::what_the_driver_made_of_a_value_is_reported", rounded),
-        host("experiment::undo_knows_what_the_driver_made_of_a_value", undo_rounded),
+        host("experiment::nic_settings_match_ethtool", nics),
+        host("experiment::values_rounded_by_the_driver_are_reported", rounded),
+        host("experiment::undo_handles_values_rounded_by_the_driver", undo_rounded),
         host("experiment::nic_settings_out_of_bounds_are_refused", bounds),
         vm("experiment::irqs_and_rings_of_real_drivers", irqs_and_rings),
         vm("experiment::channels_and_coalescing_of_virtio_net", channels),
@@ -38,7 +38,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     .collect()
 }
 
-/// A trial that is skipped in a virtual machine without the NICs.
+/// Marks a test as skipped in a virtual machine that lacks the NICs.
 #[expect(clippy::print_stderr, reason = "a skip says why, before the harness counts it")]
 fn with_nics(trial: Trial) -> Option<Trial> {
     let missing = [VMXNET3, VIRTIO].into_iter().find_map(|driver| nic(driver).err());
@@ -63,7 +63,7 @@ fn nic(driver: &str) -> Result<String> {
     found.with_context(|| format!("no NIC of {driver} with two queues"))
 }
 
-/// What `ethtool OPTION NIC` shows behind the last `NAME:`. Maxima come before present values.
+/// The value after the last `NAME:` of `ethtool OPTION NIC`. Maxima come before current values.
 fn shown(option: &str, nic: &str, name: &str) -> Result<String> {
     let text = tool::run(&format!("ethtool {option} {nic}"))?;
     let mut lines = text.lines().filter_map(|line| line.trim().split_once(':'));
@@ -78,7 +78,7 @@ fn make() -> Result<()> {
     Ok(())
 }
 
-/// Each setting while it is changed, and before and after that.
+/// Checks each setting before, during and after the change.
 fn nics() -> Result<()> {
     namespace::run(|| {
         make()?;
@@ -90,7 +90,7 @@ fn nics() -> Result<()> {
             ("channels:va/tx=3", "-l", "va", "TX", "3"),
             ("coalesce:t0/rx-frames=17", "-c", TAP, "rx-frames", "17"),
         ];
-        // What checksums rule out comes back with them.
+        // TSO is off without checksum offload and must come back with it.
         let tso = || shown("-k", "va", "tx-tcp-segmentation");
         let read = || -> Result<Vec<String>> {
             settings.iter().map(|(_, option, nic, name, _)| shown(option, nic, name)).collect()
@@ -128,7 +128,7 @@ fn rounded() -> Result<()> {
         ensure!(page.contains("asked for") && page.contains("the driver made it"), "{page}");
         ensure!(shown("-c", TAP, "rx-frames")? == "0");
 
-        // What rounds to the value that is there already changes nothing.
+        // A value that rounds to the current one changes nothing.
         tool::run(&format!("ethtool -C {TAP} rx-frames 64"))?;
         let directory = tempfile::tempdir()?;
         let mut command = experiment(directory.path(), "coalesce:t0/rx-frames=100")?;
@@ -144,7 +144,7 @@ fn rounded() -> Result<()> {
     })
 }
 
-/// Neither the experiment nor its watchdog is left, and the value is not the one asked for.
+/// Experiment and watchdog are both killed, and the value in effect is not the requested one.
 fn undo_rounded() -> Result<()> {
     namespace::run(|| {
         make()?;
@@ -170,7 +170,7 @@ fn undo_rounded() -> Result<()> {
             ensure!(shown("-c", TAP, "rx-frames")? == expected, "{foreign:?}: {message}");
             ensure!(journals(directory.path()).is_empty());
         }
-        // The device is gone: nothing is left to put back, and the watchdog says nothing.
+        // The device is gone: there is nothing to restore, and the watchdog reports nothing.
         let directory = tempfile::tempdir()?;
         let mut running =
             Running::start(&mut experiment(directory.path(), "coalesce:t0/rx-frames=100")?)?;
@@ -206,13 +206,16 @@ fn bounds() -> Result<()> {
             let message = String::from_utf8_lossy(&output.stderr);
             ensure!(output.status.code() == Some(1), "{setting}: {}: {message}", output.status);
             ensure!(message.contains(reason), "{setting}: {message}");
-            ensure!(!directory.path().join("out").exists(), "{setting}: a window began: {message}");
+            ensure!(
+                !directory.path().join("out").exists(),
+                "{setting}: a window started: {message}"
+            );
         }
         Ok(())
     })
 }
 
-/// The file of the IRQ whose name in `/proc/interrupts` ends with this.
+/// The affinity file of the IRQ whose name in `/proc/interrupts` ends with `name`.
 fn affinity_file(name: &str) -> Result<String> {
     let table = fs::read_to_string("/proc/interrupts")?;
     let line = table.lines().find(|line| line.trim_end().ends_with(name));
@@ -287,7 +290,7 @@ fn irqs_and_rings() -> Result<()> {
     Ok(())
 }
 
-/// Its driver takes what it calls coalescing only while the NIC is down.
+/// The driver of virtio-net accepts this coalescing setting only while the NIC is down.
 fn channels() -> Result<()> {
     let virtio = nic(VIRTIO)?;
     let directory = tempfile::tempdir()?;
@@ -306,7 +309,7 @@ fn channels() -> Result<()> {
     ensure!(changed == ["1", "0"] && before == ["2", "1"], "{before:?}, {changed:?}");
     ensure!(after == before, "{before:?}, {after:?}");
 
-    // While it is up, the driver refuses: everything is as it was.
+    // While the NIC is up the driver refuses, and all settings are unchanged.
     tool::run(&format!("ip link set {virtio} up"))?;
     let mut command = experiment(directory.path(), &format!("channels:{virtio}/combined=1"))?;
     command.args(["--set", &format!("coalesce:{virtio}/tx-frames=0")]);

@@ -1,4 +1,4 @@
-//! What experiments conclude beside the load of the case, and what ends their windows early.
+//! Conclusions of experiments under the case study's load, and what ends their windows early.
 
 use std::{env, fs, path::Path, process::Command};
 
@@ -7,14 +7,14 @@ use latency_tests::{load, namespace, tool, veth};
 
 use super::{HARMLESS, RMEM, Running, experiment, result, rmem};
 
-/// Longer than a connection of the load lives with the buffers that it began with.
+/// Longer than a connection of the load lives: it keeps the buffers it started with.
 const SETTLE: &str = "1500ms";
 
-/// An experiment that tries `to` beside the load, which begins with `from`.
+/// An experiment that tries `to` under the load, which starts with `from`.
 fn beside(directory: &Path, from: &str, to: &str) -> Result<Command> {
     let load = env::var_os("TCP_COLLAPSE_LOAD").context("TCP_COLLAPSE_LOAD is not set")?;
     let inner = experiment(directory, &format!("sysctl:net.ipv4.tcp_rmem={to}"))?;
-    // The load's first connection has the large buffers, whatever is set after it.
+    // The load's first connection has the large buffers whatever is set later, so outwait it.
     let first = format!("echo {from} > {RMEM}; sleep 1.5; exec \"$@\"");
     let mut command = Command::new(load);
     command.args(["beside", "sh", "-c", &first, "sh"]);
@@ -22,8 +22,8 @@ fn beside(directory: &Path, from: &str, to: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// At the default threshold; and the change stays, as asked for, once a further window confirmed
-/// it.
+/// Improves at the default threshold. With `--keep-if improved` the change is kept once a further
+/// window has confirmed it.
 pub(super) fn improves() -> Result<()> {
     namespace::run(|| {
         let directory = tempfile::tempdir()?;
@@ -39,13 +39,13 @@ pub(super) fn improves() -> Result<()> {
         ensure!(directory.path().join("out/confirmation.hlog").exists(), "no further window");
         let page = fs::read_to_string(directory.path().join("out/report.html"))?;
         for word in ["tcp_collapse", load::SMALL_RMEM, "Stability confirmed"] {
-            ensure!(page.contains(word), "the page does not say {word:?}");
+            ensure!(page.contains(word), "the page lacks {word:?}");
         }
         Ok(())
     })
 }
 
-/// Asked to keep an improvement, it keeps nothing else; a worse one has its own status.
+/// With `--keep-if improved` nothing else is kept; a worse result has its own exit status.
 pub(super) fn worsens() -> Result<()> {
     namespace::run(|| {
         let directory = tempfile::tempdir()?;
@@ -59,10 +59,10 @@ pub(super) fn worsens() -> Result<()> {
     })
 }
 
-/// Beside a load that stalls all the time. Of comparisons of the same, one in twenty may come out
-/// as a difference: that is what 95 % means, so a second one decides.
+/// Under a load that stalls all the time. At 95 % confidence, one in twenty comparisons of equal
+/// windows may show a difference, so one retry is allowed.
 pub(super) fn same() -> Result<()> {
-    same_once().or_else(|first| same_once().context(format!("twice; first {first:#}")))
+    same_once().or_else(|first| same_once().context(format!("failed twice; first: {first:#}")))
 }
 
 fn same_once() -> Result<()> {
@@ -78,7 +78,7 @@ fn same_once() -> Result<()> {
     })
 }
 
-/// Stalls of 10 ms and more, several a second among 140,000 runs, lie above p99.999.
+/// Stalls of 10 ms and more, several per second among 140,000 events, lie above p99.999.
 pub(super) fn ends_early() -> Result<()> {
     namespace::run(|| {
         let directory = tempfile::tempdir()?;
@@ -96,7 +96,7 @@ pub(super) fn ends_early() -> Result<()> {
     })
 }
 
-/// The other end of the pair goes down in the window with the change.
+/// The peer device goes down in the window with the change.
 pub(super) fn loses_link() -> Result<()> {
     namespace::run(|| {
         veth::make(1)?;

@@ -1,4 +1,5 @@
-//! Frames over a veth pair whose receiver has NAPI queues: many queues, or stalls of known length.
+//! Frames over a veth pair whose receiver has NAPI queues: many queues, or stalls of known
+//! duration.
 
 use std::time::Duration;
 
@@ -8,10 +9,10 @@ use serde_json::{Value, json};
 use super::{pin_to_last, slices::Load};
 use crate::{frames::Sender, injector::Injector, veth};
 
-/// How long a stall of [`Stalls`] lasts: over the tracer's default threshold.
+/// Duration of a stall of [`Stalls`]: above the tracer's default threshold.
 pub const STALL: Duration = Duration::from_micros(1200);
 
-/// Flows for each queue: enough that their hashes reach all queues.
+/// Flows per queue: enough for their hashes to reach all queues.
 const FLOWS_PER_QUEUE: u16 = 16;
 
 /// A port that the injector does not mark.
@@ -30,7 +31,7 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// Pins this thread to the last CPU and makes a pair with `queues` queues.
+    /// Pins this thread to the last CPU and creates a veth pair with `queues` queues.
     ///
     /// # Errors
     ///
@@ -65,7 +66,7 @@ fn arrived() -> Result<u64> {
     Ok(veth::packets_by_queue()?.iter().sum())
 }
 
-/// Frames of one flow, each held inside NET_RX for [`STALL`].
+/// Frames of one flow, each delayed inside NET_RX for [`STALL`].
 pub struct Stalls {
     sender: Sender,
     injector: Injector,
@@ -73,7 +74,8 @@ pub struct Stalls {
 }
 
 impl Stalls {
-    /// Pins this thread to the last CPU, makes a pair with one queue and attaches the injector.
+    /// Pins this thread to the last CPU, creates a veth pair with one queue and attaches the
+    /// injector.
     ///
     /// # Errors
     ///
@@ -94,7 +96,7 @@ impl Load for Stalls {
     }
 
     fn outcome(&mut self) -> Result<Value> {
-        // Each was waited for until the injector had counted it.
+        // `stall` has waited until the injector had counted each frame.
         let outcome = json!({ "sent": self.sent, "received": self.sent });
         self.sent = 0;
         Ok(outcome)

@@ -1,5 +1,5 @@
-//! Loads of the benchmark: steady, pinned, and cut into slices of known length, so that slices
-//! with and without a tracer can be compared.
+//! Loads of the benchmark: steady, pinned, and divided into slices of known duration, so that
+//! slices with and without a tracer can be compared.
 
 pub mod frames;
 pub mod ping;
@@ -12,7 +12,7 @@ use anyhow::Result;
 
 use crate::load;
 
-/// Pins the calling thread to the machine's last CPU: the first one often serves the devices.
+/// Pins the calling thread to the machine's last CPU: the first one often handles device IRQs.
 fn pin_to_last() -> Result<()> {
     load::pin_to(cpus() - 1)
 }

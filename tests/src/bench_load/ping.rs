@@ -1,5 +1,5 @@
-//! Requests and responses between two network namespaces, over a veth pair: one request at a
-//! time, each timed.
+//! Requests and responses between two network namespaces over a veth pair: one request at a time,
+//! each timed.
 
 use std::{
     io::{Read, Write},
@@ -23,7 +23,7 @@ const PORT: u16 = 7;
 /// Bytes of a request and of a response.
 const MESSAGE: usize = 64;
 
-/// Over it, a response is lost.
+/// A response that takes longer counts as lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A client whose server echoes, in another network namespace.
@@ -38,8 +38,8 @@ enum Client {
 }
 
 impl Pair {
-    /// Makes the devices in this thread's namespace and the server's, and the server; `protocol`
-    /// is `tcp` or `udp`. Pins this thread to the last CPU, the server to the first.
+    /// Creates the devices and the server, whose device is in a namespace of its own. `protocol` is
+    /// `tcp` or `udp`. Pins this thread to the last CPU and the server to the first.
     ///
     /// # Errors
     ///
@@ -51,7 +51,7 @@ impl Pair {
             other => bail!("protocol {other:?}: tcp or udp"),
         };
         load::pin_to(cpus() - 1)?;
-        // Up to a minute, to three digits.
+        // Up to a minute, with three significant digits.
         let latencies = Histogram::new_with_bounds(1, 60_000_000_000, 3)?;
         Ok(Self { client: make(tcp)?, latencies })
     }
@@ -95,7 +95,7 @@ impl Client {
     }
 }
 
-/// The pair, the server in a namespace of its own, and the client in this thread's.
+/// Creates the veth pair, the server in a namespace of its own, and the client in this thread's.
 fn make(tcp: bool) -> Result<Client> {
     tool::run("ip link add va type veth peer name vb")?;
     let (thread_id, server_thread) = mpsc::channel();
@@ -112,11 +112,11 @@ fn make(tcp: bool) -> Result<Client> {
             serve(tcp, &ready)
         });
         if let Err(error) = served {
-            // Nobody waits any more when it is the end of the client that ended the server.
+            // Nobody receives it if the server ended because the client is gone.
             let _ = ready_for_errors.send(Err(error));
         }
     });
-    let server_thread = server_thread.recv().context("the server's namespace was not made")?;
+    let server_thread = server_thread.recv().context("the server's namespace was not created")?;
     tool::run(&format!("ip link set vb netns {server_thread}"))?;
     moved.send(()).context("the server is gone")?;
     tool::run(&format!("ip addr add {CLIENT}/24 dev va"))?;
@@ -135,7 +135,7 @@ fn make(tcp: bool) -> Result<Client> {
     Ok(Client::Udp(socket))
 }
 
-/// Echoes, on the first CPU.
+/// Runs the echo server on the first CPU.
 fn serve(tcp: bool, ready: &mpsc::Sender<Result<()>>) -> Result<()> {
     load::pin_to(0)?;
     let mut message = [0; MESSAGE];

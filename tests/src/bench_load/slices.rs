@@ -1,4 +1,4 @@
-//! Slices: asked for by lines on standard input, answered by lines of JSON on standard output.
+//! Slices: requested by lines on standard input, answered by lines of JSON on standard output.
 
 use std::{
     io::{BufRead, stdin},
@@ -9,10 +9,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// The longest that an event waits for its turn in a paced load: a sleep is about that long.
-const BREATH: Duration = Duration::from_micros(200);
+/// Sleep between batches of a paced load: about the longest delay of an event.
+const PAUSE: Duration = Duration::from_micros(200);
 
-/// Events between two looks at the clock, of a load that is not paced.
+/// Events between two clock reads in a load that is not paced.
 const UNPACED: u64 = 64;
 
 /// A load that can be switched on for a while.
@@ -36,7 +36,7 @@ pub trait Load {
 #[derive(Debug, PartialEq, Eq)]
 struct Slice {
     duration: Duration,
-    /// Events in a second; `None`: as many as the machine can make.
+    /// Events per second; `None`: as many as possible.
     rate: Option<u64>,
 }
 
@@ -44,7 +44,7 @@ struct Slice {
 ///
 /// # Errors
 ///
-/// When a line is no slice, or the load fails.
+/// When a line is not a slice, or the load fails.
 #[expect(clippy::print_stdout, reason = "the benchmark reads the outcome there")]
 pub fn serve(load: &mut impl Load) -> Result<()> {
     for line in stdin().lock().lines() {
@@ -73,11 +73,11 @@ fn run(load: &mut impl Load, slice: &Slice) -> Result<()> {
         let due = due(rate, elapsed) - sent;
         load.send(due)?;
         sent += due;
-        thread::sleep(BREATH);
+        thread::sleep(PAUSE);
     }
 }
 
-/// Events that a load of `rate` a second has sent after `elapsed`.
+/// Events that a load of `rate` per second must have sent after `elapsed`.
 fn due(rate: u64, elapsed: Duration) -> u64 {
     (u128::from(rate) * elapsed.as_nanos() / 1_000_000_000) as u64
 }
@@ -85,11 +85,11 @@ fn due(rate: u64, elapsed: Duration) -> u64 {
 fn parse(line: &str) -> Result<Slice> {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let number =
-        |word: &str| word.parse().with_context(|| format!("{word:?} is no number in {line:?}"));
+        |word: &str| word.parse().with_context(|| format!("{word:?} is not a number in {line:?}"));
     let (milliseconds, rate) = match words[..] {
         [milliseconds] => (number(milliseconds)?, None),
         [milliseconds, rate] => (number(milliseconds)?, Some(number(rate)?)),
-        _ => bail!("expected milliseconds and perhaps events per second: {line:?}"),
+        _ => bail!("expected MILLISECONDS [EVENTS_PER_SECOND]: {line:?}"),
     };
     Ok(Slice { duration: Duration::from_millis(milliseconds), rate })
 }
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_slices() {
+    fn lines_parse_as_slices() {
         let slice = Slice { duration: Duration::from_millis(250), rate: Some(1000) };
         assert_eq!(parse("250 1000").unwrap(), slice);
         assert_eq!(parse("250").unwrap().rate, None);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pace_is_kept_over_any_number_of_looks() {
+    fn pacing_does_not_drift() {
         let rate = 7_919;
         let mut sent = 0;
         for millisecond in 1..=60_000 {

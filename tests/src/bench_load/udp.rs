@@ -1,5 +1,5 @@
-//! Datagrams over loopback: each is a NET_RX softirq of its own, the worst case for what a probe
-//! costs.
+//! Datagrams over loopback: each raises its own NET_RX softirq, the worst case for the cost of
+//! probes.
 
 use std::{
     io::ErrorKind,
@@ -14,8 +14,8 @@ use super::{pin_to_last, slices::Load};
 /// Bytes of a datagram's payload.
 const PAYLOAD: usize = 64;
 
-/// Datagrams sent before those that arrived are read. Reading them in the sender's thread, with
-/// no other to be woken, keeps the rate steady.
+/// Datagrams sent before the receiver is drained. Reading in the sender's thread wakes no other
+/// thread, which keeps the rate steady.
 const BATCH: u64 = 32;
 
 /// A sender and a receiver on loopback.

@@ -1,9 +1,9 @@
-//! Recordings to measure readers and writers with.
+//! Recordings for benchmarks of readers and writers.
 //!
 //! `bench-files write FILE SERIES INTERVALS` writes a simulated recording with the product's own
-//! writer and prints what that took, as JSON. `bench-files python` and `bench-files javascript`
-//! print the commands that read a recording with other implementations, one word a line; the
-//! first call installs them.
+//! writer and prints the CPU time as JSON. `bench-files python` and `bench-files javascript` print
+//! the command that reads a recording with another implementation, one word per line; the first
+//! call installs it.
 
 use std::{env, path::Path, time::Duration};
 

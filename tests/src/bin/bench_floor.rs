@@ -1,7 +1,7 @@
-//! Attaches the floor programs until its standard input ends.
+//! Attaches the no-op programs until its standard input ends.
 //!
-//! `bench-floor OBJECT HOOKS`: those of the hooks (raise, entry, poll, exit, with commas between;
-//! or none) read the clock, the others are empty. Says `attached` when they are.
+//! `bench-floor OBJECT HOOKS`: the programs of HOOKS (comma-separated: raise, entry, poll, exit; or
+//! none) read the clock, the others are empty. Prints `attached` once they are attached.
 
 use std::{
     env,
@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use aya::{EbpfLoader, programs::RawTracePoint};
 
-/// In the order of their bits in the object.
+/// Hook, program and tracepoint, in the order of the bits in `CLOCK_READS`.
 const HOOKS: [(&str, &str, &str); 4] = [
     ("raise", "floor_raise", "softirq_raise"),
     ("entry", "floor_entry", "softirq_entry"),

@@ -1,8 +1,8 @@
-//! The loads of the benchmark, in network namespaces of their own, slice by slice.
+//! The loads of the benchmark, each in its own network namespace, slice by slice.
 //!
 //! `bench-load udp | queues N | stalls | ping tcp | ping udp`. Each line on standard input,
 //! `MILLISECONDS [EVENTS_PER_SECOND]`, is one slice; its outcome is one line of JSON on standard
-//! output. Ends with its standard input. `stalls` finds its object through `STALL_INJECTOR`.
+//! output. Ends when standard input ends. `stalls` loads the object named by `STALL_INJECTOR`.
 
 use std::env;
 

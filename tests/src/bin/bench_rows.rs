@@ -1,9 +1,9 @@
-//! What user space takes for a snapshot of a large machine's rows.
+//! CPU time that user space takes for a snapshot of a large machine's rows.
 //!
-//! `bench-rows OBJECT CPUS QUEUES SNAPSHOTS MILLISECONDS`: fills the rows of the eBPF object with
-//! what a second may bring, goes the tracer's way from rows to a table and to a recording, waits
-//! for so many milliseconds, and so on. Prints one line of JSON: seconds of CPU
-//! time that each snapshot, table and entry of the recording took.
+//! `bench-rows OBJECT CPUS QUEUES SNAPSHOTS MILLISECONDS`: for each snapshot, adds a second's worth
+//! of events to the rows of the eBPF object, waits MILLISECONDS, and converts the rows to a table
+//! and to an entry of a recording, as the tracer does. Prints one line of JSON: the CPU time in
+//! seconds of each snapshot, table and entry.
 
 use std::{env, fs, path::Path, thread, time::Duration};
 
@@ -31,26 +31,26 @@ fn main() -> Result<()> {
     let pause = Duration::from_millis(number(pause)?.into());
     let path = env::temp_dir().join(format!("bench-rows-{}.hlog", std::process::id()));
     let mut recording = Writer::create(&path)?;
-    // The file stays open, and goes with the process.
+    // The file stays open and is freed with the process.
     fs::remove_file(&path)?;
     recording.start(&simulated::run(number(cpus)?, Duration::ZERO))?;
     let mut naming = Naming::new(rows.layout)?;
     naming.refresh(&rows.slots, rows.slots.len())?;
 
-    let mut counted = RowCounters::default();
+    let mut counters = RowCounters::default();
     let (mut to_interval, mut to_table, mut to_recording) = (Vec::new(), Vec::new(), Vec::new());
-    // The first reads everything anew, as no later one does.
+    // The first snapshot reads every row, unlike the later ones; it is not measured.
     for snapshot in 0..=number(snapshots)? {
         rows.advance();
         thread::sleep(pause);
         let started = cpu_time::of_this_thread();
-        counted.read(&rows.mapped, false);
-        let fresh = counted.take_fresh();
+        counters.read(&rows.mapped, false);
+        let fresh = counters.take_fresh();
         ensure!(fresh.len() == rows.active(), "{} of {} rows", fresh.len(), rows.active());
         let (series, _) = naming.name(fresh);
         let start = Duration::from_secs(snapshot.into());
         let interval = Interval::new(start, Duration::from_secs(1), series);
-        let taken = cpu_time::of_this_thread();
+        let after_snapshot = cpu_time::of_this_thread();
         let mut table = Vec::new();
         let style = Style { colour: false, width: 80 };
         views::table::interval(
@@ -60,12 +60,12 @@ fn main() -> Result<()> {
             style,
             &mut table,
         )?;
-        let shown = cpu_time::of_this_thread();
+        let after_table = cpu_time::of_this_thread();
         recording.interval(&interval)?;
         if snapshot > 0 {
-            to_interval.push((taken - started).as_secs_f64());
-            to_table.push((shown - taken).as_secs_f64());
-            to_recording.push((cpu_time::of_this_thread() - shown).as_secs_f64());
+            to_interval.push((after_snapshot - started).as_secs_f64());
+            to_table.push((after_table - after_snapshot).as_secs_f64());
+            to_recording.push((cpu_time::of_this_thread() - after_table).as_secs_f64());
         }
     }
     let outcome = json!({

@@ -1,8 +1,8 @@
 //! The load of the case study, in a network namespace of its own.
 //!
 //! `tcp-collapse-load [SECONDS]`: single bytes to a TCP receiver that never reads.
-//! `tcp-collapse-load beside COMMAND...`: as long as the command takes, a proxy at a steady rate,
-//! one of whose two receivers has stopped to read.
+//! `tcp-collapse-load beside COMMAND...`: while the command runs, a proxy at a steady rate, one of
+//! whose two receivers has stopped reading.
 
 use std::{
     env,
@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use latency_tests::{load, namespace, proxy, tool};
 
-/// More would fill memory without showing anything new.
+/// Maximum, in seconds. More would only use more memory.
 const LONGEST: u64 = 60;
 
 fn main() -> Result<ExitCode> {
@@ -39,15 +39,15 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The command that is loaded, and that signals are for: the load ends with it.
+/// PID of the command. Signals are forwarded to it, and the load ends with it.
 static COMMAND: AtomicI32 = AtomicI32::new(0);
 
-extern "C" fn hand_on(signal: libc::c_int) {
+extern "C" fn forward(signal: libc::c_int) {
     // SAFETY: kill touches no memory.
     unsafe { libc::kill(COMMAND.load(Ordering::Relaxed), signal) };
 }
 
-/// Loads the namespace while a command runs, and passes its status on.
+/// Runs the load while a command runs, and returns the command's exit status.
 fn beside(command: &[OsString]) -> Result<ExitCode> {
     ensure!(namespace::is_private()?, "this load runs only in a network namespace of its own");
     let (program, arguments) = command.split_first().context("no command")?;
@@ -58,7 +58,7 @@ fn beside(command: &[OsString]) -> Result<ExitCode> {
     // SAFETY: prctl touches no memory and may be called after fork.
     unsafe {
         command.pre_exec(|| {
-            // Who ends the load ends the experiment.
+            // If the load is killed, the command ends too.
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
             Ok(())
         });
@@ -67,7 +67,7 @@ fn beside(command: &[OsString]) -> Result<ExitCode> {
     COMMAND.store(child.id().cast_signed(), Ordering::Relaxed);
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: the handler calls nothing but kill, which is allowed there.
-        unsafe { libc::signal(signal, hand_on as *const () as libc::sighandler_t) };
+        unsafe { libc::signal(signal, forward as *const () as libc::sighandler_t) };
     }
     let over = AtomicBool::new(false);
     let (loaded, status) = thread::scope(|scope| {

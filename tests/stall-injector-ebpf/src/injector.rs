@@ -1,4 +1,4 @@
-//! Spins on packets whose UDP destination port is the marked one.
+//! Spins on packets to the marked UDP destination port.
 
 use core::ffi::c_void;
 
@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::{ProbeContext, TcContext},
 };
 
-/// How long a marked packet is held, ns.
+/// How long a marked packet is delayed, ns.
 #[unsafe(no_mangle)]
 static SPIN_NS: Global<u64> = Global::new(0);
 
@@ -19,22 +19,22 @@ static SPIN_NS: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 static MARKED_PORT: Global<u32> = Global::new(0);
 
-/// How long each marked packet was held, ns, in their order; more than fit are not noted.
+/// How long each marked packet was delayed, ns, in order of arrival; stops when full.
 #[map]
 static DURATIONS: Array<u64> = Array::with_max_entries(1024, 0);
 
-/// Element 0: marked packets that were held for at least [`SPIN_NS`].
+/// Element 0: number of marked packets delayed so far.
 #[map]
 static HELD: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Offset of the UDP destination port behind Ethernet and an IPv4 header without options.
+/// Offset of the UDP destination port after Ethernet and an IPv4 header without options.
 const UDP_DESTINATION: usize = 14 + 20 + 2;
 
-/// Far more rounds than any spin needs; a round reads the clock, which takes over 10 ns.
+/// Far more rounds than any spin needs: each reads the clock, which takes over 10 ns.
 const MAX_ROUNDS: u32 = 1 << 23;
 
-/// Attached to the ingress of a veth device, it runs inside NET_RX; to the egress of one, inside
-/// the sender, with softirqs disabled.
+/// On the ingress of a veth device it runs inside NET_RX; on the egress, inside the sender with
+/// softirqs disabled.
 #[classifier]
 pub(crate) fn stall_injector(ctx: TcContext) -> i32 {
     let _ = try_stall_injector(&ctx);
@@ -46,39 +46,39 @@ fn try_stall_injector(ctx: &TcContext) -> Result<(), i64> {
     if u32::from(port) != MARKED_PORT.load() {
         return Ok(());
     }
-    let lasted = hold();
+    let spun_ns = spin_for_a_while();
     if let Some(held) = HELD.get_ptr_mut(0) {
         // SAFETY: as below.
         if let Some(duration) = DURATIONS.get_ptr_mut(unsafe { *held } as u32) {
             // SAFETY: as below.
-            unsafe { *duration = lasted };
+            unsafe { *duration = spun_ns };
         }
-        // SAFETY: the pointer comes from a map look-up; the tests mark one flow, which stays on
+        // SAFETY: the pointer comes from a map lookup; the tests mark one flow, which stays on
         // one CPU.
         unsafe { *held += 1 };
     }
     Ok(())
 }
 
-/// Holds the CPU in the entry of a function, as another tracer's slow probe would: meanwhile the
+/// Occupies the CPU at the entry of a function, as another tracer's slow probe would. Meanwhile the
 /// kernel runs no other kprobe on this CPU.
 #[kprobe]
 pub(crate) fn hog(_ctx: ProbeContext) -> u32 {
-    hold();
+    spin_for_a_while();
     0
 }
 
-/// Spins and returns for how long, ns.
+/// Spins for [`SPIN_NS`] and returns the time it took, ns.
 #[inline(always)]
-fn hold() -> u64 {
+fn spin_for_a_while() -> u64 {
     // SAFETY: the helper takes no argument.
-    let begin = unsafe { bpf_ktime_get_ns() };
-    let mut until = begin + SPIN_NS.load();
-    // SAFETY: the callback has the signature that the helper wants and uses `until` only
-    // while the helper runs.
+    let start = unsafe { bpf_ktime_get_ns() };
+    let mut until = start + SPIN_NS.load();
+    // SAFETY: the callback has the signature that the helper expects and uses `until` only while
+    // the helper runs.
     unsafe { bpf_loop(MAX_ROUNDS, spin as *mut c_void, (&raw mut until).cast(), 0) };
     // SAFETY: as above.
-    unsafe { bpf_ktime_get_ns() - begin }
+    unsafe { bpf_ktime_get_ns() - start }
 }
 
 /// One round: ends the loop when the time is up.
@@ -87,7 +87,7 @@ extern "C" fn spin(_round: u64, until: *mut u64) -> i64 {
     i64::from(unsafe { bpf_ktime_get_ns() >= *until })
 }
 
-/// Lets the kernel call helpers that are reserved for GPL programs.
+/// Allows calls to GPL-only helpers.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

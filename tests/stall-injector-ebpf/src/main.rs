@@ -1,4 +1,4 @@
-//! A tc program that spins for a known time on marked packets. On the host it is empty.
+//! A tc program that spins for a known time on marked packets. Empty on the host.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
