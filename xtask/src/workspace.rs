@@ -16,7 +16,7 @@ use crate::{build_ebpf, process};
 
 /// Crates for the BPF target; on the host they are empty programs.
 pub(crate) const EBPF_PACKAGES: [&str; 3] =
-    ["latency-ebpf", "stall-injector-ebpf", "bench-floor-ebpf"];
+    ["latency-ebpf", "stall-injector-ebpf", "bench-noop-ebpf"];
 /// The package of the system tests, and its test program that needs root.
 pub(crate) const TESTS_PACKAGE: &str = "latency-tests";
 pub(crate) const KERNEL_TESTS: &str = "kernel";

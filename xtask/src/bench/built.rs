@@ -28,11 +28,11 @@ impl Built {
         Ok(Self {
             latency_user: workspace::release_binary("latency-user", "latency-user")?,
             load: tests("bench-load")?,
-            noop: tests("bench-floor")?,
+            noop: tests("bench-noop")?,
             rows: tests("bench-rows")?,
             files: tests("bench-files")?,
             object: objects.join("latency-ebpf"),
-            noop_object: objects.join("bench-floor-ebpf"),
+            noop_object: objects.join("bench-noop-ebpf"),
             injector: objects.join("stall-injector-ebpf"),
         })
     }
@@ -44,11 +44,11 @@ impl Built {
         let built = Self {
             latency_user: release.join("latency-user"),
             load: release.join("bench-load"),
-            noop: release.join("bench-floor"),
+            noop: release.join("bench-noop"),
             rows: release.join("bench-rows"),
             files: release.join("bench-files"),
             object: objects.join("latency-ebpf"),
-            noop_object: objects.join("bench-floor-ebpf"),
+            noop_object: objects.join("bench-noop-ebpf"),
             injector: objects.join("stall-injector-ebpf"),
         };
         if let Some(missing) = built.files().into_iter().find(|file| !file.is_file()) {

@@ -39,7 +39,7 @@ pub(crate) static CYCLE_TO_SOFTIRQS: Goal = goal(
     "",
 );
 pub(crate) static CYCLE_TO_NOOP: Goal = goal(
-    "cycle_to_floor",
+    "cycle_to_noop",
     "and at most 1.15 times no-op programs that read the clock as often",
     Bound::AtMost,
     1.15,

@@ -2,7 +2,7 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
-mod floor;
+mod noop;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

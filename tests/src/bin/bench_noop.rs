@@ -1,6 +1,6 @@
 //! Attaches the no-op programs until its standard input ends.
 //!
-//! `bench-floor OBJECT HOOKS`: the programs of HOOKS (comma-separated: raise, entry, poll, exit; or
+//! `bench-noop OBJECT HOOKS`: the programs of HOOKS (comma-separated: raise, entry, poll, exit; or
 //! none) read the clock, the others are empty. Prints `attached` once they are attached.
 
 use std::{
@@ -13,10 +13,10 @@ use aya::{EbpfLoader, programs::RawTracePoint};
 
 /// Hook, program and tracepoint, in the order of the bits in `CLOCK_READS`.
 const HOOKS: [(&str, &str, &str); 4] = [
-    ("raise", "floor_raise", "softirq_raise"),
-    ("entry", "floor_entry", "softirq_entry"),
-    ("poll", "floor_poll", "napi_poll"),
-    ("exit", "floor_exit", "softirq_exit"),
+    ("raise", "noop_raise", "softirq_raise"),
+    ("entry", "noop_entry", "softirq_entry"),
+    ("poll", "noop_poll", "napi_poll"),
+    ("exit", "noop_exit", "softirq_exit"),
 ];
 
 #[expect(clippy::print_stdout, reason = "the benchmark waits for this word")]

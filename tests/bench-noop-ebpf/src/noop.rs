@@ -15,25 +15,25 @@ const NET_RX: u32 = 3;
 
 /// `softirq_raise(unsigned int vec_nr)`
 #[raw_tracepoint(tracepoint = "softirq_raise")]
-pub(crate) fn floor_raise(ctx: RawTracePointContext) -> i32 {
+pub(crate) fn noop_raise(ctx: RawTracePointContext) -> i32 {
     read_clock(0, ctx.arg(0))
 }
 
 /// `softirq_entry(unsigned int vec_nr)`
 #[raw_tracepoint(tracepoint = "softirq_entry")]
-pub(crate) fn floor_entry(ctx: RawTracePointContext) -> i32 {
+pub(crate) fn noop_entry(ctx: RawTracePointContext) -> i32 {
     read_clock(1, ctx.arg(0))
 }
 
 /// `napi_poll(struct napi_struct *napi, int work, int budget)`
 #[raw_tracepoint(tracepoint = "napi_poll")]
-pub(crate) fn floor_poll(_ctx: RawTracePointContext) -> i32 {
+pub(crate) fn noop_poll(_ctx: RawTracePointContext) -> i32 {
     read_clock(2, NET_RX)
 }
 
 /// `softirq_exit(unsigned int vec_nr)`
 #[raw_tracepoint(tracepoint = "softirq_exit")]
-pub(crate) fn floor_exit(ctx: RawTracePointContext) -> i32 {
+pub(crate) fn noop_exit(ctx: RawTracePointContext) -> i32 {
     read_clock(3, ctx.arg(0))
 }
 
