@@ -58,7 +58,7 @@ fn every_command() -> Result<()> {
                 }
             }
         }
-        ensure!(commands > 20, "only {commands} commands were found");
+        ensure!(commands > 15, "only {commands} commands were found");
         Ok(())
     })
 }
