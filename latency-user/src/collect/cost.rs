@@ -38,7 +38,7 @@ pub struct CostMeter {
 
 struct Window {
     /// Keeps the statistics enabled.
-    _statistics: BpfStats,
+    statistics: BpfStats,
     started_at: Instant,
     programs: BTreeMap<&'static str, RunTime>,
     started: Started,
@@ -57,12 +57,14 @@ impl CostMeter {
         if self.refused.is_some() {
             return;
         }
+        // Read while they are disabled, and so at rest: a slow start of a window loses no run.
+        let programs = attached.run_times();
         match BpfStats::switch_on() {
             Ok(statistics) => {
                 self.window = Some(Window {
-                    _statistics: statistics,
+                    statistics,
                     started_at: Instant::now(),
-                    programs: attached.run_times(),
+                    programs,
                     started: started(attached),
                 });
             }
@@ -74,6 +76,8 @@ impl CostMeter {
     pub fn end(&mut self, attached: &Attached) -> Option<CostSample> {
         let window = self.window.take()?;
         let length = window.started_at.elapsed();
+        // As at the start: at rest.
+        drop(window.statistics);
         let mut programs = attached.run_times();
         for (name, now) in &mut programs {
             // A program that was loaded during the window is counted from the next window on.
