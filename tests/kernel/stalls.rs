@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use latency_common::stage::Stage;
 use latency_tests::{load, namespace, tool, veth};
 use latency_user::{
@@ -196,25 +196,28 @@ fn busy_vector() -> Result<()> {
         let mut sender = veth::sender()?;
         let flow = flow_of_each_queue(&mut sender, MARKED_PORT)?[0];
         let mut injector = Injector::attach(stretched(7))?;
-        let waits = waits_on_first_cpu(&mut || injector.stall(&mut sender, flow, 17))?;
         let named = |wait: &&Value| {
             let first = &wait["interference"]["vectors"][0];
             let most = number(wait, "duration_ns").unwrap_or(u64::MAX) / 2;
             first["vector"] == "NET_RX" && first["ns"].as_u64() > Some(most)
         };
-        let waits: Vec<&Value> = waits.iter().filter(named).collect();
-        ensure!(!waits.is_empty(), "NET_RX is not named");
-        // NET_RX ran in the context of the sender, which must not be blamed.
+        // NET_RX ran in the context of the sender, which must not be blamed. Where the hypervisor
+        // takes the CPU away there are few samples: rounds are added up until they can tell.
         let (mut in_softirq, mut of_sender) = (0, 0);
-        for wait in &waits {
-            in_softirq += wait["interference"]["in_softirq"].as_u64().context("no samples")?;
-            let tasks = wait["interference"]["tasks"].as_array().into_iter().flatten();
-            for task in tasks.filter(|task| task["comm"] == "holder") {
-                of_sender += number(task, "samples")?;
+        for _ in 0..4 {
+            let waits = waits_on_first_cpu(&mut || injector.stall(&mut sender, flow, 17))?;
+            for wait in waits.iter().filter(named) {
+                in_softirq += number(&wait["interference"], "in_softirq")?;
+                let tasks = wait["interference"]["tasks"].as_array().into_iter().flatten();
+                for task in tasks.filter(|task| task["comm"] == "holder") {
+                    of_sender += number(task, "samples")?;
+                }
+            }
+            if in_softirq > 5 * of_sender {
+                return Ok(());
             }
         }
-        ensure!(in_softirq > 5 * of_sender, "{in_softirq} in softirqs, {of_sender} of its sender");
-        Ok(())
+        bail!("NET_RX waits: {in_softirq} samples in softirqs, {of_sender} of its sender")
     })
 }
 
