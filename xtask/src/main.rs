@@ -93,8 +93,12 @@ mod tests {
     fn commands_in_documents_are_understood() {
         let root = crate::workspace::root();
         let mut commands = 0;
-        for file in ["README.md", "CONTRIBUTING.md", "docs/overhead.md"] {
-            let text = std::fs::read_to_string(root.join(file)).unwrap();
+        let documents = ["", "docs", "docs/decisions", "latency-user/src/recording"];
+        let entries = documents.iter().flat_map(|folder| root.join(folder).read_dir().unwrap());
+        let files = entries.map(|entry| entry.unwrap().path());
+        for file in files.filter(|file| file.extension().is_some_and(|name| name == "md")) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let file = file.display();
             for line in text.lines().filter(|line| line.starts_with("cargo xtask ")) {
                 let line = line.split(" #").next().unwrap_or_default();
                 let words = line.split_whitespace().skip(1);

@@ -63,6 +63,9 @@ const TOOLS: &[Tool] = &[
     program(Level::Test, "strace", "strace"),
     program(Level::Test, "iperf3", "iperf3"),
     program(Level::Test, "iostat", "sysstat"),
+    // Documents use them in commands, which are run.
+    program(Level::Test, "jq", "jq"),
+    program(Level::Test, "llvm-objdump", "llvm"),
     // The HTML report is opened in a browser and checked by axe.
     program(Level::Test, "chromium", "chromium"),
     program(Level::Test, "npm", "npm"),
