@@ -91,13 +91,13 @@ pub const INTERFERENCE_SOURCES: usize = VECTORS as usize + 1;
 /// Index of the hard IRQs among the sources of interference, after the vectors.
 pub const HARD_IRQ_SOURCE: usize = VECTORS as usize;
 
-/// How long one source ran on a CPU while NET_RX waited for it.
+/// How long something ran within one span.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InterferenceTime {
-    /// Start of the wait that the counts belong to, ns. A new wait resets them.
-    pub wait_start_ns: u64,
-    /// Time within the wait, ns.
+pub struct TimeWithin {
+    /// Start of the span that the counts belong to, ns. A new span resets them.
+    pub span_start_ns: u64,
+    /// Time within the span, ns.
     pub ns: u64,
     /// Number of runs.
     pub runs: u64,
@@ -157,9 +157,13 @@ pub struct CpuState {
     /// Counts of records: stalls by stage, then [`COLLAPSE_RECORDS`] and [`SAMPLE_RECORDS`].
     pub records: [RecordLedger; RECORD_COUNTS],
     /// Interference while NET_RX waited: each vector, then the hard IRQs.
-    pub interference: [InterferenceTime; INTERFERENCE_SOURCES],
+    pub interference: [TimeWithin; INTERFERENCE_SOURCES],
+    /// Hard IRQs during a run of `net_rx_action`.
+    pub irqs_in_run: TimeWithin,
+    /// Last tick of the sampler, ns; 0: none yet.
+    pub last_tick_ns: u64,
     /// Puts each CPU on its own cache lines.
-    pub reserved_after_interference: [u64; PADDING],
+    pub reserved_at_end: [u64; PADDING],
 }
 
 /// Words after the last field of [`CpuState`] up to the next cache line.
@@ -168,7 +172,8 @@ const PADDING: usize = {
         + size_of::<NetRxRun>()
         + STAGES * size_of::<StageLedger>()
         + RECORD_COUNTS * size_of::<RecordLedger>()
-        + INTERFERENCE_SOURCES * size_of::<InterferenceTime>();
+        + (INTERFERENCE_SOURCES + 1) * size_of::<TimeWithin>()
+        + 8;
     (used.next_multiple_of(64) - used) / 8
 };
 

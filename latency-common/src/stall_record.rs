@@ -4,7 +4,7 @@
 
 use crate::{
     collapse_call::SocketBefore,
-    cpu_state::{INTERFERENCE_SOURCES, InterferenceTime, NetRxRun},
+    cpu_state::{INTERFERENCE_SOURCES, NetRxRun, TimeWithin},
 };
 
 /// The kind of a record.
@@ -71,14 +71,22 @@ pub struct StallRecord {
     pub task: TaskRecord,
     /// Breakdown of the CPU's latest `net_rx` run (for a `net_rx` stall: of this stall).
     pub net_rx_run: NetRxRun,
-    /// Time others ran while NET_RX waited. Valid only where `wait_start_ns == start_ns`; other
+    /// Time others ran while NET_RX waited. Valid only where `span_start_ns == start_ns`; other
     /// entries are from an earlier wait.
-    pub interference: [InterferenceTime; INTERFERENCE_SOURCES],
+    pub interference: [TimeWithin; INTERFERENCE_SOURCES],
+    /// Hard IRQs during the run of NET_RX. Valid only if `span_start_ns == start_ns`.
+    pub irqs_in_run: TimeWithin,
+    /// Last tick of the sampler on this CPU, ns; 0: none yet.
+    pub last_tick_ns: u64,
 }
 
 const _: () = assert!(
     size_of::<StallRecord>()
-        == 32 + 24 + size_of::<NetRxRun>() + INTERFERENCE_SOURCES * size_of::<InterferenceTime>()
+        == 32
+            + 24
+            + size_of::<NetRxRun>()
+            + (INTERFERENCE_SOURCES + 1) * size_of::<TimeWithin>()
+            + 8
 );
 
 /// One slow call of `tcp_collapse`.
@@ -136,6 +144,8 @@ pub struct SampleRecord {
     pub at_ns: u64,
     /// Start of the longest span in progress, ns.
     pub since_ns: u64,
+    /// The tick before this one on this CPU, ns; 0: none.
+    pub previous_tick_ns: u64,
     /// The current task of the CPU.
     pub task: TaskRecord,
     /// Number of frames.
@@ -144,4 +154,4 @@ pub struct SampleRecord {
     pub frames: [u64; FRAMES],
 }
 
-const _: () = assert!(size_of::<SampleRecord>() == 56 + 8 * FRAMES);
+const _: () = assert!(size_of::<SampleRecord>() == 64 + 8 * FRAMES);

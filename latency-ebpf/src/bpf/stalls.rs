@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_get_current_pid_tgid};
 use latency_common::{
-    cpu_state::{COLLAPSE_RECORDS, INTERFERENCE_SOURCES, InterferenceTime, NetRxRun},
+    cpu_state::{COLLAPSE_RECORDS, INTERFERENCE_SOURCES, NetRxRun, TimeWithin},
     stall_record::{CollapseRecord, RecordKind, SampleRecord, StallRecord, TaskRecord},
 };
 
@@ -42,11 +42,13 @@ pub(crate) fn send_stall(cpu: &mut Cpu, span: &Span) {
             (&raw const cpu.state.net_rx_run).cast(),
             (&raw mut (*record).net_rx_run).cast(),
         );
-        const INTERFERENCE_WORDS: usize = INTERFERENCE_SOURCES * size_of::<InterferenceTime>() / 8;
+        const INTERFERENCE_WORDS: usize = INTERFERENCE_SOURCES * size_of::<TimeWithin>() / 8;
         copy_words::<INTERFERENCE_WORDS>(
             (&raw const cpu.state.interference).cast(),
             (&raw mut (*record).interference).cast(),
         );
+        (*record).irqs_in_run = cpu.state.irqs_in_run;
+        (*record).last_tick_ns = cpu.state.last_tick_ns;
     }
     entry.submit(wake());
     add(&mut cpu.state.records[kind].submitted, 1);

@@ -11,7 +11,7 @@ use crate::bpf::{
     clock::now_ns,
     cpu::Cpu,
     histogram::record,
-    interference::note_interference,
+    interference::{note_interference, note_irq_in_run},
     offsets::{self, read_field},
     slots::irq_row,
     span::Span,
@@ -82,6 +82,7 @@ fn irq_ends(ctx: &impl EbpfContext) -> Option<()> {
     let end_ns = now_ns();
     cpu.state.irq_start_ns = 0;
     note_interference(&mut cpu, HARD_IRQ_SOURCE, start_ns, end_ns);
+    note_irq_in_run(&mut cpu, start_ns, end_ns);
     let irq = cpu.state.irq;
     let row = irq_row(ctx, &mut cpu, irq);
     record(&mut cpu, Span { stage: Stage::Irq, row, start_ns, end_ns, work: 0 });

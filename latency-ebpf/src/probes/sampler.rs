@@ -27,8 +27,11 @@ pub(crate) fn sample_stall(ctx: PerfEventContext) -> u32 {
 #[inline(always)]
 fn try_sample_stall(ctx: &PerfEventContext) -> Option<()> {
     let cpu = Cpu::current()?;
-    let since = in_progress_since(&cpu)?; // Normal: nothing is in progress.
     let now = now_ns();
+    // Each tick is kept: the reader tells from the gaps when this CPU could not be interrupted.
+    let previous_tick = cpu.state.last_tick_ns;
+    cpu.state.last_tick_ns = now;
+    let since = in_progress_since(&cpu)?; // Normal: nothing is in progress.
     if now.saturating_sub(since) < config::SAMPLE_AFTER_NS.load() {
         return None; // Normal: too short so far to become a stall.
     }
@@ -44,6 +47,7 @@ fn try_sample_stall(ctx: &PerfEventContext) -> Option<()> {
         (*record).cpu = cpu.id;
         (*record).at_ns = now;
         (*record).since_ns = since;
+        (*record).previous_tick_ns = previous_tick;
         write_task(&raw mut (*record).task);
         let frames = (&raw mut (*record).frames).cast();
         let bytes = bpf_get_stack(ctx.as_ptr(), frames, (8 * FRAMES) as u32, 0);

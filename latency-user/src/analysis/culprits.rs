@@ -2,15 +2,19 @@
 //!
 //! A sample counts for its deepest frame that is not a helper. Helpers are functions that half the
 //! kernel calls (copying, allocating, locking, reading the clock): their time goes to the caller,
-//! and the wait for a lock goes to the waiter. Nothing here knows which functions are worth
-//! blaming.
+//! and the wait for a lock goes to the waiter. A function of an eBPF program counts for the
+//! program. Nothing here knows which functions are worth blaming.
+//!
+//! Shares are of the time of the stalls, not of the samples: where samples are missing, the time is
+//! nobody's.
 
 use std::collections::BTreeMap;
 
-use super::helper_functions::{LOCK_WAITS, is_helper};
+use super::helper_functions::{LOCK_WAITS, calls_back_bpf, is_bpf, is_helper, is_own_program};
 use crate::model::stall::{
     batch::Stack,
     culprit::{Culprit, MIN_SHARE},
+    time::StallTime,
 };
 
 /// A caller is blamed for a callee that has at most this many times the caller's own samples.
@@ -19,15 +23,48 @@ const CALLER_PART: u64 = 4;
 /// The culprit of one stack: its deepest frame that is not a helper, or its deepest frame if it
 /// has only helpers. `None` for a stack without frames.
 pub fn culprit(frames: &[String]) -> Option<&str> {
-    frames.iter().find(|frame| !is_helper(frame)).or(frames.first()).map(String::as_str)
+    culprit_at(frames).map(|at| frames[at].as_str())
 }
 
-/// The culprits of many stacks, worst first. Those with less than 1 % of the samples are left out.
+/// Index of the culprit of one stack.
+fn culprit_at(frames: &[String]) -> Option<usize> {
+    let mut at = 0;
+    while let Some(frame) = frames.get(at) {
+        if is_bpf(frame) {
+            let program = program_at(frames, at);
+            if !is_own_program(&frames[program]) {
+                return Some(program);
+            }
+            at = program;
+        } else if !is_helper(frame) {
+            return Some(at);
+        }
+        at += 1;
+    }
+    (!frames.is_empty()).then_some(0)
+}
+
+/// Index of the program whose function is the frame `at`: the outermost of adjoining frames of
+/// eBPF, with the kernel's helpers that call functions of a program back.
+fn program_at(frames: &[String], at: usize) -> usize {
+    let rest = frames[at..].iter().take_while(|frame| is_bpf(frame) || calls_back_bpf(frame));
+    at + rest.enumerate().filter(|(_, frame)| is_bpf(frame)).last().map_or(0, |(last, _)| last)
+}
+
+/// Share of `time` that `samples` of `all` samples stand for, 0 to 1. If the time is unknown, their
+/// share of the samples.
+pub fn share_of(samples: u64, all: u64, time: &StallTime) -> f64 {
+    let of_samples = samples as f64 / all.max(1) as f64;
+    if time.stalled_ns == 0 { of_samples } else { of_samples * time.sampled() }
+}
+
+/// The culprits of the stacks of stalls that took `time`, worst first. Those with less than 1 % of
+/// it are left out.
 ///
 /// A function that is reached only through another culprit counts for that culprit, unless the
 /// culprit has hardly any samples itself: what a loop calls is part of the loop, what an entry
 /// point calls is not part of the entry point.
-pub fn culprits<'a>(stacks: impl IntoIterator<Item = &'a Stack>) -> Vec<Culprit> {
+pub fn culprits<'a>(stacks: impl IntoIterator<Item = &'a Stack>, time: &StallTime) -> Vec<Culprit> {
     let mut blamed: Vec<Blamed> = stacks.into_iter().filter_map(Blamed::new).collect();
     let all: u64 = blamed.iter().map(|sample| sample.count).sum();
     let mut ascending: Vec<(u64, &str)> =
@@ -46,7 +83,7 @@ pub fn culprits<'a>(stacks: impl IntoIterator<Item = &'a Stack>) -> Vec<Culprit>
             function: function.to_owned(),
             samples,
             waiting_for_lock: waiting.get(function).copied().unwrap_or(0),
-            share: samples as f64 / all as f64,
+            share: share_of(samples, all, time),
         })
         .filter(|culprit| culprit.share >= MIN_SHARE)
         .collect();
@@ -65,8 +102,7 @@ struct Blamed<'a> {
 
 impl<'a> Blamed<'a> {
     fn new(stack: &'a Stack) -> Option<Self> {
-        let function = culprit(&stack.frames)?;
-        let at = stack.frames.iter().position(|frame| frame == function)?;
+        let at = culprit_at(&stack.frames)?;
         let waits_for_lock =
             stack.frames[..at].iter().any(|frame| LOCK_WAITS.contains(&frame.as_str()));
         Some(Self { frames: &stack.frames, at, count: stack.count, waits_for_lock })
@@ -145,6 +181,44 @@ mod tests {
     }
 
     #[test]
+    fn a_function_of_an_ebpf_program_counts_for_the_program() {
+        for frames in [
+            &["bpf:spin", "bpf:stall_injector", "cls_bpf_classify"][..],
+            &["ktime_get_mono_fast_ns", "bpf:spin", "bpf_loop", "bpf:stall_injector", "x"],
+            // A dispatcher is another program: a trampoline is between them.
+            &["bpf:stall_injector", "bpf_trampoline_6442", "bpf:dispatcher", "x"],
+        ] {
+            assert_eq!(culprit(&stack(frames, 1).frames), Some("bpf:stall_injector"));
+        }
+    }
+
+    #[test]
+    fn the_tracer_and_its_plumbing_are_no_culprits() {
+        for frames in [
+            &["bpf_trampoline_6442466923", "__napi_poll", "net_rx_action"][..],
+            &["bpf:napi_poll_fexit", "bpf_trampoline_6442466923", "__napi_poll"],
+            // The kernel may cut names of programs to 15 characters.
+            &["bpf:net_rx_action_f", "bpf_trampoline_6442466923", "__napi_poll"],
+            &["bpf:napi_poll", "bpf_trace_run3", "__traceiter_napi_poll", "__napi_poll"],
+            &["__x86_indirect_thunk_rax", "__napi_poll"],
+            &["__pi___x86_indirect_thunk_r11", "__napi_poll"],
+            &["rt_spin_lock", "__napi_poll"],
+            &["rt_mutex_slowlock_block.constprop.0", "rt_spin_lock", "__napi_poll"],
+        ] {
+            assert_eq!(culprit(&stack(frames, 1).frames), Some("__napi_poll"), "{frames:?}");
+        }
+    }
+
+    #[test]
+    fn missing_samples_are_nobodys_time() {
+        let time =
+            StallTime { stalls: 1, stalled_ns: 9, unsampled_ns: 8, sampled_ns: 1, irq_ns: 0 };
+        let found = culprits(&[stack(&["tcp_ack"], 1)], &time);
+        assert_eq!((&*found[0].function, found[0].samples), ("tcp_ack", 1));
+        assert!((found[0].share - 1.0 / 9.0).abs() < 1e-9);
+    }
+
+    #[test]
     fn functions_named_like_helpers_can_be_culprits() {
         for answer in [
             "rcu_do_batch",
@@ -165,7 +239,7 @@ mod tests {
     fn the_waiter_for_a_lock_is_the_culprit_and_its_wait_is_reported() {
         let wait = ["native_queued_spin_lock_slowpath", "_raw_spin_lock", "__dev_queue_xmit"];
         let stacks = [stack(&wait, 61), stack(&["__dev_queue_xmit"], 20), stack(&["other"], 19)];
-        let found = culprits(&stacks);
+        let found = culprits(&stacks, &StallTime::default());
         assert_eq!((&*found[0].function, found[0].samples), ("__dev_queue_xmit", 81));
         assert_eq!(found[0].waiting_for_lock, 61);
         assert!((found[0].lock_share().unwrap() - 0.61).abs() < 1e-9);
@@ -180,7 +254,7 @@ mod tests {
             stack(&["b", "c", "root"], 17),
             stack(&["rare"], 0),
         ];
-        let found = culprits(&stacks);
+        let found = culprits(&stacks, &StallTime::default());
         let names: Vec<_> = found.iter().map(|c| (c.function.as_str(), c.samples)).collect();
         assert_eq!(names, [("b", 79), ("a", 21)]);
         assert!((found[0].share - 0.79).abs() < 1e-9);
@@ -195,7 +269,7 @@ mod tests {
             stack(&["ack", "rcv"], 36),
             stack(&["rcv"], 4),
         ];
-        let found = culprits(&stacks);
+        let found = culprits(&stacks, &StallTime::default());
         let names: Vec<_> = found.iter().map(|c| (c.function.as_str(), c.samples)).collect();
         assert_eq!(names, [("collapse", 60), ("ack", 36), ("rcv", 4)]);
     }

@@ -2,7 +2,7 @@
 //! so their time belongs to their caller.
 
 /// Name prefixes that only helpers have: no function with one of them is itself an answer.
-const HELPER_PREFIXES: [&str; 42] = [
+const HELPER_PREFIXES: [&str; 58] = [
     // Entry code, and frames that may appear below an interrupted context.
     "asm_",
     "sysvec_",
@@ -47,13 +47,32 @@ const HELPER_PREFIXES: [&str; 42] = [
     "_raw_write_",
     "__raw_callee_save_",
     "refcount_",
+    // Locks of PREEMPT_RT.
+    "rt_spin_",
+    "rt_read_",
+    "rt_write_",
+    "rt_mutex_",
+    "__rt_mutex_",
+    "rtlock_",
+    "migrate_disable",
+    "migrate_enable",
+    // Indirect calls and returns by retpolines.
+    "__x86_indirect_",
+    "__x86_return_",
+    "srso_",
+    "retbleed_",
+    // Calling eBPF programs.
+    "bpf_trampoline_",
+    "bpf_dispatcher_",
+    "bpf_trace_run",
+    "__traceiter_",
     // Reading the clock.
     "ktime_get",
     "bpf_ktime_get",
 ];
 
 /// Helpers by exact name: other functions with the same prefix can be answers.
-const HELPERS: [&str; 82] = [
+const HELPERS: [&str; 97] = [
     "memcmp",
     "copy_page",
     "copy_page_to_iter",
@@ -114,6 +133,21 @@ const HELPERS: [&str; 82] = [
     "rcu_segcblist_enqueue",
     "call_rcu",
     "__call_rcu_common",
+    "__bpf_prog_enter",
+    "__bpf_prog_exit",
+    "__bpf_prog_enter_recur",
+    "__bpf_prog_exit_recur",
+    "bpf_prog_run",
+    "trace_call_bpf",
+    "kprobe_perf_func",
+    "kretprobe_perf_func",
+    "kprobe_dispatcher",
+    "kretprobe_dispatcher",
+    "kprobe_ftrace_handler",
+    "ftrace_trampoline",
+    "ftrace_caller",
+    "ftrace_regs_caller",
+    "__fentry__",
     "native_sched_clock",
     "native_read_msr",
     "native_write_msr",
@@ -155,8 +189,69 @@ pub(super) const LOCK_WAITS: [&str; 12] = [
     "rtlock_slowlock_locked",
 ];
 
+/// The programs of this tracer: they run in the functions that they trace, whose time it is.
+const OWN_PROGRAMS: [&str; 21] = [
+    "softirq_raise",
+    "softirq_entry",
+    "softirq_exit",
+    "net_rx_action_fentry",
+    "net_rx_action_fexit",
+    "net_rx_action_kprobe",
+    "net_rx_action_kretprobe",
+    "napi_poll",
+    "napi_poll_fentry",
+    "napi_poll_fexit",
+    "napi_poll_kprobe",
+    "napi_poll_kretprobe",
+    "irq_handler_entry",
+    "irq_handler_exit",
+    "handle_irq_event_kprobe",
+    "handle_irq_event_kretprobe",
+    "tcp_collapse_fentry",
+    "tcp_collapse_fexit",
+    "tcp_collapse_kprobe",
+    "tcp_collapse_kretprobe",
+    "napi_gro_receive_entry",
+];
+
+/// Prefix of the functions of eBPF programs.
+const BPF: &str = "bpf:";
+
+/// Bytes of a program's name that the kernel keeps if its functions have no types.
+const SHORT_NAME: usize = 15;
+
+/// Kernel functions that call functions of an eBPF program back.
+const BPF_CALLERS: [&str; 8] = [
+    "bpf_loop",
+    "bpf_for_each_map_elem",
+    "bpf_for_each_array_elem",
+    "bpf_for_each_hash_elem",
+    "__bpf_for_each_array_elem",
+    "bpf_find_vma",
+    "bpf_user_ringbuf_drain",
+    "bpf_timer_cb",
+];
+
+/// Whether a frame is a function of an eBPF program.
+pub(super) fn is_bpf(frame: &str) -> bool {
+    frame.starts_with(BPF)
+}
+
+/// Whether a frame calls functions of an eBPF program back.
+pub(super) fn calls_back_bpf(frame: &str) -> bool {
+    BPF_CALLERS.contains(&frame)
+}
+
+/// Whether a frame is a program of this tracer.
+pub(crate) fn is_own_program(frame: &str) -> bool {
+    let Some(name) = frame.strip_prefix(BPF) else { return false };
+    OWN_PROGRAMS.iter().any(|own| *own == name || own.get(..SHORT_NAME) == Some(name))
+}
+
 /// Whether a function is skipped in favour of its caller.
 pub(super) fn is_helper(frame: &str) -> bool {
+    // Position-independent copies of functions for early boot share their names.
+    let frame = frame.strip_prefix("__pi_").unwrap_or(frame);
     HELPERS.contains(&frame)
         || LOCK_WAITS.contains(&frame)
         || HELPER_PREFIXES.iter().any(|prefix| frame.starts_with(prefix))

@@ -3,6 +3,7 @@
 //! Does no I/O, like [`crate::model`], whose types it reads and builds.
 
 pub mod culprits;
-mod helper_functions;
+pub(crate) mod helper_functions;
+pub mod stall_time;
 pub mod stall_totals;
 pub mod totals;

@@ -9,12 +9,13 @@ use std::{
 
 use serde::Serialize;
 
-use super::culprits;
+use super::{culprits, stall_time};
 use crate::model::stall::{
     Stall,
     batch::{LocatedStack, Stack, StallBatch},
     collapse::{Collapse, Socket, SocketTotal},
     culprit::Culprit,
+    time::{LocatedTime, StallTime},
 };
 
 /// How many of the longest stalls, and of the slowest collapses, are kept in full.
@@ -39,6 +40,7 @@ pub struct StallTotals {
     slowest: Vec<Collapse>,
     stacks: HashMap<Vec<String>, u64>,
     sockets: BTreeMap<Socket, SocketTotal>,
+    time: StallTime,
     max_stacks: usize,
 }
 
@@ -50,6 +52,7 @@ impl Default for StallTotals {
             slowest: Vec::new(),
             stacks: HashMap::new(),
             sockets: BTreeMap::new(),
+            time: StallTime::default(),
             max_stacks: STACKS,
         }
     }
@@ -69,6 +72,9 @@ impl StallTotals {
         for LocatedStack { stack, .. } in &batch.stacks {
             self.add_stack(&stack.frames, stack.count);
         }
+        for located in &batch.times {
+            self.time.add(&located.time);
+        }
         for collapse in &batch.collapses {
             keep(&mut self.slowest, collapse, |call| call.duration_ns);
             self.add_collapse(collapse);
@@ -87,6 +93,7 @@ impl StallTotals {
         for (frames, count) in other.stacks {
             self.add_stack(&frames, count);
         }
+        self.time.add(&other.time);
         for (socket, total) in other.sockets {
             match self.sockets.get_mut(&socket) {
                 Some(known) => known.add(&total),
@@ -174,9 +181,21 @@ impl StallTotals {
         stacks
     }
 
+    /// Turns overdue time into unexplained time: it was estimated from samples, and samples are
+    /// missing.
+    pub fn forget_overdue(&mut self) {
+        self.time.unsampled_ns = 0;
+        self.longest.iter_mut().for_each(stall_time::forget_overdue);
+    }
+
+    /// The time of the stalls.
+    pub fn time(&self) -> StallTime {
+        self.time
+    }
+
     /// The functions that stalls were spent in, worst first.
     pub fn culprits(&self) -> Vec<Culprit> {
-        culprits::culprits(&self.stacks())
+        culprits::culprits(&self.stacks(), &self.time)
     }
 
     /// The sockets whose collapses took the most time, worst first.
@@ -197,6 +216,7 @@ impl StallTotals {
             stalls: self.longest,
             collapses: self.slowest,
             stacks: stacks.into_iter().map(located).collect(),
+            times: vec![LocatedTime { time: self.time, ..LocatedTime::default() }],
         }
     }
 }
@@ -239,6 +259,9 @@ mod tests {
             cpu,
             labels: Labels::default(),
             duration_ns,
+            unsampled_ns: None,
+            sampled_ns: None,
+            steal_ns: None,
             net_rx: None,
             interference: None,
             samples: 0,

@@ -13,7 +13,7 @@ use crate::model::{
     ledger::Ledger,
     run::Run,
     series::{Series, SeriesId, SeriesKey, attrs::QueueAttrs},
-    stall::Stall,
+    stall::{Stall, time::CpuSteal},
     summary::{SeriesSummary, Stalls, Summary},
     tcp_pressure::TcpPressure,
 };
@@ -32,6 +32,8 @@ pub struct Totals<K: Ord = SeriesId> {
     pub series: BTreeMap<K, SeriesTotal>,
     /// Totals of the stalls.
     pub stalls: StallTotals,
+    /// What the hypervisor took of each CPU, by host and CPU; `None`: not known of every interval.
+    pub steal: Option<BTreeMap<(Option<String>, u32), CpuSteal>>,
     /// What the end of the run reported; `None`: the run did not end.
     pub end: Option<RunEnd>,
 }
@@ -63,6 +65,7 @@ impl<K: Ord> Default for Totals<K> {
             length: Duration::ZERO,
             series: BTreeMap::new(),
             stalls: StallTotals::default(),
+            steal: Some(BTreeMap::new()),
             end: None,
         }
     }
@@ -82,6 +85,40 @@ impl<K: Ord + Clone> Totals<K> {
             self.add_series(&series.id, series.attrs, &series.distribution);
         }
         self.stalls.add(&interval.batch);
+        self.add_steal(interval.steal.as_deref());
+    }
+
+    fn add_steal(&mut self, steal: Option<&[CpuSteal]>) {
+        let Some(steal) = steal else {
+            self.steal = None;
+            return;
+        };
+        let Some(sums) = &mut self.steal else { return };
+        for cpu in steal {
+            let sum = sums.entry((cpu.host.clone(), cpu.cpu)).or_insert_with(|| CpuSteal {
+                host: cpu.host.clone(),
+                cpu: cpu.cpu,
+                ..CpuSteal::default()
+            });
+            sum.add(cpu);
+        }
+    }
+
+    /// Sets the host of CPUs that have none.
+    pub fn set_host_of_steal(&mut self, host: &str) {
+        let Some(steal) = self.steal.take() else { return };
+        let on_host = steal.into_iter().map(|((known, cpu), steal)| {
+            let host = Some(known.unwrap_or_else(|| host.to_owned()));
+            ((host.clone(), cpu), CpuSteal { host, ..steal })
+        });
+        self.steal = Some(on_host.collect());
+    }
+
+    /// What the hypervisor took of each CPU, most first; `None`: not known.
+    pub fn steal(&self) -> Option<Vec<CpuSteal>> {
+        let mut steal: Vec<CpuSteal> = self.steal.as_ref()?.values().cloned().collect();
+        steal.sort_by_key(|cpu| std::cmp::Reverse(cpu.steal_ns));
+        Some(steal)
     }
 
     /// Adds what one series recorded.
@@ -102,6 +139,8 @@ impl<K: Ord + Clone> Totals<K> {
             self.add_series(id, total.attrs, &total.distribution);
         }
         self.stalls.join(other.stalls);
+        let steal: Option<Vec<CpuSteal>> = other.steal.map(|steal| steal.into_values().collect());
+        self.add_steal(steal.as_deref());
         match (&mut self.end, other.end) {
             (Some(end), Some(other)) => end.add(other),
             (None, other) => self.end = other,
@@ -124,6 +163,8 @@ impl<K: Ord + Clone> Totals<K> {
                 threshold_ns: run.threshold_ns,
                 by_stage,
                 samples: self.stalls.samples(),
+                time: Some(self.stalls.time()),
+                steal: self.steal(),
                 culprits: self.stalls.culprits(),
                 worst,
                 sockets: self.stalls.sockets(),

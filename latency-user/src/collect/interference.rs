@@ -1,7 +1,7 @@
 //! Interference: what ran on a CPU while NET_RX waited for it. Tasks, softirqs, hard IRQs.
 
 use latency_common::{
-    cpu_state::{HARD_IRQ_SOURCE, InterferenceTime},
+    cpu_state::{HARD_IRQ_SOURCE, TimeWithin},
     stage::{Stage, VECTOR_NAMES},
     stall_record::{StallRecord, TaskRecord},
 };
@@ -47,7 +47,7 @@ pub(super) fn interference(
 ) -> Interference {
     let SampledTasks { mut tasks, in_softirq } = sampled;
     tasks.sort_by_key(|share| std::cmp::Reverse(share.samples));
-    let of_this_wait = |time: &&InterferenceTime| time.wait_start_ns == record.start_ns;
+    let of_this_wait = |time: &&TimeWithin| time.span_start_ns == record.start_ns;
     let mut vectors: Vec<VectorPart> = record
         .interference
         .iter()

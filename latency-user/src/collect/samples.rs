@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::kernel::maps::stall_decode::Sample;
+use crate::{
+    analysis::stall_time::{Range, overdue},
+    kernel::maps::stall_decode::Sample,
+};
 
 /// Samples of each CPU in chronological order.
 #[derive(Default)]
@@ -51,6 +54,29 @@ impl Samples {
             .collect()
     }
 
+    /// Parts of the time from `start_ns` to `end_ns` in which the clock of `cpu`, which has this
+    /// `period` and ticked last at `last_tick_ns`, was overdue.
+    pub fn overdue(
+        &self,
+        cpu: u32,
+        (start_ns, end_ns): Range,
+        last_tick_ns: u64,
+        period: u64,
+    ) -> Vec<Range> {
+        let pending = self.0.get(&cpu).map_or(&[][..], |cpu_samples| &cpu_samples.pending);
+        // A tick may come between the stamp of the end and the record of the last tick.
+        let until = end_ns.max(last_tick_ns);
+        let from = pending.partition_point(|pending| pending.sample.at_ns < start_ns);
+        let to = pending.partition_point(|pending| pending.sample.at_ns <= until);
+        let before_ticks =
+            pending[from..to.max(from)].iter().filter_map(|pending| late(&pending.sample, period));
+        let ranges = before_ticks.chain(overdue(last_tick_ns, end_ns, period));
+        ranges
+            .map(|(from, to)| (from.max(start_ns), to.min(end_ns)))
+            .filter(|(from, to)| from < to)
+            .collect()
+    }
+
     /// Discards samples that no future stall can claim. Samples of the span still in progress are
     /// kept until a call finds no newer sample.
     pub fn discard_old(&mut self) {
@@ -67,6 +93,11 @@ impl Samples {
     }
 }
 
+/// The time in which the clock was overdue before `sample`.
+pub fn late(sample: &Sample, period: u64) -> Option<Range> {
+    overdue(sample.previous_tick_ns, sample.at_ns, period)
+}
+
 #[cfg(test)]
 mod tests {
     use latency_common::stall_record::TaskRecord;
@@ -74,7 +105,14 @@ mod tests {
     use super::*;
 
     fn sample(at_ns: u64, since_ns: u64) -> Sample {
-        Sample { cpu: 3, at_ns, since_ns, task: TaskRecord::default(), frames: vec![at_ns] }
+        Sample {
+            cpu: 3,
+            at_ns,
+            since_ns,
+            previous_tick_ns: at_ns - 10,
+            task: TaskRecord::default(),
+            frames: vec![at_ns],
+        }
     }
 
     fn times(samples: &mut Samples, cpu: u32, start_ns: u64, end_ns: u64) -> (Vec<u64>, usize) {
@@ -93,6 +131,21 @@ mod tests {
         assert_eq!(times(&mut samples, 3, 90, 300), (vec![100, 200, 300], 2));
         assert_eq!(times(&mut samples, 0, 90, 300), (vec![], 0));
         assert_eq!(times(&mut samples, 3, 301, 400), (vec![], 0));
+    }
+
+    #[test]
+    fn the_clock_is_overdue_between_late_ticks_and_after_the_last() {
+        let mut samples = Samples::default();
+        for (at_ns, previous_tick_ns) in [(1100, 1000), (1900, 1100), (2000, 1900)] {
+            samples.add(Sample { previous_tick_ns, ..sample(at_ns, 1050) });
+        }
+        let of = |range, last_tick| samples.overdue(3, range, last_tick, 100);
+        assert_eq!(of((1050, 2500), 2000), [(1200, 1900), (2100, 2500)]);
+        assert_eq!(of((1050, 1300), 1100), [(1200, 1300)]);
+        // The tick that shows it came just after the end.
+        assert_eq!(of((1050, 1890), 1900), [(1200, 1890)]);
+        assert_eq!(of((1300, 1800), 1100), [(1300, 1800)]);
+        assert_eq!(of((1050, 1150), 1100), []);
     }
 
     #[test]

@@ -10,7 +10,9 @@ use std::{
 
 use latency_common::{
     collapse_call::SocketBefore,
-    cpu_state::{COLLAPSE_RECORDS, NetRxRun, POLLS, RECORD_COUNTS, SAMPLE_RECORDS},
+    cpu_state::{
+        COLLAPSE_RECORDS, HARD_IRQ_SOURCE, NetRxRun, POLLS, RECORD_COUNTS, SAMPLE_RECORDS,
+    },
     stage::Stage,
     stall_record::{CollapseRecord, NO_ROW, StallRecord},
 };
@@ -18,13 +20,16 @@ use latency_common::{
 use super::{
     context::Context,
     interference::{SampledTasks, interference, task},
-    samples::Samples,
+    samples::{self, Samples},
 };
 use crate::{
-    analysis::culprits::{add_stack, culprits},
+    analysis::{
+        culprits::{add_stack, culprits},
+        stall_time::{Claims, Range, is_sampled, overlap},
+    },
     host::process::{cgroups, socket_owners},
     kernel::{
-        maps::stall_decode::{self, Record},
+        maps::stall_decode::{self, Record, Sample},
         types::addresses::Addresses,
     },
     model::{
@@ -33,7 +38,8 @@ use crate::{
             Stall,
             batch::{LocatedStack, Stack, StallBatch},
             collapse::{Collapse, CollapsedQueue, Socket, SocketOwner, SocketState},
-            parts::{CollapsePart, NetRxParts, PollPart},
+            parts::{CollapsePart, IrqPart, NetRxParts, PollPart},
+            time::{LocatedTime, StallTime},
         },
     },
 };
@@ -53,6 +59,9 @@ pub struct StallCollector {
     stalls: Vec<StallRecord>,
     collapses: Vec<CollapseRecord>,
     samples: Samples,
+    /// Period of the sampling clock, ns; 0: stacks are not sampled.
+    period_ns: u64,
+    claims: Claims,
     addresses: Addresses,
     owners: BTreeMap<u64, Option<SocketOwner>>,
     /// Records received, by the index of their counts.
@@ -62,6 +71,12 @@ pub struct StallCollector {
 }
 
 impl StallCollector {
+    /// A collector of stalls that are sampled at `sample_hz` (0: not at all).
+    pub fn new(sample_hz: u64) -> Self {
+        let period_ns = 1_000_000_000_u64.checked_div(sample_hz).unwrap_or(0);
+        Self { period_ns, ..Self::default() }
+    }
+
     /// Adds one record, as bytes.
     pub fn add(&mut self, bytes: &[u8]) {
         match stall_decode::parse(bytes) {
@@ -89,7 +104,7 @@ impl StallCollector {
         let mut batch = StallBatch::default();
         let clock = WallClock::now();
         let mut records = std::mem::take(&mut self.stalls);
-        batch.stacks = self.stacks(&mut records, context);
+        (batch.stacks, batch.times) = self.stacks_and_times(&mut records, context);
         // In order of ends, as each CPU sends them: a poll ends before the run around it.
         records.sort_by_key(|record| record.end_ns);
         for record in &records {
@@ -105,32 +120,60 @@ impl StallCollector {
         batch
     }
 
-    /// The stacks of all stalls. A stall of a poll is inside that of its run: each sample counts
-    /// once, for the longest stall around it.
-    fn stacks(&mut self, records: &mut [StallRecord], context: &Context) -> Vec<LocatedStack> {
+    /// The stacks and the time of all stalls. A stall of a poll is inside that of its run: each
+    /// sample and each moment counts once, for the longest stall around it.
+    fn stacks_and_times(
+        &mut self,
+        records: &mut [StallRecord],
+        context: &Context,
+    ) -> (Vec<LocatedStack>, Vec<LocatedTime>) {
         let mut counts: HashMap<(Stage, Labels, Vec<String>), u64> = HashMap::new();
+        let mut times: BTreeMap<(u32, Stage, Labels), StallTime> = BTreeMap::new();
         records.sort_by_key(|record| Reverse(record.end_ns.saturating_sub(record.start_ns)));
-        for record in records {
-            let Ok(stage) = Stage::try_from(record.stage) else { continue };
+        for record in records.iter() {
+            let stage = Stage::try_from(record.stage).ok().filter(|stage| is_sampled(*stage));
+            let Some(stage) = stage else { continue };
             let labels = context.labels(record.row);
-            let addresses = &mut self.addresses;
+            let (addresses, period) = (&mut self.addresses, self.period_ns);
+            let mut sampled_ns = 0;
             self.samples.between(record.cpu, record.start_ns, record.end_ns, |sample| {
+                sampled_ns += weight(sample, period);
                 let frames = addresses.frames(&sample.frames);
                 *counts.entry((stage, labels.clone(), frames)).or_default() += 1;
             });
+            let range = (record.start_ns, record.end_ns);
+            let new = self.claims.claim(record.cpu, range);
+            let new_ns = overlap(&new, range);
+            let duration = record.end_ns.saturating_sub(record.start_ns);
+            let overdue = self.overdue(record);
+            let irqs = irqs(stage, record).unwrap_or_default();
+            let part =
+                |ns: u64| (u128::from(ns) * u128::from(new_ns)) / u128::from(duration.max(1));
+            times.entry((record.cpu, stage, labels)).or_default().add(&StallTime {
+                stalls: u64::from(2 * new_ns > duration),
+                stalled_ns: new_ns,
+                unsampled_ns: overdue.iter().map(|range| overlap(&new, *range)).sum(),
+                sampled_ns,
+                irq_ns: part(irqs.ns) as u64,
+            });
         }
-        let mut stacks: Vec<LocatedStack> = counts
-            .into_iter()
-            .map(|((stage, labels, frames), count)| LocatedStack {
-                stack: Stack { frames, count },
-                stage: Some(stage.into()),
-                labels,
-            })
-            .collect();
-        stacks.sort_by(|a, b| {
-            b.stack.count.cmp(&a.stack.count).then_with(|| a.stack.frames.cmp(&b.stack.frames))
+        times.retain(|_, time| time.stalled_ns > 0);
+        let times = times.into_iter().map(|((cpu, stage, labels), time)| LocatedTime {
+            stage: Some(stage.into()),
+            cpu: Some(cpu),
+            labels,
+            time,
         });
-        stacks
+        (located(counts), times.collect())
+    }
+
+    /// The parts of a stall in which the sampling clock was overdue.
+    fn overdue(&self, record: &StallRecord) -> Vec<Range> {
+        if self.period_ns == 0 {
+            return Vec::new();
+        }
+        let range = (record.start_ns, record.end_ns);
+        self.samples.overdue(record.cpu, range, record.last_tick_ns, self.period_ns)
     }
 
     fn stall(
@@ -140,6 +183,8 @@ impl StallCollector {
         context: &Context,
         clock: &WallClock,
     ) -> Stall {
+        let is_sampled = self.period_ns != 0 && is_sampled(stage);
+        let overdue = self.overdue(record);
         let addresses = &mut self.addresses;
         let mut stacks = Vec::new();
         let mut tasks = SampledTasks::default();
@@ -150,9 +195,8 @@ impl StallCollector {
             add_stack(&mut stacks, &frames, 1);
         }
         stacks.sort_by_key(|stack| std::cmp::Reverse(stack.count));
-        let culprits = culprits(&stacks);
-        stacks.truncate(STACKS);
-        Stall {
+        let sampled_ns = samples.iter().map(|sample| weight(sample, self.period_ns)).sum();
+        let mut stall = Stall {
             at: clock.text(record.end_ns),
             start_ns: record.start_ns,
             end_ns: record.end_ns,
@@ -160,12 +204,19 @@ impl StallCollector {
             cpu: record.cpu,
             labels: context.labels(record.row),
             duration_ns: record.end_ns.saturating_sub(record.start_ns),
+            unsampled_ns: is_sampled.then(|| overlap(&overdue, (record.start_ns, record.end_ns))),
+            sampled_ns: is_sampled.then_some(sampled_ns),
+            steal_ns: None,
             net_rx: (stage == Stage::NetRx).then(|| net_rx_parts(record, context)),
             interference: (stage == Stage::RxWait).then(|| interference(record, tasks, context)),
             samples: samples.len() as u64,
-            culprits,
-            stacks,
-        }
+            culprits: Vec::new(),
+            stacks: Vec::new(),
+        };
+        stall.culprits = culprits(&stacks, &stall.time());
+        stacks.truncate(STACKS);
+        stall.stacks = stacks;
+        stall
     }
 
     /// Finds the owners of sockets that are not cached yet.
@@ -235,6 +286,40 @@ impl StallCollector {
     }
 }
 
+/// The stacks, most frequent first.
+fn located(counts: HashMap<(Stage, Labels, Vec<String>), u64>) -> Vec<LocatedStack> {
+    let mut stacks: Vec<LocatedStack> = counts
+        .into_iter()
+        .map(|((stage, labels, frames), count)| LocatedStack {
+            stack: Stack { frames, count },
+            stage: Some(stage.into()),
+            labels,
+        })
+        .collect();
+    stacks.sort_by(|a, b| {
+        b.stack.count.cmp(&a.stack.count).then_with(|| a.stack.frames.cmp(&b.stack.frames))
+    });
+    stacks
+}
+
+/// The time that a sample stands for, ns: one period. If the clock was overdue, the CPU stopped at
+/// an unknown moment of the period before: half of it.
+fn weight(sample: &Sample, period: u64) -> u64 {
+    if samples::late(sample, period).is_some() { period / 2 } else { period }
+}
+
+/// The hard IRQs during a stall; `None`: of this stage, they are not known.
+fn irqs(stage: Stage, record: &StallRecord) -> Option<IrqPart> {
+    let time = match stage {
+        Stage::NetRx => record.irqs_in_run,
+        Stage::RxWait => record.interference[HARD_IRQ_SOURCE],
+        _ => return None,
+    };
+    // Otherwise it is of an earlier span: there was none in this one.
+    let is_current = time.span_start_ns == record.start_ns;
+    Some(if is_current { IrqPart { runs: time.runs, ns: time.ns } } else { IrqPart::default() })
+}
+
 fn net_rx_parts(record: &StallRecord, context: &Context) -> NetRxParts {
     let is_timed = |stage| context.is_timed(stage);
     let net_rx_run = &record.net_rx_run;
@@ -250,6 +335,7 @@ fn net_rx_parts(record: &StallRecord, context: &Context) -> NetRxParts {
             ns: net_rx_run.collapse_ns,
         }),
         rest_ns: duration.saturating_sub(listed + net_rx_run.more_polls_ns),
+        irqs: irqs(Stage::NetRx, record).filter(|_| is_timed(Stage::Irq)),
         polls,
     }
 }

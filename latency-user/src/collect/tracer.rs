@@ -132,7 +132,7 @@ impl Tracer {
             named_slots: 0,
             watched: 0,
             events: EventCounts::default(),
-            stalls: StallCollector::default(),
+            stalls: StallCollector::new(config.sample_hz),
             misses: Vec::new(),
             meter: CostMeter::default(),
             disabled: Vec::new(),

@@ -207,6 +207,7 @@ pub(super) fn page(
             stalls: recording.totals.totals.stalls.longest(),
             collapses: recording.totals.totals.stalls.slowest(),
             culprits,
+            time: recording.totals.totals.stalls.time(),
             settings: recording.totals.settings.as_ref(),
             notes: &recording.totals.notes,
         })

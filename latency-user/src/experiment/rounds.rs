@@ -195,7 +195,8 @@ impl Windows<'_> {
             self.measure(&mut before, false)?;
         }
         let guards = guards::judge(&before.rates, &after.rates);
-        let (culprits, without) = (before.culprits(), before.rates.clone());
+        let (culprits, stall_time) = (before.culprits(), Some(before.stall_time()));
+        let without = before.rates.clone();
         let duration_classes = [before.duration_classes(), after.duration_classes()];
         let sides = Sides::read(&before.finish()?, &after.finish()?)?;
         let comparison = sides.compare();
@@ -213,6 +214,7 @@ impl Windows<'_> {
             windows: std::mem::take(&mut self.done),
             duration_classes,
             culprits,
+            stall_time,
             comparison,
         };
         Ok(Finished { experiment, sides })

@@ -14,7 +14,10 @@ use crate::{
         sink::{Measured, Sink},
     },
     model::{
-        duration_classes::DurationClasses, experiment::Rates, run::Run, stall::culprit::Culprit,
+        duration_classes::DurationClasses,
+        experiment::Rates,
+        run::Run,
+        stall::{culprit::Culprit, time::StallTime},
     },
     recording::writer::Writer,
 };
@@ -59,6 +62,11 @@ impl SideRecording {
     /// The functions that its stalls were spent in, worst first.
     pub fn culprits(&self) -> Vec<Culprit> {
         self.totals.stalls.culprits()
+    }
+
+    /// The time of its stalls.
+    pub fn stall_time(&self) -> StallTime {
+        self.totals.stalls.time()
     }
 
     /// Ends the recording and returns its path.

@@ -13,6 +13,7 @@ pub mod sink;
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     future::Future,
     path::Path,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -31,13 +32,21 @@ use crate::{
     analysis::totals::{RunEnd, SeriesTotal, Totals},
     collect::tracer::Tracer,
     host::{
+        cpu::steal::StealWatch,
         kernel,
         net::tcp_pressure,
         process::usage::{self, Usage},
     },
     model::{
-        cost::SelfCost, filter::Filter, interval::Interval, ledger::Ledger, note::Note, run::Run,
-        series::Series, summary::Summary,
+        cost::SelfCost,
+        filter::Filter,
+        interval::Interval,
+        ledger::Ledger,
+        note::Note,
+        run::Run,
+        series::Series,
+        stall::{batch::StallBatch, time::CpuSteal},
+        summary::Summary,
     },
 };
 
@@ -79,6 +88,7 @@ pub struct Measurement {
     usage_started: Usage,
     totals: Totals,
     pressure: tcp_pressure::Watch,
+    steal: StealWatch,
 }
 
 /// The result of a measurement.
@@ -131,6 +141,7 @@ impl Measurement {
             usage_started,
             totals: Totals::default(),
             pressure: tcp_pressure::Watch::new(root),
+            steal: StealWatch::new(root),
         })
     }
 
@@ -203,11 +214,14 @@ impl Measurement {
         let (since, started_at) = std::mem::replace(&mut self.interval_started, now);
         let series = self.tracer.take_series()?;
         self.filter.irqs.extend(self.tracer.naming().irqs_of(&self.filter.ifaces));
+        let mut batch = self.tracer.take_stalls();
+        let steal = self.steal.since_last().map(|taken| steal_of(&taken, &mut batch));
         Ok(Interval {
             start: started_at.duration_since(self.started_at).unwrap_or_default(),
             duration: now.0 - since,
             series,
-            batch: self.tracer.take_stalls(),
+            batch,
+            steal,
         })
     }
 
@@ -271,6 +285,21 @@ pub fn block_on<T>(body: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .context("start the event loop")?;
     runtime.block_on(body)
+}
+
+/// What the hypervisor took of each CPU of which it took something, or on which a stall ended. Sets
+/// it in the stalls, too.
+fn steal_of(taken: &BTreeMap<u32, u64>, batch: &mut StallBatch) -> Vec<CpuSteal> {
+    for stall in &mut batch.stalls {
+        stall.steal_ns = taken.get(&stall.cpu).copied();
+    }
+    let steal = taken.iter().map(|(&cpu, &steal_ns)| {
+        let times = batch.times.iter().filter(|time| time.cpu == Some(cpu));
+        let stalls = times.map(|time| time.time.stalls).sum();
+        let stalls_then = if steal_ns > 0 { stalls } else { 0 };
+        CpuSteal { host: None, cpu, steal_ns, stalls, stalls_then }
+    });
+    steal.filter(|cpu| cpu.steal_ns > 0 || cpu.stalls > 0).collect()
 }
 
 fn report_notes(sinks: Sinks<'_, '_>, notify: Notify<'_>) {

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{
     comparison::Comparison, duration_classes::DurationClasses, note::Note, stall::culprit::Culprit,
+    stall::time::StallTime,
 };
 /// What an experiment concludes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -111,6 +112,9 @@ pub struct Experiment {
     pub duration_classes: [DurationClasses; 2],
     /// The functions that stalls without the change were spent in, worst first.
     pub culprits: Vec<Culprit>,
+    /// The time of those stalls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stall_time: Option<StallTime>,
     /// Without the change and with it.
     pub comparison: Comparison,
 }

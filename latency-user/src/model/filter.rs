@@ -30,6 +30,7 @@ impl Filter {
             start: interval.start,
             duration: interval.duration,
             series: kept(&interval.series, |series| self.keeps(series)),
+            steal: interval.steal.clone(),
             batch: StallBatch {
                 stalls: kept(&batch.stalls, |stall| self.keeps_labels(stall.stage, &stall.labels)),
                 collapses: kept(&batch.collapses, |collapse| {
@@ -39,6 +40,10 @@ impl Filter {
                 stacks: kept(&batch.stacks, |stack| {
                     let stage = stack.stage.as_ref().and_then(|stage| stage.known());
                     stage.is_none_or(|stage| self.keeps_labels(stage, &stack.labels))
+                }),
+                times: kept(&batch.times, |time| {
+                    let stage = time.stage.as_ref().and_then(|stage| stage.known());
+                    stage.is_none_or(|stage| self.keeps_labels(stage, &time.labels))
                 }),
             },
         })
@@ -113,7 +118,9 @@ mod tests {
                 stalls: Vec::new(),
                 collapses: [Some("eth1"), None, Some("eth0")].map(collapse).to_vec(),
                 stacks: ["eth1", "eth0"].map(|iface| stack(Stage::NapiPoll, iface)).to_vec(),
+                times: Vec::new(),
             },
+            steal: None,
         };
         let kept = filter.apply(&interval);
         assert_eq!(kept.batch.collapses, [None, Some("eth0")].map(collapse));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     series::{Series, SeriesId},
-    stall::batch::StallBatch,
+    stall::{batch::StallBatch, time::CpuSteal},
 };
 
 /// All series over a period of time. `K` is [`SeriesId`] for live data and
@@ -19,12 +19,15 @@ pub struct Interval<K = SeriesId> {
     pub series: Vec<Series<K>>,
     /// Stalls that ended in it.
     pub batch: StallBatch,
+    /// What the hypervisor took of each CPU, where it took something or a stall ended; `None`: not
+    /// known.
+    pub steal: Option<Vec<CpuSteal>>,
 }
 
 impl<K> Interval<K> {
     /// An interval without stalls.
     pub fn new(start: Duration, duration: Duration, series: Vec<Series<K>>) -> Self {
-        Self { start, duration, series, batch: StallBatch::default() }
+        Self { start, duration, series, batch: StallBatch::default(), steal: None }
     }
 
     /// Its end, counted from the start of the run.

@@ -12,7 +12,12 @@ use super::{
     run::Run,
     series::{Location, Series, SeriesId, labels::Labels},
     stage::StageName,
-    stall::{Stall, collapse::SocketTotal, culprit::Culprit},
+    stall::{
+        Stall,
+        collapse::SocketTotal,
+        culprit::Culprit,
+        time::{CpuSteal, StallTime},
+    },
     tcp_pressure::TcpPressure,
 };
 /// The result of a run.
@@ -142,6 +147,13 @@ pub struct Stalls {
     /// Samples that were taken during stalls.
     #[serde(default)]
     pub samples: u64,
+    /// The time of the stalls that stacks are sampled of; absent in older recordings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<StallTime>,
+    /// What the hypervisor took of each CPU of which it took something, or on which a stall ended;
+    /// absent if it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steal: Option<Vec<CpuSteal>>,
     /// The functions that stalls were spent in, worst first.
     #[serde(default)]
     pub culprits: Vec<Culprit>,

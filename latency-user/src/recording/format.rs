@@ -10,7 +10,10 @@ use crate::model::{
     distribution::Distribution,
     run::{SelectedProbe, Transport},
     series::attrs::QueueAttrs,
-    stall::batch::LocatedStack,
+    stall::{
+        batch::LocatedStack,
+        time::{CpuSteal, LocatedTime},
+    },
 };
 
 /// The first line.
@@ -89,15 +92,22 @@ pub struct IntervalMeta {
     pub start_s: f64,
     /// Length of the interval, seconds.
     pub duration_s: f64,
+    /// What the hypervisor took of each CPU, where it took something or a stall ended; absent if
+    /// it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steal: Option<Vec<CpuSteal>>,
     /// By tag: one entry for each histogram line of the interval.
     pub series: BTreeMap<String, SeriesMeta>,
 }
 
-/// The stacks of the stalls of one interval.
+/// The stacks and the time of the stalls of one interval.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StacksMeta {
     /// Each stack once.
     pub stacks: Vec<LocatedStack>,
+    /// Their time; absent in older recordings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<Vec<LocatedTime>>,
 }
 
 /// Data of one series that its histogram cannot hold.

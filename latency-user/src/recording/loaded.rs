@@ -12,7 +12,11 @@ use super::{
     reader::{ReadError, Reader, RecordingEntry},
 };
 use crate::{
-    analysis::totals::{RunEnd, Totals},
+    analysis::{
+        culprits::share_of,
+        stall_time::{estimate, forget_overdue},
+        totals::{RunEnd, Totals},
+    },
     model::{
         distribution::Distribution,
         interval::Interval,
@@ -124,11 +128,19 @@ impl RecordingTotals {
             self_cost: end.self_cost.clone(),
             tcp: end.stalls.tcp.clone(),
         });
+        if reader.has_estimates() && recording.lost_samples() {
+            recording.totals.stalls.forget_overdue();
+        }
         recording.notes.extend_from_slice(reader.notes());
         if recording.run.is_some() && recording.end.is_none() {
             recording.notes.push(Note::RunNotFinished { file: path.display().to_string() });
         }
         Ok(recording)
+    }
+
+    /// Whether samples of stacks are known to be missing.
+    fn lost_samples(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| end.ledger.samples.dropped > 0)
     }
 
     /// The same numbers as the live summary of the run: the series that it showed, in the same
@@ -152,9 +164,23 @@ impl RecordingTotals {
         }
         series.retain(|known| order.contains_key(&known.id));
         series.sort_by_key(|known| order[&known.id]);
+        let sampling = (run.sampling.hz, run.threshold_ns);
         let sums = self.totals.summary(run, &series);
         // The run itself saw every stall, and TCP's counters.
-        let stalls = Stalls { by_stage: sums.stalls.by_stage, ..end.stalls.clone() };
+        let mut stalls = Stalls { by_stage: sums.stalls.by_stage, ..end.stalls.clone() };
+        if stalls.time.is_none() {
+            let time = sums.stalls.time.unwrap_or_default();
+            for culprit in &mut stalls.culprits {
+                culprit.share = share_of(culprit.samples, stalls.samples, &time);
+            }
+            for stall in &mut stalls.worst {
+                let estimated = estimate(stall, sampling.0, sampling.1);
+                if estimated && self.lost_samples() {
+                    forget_overdue(stall);
+                }
+            }
+            stalls.time = (time.stalled_ns > 0).then_some(time);
+        }
         Some((Summary { series: sums.series, stalls, ..end.clone() }, series))
     }
 

@@ -144,6 +144,7 @@ mod tests {
             duration: Duration::from_secs(1),
             series: vec![Series { id, attrs: QueueAttrs::default(), distribution }],
             batch: StallBatch::default(),
+            steal: None,
         }
     }
 

@@ -27,7 +27,7 @@ pub(super) type TraceResult = Result<Traced, String>;
 pub(super) struct Traced {
     /// Each stage that has a series.
     pub(super) stages: Vec<StageStalls>,
-    /// Functions that samples found on the CPU during stalls, and their percentage of samples.
+    /// Where the time of stalls went, in percent: functions, and what no function explains.
     pub(super) culprits: Vec<(String, u32)>,
 }
 
@@ -98,12 +98,22 @@ impl ShortTrace {
 
 impl Traced {
     fn new(summary: &Summary) -> Self {
-        let culprits = summary.stalls.culprits.iter();
+        let time = summary.stalls.time.unwrap_or_default();
+        let functions = summary.stalls.culprits.iter();
+        let mut shares: Vec<(String, f64)> =
+            functions.map(|culprit| (culprit.function.clone(), culprit.share)).collect();
+        if time.stalled_ns > 0 {
+            shares.push(("CPU not running or interrupts off".into(), time.not_running()));
+        }
+        shares.sort_by(|a, b| b.1.total_cmp(&a.1));
+        if time.stalled_ns > 0 {
+            shares.push(("unexplained".into(), time.unexplained()));
+        }
+        let percent = |share: f64| (share * 100.0).round() as u32;
+        let culprits = shares.into_iter().map(|(name, share)| (name, percent(share)));
         Self {
             stages: by_stage(&summary.series),
-            culprits: culprits
-                .map(|culprit| (culprit.function.clone(), (culprit.share * 100.0).round() as u32))
-                .collect(),
+            culprits: culprits.filter(|(_, share)| *share > 0).collect(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{io, time::Duration};
 use super::{
     Style, comparison, duration_classes,
     format::{count, duration},
+    stall_time,
     text::{paragraph, printable},
 };
 use crate::model::experiment::{Changed, Conclusion, Experiment, Guard, Setting, WindowSummary};
@@ -57,10 +58,9 @@ pub fn experiment(
     }
     paragraph(&mut text, setting(experiment.setting), 2, style, Style::plain);
     if !experiment.culprits.is_empty() {
-        let named = experiment.culprits.iter().take(CULPRITS).map(|culprit| {
-            format!("{} {:.0} %", printable(&culprit.function), culprit.share * 100.0)
-        });
-        let line = format!("Culprits before: {}.", named.collect::<Vec<_>>().join(", "));
+        let time = experiment.stall_time.unwrap_or_default();
+        let named = stall_time::text(&experiment.culprits, &time, CULPRITS);
+        let line = format!("Culprits before: {named}.");
         paragraph(&mut text, &line, 2, style, Style::plain);
     }
     text.push_str("\nwindow           events stalls     max packets/s    MB/s drops/s retrans/s\n");

@@ -114,6 +114,9 @@ pub(super) fn stall() -> Stall {
         duration_ns: 21_400_000,
         net_rx: None,
         interference: None,
+        unsampled_ns: Some(0),
+        sampled_ns: Some(21_000_000),
+        steal_ns: Some(0),
         samples: 23,
         culprits: vec![Culprit {
             function: "tcp_collapse".into(),

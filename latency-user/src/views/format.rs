@@ -117,7 +117,7 @@ fn decimal(digits: u64, exponent: u32, unit: &str) -> String {
 
 /// ` (of it 61 % waiting for a lock)`, as a share of the same total; empty when it hardly waited.
 pub(super) fn lock_wait(culprit: &Culprit) -> String {
-    let wait = |share: f64| format!(" (of it {:.0} % waiting for a lock)", share * 100.0);
+    let wait = |share: f64| format!(" ({:.0} % waiting for a lock)", share * 100.0);
     culprit.lock_share().map(wait).unwrap_or_default()
 }
 

@@ -15,6 +15,7 @@ pub mod hgrm;
 pub mod html;
 pub mod json;
 pub mod progress;
+mod stall_time;
 pub mod table;
 pub mod triage;
 

@@ -4,3 +4,4 @@ pub mod cpus;
 pub mod interrupts;
 pub mod softirqs;
 pub mod stat;
+pub mod steal;

@@ -3,7 +3,7 @@
 use bytes::Buf;
 use latency_common::{
     collapse_call::SocketBefore,
-    cpu_state::{INTERFERENCE_SOURCES, InterferenceTime, NetRxRun, POLLS, PollSpan},
+    cpu_state::{INTERFERENCE_SOURCES, NetRxRun, POLLS, PollSpan, TimeWithin},
     stall_record::{
         COMM_LENGTH, CollapseRecord, FRAMES, RecordKind, SampleRecord, StallRecord, TaskRecord,
     },
@@ -29,6 +29,8 @@ pub struct Sample {
     pub at_ns: u64,
     /// Start of the longest span in progress, ns.
     pub since_ns: u64,
+    /// The tick before this one on this CPU, ns; 0: none.
+    pub previous_tick_ns: u64,
     /// The current task of the CPU.
     pub task: TaskRecord,
     /// Kernel addresses, innermost first.
@@ -63,11 +65,17 @@ fn stall(bytes: &mut &[u8]) -> StallRecord {
         end_ns: bytes.get_u64_ne(),
         task: task(bytes),
         net_rx_run: net_rx_run(bytes),
-        interference: [(); INTERFERENCE_SOURCES].map(|()| InterferenceTime {
-            wait_start_ns: bytes.get_u64_ne(),
-            ns: bytes.get_u64_ne(),
-            runs: bytes.get_u64_ne(),
-        }),
+        interference: [(); INTERFERENCE_SOURCES].map(|()| time_within(bytes)),
+        irqs_in_run: time_within(bytes),
+        last_tick_ns: bytes.get_u64_ne(),
+    }
+}
+
+fn time_within(bytes: &mut &[u8]) -> TimeWithin {
+    TimeWithin {
+        span_start_ns: bytes.get_u64_ne(),
+        ns: bytes.get_u64_ne(),
+        runs: bytes.get_u64_ne(),
     }
 }
 
@@ -123,9 +131,11 @@ fn sample(bytes: &mut &[u8]) -> Sample {
     let cpu = bytes.get_u32_ne();
     let at_ns = bytes.get_u64_ne();
     let since_ns = bytes.get_u64_ne();
+    let previous_tick_ns = bytes.get_u64_ne();
     let task = task(bytes);
     let depth = bytes.get_u64_ne().min(FRAMES as u64);
-    Sample { cpu, at_ns, since_ns, task, frames: (0..depth).map(|_| bytes.get_u64_ne()).collect() }
+    let frames = (0..depth).map(|_| bytes.get_u64_ne()).collect();
+    Sample { cpu, at_ns, since_ns, previous_tick_ns, task, frames }
 }
 
 fn array<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
@@ -171,6 +181,7 @@ mod tests {
         let interference =
             offset_of!(StallRecord, interference) + 24 * (INTERFERENCE_SOURCES - 1) + 16;
         assert_eq!(stall.interference[INTERFERENCE_SOURCES - 1].runs as u32, at(interference));
+        assert_eq!(stall.last_tick_ns as u32, at(offset_of!(StallRecord, last_tick_ns)));
 
         let bytes = counted(RecordKind::Collapse as u32, size_of::<CollapseRecord>());
         let Some(Record::Collapse(collapse)) = parse(&bytes) else { panic!("no collapse") };

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Stall, collapse::Collapse};
+use super::{Stall, collapse::Collapse, time::LocatedTime};
 use crate::model::{series::labels::Labels, stage::StageName};
 
 /// Stalls, slow collapses and stacks that belong together.
@@ -14,6 +14,8 @@ pub struct StallBatch {
     pub collapses: Vec<Collapse>,
     /// Stacks of those stalls. Each sample counts once, even if a poll's stall lies inside a run's.
     pub stacks: Vec<LocatedStack>,
+    /// The time of those stalls. Each moment of a CPU counts once.
+    pub times: Vec<LocatedTime>,
 }
 
 /// A kernel stack with the number of samples that found it.

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Functions with a smaller share of the samples are not reported as culprits.
+/// Functions with a smaller share of the time are not reported as culprits.
 pub const MIN_SHARE: f64 = 0.01;
 
-/// A function and its part of the samples.
+/// A function and its part of the time of stalls.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Culprit {
     /// Name of the function.
@@ -15,12 +15,14 @@ pub struct Culprit {
     /// Those samples in which it waited for a lock.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub waiting_for_lock: u64,
-    /// Its part of all samples of stalls, 0 to 1.
+    /// Its part of the time of the stalls, 0 to 1: what its samples stand for. The rest is that of
+    /// other functions, time without a possible sample, and unexplained time; see
+    /// [`StallTime`](super::time::StallTime).
     pub share: f64,
 }
 
 impl Culprit {
-    /// Its part of all samples in which it waited for a lock, 0 to 1; `None`: less than 1 %.
+    /// Part of the time of the stalls in which it waited for a lock, 0 to 1; `None`: less than 1 %.
     pub fn lock_share(&self) -> Option<f64> {
         let share = self.share * self.waiting_for_lock as f64 / self.samples.max(1) as f64;
         (share >= MIN_SHARE).then_some(share)

@@ -4,6 +4,7 @@ pub mod batch;
 pub mod collapse;
 pub mod culprit;
 pub mod parts;
+pub mod time;
 
 use latency_common::stage::Stage;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use self::{
     batch::Stack,
     culprit::Culprit,
     parts::{Interference, NetRxParts},
+    time::StallTime,
 };
 use super::{series::labels::Labels, stage};
 
@@ -43,10 +45,36 @@ pub struct Stall {
     pub interference: Option<Interference>,
     /// Samples taken while it was in progress.
     pub samples: u64,
+    /// Time in which the sampling clock was overdue, ns: the CPU did not run, or interrupts were
+    /// off. Absent if stacks were not sampled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsampled_ns: Option<u64>,
+    /// Time that the samples stand for, ns: see [`StallTime::sampled_ns`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampled_ns: Option<u64>,
+    /// What the hypervisor took of its CPU in the interval in which it ended, ns, in steps of a
+    /// clock tick. Absent if it could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steal_ns: Option<u64>,
     /// The functions that it was spent in, worst first, by all of its samples.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub culprits: Vec<Culprit>,
     /// Where the samples were, most frequent first; at most a few.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stacks: Vec<Stack>,
+}
+
+impl Stall {
+    /// Its time.
+    pub fn time(&self) -> StallTime {
+        let in_run = self.net_rx.as_ref().and_then(|parts| parts.irqs);
+        let in_wait = self.interference.as_ref().and_then(|interference| interference.irqs);
+        StallTime {
+            stalls: 1,
+            stalled_ns: self.duration_ns,
+            unsampled_ns: self.unsampled_ns.unwrap_or(0),
+            sampled_ns: self.sampled_ns.unwrap_or(0),
+            irq_ns: in_run.or(in_wait).map_or(0, |irqs| irqs.ns),
+        }
+    }
 }

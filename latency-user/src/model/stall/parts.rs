@@ -25,6 +25,10 @@ pub struct NetRxParts {
     pub collapse: Option<CollapsePart>,
     /// Time outside of polls, ns.
     pub rest_ns: u64,
+    /// Hard IRQs that were handled meanwhile, in polls or outside of them; absent when they were
+    /// not timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub irqs: Option<IrqPart>,
 }
 
 /// One NAPI poll of a stall.
@@ -101,7 +105,7 @@ pub struct VectorPart {
     pub ns: u64,
 }
 
-/// The hard IRQs during a wait.
+/// The hard IRQs during a stall.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IrqPart {
     /// Number of handler runs.

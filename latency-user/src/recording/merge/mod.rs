@@ -62,6 +62,7 @@ impl Merger {
             let series = std::mem::take(&mut totals.series).into_iter();
             totals.series = series.map(|(key, sum)| (key.on_host(&run.host), sum)).collect();
             totals.stalls.set_host(&run.host);
+            totals.set_host_of_steal(&run.host);
         }
         totals.stalls.clear_sockets();
         self.totals.join(totals);
@@ -99,6 +100,7 @@ impl Merger {
         writer.start(&run)?;
         writer.merge(&self.merge)?;
         let summary = self.totals.summary(run, &self.totals.known_series());
+        let steal = self.totals.steal();
         let Totals { series, stalls, end, .. } = self.totals;
         let series = series.into_iter().map(|(id, total)| Series {
             id,
@@ -110,6 +112,7 @@ impl Merger {
             duration: Duration::from_millis(self.merge.last_ms.saturating_sub(self.merge.first_ms)),
             series: series.collect(),
             batch: stalls.into_batch(),
+            steal,
         })?;
         // If all runs were killed, none has an end, and neither has their sum.
         if end.is_some() {

@@ -15,6 +15,7 @@ use crate::model::{
     stall::{
         Stall,
         batch::{LocatedStack, Stack, StallBatch},
+        time::{CpuSteal, LocatedTime, StallTime},
     },
     summary::{Stalls, Summary},
 };
@@ -68,10 +69,36 @@ fn stall(cpu: u32, ns: u64) -> Stall {
         duration_ns: ns,
         net_rx: None,
         interference: None,
+        unsampled_ns: None,
+        sampled_ns: None,
+        steal_ns: None,
         samples: 0,
         culprits: Vec::new(),
         stacks: Vec::new(),
     }
+}
+
+fn time(stalls: &[Stall]) -> LocatedTime {
+    let stalled_ns = stalls.iter().map(|stall| stall.duration_ns).sum();
+    let time = StallTime {
+        stalls: stalls.len() as u64,
+        stalled_ns,
+        unsampled_ns: stalled_ns / 3,
+        sampled_ns: stalled_ns / 2,
+        irq_ns: stalled_ns / 7,
+    };
+    LocatedTime { stage: Some(Stage::NetRx.into()), cpu: Some(3), time, ..LocatedTime::default() }
+}
+
+fn steal(stalls: &[Stall]) -> Vec<CpuSteal> {
+    let of = |stall: &Stall| CpuSteal {
+        host: None,
+        cpu: stall.cpu,
+        steal_ns: stall.duration_ns,
+        stalls: 1,
+        stalls_then: 1,
+    };
+    stalls.iter().map(of).collect()
 }
 
 fn write(made: &Made, path: &Path) {
@@ -96,7 +123,8 @@ fn write(made: &Made, path: &Path) {
             start: Duration::from_secs(at as u64),
             duration: Duration::from_secs(1),
             series: series.collect(),
-            batch: StallBatch { stalls, collapses: Vec::new(), stacks },
+            steal: Some(steal(&stalls)),
+            batch: StallBatch { times: vec![time(&stalls)], stalls, collapses: Vec::new(), stacks },
         };
         writer.interval(&interval).unwrap();
     }

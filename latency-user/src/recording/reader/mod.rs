@@ -20,7 +20,10 @@ use super::{
     lines::{Line, Lines},
 };
 use crate::{
-    analysis::culprits::culprits,
+    analysis::{
+        culprits::culprits,
+        stall_time::{self, estimate},
+    },
     model::{
         distribution::Distribution,
         interval::Interval,
@@ -30,7 +33,7 @@ use crate::{
         series::{Series, SeriesKey, attrs::QueueAttrs},
         settings::HostSettings,
         stage::StageName,
-        stall::{Stall, batch::StallBatch},
+        stall::{Stall, batch::StallBatch, time::LocatedTime},
         summary::Summary,
     },
 };
@@ -82,6 +85,9 @@ pub struct Reader {
     ended: bool,
     pending: Pending,
     rounded: bool,
+    /// How stalls were sampled: Hz, and the threshold in ns.
+    sampling: (u64, u64),
+    has_estimates: bool,
     notes: Vec<Note>,
 }
 
@@ -126,6 +132,8 @@ impl Reader {
             ended: false,
             pending: Pending::default(),
             rounded: false,
+            sampling: (0, 0),
+            has_estimates: false,
             notes: Vec::new(),
         }
     }
@@ -160,6 +168,12 @@ impl Reader {
     /// Notes about this file. Complete once [`Self::next_entry`] has returned `None`.
     pub fn notes(&self) -> &[Note] {
         &self.notes
+    }
+
+    /// Whether it has stalls whose time shares were estimated from the number of their samples,
+    /// because the recording is older than they are. Wrong if samples were lost.
+    pub fn has_estimates(&self) -> bool {
+        self.has_estimates
     }
 
     /// Whether the file is a recording of this program, as far as it was read.
@@ -206,7 +220,9 @@ impl Reader {
         match head.kind.as_str() {
             RUN => {
                 self.ours = true;
-                Ok(Some(RecordingEntry::Run(self.parse(line, object)?)))
+                let run: Run = self.parse(line, object)?;
+                self.sampling = (run.sampling.hz, run.threshold_ns);
+                Ok(Some(RecordingEntry::Run(run)))
             }
             SETTINGS => Ok(Some(RecordingEntry::Settings(self.parse(line, object)?))),
             MERGE => Ok(Some(RecordingEntry::Merge(self.parse(line, object)?))),
@@ -215,7 +231,8 @@ impl Reader {
                 // A newer version may time more stages: their histograms are foreign series here.
                 let known = |stage: &StageName| stage.known().is_some();
                 if head.stage.as_ref().is_none_or(known) {
-                    self.pending.batch.stalls.push(self.stall(line, object)?);
+                    let stall = self.stall(line, object)?;
+                    self.pending.batch.stalls.push(stall);
                 }
                 Ok(None)
             }
@@ -224,8 +241,9 @@ impl Reader {
                 Ok(None)
             }
             STACKS => {
-                let StacksMeta { stacks } = self.parse(line, object)?;
+                let StacksMeta { stacks, times } = self.parse(line, object)?;
                 self.pending.batch.stacks.extend(stacks);
+                self.pending.batch.times.extend(times.into_iter().flatten());
                 Ok(None)
             }
             INTERVAL => {
@@ -282,12 +300,15 @@ impl Reader {
         Ok(closed.map(RecordingEntry::Interval))
     }
 
-    /// A stall. In recordings without its culprits, they are derived from its stacks.
-    fn stall(&self, line: &Line, object: &str) -> Result<Stall, ReadError> {
+    /// A stall. In recordings without its culprits, they are derived from its stacks; without its
+    /// time shares, they are estimated.
+    fn stall(&mut self, line: &Line, object: &str) -> Result<Stall, ReadError> {
         let mut stall: Stall = self.parse(line, object)?;
         if stall.culprits.is_empty() {
-            stall.culprits = culprits(&stall.stacks);
+            stall.culprits = culprits(&stall.stacks, &stall.time());
         }
+        let (hz, threshold_ns) = self.sampling;
+        self.has_estimates |= estimate(&mut stall, hz, threshold_ns);
         Ok(stall)
     }
 
@@ -301,7 +322,11 @@ impl Reader {
         let start = time(meta.start_s, "start_s")?;
         let duration = time(meta.duration_s, "duration_s")?;
         let mut series = Vec::with_capacity(meta.series.len());
-        let Pending { histograms, batch, .. } = mem::take(&mut self.pending);
+        let Pending { histograms, mut batch, .. } = mem::take(&mut self.pending);
+        if self.has_estimates && batch.times.is_empty() {
+            let time = stall_time::times(&batch.stalls);
+            batch.times.push(LocatedTime { time, ..LocatedTime::default() });
+        }
         for (tag, mut distribution) in histograms {
             let meta = meta
                 .series
@@ -323,7 +348,7 @@ impl Reader {
             return Err(corrupt(format!("interval lacks {missing} of its histograms")));
         }
         series.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(Interval { start, duration, series, batch })
+        Ok(Interval { start, duration, series, batch, steal: meta.steal })
     }
 
     /// Closes an interval of a foreign log.
@@ -351,6 +376,7 @@ impl Reader {
             duration: Duration::try_from_secs_f64(pending.duration_s).unwrap_or_default(),
             series,
             batch: StallBatch::default(),
+            steal: None,
         })
     }
 

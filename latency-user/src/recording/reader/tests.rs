@@ -12,7 +12,10 @@ use crate::{
         ledger::Ledger,
         run::Transport,
         series::{Location, Queue, QueueId, labels::Labels},
-        stall::batch::{LocatedStack, Stack},
+        stall::{
+            batch::{LocatedStack, Stack},
+            time::{CpuSteal, StallTime},
+        },
         summary::Stalls,
     },
     recording::writer::Writer,
@@ -62,10 +65,22 @@ fn intervals() -> [Interval; 2] {
         stage: Some(Stage::NetRx.into()),
         labels: Labels::default(),
     };
-    let batch = StallBatch { stacks: vec![stack], ..StallBatch::default() };
+    let time = LocatedTime {
+        stage: Some(Stage::NetRx.into()),
+        cpu: Some(3),
+        labels: Labels::default(),
+        time: StallTime { stalls: 1, stalled_ns: 9, unsampled_ns: 5, sampled_ns: 3, irq_ns: 1 },
+    };
+    let batch = StallBatch { stacks: vec![stack], times: vec![time], ..StallBatch::default() };
+    let steal = Some(vec![CpuSteal { cpu: 3, steal_ns: 7, ..CpuSteal::default() }]);
     let second = Duration::from_secs(1);
-    let interval =
-        |start, series| Interval { start, duration: second, series, batch: batch.clone() };
+    let interval = |start, series| Interval {
+        start,
+        duration: second,
+        series,
+        batch: batch.clone(),
+        steal: steal.clone(),
+    };
     [
         interval(
             Duration::ZERO,

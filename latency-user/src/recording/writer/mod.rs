@@ -130,6 +130,7 @@ impl Writer {
         let mut meta = IntervalMeta {
             start_s: start.as_secs_f64(),
             duration_s: interval.duration.as_secs_f64(),
+            steal: interval.steal.clone(),
             series: BTreeMap::new(),
         };
         for series in interval.series.iter().filter(|s| !s.distribution.buckets.is_empty()) {
@@ -147,9 +148,10 @@ impl Writer {
         for collapse in &interval.batch.collapses {
             comment(&mut text, COLLAPSE, collapse)?;
         }
-        if !interval.batch.stacks.is_empty() {
-            let stacks = interval.batch.stacks.clone();
-            comment(&mut text, STACKS, &StacksMeta { stacks })?;
+        let batch = &interval.batch;
+        if !batch.stacks.is_empty() || !batch.times.is_empty() {
+            let (stacks, times) = (batch.stacks.clone(), Some(batch.times.clone()));
+            comment(&mut text, STACKS, &StacksMeta { stacks, times })?;
         }
         comment(&mut text, INTERVAL, &meta)?;
         self.append(&text)

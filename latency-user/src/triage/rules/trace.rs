@@ -40,10 +40,10 @@ pub(super) fn stalls(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             .map(|row| plain(format!("stalls of {}", row.stage), row.stalls as f64, "", source)),
     );
     let culprits: Vec<String> =
-        traced.culprits.iter().take(3).map(|(name, share)| format!("{name} {share} %")).collect();
+        traced.culprits.iter().take(4).map(|(name, share)| format!("{name} {share} %")).collect();
     let culprits = match culprits.is_empty() {
         true => String::new(),
-        false => format!(" Samples found the CPU in {}.", culprits.join(", ")),
+        false => format!(" Where that time went: {}.", culprits.join(", ")),
     };
     let iface =
         ifaces.first().map(|name| format!("--iface {} ", crate::triage::rule_answer::quoted(name)));

@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::{
     comparison, duration_classes, experiment as experiment_text,
     format::{bytes, duration, short_duration},
-    table,
+    stall_time, table,
 };
 use crate::model::{
     comparison::{Comparison, Verdict},
@@ -28,7 +28,7 @@ use crate::model::{
     note::Note,
     series::Series,
     settings::HostSettings,
-    stall::{Stall, collapse::Collapse, culprit::Culprit},
+    stall::{Stall, collapse::Collapse, culprit::Culprit, time::StallTime},
     summary::{Numbers, Summary},
     timeline::Timeline,
 };
@@ -55,6 +55,8 @@ pub struct Recording<'a> {
     pub collapses: &'a [Collapse],
     /// The functions that its stalls were spent in, worst first.
     pub culprits: &'a [Culprit],
+    /// The time of the stalls.
+    pub time: StallTime,
     /// Settings of the host; `None`: not recorded.
     pub settings: Option<&'a HostSettings>,
     /// Notes on the file.
@@ -179,8 +181,10 @@ fn show(recording: &Recording<'_>) -> HtmlRecording {
         })
         .collect();
     series.truncate(MOST_SERIES);
-    let culprits = recording.culprits.iter().map(|culprit| {
-        vec![culprit.function.clone(), share(culprit.share), culprit.samples.to_string()]
+    let shares = stall_time::shares(recording.culprits, &recording.time, usize::MAX).into_iter();
+    let culprits = shares.map(|part| {
+        let samples = part.samples.map_or("-".to_owned(), |samples| samples.to_string());
+        vec![part.name, share(part.share), samples]
     });
     let probes = run.probes.iter().map(|probe| {
         vec![
@@ -193,10 +197,7 @@ fn show(recording: &Recording<'_>) -> HtmlRecording {
     HtmlRecording {
         name: recording.name.clone(),
         verdict: table::verdict(summary, recording.series),
-        culprits_named: match stalls::functions(recording.culprits, MOST_NAMED) {
-            named if named.is_empty() => named,
-            named => format!("Culprits: {named}."),
-        },
+        culprits_named: culprits_named(recording),
         about: about(summary),
         probes: probes.collect(),
         heat: [Stage::NetRx, Stage::NapiPoll, Stage::RxWait]
@@ -241,4 +242,13 @@ fn about(summary: &Summary) -> Vec<(String, String)> {
         ("Program", format!("latency-user {}", run.version)),
     ];
     rows.map(|(name, value)| (name.to_owned(), value)).to_vec()
+}
+
+/// The culprits, and what the hypervisor took, in sentences.
+fn culprits_named(recording: &Recording) -> String {
+    let named = stall_time::text(recording.culprits, &recording.time, MOST_NAMED);
+    let named = (!named.is_empty()).then(|| format!("Culprits: {named}."));
+    let (stalls, seconds) = (&recording.summary.stalls, recording.summary.run.duration_s);
+    let steal = stall_time::steal(stalls.steal.as_deref(), &recording.time, seconds);
+    [named, steal].into_iter().flatten().collect::<Vec<_>>().join(" ")
 }

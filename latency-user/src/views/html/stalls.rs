@@ -10,14 +10,14 @@ use crate::{
         stall::{
             Stall,
             collapse::{Collapse, CollapsedQueue, SocketOwner, SocketTotal},
-            culprit::Culprit,
             parts::{Interference, TaskShare},
         },
         tcp_pressure::TcpPressure,
         timeline::Cell,
     },
     views::{
-        format::{bytes, count, counted, duration, lock_wait},
+        format::{bytes, count, counted, duration},
+        stall_time,
         table::without_parts,
     },
 };
@@ -133,8 +133,8 @@ fn place(labels: &Labels, cpu: u32) -> String {
 
 fn spent(stall: &Stall) -> String {
     let mut parts = Vec::new();
-    if !stall.culprits.is_empty() {
-        parts.push(format!("in {}", functions(&stall.culprits, FUNCTIONS)));
+    if !stall.culprits.is_empty() || stall.unsampled_ns.is_some() {
+        parts.push(stall_time::text(&stall.culprits, &stall.time(), FUNCTIONS));
     }
     if let Some(net_rx) = &stall.net_rx {
         parts.extend(net_rx.wait_ns.map(|ns| format!("waited {} before", duration(ns))));
@@ -174,15 +174,6 @@ fn running(interference: &Interference) -> Vec<String> {
         parts.push(format!("{} ({}) at its end", interference.task.comm, interference.task.pid));
     }
     parts
-}
-
-/// `tcp_collapse 87%, nft_do_chain 7%`
-pub(super) fn functions(culprits: &[Culprit], most: usize) -> String {
-    let named = culprits.iter().take(most);
-    let named = named.map(|culprit| {
-        format!("{} {}{}", culprit.function, share(culprit.share), lock_wait(culprit))
-    });
-    named.collect::<Vec<_>>().join(", ")
 }
 
 /// The sockets whose collapses took the most time.

@@ -94,7 +94,10 @@ pub fn summary(
             for sentence in sentences {
                 paragraph(&mut text, &sentence, 2, style, emphasis(stalled));
             }
-            if let Some(sentence) = stalls::culprit_sentence(&summary.stalls) {
+            if let Some(sentence) = stalls::culprit_sentence(summary) {
+                paragraph(&mut text, &sentence, 2, style, emphasis(stalled));
+            }
+            if let Some(sentence) = stalls::steal_sentence(summary) {
                 paragraph(&mut text, &sentence, 2, style, emphasis(stalled));
             }
         }

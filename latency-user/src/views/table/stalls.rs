@@ -10,15 +10,15 @@ use crate::{
         stall::{
             Stall,
             collapse::{SocketOwner, SocketTotal},
-            culprit::Culprit,
             parts::{Interference, NetRxParts},
         },
-        summary::{Stalls, Summary},
+        summary::Summary,
         tcp_pressure::TcpPressure,
     },
     views::{
         Style,
-        format::{bytes, count, counted, duration, lock_wait},
+        format::{bytes, count, counted, duration},
+        stall_time,
         text::{paragraph, printable},
     },
 };
@@ -33,16 +33,29 @@ const ALL_FUNCTIONS: usize = 6;
 /// Sockets listed.
 const SOCKETS: usize = 5;
 
-/// The culprits in one sentence for the top of the table; `None` without samples.
-pub(super) fn culprit_sentence(stalls: &Stalls) -> Option<String> {
-    if stalls.culprits.is_empty() {
+/// The culprits in one sentence for the top of the table; `None` without samples of stalls.
+pub(super) fn culprit_sentence(summary: &Summary) -> Option<String> {
+    let stalls = &summary.stalls;
+    let time = stalls.time.unwrap_or_default();
+    let is_sampled = summary.run.sampling.hz > 0 && time.stalled_ns > 0;
+    if stalls.culprits.is_empty() && !is_sampled {
         return None;
     }
+    let of = match time.stalled_ns {
+        0 => String::new(),
+        ns => format!("of {} of stalls, ", duration(ns)),
+    };
     Some(format!(
-        "Culprits: {} ({}).",
-        shares(&stalls.culprits, ALL_FUNCTIONS),
+        "Culprits: {} ({of}{}).",
+        stall_time::text(&stalls.culprits, &time, ALL_FUNCTIONS),
         counted(stalls.samples, "sample")
     ))
+}
+
+/// What the hypervisor took, where it took something or stalls need an explanation.
+pub(super) fn steal_sentence(summary: &Summary) -> Option<String> {
+    let time = summary.stalls.time.unwrap_or_default();
+    stall_time::steal(summary.stalls.steal.as_deref(), &time, summary.run.duration_s)
 }
 
 /// Writes the worst stalls, the sockets, and TCP's counters.
@@ -111,13 +124,24 @@ fn describe_stall(stall: &Stall, sampling: &Sampling) -> String {
         parts.extend(describe_wait(interference));
     }
     parts.push(match stall.culprits.as_slice() {
-        culprits if !culprits.is_empty() => {
-            format!("in {} ({})", shares(culprits, FUNCTIONS), counted(stall.samples, "sample"))
+        [] if stall.stage == Stage::Irq => "no stack: interrupts were off".into(),
+        [] if sampling.hz == 0 || stall.unsampled_ns.is_none() => {
+            "no stack: none were taken".into()
         }
-        _ if sampling.hz == 0 => "no stack: none were taken".into(),
-        _ if stall.stage == Stage::Irq => "no stack: interrupts were off".into(),
-        _ => "no stack: no sample fell into it".into(),
+        culprits => format!(
+            "{} ({})",
+            stall_time::text(culprits, &stall.time(), FUNCTIONS),
+            counted(stall.samples, "sample")
+        ),
     });
+    if stall.time().not_running() >= 0.1
+        && let Some(steal_ns) = stall.steal_ns
+    {
+        parts.push(match steal_ns {
+            0 => "no steal of this CPU in its interval".into(),
+            ns => format!("the hypervisor took {} of this CPU in its interval", duration(ns)),
+        });
+    }
     let place = match place(&stall.labels) {
         place if place.is_empty() => String::new(),
         place => format!(" of {place}"),
@@ -156,6 +180,9 @@ fn describe_run(parts: &NetRxParts) -> Vec<String> {
     // By tracepoint a run starts and ends with polls: no time is outside of them then.
     if parts.polls.is_some() && parts.rest_ns > 0 {
         phrases.push(format!("{} outside polls", duration(parts.rest_ns)));
+    }
+    if let Some(irqs) = parts.irqs.filter(|irqs| irqs.runs > 0) {
+        phrases.push(format!("hard IRQs {} in {}", duration(irqs.ns), counted(irqs.runs, "run")));
     }
     if let Some(wait) = parts.wait_ns {
         phrases.push(format!("waited {} before", duration(wait)));
@@ -248,15 +275,6 @@ fn place(labels: &Labels) -> String {
     };
     let name = labels.irq_name.as_deref().map(printable);
     [iface, queue, irq, name].into_iter().flatten().collect::<Vec<_>>().join(" ")
-}
-
-/// `tcp_collapse 87 %, tcp_ack 7 %`
-fn shares(culprits: &[Culprit], most: usize) -> String {
-    let named = culprits.iter().take(most).map(|culprit| {
-        let function = printable(&culprit.function);
-        format!("{function} {:.0} %{}", culprit.share * 100.0, lock_wait(culprit))
-    });
-    named.collect::<Vec<_>>().join(", ")
 }
 
 /// Which records were not sent.

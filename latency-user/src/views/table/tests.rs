@@ -202,5 +202,5 @@ fn a_stall_is_described_with_its_end() {
         summary.stalls.worst = vec![fixtures::stall()];
     });
     assert_fits(&table);
-    assert!(table.contains("21.4ms net_rx on CPU 1, ended 03:04:05.912Z: in tcp_collapse 87 %"));
+    assert!(table.contains("21.4ms net_rx on CPU 1, ended 03:04:05.912Z: tcp_collapse 87 %"));
 }
