@@ -10,8 +10,9 @@ use crate::model::stall::{Stall, time::StallTime};
 /// A span of time, ns.
 pub type Range = (u64, u64);
 
-/// The sampler skips the first part of each stall: this fraction of the threshold.
-pub const SAMPLED_PART: u64 = 4;
+/// The sampler skipped the first part of each stall: this fraction of the threshold, in recordings
+/// without time shares.
+const SKIPPED_PART: u64 = 4;
 
 /// A tick later than this fraction of a period is overdue: the clock itself is not that inexact.
 const TOLERANCE: u64 = 4;
@@ -76,7 +77,7 @@ pub fn estimate(stall: &mut Stall, hz: u64, threshold_ns: u64) -> bool {
     let period = 1_000_000_000 / hz;
     let explained = stall.samples.saturating_add(1).saturating_mul(period);
     let unsampled =
-        stall.duration_ns.saturating_sub(threshold_ns / SAMPLED_PART).saturating_sub(explained);
+        stall.duration_ns.saturating_sub(threshold_ns / SKIPPED_PART).saturating_sub(explained);
     stall.unsampled_ns = Some(unsampled);
     stall.sampled_ns =
         Some(stall.samples.saturating_mul(period).min(stall.duration_ns - unsampled));

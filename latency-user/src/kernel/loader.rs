@@ -33,8 +33,10 @@ use crate::{
 /// The eBPF object, compiled in.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/latency-ebpf"));
 
-/// Stack sampling starts once a span has lasted threshold / `SAMPLED_PART`.
+/// Stack sampling starts once a span has lasted threshold / `SAMPLED_PART`, at most `SAMPLED_AFTER`:
+/// with a high threshold, the first part of a stall would stay unexplained.
 const SAMPLED_PART: u64 = 4;
+const SAMPLED_AFTER_NS: u64 = 250_000;
 
 /// The kernel-internal errno `ENOTSUPP`; libc does not define it.
 const ENOTSUPP: i32 = 524;
@@ -207,7 +209,7 @@ fn load_object(
     let slot_base = layout.slot_base();
     let log_level: u8 = if config.log { 0xff } else { 0 };
     let records_wake_at_bytes = u64::from(config.record_bytes / 4);
-    let sample_after_ns = config.threshold_ns / SAMPLED_PART;
+    let sample_after_ns = (config.threshold_ns / SAMPLED_PART).min(SAMPLED_AFTER_NS);
     let offsets = offsets::resolve(&facts.btf);
 
     let mut loader = EbpfLoader::new();

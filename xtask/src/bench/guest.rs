@@ -41,6 +41,7 @@ pub(crate) fn run(
         command,
         variables: Vec::new(),
         files: built.files().into_iter().cloned().chain(baselines).collect(),
+        nics: Vec::new(),
         deadline: DEADLINE,
     };
     let mut found = None;

@@ -172,6 +172,7 @@ fn run_in_vm(series: &str, built: &Built, kernel_tests: &Artifact, tally: &mut T
         command: vec![kernel_tests.executable.to_string_lossy().into_owned()],
         variables,
         files: built.files(),
+        nics: Vec::new(),
         deadline: VM_DEADLINE,
     };
     let failed_before = tally.failed;

@@ -68,13 +68,14 @@ pub(crate) fn fetch(series: &str) -> Result<Kernel> {
 
 /// The package that the meta-package of this series depends on.
 fn package(series: &str) -> Option<String> {
-    let (number, flavour) = match series.strip_suffix("-rt") {
-        Some(number) => (number, "rt"),
-        None => (series, "cloud"),
+    let (number, flavour) = match series.rsplit_once('-') {
+        Some((number, "rt")) => (number, "-rt"),
+        Some((number, "full")) => (number, ""),
+        _ => (series, "-cloud"),
     };
     // The meta-package of the release's default kernel has no number.
     let metas =
-        [format!("linux-image-{number}-{flavour}-amd64"), format!("linux-image-{flavour}-amd64")];
+        [format!("linux-image-{number}{flavour}-amd64"), format!("linux-image{flavour}-amd64")];
     let prefix = format!("linux-image-{number}.");
     metas
         .iter()
@@ -84,7 +85,9 @@ fn package(series: &str) -> Option<String> {
 }
 
 fn unknown(series: &str) -> String {
-    format!("apt has no kernel {series}: try 6.1, 6.12 or 6.12-rt (6.12 needs Debian's updates)")
+    format!(
+        "apt has no kernel {series}: try 6.1, 6.12, 6.12-rt or 6.12-full (6.12 needs Debian's updates)"
+    )
 }
 
 fn open(root: PathBuf) -> Result<Kernel> {

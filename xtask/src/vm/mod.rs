@@ -17,12 +17,16 @@ use crate::{build_ebpf, process};
 
 mod archive;
 mod cache;
+mod emulator;
 mod kernel;
 mod modules;
+pub(crate) mod nic;
 mod qemu;
 
 use archive::Archive;
+pub(crate) use emulator::Emulator;
 use kernel::Kernel;
+use nic::Nic;
 
 /// The machine's init: mounts, loads modules, runs the command, powers off.
 const INIT: &str = include_str!("init.sh");
@@ -35,7 +39,7 @@ const GUEST_DIRECTORIES: [&str; 9] =
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Kernel series as Debian names it, such as 6.1, 6.12 or 6.12-rt
+    /// Kernel series as Debian names it, such as 6.1, 6.12, 6.12-rt, or 6.12-full with all drivers
     kernel: String,
     /// Environment variable for the command (repeatable)
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = parse_variable)]
@@ -43,6 +47,9 @@ pub(crate) struct Args {
     /// File of the host to pack at the same path, with the libraries it needs (repeatable)
     #[arg(long = "file", value_name = "PATH")]
     files: Vec<PathBuf>,
+    /// Two NICs of this kind on one wire (repeatable; needs a kernel with all drivers, like 6.12-full)
+    #[arg(long = "nic", value_name = "KIND")]
+    nics: Vec<Nic>,
     /// Seconds after which the machine is killed
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     deadline: u64,
@@ -57,6 +64,7 @@ pub(crate) struct Guest {
     pub(crate) command: Vec<String>,
     pub(crate) variables: Vec<(String, String)>,
     pub(crate) files: Vec<PathBuf>,
+    pub(crate) nics: Vec<Nic>,
     pub(crate) deadline: Duration,
 }
 
@@ -66,6 +74,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         command: args.command,
         variables: args.variables,
         files: args.files,
+        nics: args.nics,
         deadline: Duration::from_secs(args.deadline),
     };
     let status = boot(&guest, &mut |_| {})?;
@@ -76,6 +85,10 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
 /// line to `watch` too, and returns the command's exit status (128 + n for signal n).
 pub(crate) fn boot(guest: &Guest, watch: &mut dyn FnMut(&str)) -> Result<u8> {
     let kernel = kernel::fetch(&guest.kernel)?;
+    let emulator = match guest.nics.iter().any(|nic| nic.needs_newer_emulator()) {
+        true => Some(Emulator::fetch()?),
+        false => None,
+    };
     let run = Run::create(&guest.kernel)?;
     let packed = Instant::now();
     let size = pack(guest, &kernel, &run.initramfs())?;
@@ -89,6 +102,8 @@ pub(crate) fn boot(guest: &Guest, watch: &mut dyn FnMut(&str)) -> Result<u8> {
         release: &kernel.release,
         directory: &run.directory,
         initramfs: &run.initramfs(),
+        nics: &guest.nics,
+        emulator: emulator.as_ref(),
         deadline: guest.deadline,
     };
     let status = machine.run(watch)?;

@@ -22,6 +22,8 @@ const WANTED: &[&str] = &[
     "virtio_pci",
     "virtio_net",
     "vmxnet3",
+    "igb",
+    "e1000e",
     "veth",
     "tun",
     "sch_ingress",

@@ -16,11 +16,18 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::cache;
+use super::{
+    cache,
+    emulator::Emulator,
+    nic::{self, Nic},
+};
 use crate::process;
 
 const READY: &[u8] = b"xtask-vm: ready";
 const EXIT: &[u8] = b"xtask-vm: exit ";
+/// The command asks that the machine is not run for this many ms: what a hypervisor does that gives
+/// its CPUs to others.
+const FREEZE: &[u8] = b"xtask-vm: freeze ";
 /// Messages after which a kernel will not finish the command.
 const TROUBLE: [&str; 7] = [
     "Kernel panic",
@@ -58,6 +65,10 @@ pub(crate) struct Machine<'a> {
     pub(crate) initramfs: &'a Path,
     /// Receives the console log and QEMU's own messages.
     pub(crate) directory: &'a Path,
+    /// Pairs of NICs.
+    pub(crate) nics: &'a [Nic],
+    /// The emulator; `None`: the system's.
+    pub(crate) emulator: Option<&'a Emulator>,
     pub(crate) deadline: Duration,
 }
 
@@ -138,6 +149,10 @@ impl Machine<'_> {
                         process::step(&format!("ready after {seconds:.1} s"));
                     }
                 }
+                Some(line) if line.starts_with(FREEZE) => {
+                    let ms = String::from_utf8_lossy(&line[FREEZE.len()..]).trim().parse();
+                    qemu.freeze(Duration::from_millis(ms.context("freeze for how many ms?")?))?;
+                }
                 Some(line) => {
                     output.show(&line)?;
                     watch(&String::from_utf8_lossy(&line));
@@ -162,17 +177,23 @@ impl Machine<'_> {
     }
 
     fn start(&self, acceleration: Acceleration) -> Result<Qemu> {
-        let multi_queue = may_create_taps();
-        let qemu = process::need("qemu-system-x86_64")?;
-        let mut command = match multi_queue {
-            // Its own network namespace: nothing is connected to its tap device.
-            true => {
-                let mut unshare = Command::new(process::need("unshare")?);
-                unshare.arg("--net").arg(qemu);
-                unshare
-            }
-            false => Command::new(qemu),
+        let qemu = match self.emulator {
+            Some(emulator) => emulator.program(),
+            None => process::need("qemu-system-x86_64")?,
         };
+        // In a network namespace of its own: nothing else is connected to its tap devices.
+        let mut command = if self.nics.contains(&Nic::VirtioMq) {
+            nic::with_bridge(&qemu, self.directory)?
+        } else if may_create_taps() {
+            let mut unshare = Command::new(process::need("unshare")?);
+            unshare.arg("--net").arg(qemu);
+            unshare
+        } else {
+            Command::new(qemu)
+        };
+        if let Some(emulator) = self.emulator {
+            emulator.prepare(&mut command);
+        }
         match acceleration {
             Acceleration::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
             // Single-threaded: with one thread per CPU, a CPU can still execute a breakpoint that
@@ -182,21 +203,22 @@ impl Machine<'_> {
         };
         command.args(["-smp", "2", "-m", "2048", "-no-reboot", "-nodefaults"]);
         command.args(["-display", "none", "-monitor", "none"]);
-        // A NIC with real interrupts; user-mode networking needs no root on the host.
-        command.args(["-netdev", "user,id=net0,restrict=on"]);
-        command.args(["-device", "virtio-net-pci,netdev=net0"]);
-        // A NIC whose driver rounds ring sizes.
-        command.args(["-netdev", "user,id=net1,restrict=on"]);
-        command.args(["-device", "vmxnet3,netdev=net1"]);
-        if multi_queue {
-            command.args(["-netdev", "tap,id=net2,queues=2,vhost=off,script=no,downscript=no"]);
-            // Two vectors per queue pair, one for control and one for configuration changes.
-            command.args(["-device", "virtio-net-pci,netdev=net2,mq=on,vectors=6"]);
+        let mut kernel_arguments = KERNEL_ARGUMENTS.to_owned();
+        if self.nics.is_empty() {
+            single_nics(&mut command);
+        } else {
+            // PCIe, for NICs that are devices of it. Its emulated timer is too slow for the kernel's
+            // check of interrupts.
+            command.args(["-machine", "q35"]);
+            kernel_arguments.push_str(" no_timer_check");
+            for (number, nic) in self.nics.iter().enumerate() {
+                nic.add_pair(&mut command, number, self.directory);
+            }
         }
         command.arg("-serial").arg(format!("file:{}", self.console().display()));
         command.args(["-serial", "stdio"]);
         command.arg("-kernel").arg(self.image).arg("-initrd").arg(self.initramfs);
-        command.args(["-append", KERNEL_ARGUMENTS]);
+        command.args(["-append", &kernel_arguments]);
 
         let log = File::create(self.qemu_log())
             .with_context(|| format!("cannot write {}", self.qemu_log().display()))?;
@@ -233,8 +255,23 @@ impl Machine<'_> {
     }
 }
 
+/// Adds NICs that are connected to nothing.
+fn single_nics(command: &mut Command) {
+    // One with real interrupts; user-mode networking needs no root on the host.
+    command.args(["-netdev", "user,id=net0,restrict=on"]);
+    command.args(["-device", "virtio-net-pci,netdev=net0"]);
+    // One whose driver rounds ring sizes.
+    command.args(["-netdev", "user,id=net1,restrict=on"]);
+    command.args(["-device", "vmxnet3,netdev=net1"]);
+    if may_create_taps() {
+        command.args(["-netdev", "tap,id=net2,queues=2,vhost=off,script=no,downscript=no"]);
+        // Two vectors per queue pair, one for control and one for configuration changes.
+        command.args(["-device", "virtio-net-pci,netdev=net2,mq=on,vectors=6"]);
+    }
+}
+
 /// Whether the machine can have a multi-queue virtio NIC, which needs a tap device and root.
-fn may_create_taps() -> bool {
+pub(crate) fn may_create_taps() -> bool {
     // SAFETY: geteuid takes no arguments and cannot fail.
     let is_root = unsafe { libc::geteuid() } == 0;
     is_root && Path::new("/dev/net/tun").exists()
@@ -254,6 +291,20 @@ fn kvm_may_work() -> bool {
 struct Qemu(Child);
 
 impl Qemu {
+    /// Stops the whole machine for a while.
+    fn freeze(&self, duration: Duration) -> Result<()> {
+        self.signal(libc::SIGSTOP)?;
+        thread::sleep(duration);
+        self.signal(libc::SIGCONT)
+    }
+
+    fn signal(&self, signal: i32) -> Result<()> {
+        // SAFETY: signals a child that was not waited for, so its id is still its own.
+        let sent = unsafe { libc::kill(self.0.id() as i32, signal) };
+        anyhow::ensure!(sent == 0, "cannot signal QEMU: {}", io::Error::last_os_error());
+        Ok(())
+    }
+
     /// The lines from the second serial line, without line ends.
     fn lines(&mut self) -> Result<Receiver<Vec<u8>>> {
         let stdout = self.0.stdout.take().context("QEMU's standard output was already taken")?;
