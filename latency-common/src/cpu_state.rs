@@ -148,8 +148,16 @@ pub struct CpuState {
     pub second_start_ns: u64,
     /// Stalls and slow collapses in that second, including those over the limit.
     pub records_in_second: u64,
+    /// Raises of NET_RX since its last entry.
+    pub raises: u32,
+    /// The hard IRQ in whose handler the first of them was, plus one; 0: in none.
+    pub raise_irq_plus_one: u32,
+    /// The only hard IRQ that raised the current run of NET_RX, plus one; 0: there is none.
+    pub run_irq_plus_one: u32,
+    /// How often the IRQ of `cached_napi` was noted on this CPU.
+    pub cached_napi_votes: u32,
     /// Puts `net_rx_run` on its own cache lines.
-    pub reserved: [u64; 3],
+    pub reserved: u64,
     /// The current or last run of `net_rx_action`.
     pub net_rx_run: NetRxRun,
     /// Events that were not recorded normally, per stage.

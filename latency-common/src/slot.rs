@@ -51,7 +51,8 @@ impl TryFrom<u32> for SlotKind {
 pub const IFNAMSIZ: usize = 16;
 
 /// What a slot is assigned to. Written once by the kernel side; `rx_queue_seen` and
-/// `rx_queue_conflicts` are updated while the identity probe is attached.
+/// `rx_queue_conflicts` are updated while the packet probe is attached, the fields of the IRQ at
+/// the first polls of each CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlotInfo {
@@ -69,10 +70,18 @@ pub struct SlotInfo {
     pub rx_queue_seen: u32,
     /// Packets whose `queue_mapping` differed from `rx_queue_seen`.
     pub rx_queue_conflicts: u32,
+    /// The hard IRQ whose handler scheduled this NAPI instance, plus one; 0: not known.
+    pub irq_seen: u32,
+    /// How often that was seen.
+    pub irq_votes: u32,
+    /// How often another IRQ was seen.
+    pub irq_conflicts: u32,
+    /// Explicit padding.
+    pub reserved: u32,
     /// Maximum packets per poll (`napi_struct.weight`); 0: unknown.
     pub weight: u32,
     /// Name of the interface when the slot was assigned.
     pub name: [u8; IFNAMSIZ],
 }
 
-const _: () = assert!(size_of::<SlotInfo>() == 48);
+const _: () = assert!(size_of::<SlotInfo>() == 64);

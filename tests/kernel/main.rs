@@ -10,7 +10,9 @@ mod cost;
 mod counts;
 mod docs;
 mod experiment;
+mod frozen;
 mod kernels;
+mod lab;
 mod queues;
 mod recording;
 mod sockets;
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         counts::trials(),
         queues::trials(),
         stalls::trials(),
+        frozen::trials(),
         sockets::trials(),
         recording::trials(),
         traps::trials(),
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         experiment::tunings::trials(),
         triage::trials(),
         kernels::trials(),
+        lab::trials(),
         docs::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()

@@ -4,6 +4,7 @@ use std::{
     env,
     io::{BufRead, BufReader, Read},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, Receiver},
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +15,8 @@ use serde_json::Value;
 /// A tracer that has attached its programs.
 pub(crate) struct Tracing {
     child: Child,
-    lines: BufReader<ChildStdout>,
+    /// What it prints. Read by a thread: a tracer whose output nobody reads would stop.
+    lines: Receiver<String>,
 }
 
 /// How a tracer ended.
@@ -52,7 +54,7 @@ impl Tracing {
             let mut message = String::new();
             stderr.read_to_string(&mut message).map(|_| message)
         });
-        self.lines.read_to_string(&mut String::new())?;
+        self.lines.iter().for_each(drop);
         let message = message.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let status = self.child.wait()?;
         ensure!(status.success(), "latency-user ended with {status}: {message}");
@@ -72,7 +74,7 @@ impl Tracing {
             .spawn()
             .context("start latency-user")?;
         let stdout = child.stdout.take().context("no standard output")?;
-        let mut tracing = Self { child, lines: BufReader::new(stdout) };
+        let mut tracing = Self { child, lines: lines(stdout) };
         loop {
             let line = tracing.next_line()?.context("it ended before the first interval")?;
             if line["kind"] == "interval" {
@@ -88,21 +90,16 @@ impl Tracing {
 
     /// The next object that it prints; `None` at the end.
     pub(crate) fn next_line(&mut self) -> Result<Option<Value>> {
-        let mut line = String::new();
-        if self.lines.read_line(&mut line)? == 0 {
-            return Ok(None);
-        }
+        let Ok(line) = self.lines.recv() else { return Ok(None) };
         Ok(Some(serde_json::from_str(&line).with_context(|| format!("parse {line:?}"))?))
     }
 
     /// Sends it `signal` and waits for its end.
     pub(crate) fn end(mut self, signal: i32) -> Result<Ended> {
         self.signal(signal)?;
-        let mut text = String::new();
-        self.lines.read_to_string(&mut text)?;
+        let last = self.lines.iter().last().unwrap_or_default();
         let status = self.child.wait()?;
-        let last = text.lines().last().unwrap_or_default();
-        let summary = serde_json::from_str(last).unwrap_or(Value::Null);
+        let summary = serde_json::from_str(&last).unwrap_or(Value::Null);
         Ok(Ended { status, summary })
     }
 
@@ -135,6 +132,21 @@ impl Tracing {
         ensure!(sent == 0, "signal {signal}: {}", std::io::Error::last_os_error());
         Ok(())
     }
+}
+
+/// The lines of a child's output, read at once.
+fn lines(stdout: ChildStdout) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines() {
+            // The receiver or the child is gone.
+            let Ok(line) = line else { return };
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 impl Drop for Tracing {

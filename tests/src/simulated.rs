@@ -158,7 +158,7 @@ pub fn started_at() -> SystemTime {
 
 fn queue(number: u32, distribution: Distribution) -> Series {
     let queue = Queue::Device { iface: "eth0".into(), netns: None, id: QueueId::Rx(number) };
-    let attrs = QueueAttrs { napi_id: Some(500 + number), irq: Some(100 + number) };
+    let attrs = QueueAttrs { napi_id: Some(500 + number), irq: Some(100 + number), named_by: None };
     Series { attrs, ..Series::new(Stage::NapiPoll, Location::Queue(queue), distribution) }
 }
 

@@ -63,7 +63,38 @@ fn find_napi_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, napi: u64, id:
     cpu.state.cached_napi = napi;
     cpu.state.cached_napi_id = id;
     cpu.state.cached_napi_row = row;
+    cpu.state.cached_napi_votes = 0;
     row
+}
+
+/// How often each CPU notes the IRQ of the NAPI instance that it polls.
+const IRQ_VOTES: u32 = 64;
+
+/// Notes the hard IRQ that scheduled the NAPI instance of `row`, the first one polled in a run of
+/// NET_RX. The IRQ is known if it alone raised the run, in its handler.
+#[inline(always)]
+pub(crate) fn note_irq(cpu: &mut Cpu, row: u32) {
+    let irq_plus_one = cpu.state.run_irq_plus_one;
+    if irq_plus_one == 0 || cpu.state.cached_napi_votes >= IRQ_VOTES {
+        return;
+    }
+    // Polls of backlogs are in rows before the slots.
+    let Some(info) =
+        row.checked_sub(config::SLOT_BASE.load()).and_then(|slot| SLOT_INFO.get_ptr_mut(slot))
+    else {
+        return;
+    };
+    cpu.state.cached_napi_votes += 1;
+    // SAFETY: the pointer comes from a map lookup. Two CPUs that write at once may lose a vote.
+    let info = unsafe { &mut *info };
+    if info.irq_seen == 0 {
+        info.irq_seen = irq_plus_one;
+    }
+    if info.irq_seen == irq_plus_one {
+        info.irq_votes += 1;
+    } else {
+        info.irq_conflicts += 1;
+    }
 }
 
 /// The row of hard IRQ `irq` on this CPU.
@@ -81,6 +112,10 @@ pub(crate) fn irq_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, irq: u32)
         ifindex: 0,
         rx_queue_seen: 0,
         rx_queue_conflicts: 0,
+        irq_seen: 0,
+        irq_votes: 0,
+        irq_conflicts: 0,
+        reserved: 0,
         weight: 0,
         name: [0; IFNAMSIZ],
     };
@@ -152,6 +187,10 @@ fn device_info(device: u64, napi: u64, kind: SlotKind, id: u32, cpu: u32) -> Slo
         ifindex,
         rx_queue_seen: 0,
         rx_queue_conflicts: 0,
+        irq_seen: 0,
+        irq_votes: 0,
+        irq_conflicts: 0,
+        reserved: 0,
         weight,
         name: read_field::<[u8; IFNAMSIZ]>(device, &offsets::DEV_NAME).unwrap_or([0; IFNAMSIZ]),
     }

@@ -15,7 +15,7 @@ use crate::bpf::{
     cpu::Cpu,
     histogram::record,
     offsets::{self, read_field},
-    slots::{napi_row, note_rx_queue},
+    slots::{napi_row, note_irq, note_rx_queue},
     span::Span,
 };
 
@@ -120,6 +120,9 @@ fn record_poll(
     cpu.state.poll_end_ns = end_ns;
     cpu.state.poll_end_jiffies = jiffies();
     let row = napi_row(ctx, cpu, napi);
+    if cpu.state.net_rx_run.polls == 0 {
+        note_irq(cpu, row);
+    }
     note_poll(cpu, row, end_ns.saturating_sub(start_ns), work);
     record(cpu, Span { stage: Stage::NapiPoll, row, start_ns, end_ns, work });
 }

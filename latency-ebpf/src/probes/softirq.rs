@@ -37,7 +37,11 @@ fn try_softirq_raise(ctx: &RawTracePointContext) -> Option<()> {
         // First raise since the last entry: the wait starts here. Later raises are ignored.
         cpu.state.raised_ns = now_ns();
         *cpu.started(Stage::RxWait) += 1;
+        cpu.state.raises = 0;
+        cpu.state.raise_irq_plus_one =
+            if cpu.state.irq_start_ns == 0 { 0 } else { cpu.state.irq.wrapping_add(1) };
     }
+    cpu.state.raises += 1;
     Some(())
 }
 
@@ -64,6 +68,9 @@ fn try_softirq_entry(ctx: &RawTracePointContext) -> Option<()> {
         // Do not clear unconditionally: an IRQ may have stamped a new raise since the read above.
         cpu.state.raised_ns = 0;
     }
+    // A run that several raised may poll first what any of them scheduled.
+    cpu.state.run_irq_plus_one =
+        if raised != 0 && cpu.state.raises == 1 { cpu.state.raise_irq_plus_one } else { 0 };
     let now = now_ns(); // One stamp: the wait ends where the run starts.
     cpu.state.net_rx_run.wait_ns = 0;
     if is_on(Stage::RxWait) {

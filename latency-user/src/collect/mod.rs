@@ -11,6 +11,7 @@ pub mod events;
 pub mod identity;
 pub mod interference;
 pub mod naming;
+mod packet_watch;
 pub mod samples;
 pub mod slots;
 pub mod snapshot;

@@ -99,13 +99,28 @@ impl Naming {
         self.queue_irqs = queue_irqs::queue_irqs(&self.interfaces, &self.interrupts);
         self.slots = (0..assigned.min(slots.len())).map(|slot| slots.copy(slot)).collect();
         let mut known = std::mem::take(&mut self.slot_series).into_iter();
+        for (number, slot) in self.slots.iter().enumerate() {
+            log::debug!(
+                "evidence of slot {number}: id {}, packets {} but {}, IRQ {} in {} but {}",
+                slot.id,
+                slot.rx_queue_seen,
+                slot.rx_queue_conflicts,
+                slot.irq_seen,
+                slot.irq_votes,
+                slot.irq_conflicts,
+            );
+        }
         let name = |(number, slot)| {
             let before = known.next().flatten();
             let now = keep_queue(before.clone(), self.name_slot(slot));
             if let Some(named) = &now
                 && before.is_none_or(|before| before.id != named.id)
             {
-                log::info!("slot {number}, id {}: {}, {:?}", slot.id, named.id, named.attrs);
+                let QueueAttrs { napi_id, irq, named_by } = named.attrs;
+                log::info!(
+                    "slot {number}: {}, NAPI {napi_id:?}, IRQ {irq:?}, named by {named_by:?}",
+                    named.id
+                );
             }
             now
         };
@@ -118,13 +133,15 @@ impl Naming {
         self.slots.iter().position(|slot| slot.kind == 0).unwrap_or(self.slots.len())
     }
 
-    /// Whether packets could still identify some queue.
-    pub fn is_unsettled(&self) -> bool {
+    /// The rows of queues whose number more evidence may tell.
+    pub fn unsettled_rows(&self) -> Vec<u32> {
         let evidence = self.evidence();
-        self.slots
-            .iter()
-            .filter(|slot| slot.kind == SlotKind::Napi as u32)
-            .any(|slot| !identity::is_settled(slot, &evidence))
+        let slots = (self.layout.slot_base()..).zip(&self.slots);
+        slots
+            .filter(|(_, slot)| slot.kind == SlotKind::Napi as u32)
+            .filter(|(_, slot)| !identity::is_settled(slot, &evidence))
+            .map(|(row, _)| row)
+            .collect()
     }
 
     /// Hard IRQs that serve the queues of `ifaces`.

@@ -20,6 +20,7 @@ use super::{
     cost::{self, CostMeter, CostSample},
     events::EventCounts,
     naming::Naming,
+    packet_watch::PacketWatch,
     slots,
     snapshot::RowCounters,
     stalls::StallCollector,
@@ -46,9 +47,6 @@ use crate::{
     },
 };
 
-/// Maximum number of snapshots for which the packet probe stays attached.
-const RX_QUEUE_WATCH: u32 = 10;
-
 /// How long to wait for events in progress at the end of a run.
 const DRAIN: Duration = Duration::from_millis(100);
 
@@ -69,7 +67,8 @@ pub struct Tracer {
     sample_hz: u64,
     naming: Naming,
     named_slots: u64,
-    watched: u32,
+    packet_watch: PacketWatch,
+    packets_refused: bool,
     events: EventCounts,
     stalls: StallCollector,
     misses: Vec<ProgramCounts>,
@@ -130,7 +129,8 @@ impl Tracer {
             sample_hz: config.sample_hz,
             naming,
             named_slots: 0,
-            watched: 0,
+            packet_watch: PacketWatch::default(),
+            packets_refused: false,
             events: EventCounts::default(),
             stalls: StallCollector::new(config.sample_hz),
             misses: Vec::new(),
@@ -357,27 +357,30 @@ impl Tracer {
         }
     }
 
-    /// Reads names again if there are new slots, and while packets may identify queues.
+    /// Reads names again if there are new slots, and while more evidence may name queues.
     fn refresh_names(&mut self) -> Result<()> {
         // CPUs that race for the last slot can move the cursor past the table size: clamp it.
         let assigned = self.attached.slot_cursor.word(0, 0).min(self.layout.slots.into());
-        let watching = self.attached.watches_rx_queues();
-        if assigned == self.named_slots && !watching {
-            return Ok(());
+        let refreshed = assigned != self.named_slots || self.attached.watches_rx_queues();
+        if refreshed {
+            self.naming.refresh(&self.attached.slots, assigned as usize)?;
+            self.named_slots = self.naming.known_slots() as u64;
         }
-        if assigned != self.named_slots {
-            self.watched = 0;
+        let packets = |row| self.rows.total().get(&row).map_or(0, |row| row.work);
+        let mut unsettled = self.naming.unsettled_rows();
+        let due = self.packet_watch.is_due(&unsettled, packets);
+        if due && !refreshed {
+            // The IRQs that scheduled these queues may have been seen meanwhile.
+            self.naming.refresh(&self.attached.slots, assigned as usize)?;
+            unsettled = self.naming.unsettled_rows();
         }
-        self.naming.refresh(&self.attached.slots, assigned as usize)?;
-        self.named_slots = self.naming.known_slots() as u64;
-        if self.naming.is_unsettled() && self.watched < RX_QUEUE_WATCH {
-            self.watched += 1;
-            if let Err(error) = self.attached.watch_rx_queues() {
-                log::warn!("cannot find RX queues from packets: {error:#}");
-                self.watched = RX_QUEUE_WATCH;
-            }
-        } else {
+        if !due || unsettled.is_empty() {
             self.attached.unwatch_rx_queues();
+        } else if !self.packets_refused
+            && let Err(error) = self.attached.watch_rx_queues()
+        {
+            log::warn!("cannot find RX queues from packets: {error:#}");
+            self.packets_refused = true;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     distribution::Distribution,
     run::{SelectedProbe, Transport},
-    series::attrs::QueueAttrs,
+    series::attrs::{NamedBy, QueueAttrs},
     stall::{
         batch::LocatedStack,
         time::{CpuSteal, LocatedTime},
@@ -128,6 +128,9 @@ pub struct SeriesMeta {
     /// The hard IRQ that schedules the queue, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub irq: Option<u32>,
+    /// The evidence for the number of the queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub named_by: Option<NamedBy>,
 }
 
 impl SeriesMeta {
@@ -140,11 +143,12 @@ impl SeriesMeta {
             work: distribution.work,
             napi_id: attrs.napi_id,
             irq: attrs.irq,
+            named_by: attrs.named_by,
         }
     }
 
     /// What is known of the queue.
     pub(super) fn attrs(&self) -> QueueAttrs {
-        QueueAttrs { napi_id: self.napi_id, irq: self.irq }
+        QueueAttrs { napi_id: self.napi_id, irq: self.irq, named_by: self.named_by }
     }
 }

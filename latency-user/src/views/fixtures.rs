@@ -52,7 +52,7 @@ pub(super) fn queue(
     let id = number.map_or(QueueId::Napi(napi_id), QueueId::Rx);
     let at = Location::Queue(Queue::Device { iface: iface.into(), netns, id });
     let irq = number.map(|number| 29 + number);
-    let attrs = QueueAttrs { napi_id: Some(napi_id), irq };
+    let attrs = QueueAttrs { napi_id: Some(napi_id), irq, named_by: None };
     Series { attrs, ..Series::new(Stage::NapiPoll, at, distribution) }
 }
 

@@ -64,7 +64,7 @@ fn nic(driver: &str) -> Result<String> {
 }
 
 /// The value after the last `NAME:` of `ethtool OPTION NIC`. Maxima come before current values.
-fn shown(option: &str, nic: &str, name: &str) -> Result<String> {
+pub(crate) fn shown(option: &str, nic: &str, name: &str) -> Result<String> {
     let text = tool::run(&format!("ethtool {option} {nic}"))?;
     let mut lines = text.lines().filter_map(|line| line.trim().split_once(':'));
     let found = lines.rfind(|(key, _)| *key == name);

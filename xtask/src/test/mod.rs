@@ -18,7 +18,8 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    bench, demo, process, setup, vm,
+    bench, demo, process, setup,
+    vm::{self, nic::Nic},
     workspace::{self, Artifact, EBPF_PACKAGES, KERNEL_TESTS, TESTS_PACKAGE},
 };
 
@@ -28,6 +29,8 @@ use tally::Tally;
 
 /// Debian 12's default kernel and its newest one.
 const VM_KERNELS: [&str; 2] = ["6.1", "6.12"];
+/// The kernel of the lab with real NICs: Debian's with all drivers.
+const LAB_KERNEL: &str = "6.12-full";
 /// Emulation is 10 to 50 times slower.
 const VM_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
@@ -86,8 +89,10 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     if !args.no_vm {
         for series in VM_KERNELS {
             process::step(&format!("kernel tests on Linux {series} in a virtual machine"));
-            run_in_vm(series, &built, kernel_tests, &mut tally);
+            run_in_vm(series, &built, kernel_tests, &[], &mut tally);
         }
+        process::step("kernel tests on real NICs in a virtual machine");
+        run_in_vm(LAB_KERNEL, &built, kernel_tests, &lab(), &mut tally);
     }
 
     println!("{tally}");
@@ -162,17 +167,43 @@ fn run_bench(tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
+/// The kinds of NICs that this machine can emulate; says which it cannot.
+fn lab() -> Vec<Nic> {
+    let mut nics = Nic::ALL.to_vec();
+    if let Err(error) = vm::Emulator::fetch() {
+        eprintln!("skipped: igb: no newer QEMU: {error:#}");
+        nics.retain(|nic| !nic.needs_newer_emulator());
+    }
+    if !vm::may_create_taps() {
+        eprintln!("skipped: virtio-mq: needs root and /dev/net/tun");
+        nics.retain(|nic| *nic != Nic::VirtioMq);
+    }
+    nics
+}
+
 /// Like `run`, in a virtual machine. A machine that dies counts as one failure and does not stop
 /// the others.
-fn run_in_vm(series: &str, built: &Built, kernel_tests: &Artifact, tally: &mut Tally) {
+fn run_in_vm(
+    series: &str,
+    built: &Built,
+    kernel_tests: &Artifact,
+    nics: &[Nic],
+    tally: &mut Tally,
+) {
     let mut variables = built.variables();
     variables.push(("LATENCY_VM".to_owned(), series.to_owned()));
+    let mut command = vec![kernel_tests.executable.to_string_lossy().into_owned()];
+    if !nics.is_empty() {
+        let names: Vec<&str> = nics.iter().map(|nic| nic.name()).collect();
+        variables.push(("LATENCY_LAB".to_owned(), names.join(",")));
+        command.push("root::lab::".to_owned());
+    }
     let guest = vm::Guest {
         kernel: series.to_owned(),
-        command: vec![kernel_tests.executable.to_string_lossy().into_owned()],
+        command,
         variables,
         files: built.files(),
-        nics: Vec::new(),
+        nics: nics.to_vec(),
         deadline: VM_DEADLINE,
     };
     let failed_before = tally.failed;

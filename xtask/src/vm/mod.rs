@@ -27,6 +27,7 @@ use archive::Archive;
 pub(crate) use emulator::Emulator;
 use kernel::Kernel;
 use nic::Nic;
+pub(crate) use qemu::may_create_taps;
 
 /// The machine's init: mounts, loads modules, runs the command, powers off.
 const INIT: &str = include_str!("init.sh");

@@ -23,7 +23,7 @@ pub(crate) enum Nic {
 }
 
 /// Queues of virtio NICs: as many as the machine has CPUs.
-const VIRTIO_QUEUES: u32 = 2;
+const VIRTIO_QUEUES: u32 = 4;
 
 impl Nic {
     /// All kinds.

@@ -201,7 +201,9 @@ impl Machine<'_> {
             // one briefly), and the kernel panics with "int3: 0000".
             Acceleration::Emulation => command.args(["-accel", "tcg,thread=single", "-cpu", "max"]),
         };
-        command.args(["-smp", "2", "-m", "2048", "-no-reboot", "-nodefaults"]);
+        // NICs have as many queues as CPUs, at most.
+        let cpus = if self.nics.is_empty() { "2" } else { "4" };
+        command.args(["-smp", cpus, "-m", "2048", "-no-reboot", "-nodefaults"]);
         command.args(["-display", "none", "-monitor", "none"]);
         let mut kernel_arguments = KERNEL_ARGUMENTS.to_owned();
         if self.nics.is_empty() {

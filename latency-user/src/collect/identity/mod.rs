@@ -15,7 +15,10 @@ use crate::{
         net::interfaces::Interface,
         nic::netdev::{NapiInstance, RxQueue},
     },
-    model::series::{Queue, QueueId, attrs::QueueAttrs},
+    model::series::{
+        Queue, QueueId,
+        attrs::{NamedBy, QueueAttrs},
+    },
 };
 
 /// Everything known when instances are named. Maps by interface index are of the network namespace
@@ -44,9 +47,14 @@ pub fn name_queue(slot: &SlotInfo, evidence: &Evidence) -> (Queue, QueueAttrs) {
     if slot.kind == SlotKind::NapiWithoutId as u32 {
         return (Queue::WithoutId { iface, netns, cpu: slot.cpu }, QueueAttrs::default());
     }
-    let queue = evidence.queue(slot);
+    let named = evidence.queue(slot);
+    let queue = named.map(|(queue, _)| queue);
     let id = queue.map_or(QueueId::Napi(slot.id), QueueId::Rx);
-    let attrs = QueueAttrs { napi_id: Some(slot.id), irq: evidence.irq(slot, queue) };
+    let attrs = QueueAttrs {
+        napi_id: Some(slot.id),
+        irq: evidence.irq(slot, queue),
+        named_by: named.map(|(_, named_by)| named_by),
+    };
     (Queue::Device { iface, netns, id }, attrs)
 }
 
@@ -61,7 +69,9 @@ pub fn is_settled(slot: &SlotInfo, evidence: &Evidence) -> bool {
     };
     match evidence.netlink_answer(interface, slot.id) {
         NetlinkAnswer::Queue(_) | NetlinkAnswer::NoSingleQueue => true,
-        NetlinkAnswer::Unknown => evidence.queue(slot).is_some(),
+        NetlinkAnswer::Unknown => {
+            evidence.queue(slot).is_some() || evidence.only_sends(slot, interface)
+        }
     }
 }
 
@@ -100,14 +110,19 @@ impl Evidence<'_> {
         }
     }
 
-    fn queue(&self, slot: &SlotInfo) -> Option<u32> {
+    fn queue(&self, slot: &SlotInfo) -> Option<(u32, NamedBy)> {
         let interface = self.interface(slot)?;
         match self.netlink_answer(interface, slot.id) {
-            NetlinkAnswer::Queue(queue) => Some(queue),
-            NetlinkAnswer::NoSingleQueue => None,
-            NetlinkAnswer::Unknown => self
-                .queue_by_packets(slot, interface)
-                .or_else(|| self.queue_by_order(slot, interface)),
+            NetlinkAnswer::Queue(queue) => return Some((queue, NamedBy::Netlink)),
+            NetlinkAnswer::NoSingleQueue => return None,
+            NetlinkAnswer::Unknown => {}
+        }
+        let by_packets = self.queue_by_packets(slot, interface);
+        match (by_packets, self.queue_by_irq(slot, interface)) {
+            (Some(queue), Some(other)) if queue != other => None,
+            (Some(queue), _) => Some((queue, NamedBy::Packets)),
+            (None, Some(queue)) => Some((queue, NamedBy::Irq)),
+            (None, None) => Some((self.queue_by_order(slot, interface)?, NamedBy::Order)),
         }
     }
 
@@ -116,6 +131,7 @@ impl Evidence<'_> {
         let instance = self.known_instances(interface).iter().find(|known| known.id == slot.id);
         instance
             .and_then(|instance| instance.irq)
+            .or_else(|| scheduling_irq(slot, interface))
             .or_else(|| self.queue_irqs.get(&(interface.index, queue?)).copied())
     }
 
@@ -152,21 +168,77 @@ impl Evidence<'_> {
         })
     }
 
+    /// Those whose instance still exists, where netlink lists the instances: after a change of
+    /// channels, others have their queues and IRQs.
+    fn live_slots_of(&self, interface: &Interface) -> impl Iterator<Item = &SlotInfo> {
+        self.slots_of(interface).filter(|slot| self.is_live(slot, interface))
+    }
+
+    fn is_live(&self, slot: &SlotInfo, interface: &Interface) -> bool {
+        let known = self.known_instances(interface);
+        known.is_empty() || known.iter().any(|instance| instance.id == slot.id)
+    }
+
     /// The queue from the instance's packets, unless another instance has it.
     fn queue_by_packets(&self, slot: &SlotInfo, interface: &Interface) -> Option<u32> {
         let queue = carried_queue(slot, interface)?;
-        let is_taken = |(id, known): (u32, u32)| known == queue && id != slot.id;
-        (!self.facts(interface).any(is_taken)).then_some(queue)
+        (!self.is_taken(queue, slot, interface)).then_some(queue)
     }
 
-    /// Known queues of instances, from netlink and packets, as `(id, queue)`.
+    /// The queue from the IRQ that scheduled the instance, unless another instance has it. Of an
+    /// instance that is gone, the IRQ may serve another queue now.
+    fn queue_by_irq(&self, slot: &SlotInfo, interface: &Interface) -> Option<u32> {
+        if !self.is_live(slot, interface) {
+            return None;
+        }
+        let queue = self.queue_of_irq(slot, interface)?;
+        (!self.is_taken(queue, slot, interface)).then_some(queue)
+    }
+
+    /// The RX queue that the IRQ that scheduled the instance serves, by its name.
+    fn queue_of_irq(&self, slot: &SlotInfo, interface: &Interface) -> Option<u32> {
+        let irq = scheduling_irq(slot, interface)?;
+        let mut queues = self.queue_irqs_of(interface).filter(|(_, other)| *other == irq);
+        let only = queues.next().filter(|_| queues.next().is_none());
+        only.map(|(queue, _)| queue)
+    }
+
+    /// RX queues of `interface` whose IRQs are known by name, as `(queue, irq)`.
+    fn queue_irqs_of(&self, interface: &Interface) -> impl Iterator<Item = (u32, u32)> {
+        let index = interface.index;
+        let range = self.queue_irqs.range((index, 0)..=(index, u32::MAX));
+        range.map(|((_, queue), irq)| (*queue, *irq))
+    }
+
+    /// Whether the instance was scheduled by an IRQ of `interface` that serves no RX queue, since
+    /// the IRQs of all RX queues are known.
+    fn only_sends(&self, slot: &SlotInfo, interface: &Interface) -> bool {
+        scheduling_irq(slot, interface).is_some_and(|irq| {
+            let irqs: Vec<u32> = self.queue_irqs_of(interface).map(|(_, irq)| irq).collect();
+            irqs.len() == interface.rx_queues as usize && !irqs.contains(&irq)
+        })
+    }
+
+    /// Whether another instance is known to have `queue` at the same time.
+    fn is_taken(&self, queue: u32, slot: &SlotInfo, interface: &Interface) -> bool {
+        self.is_live(slot, interface)
+            && self.facts(interface).any(|(id, known)| known == queue && id != slot.id)
+    }
+
+    /// Known queues of instances, from netlink, packets and IRQs, as `(id, queue)`.
     fn facts(&self, interface: &Interface) -> impl Iterator<Item = (u32, u32)> {
         let by_netlink = self.known_queues(interface).iter();
         let by_netlink = by_netlink.filter_map(|known| Some((known.napi_id?, known.queue)));
-        let by_packets = self.slots_of(interface);
-        by_netlink.chain(
-            by_packets.filter_map(move |slot| Some((slot.id, carried_queue(slot, interface)?))),
-        )
+        let by_packets = self.live_slots_of(interface);
+        let by_irqs = self.live_slots_of(interface);
+        by_netlink
+            .chain(
+                by_packets.filter_map(move |slot| Some((slot.id, carried_queue(slot, interface)?))),
+            )
+            .chain(
+                by_irqs
+                    .filter_map(move |slot| Some((slot.id, self.queue_of_irq(slot, interface)?))),
+            )
     }
 
     /// The queue from the position of the instance's id among those of its interface.
@@ -179,6 +251,20 @@ impl Evidence<'_> {
         };
         order::queue_of(slot.id, ids, interface.rx_queues, self.facts(interface))
     }
+}
+
+/// How often an IRQ must have been seen to schedule an instance.
+const IRQ_VOTES: u32 = 3;
+
+/// One exception in so many votes is allowed: two CPUs may write at once.
+const IRQ_EXCEPTIONS: u32 = 16;
+
+/// The hard IRQ of `interface` in whose handler the instance is scheduled.
+fn scheduling_irq(slot: &SlotInfo, interface: &Interface) -> Option<u32> {
+    let irq = slot.irq_seen.checked_sub(1)?;
+    let is_clear = slot.irq_votes >= IRQ_VOTES
+        && u64::from(slot.irq_conflicts) * u64::from(IRQ_EXCEPTIONS) <= slot.irq_votes.into();
+    (is_clear && interface.msi_irqs.contains(&irq)).then_some(irq)
 }
 
 /// The RX queue that all packets of the instance carried.

@@ -10,7 +10,9 @@ const FOREIGN: u32 = 4_026_532_211;
 const INDEX: u32 = 3;
 
 fn interface(name: &str, rx_queues: u32, has_device: bool) -> Interface {
-    Interface { name: name.into(), index: INDEX, rx_queues, has_device, ..Interface::default() }
+    let msi_irqs = (30..40).collect();
+    let name = name.into();
+    Interface { name, index: INDEX, rx_queues, has_device, msi_irqs, ..Interface::default() }
 }
 
 /// A slot of our namespace whose packets carried `queue_mapping`.
@@ -28,6 +30,11 @@ fn slot(id: u32, queue_mapping: Option<u32>) -> SlotInfo {
     }
 }
 
+/// A slot that IRQ `irq` scheduled `votes` times, and another one `conflicts` times.
+fn scheduled(slot: SlotInfo, irq: u32, votes: u32, conflicts: u32) -> SlotInfo {
+    SlotInfo { irq_seen: irq + 1, irq_votes: votes, irq_conflicts: conflicts, ..slot }
+}
+
 fn conflicting(slot: SlotInfo) -> SlotInfo {
     SlotInfo { rx_queue_conflicts: 1, ..slot }
 }
@@ -40,6 +47,8 @@ struct Case {
     netlink_queues: Vec<Option<u32>>,
     /// `napi-get`; empty: not queried.
     netlink_instances: Vec<u32>,
+    /// IRQs by RX queue, from their names.
+    queue_irqs: Vec<(u32, u32)>,
     slots: Vec<SlotInfo>,
     expected: Vec<Option<u32>>,
     settled: Vec<bool>,
@@ -58,7 +67,7 @@ impl Case {
             interfaces: std::slice::from_ref(&self.interface),
             queues: &BTreeMap::from([(INDEX, queues)]),
             instances: &BTreeMap::from([(INDEX, instances)]),
-            queue_irqs: &BTreeMap::new(),
+            queue_irqs: &self.queue_irqs.iter().map(|(q, irq)| ((INDEX, *q), *irq)).collect(),
             slots: &self.slots,
         };
         let number = |slot: &SlotInfo| match name_queue(slot, &evidence).0 {
@@ -79,6 +88,7 @@ fn virtio(name: &'static str, rx_queues: u32, slots: Vec<SlotInfo>) -> Case {
         interface: interface("eth0", rx_queues, true),
         netlink_queues: Vec::new(),
         netlink_instances: Vec::new(),
+        queue_irqs: Vec::new(),
         expected: vec![None; slots.len()],
         settled: vec![true; slots.len()],
         slots,
@@ -269,4 +279,54 @@ fn instances_without_an_id_keep_their_cpu() {
     let foreign = SlotInfo { netns: FOREIGN, ..own };
     let expected = Queue::WithoutId { iface: "old0".into(), netns: Some(FOREIGN), cpu: 5 };
     assert_eq!(name(&foreign).0, expected);
+}
+
+/// The vectors of igb: `eth2` for the link, then receiving, then sending.
+#[test]
+fn irqs_name_the_queue() {
+    let vectors = vec![(0, 31), (1, 32)];
+    let receiving =
+        vec![scheduled(slot(8206, None), 32, 3, 0), scheduled(slot(8205, None), 31, 9, 0)];
+    Case {
+        netlink_instances: vec![8208, 8207, 8206, 8205],
+        queue_irqs: vectors.clone(),
+        expected: vec![Some(1), Some(0)],
+        ..virtio("igb: the IRQ in whose handler the instance was scheduled", 2, receiving)
+    }
+    .check();
+    Case {
+        queue_irqs: vectors.clone(),
+        expected: vec![None],
+        ..virtio("igb: an instance that only sends", 2, vec![scheduled(slot(8207, None), 33, 7, 0)])
+    }
+    .check();
+    let case = |name, slot, expected, settled| Case {
+        queue_irqs: vectors.clone(),
+        expected: vec![expected],
+        settled: vec![settled],
+        ..virtio(name, 2, vec![slot])
+    };
+    let replaced =
+        vec![scheduled(slot(8198, Some(2)), 32, 99, 0), scheduled(slot(8206, None), 32, 3, 0)];
+    Case {
+        netlink_instances: vec![8208, 8207, 8206, 8205],
+        queue_irqs: vectors.clone(),
+        expected: vec![Some(1); 2],
+        ..virtio("igb after a change of channels: the old instance is gone", 2, replaced.clone())
+    }
+    .check();
+    Case {
+        netlink_instances: vec![8198, 8206],
+        queue_irqs: vectors.clone(),
+        settled: vec![true, false],
+        ..virtio("two live instances of one IRQ", 2, replaced)
+    }
+    .check();
+    let plain = || slot(8206, None);
+    case("too few votes", scheduled(plain(), 32, 2, 0), None, false).check();
+    case("votes for two IRQs", scheduled(plain(), 32, 31, 2), None, false).check();
+    case("one stray vote", scheduled(plain(), 32, 32, 2), Some(1), true).check();
+    case("an IRQ of another device", scheduled(plain(), 77, 9, 0), None, false).check();
+    case("packets agree", scheduled(slot(8206, Some(2)), 32, 9, 0), Some(1), true).check();
+    case("packets contradict", scheduled(slot(8206, Some(1)), 32, 9, 0), None, true).check();
 }

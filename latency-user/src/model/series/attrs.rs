@@ -1,6 +1,22 @@
 //! Attributes of a queue: they can change while the queue stays the same, so they are not part of
 //! its identity.
 
+use serde::{Deserialize, Serialize};
+
+/// The evidence that named a queue, weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamedBy {
+    /// The position of its NAPI id among those of the interface.
+    Order,
+    /// The hard IRQ that scheduled its NAPI instance.
+    Irq,
+    /// The RX queue that its packets carried.
+    Packets,
+    /// Netdev netlink.
+    Netlink,
+}
+
 /// What is known of a queue beside its identity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueAttrs {
@@ -8,6 +24,8 @@ pub struct QueueAttrs {
     pub napi_id: Option<u32>,
     /// The hard IRQ that schedules it.
     pub irq: Option<u32>,
+    /// The evidence for its number; `None`: it has none, or in recordings without it.
+    pub named_by: Option<NamedBy>,
 }
 
 impl QueueAttrs {
@@ -17,6 +35,7 @@ impl QueueAttrs {
     pub fn add(&mut self, other: Self) {
         self.napi_id = self.napi_id.max(other.napi_id);
         self.irq = self.irq.max(other.irq);
+        self.named_by = self.named_by.max(other.named_by);
     }
 }
 
@@ -26,7 +45,7 @@ mod tests {
 
     #[test]
     fn the_order_of_adding_does_not_matter() {
-        let attrs = |napi_id, irq| QueueAttrs { napi_id, irq };
+        let attrs = |napi_id, irq| QueueAttrs { napi_id, irq, named_by: None };
         let all = [attrs(Some(513), None), attrs(None, Some(31)), attrs(Some(517), Some(30))];
         let sum = |order: [usize; 3]| {
             let mut sum = QueueAttrs::default();

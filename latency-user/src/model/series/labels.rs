@@ -5,7 +5,10 @@
 use latency_common::stage::VECTOR_NAMES;
 use serde::{Deserialize, Serialize};
 
-use super::{Location, Queue, QueueId, attrs::QueueAttrs};
+use super::{
+    Location, Queue, QueueId,
+    attrs::{NamedBy, QueueAttrs},
+};
 
 const BACKLOG: &str = "backlog";
 const NO_SLOT: &str = "other";
@@ -42,6 +45,9 @@ pub struct Labels {
     /// Number of the hard IRQ: of the series itself, or the one that schedules the queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub irq: Option<u32>,
+    /// The evidence for the number of the queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named_by: Option<NamedBy>,
     /// Name of the hard IRQ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub irq_name: Option<String>,
@@ -79,9 +85,13 @@ impl Labels {
             ..labels.clone()
         };
         match queue {
-            Queue::Device { id: QueueId::Rx(number), .. } => {
-                Self { queue: Some(*number), napi_id: attrs.napi_id, irq: attrs.irq, ..labels }
-            }
+            Queue::Device { id: QueueId::Rx(number), .. } => Self {
+                queue: Some(*number),
+                napi_id: attrs.napi_id,
+                irq: attrs.irq,
+                named_by: attrs.named_by,
+                ..labels
+            },
             Queue::Device { id: QueueId::Napi(id), .. } => Self {
                 queue_kind: Some(format!("{NAPI}{id}")),
                 napi_id: Some(*id),
@@ -158,14 +168,14 @@ mod tests {
             let is_nameless = |at: &Location| matches!(at, Location::OnHost { at, .. }
                 if matches!(**at, Location::Irq { number: None, name: None, .. }));
             prop_assume!(!is_nameless(&at));
-            let attrs = QueueAttrs { napi_id: Some(513), irq };
+            let attrs = QueueAttrs { napi_id: Some(513), irq, named_by: None };
             prop_assert_eq!(Labels::new(&at, &attrs).location(), Some(at));
         }
     }
 
     #[test]
     fn only_queues_have_attributes_as_labels() {
-        let attrs = QueueAttrs { napi_id: Some(513), irq: Some(31) };
+        let attrs = QueueAttrs { napi_id: Some(513), irq: Some(31), named_by: Some(NamedBy::Irq) };
         assert_eq!(Labels::new(&Location::Cpu(3), &attrs).irq, None);
         let id = QueueId::Rx(2);
         let queue = Queue::Device { iface: "eth0".into(), netns: None, id };

@@ -11,7 +11,7 @@ use crate::{
         cost::SelfCost,
         ledger::Ledger,
         run::Transport,
-        series::{Location, Queue, QueueId, labels::Labels},
+        series::{Location, Queue, QueueId, attrs::NamedBy, labels::Labels},
         stall::{
             batch::{LocatedStack, Stack},
             time::{CpuSteal, StallTime},
@@ -57,7 +57,7 @@ fn intervals() -> [Interval; 2] {
     let cpu = |distribution| Series::new(Stage::NetRx, Location::Cpu(3), distribution);
     let queue = |distribution| {
         let queue = Queue::Device { iface: "eth0".into(), netns: None, id: QueueId::Rx(2) };
-        let attrs = QueueAttrs { napi_id: Some(515), irq: Some(31) };
+        let attrs = QueueAttrs { napi_id: Some(515), irq: Some(31), named_by: Some(NamedBy::Irq) };
         Series { attrs, ..Series::new(Stage::NapiPoll, Location::Queue(queue), distribution) }
     };
     let stack = LocatedStack {

@@ -20,7 +20,10 @@ use crate::{
     analysis::totals::Totals,
     model::{
         run::{Sampling, Transport},
-        series::{Location, Queue, QueueId, Series, attrs::QueueAttrs},
+        series::{
+            Location, Queue, QueueId, Series,
+            attrs::{NamedBy, QueueAttrs},
+        },
     },
 };
 
@@ -50,7 +53,7 @@ fn of(values: impl IntoIterator<Item = u64>) -> Distribution {
 
 fn queue(values: impl IntoIterator<Item = u64>) -> Series {
     let queue = Queue::Device { iface: "a,b c".into(), netns: None, id: QueueId::Rx(2) };
-    let attrs = QueueAttrs { napi_id: Some(513), irq: Some(31) };
+    let attrs = QueueAttrs { napi_id: Some(513), irq: Some(31), named_by: Some(NamedBy::Irq) };
     Series { attrs, ..Series::new(Stage::NapiPoll, Location::Queue(queue), of(values)) }
 }
 

@@ -236,7 +236,7 @@ mod tests {
     }
 
     fn with_irq(irq: Option<u32>) -> QueueAttrs {
-        QueueAttrs { napi_id: Some(513), irq }
+        QueueAttrs { napi_id: Some(513), irq, named_by: None }
     }
 
     fn of(values: &[u64]) -> Distribution {

@@ -1,0 +1,92 @@
+//! A machine that is not run for a while: what a hypervisor does that gives its CPUs to others.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use latency_tests::{load, namespace, veth};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::{
+    injector::{Injector, MARKED_PORT},
+    queues::flow_of_each_queue,
+    suite::{Where, trial},
+    tracing::{Tracing, kinds, number},
+};
+
+/// How long the machine is not run, and how often: a prime number.
+const FROZEN_MS: u64 = 15;
+const TIMES: usize = 7;
+/// How long each packet is delayed in NET_RX, which so runs nearly all the time.
+const SPIN: Duration = Duration::from_millis(15);
+/// A period of the sampling clock, and what an emulated clock is late by, ns.
+const TICK_NS: u64 = 2_000_000;
+
+/// The tests of this file: the emulator is stopped at the request of the machine in it.
+pub(crate) fn trials() -> Vec<Trial> {
+    let tools = ["ip", "ethtool"];
+    [trial("stalls::time_that_was_stolen_is_nobodys", Where::Vm, &tools, stolen)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Each pause makes a stall whose time is not that of a function; the injector, which ran, keeps
+/// the rest of all of them.
+fn stolen() -> Result<()> {
+    namespace::run(|| {
+        veth::make(4)?;
+        let mut sender = veth::sender()?;
+        let flow = flow_of_each_queue(&mut sender, MARKED_PORT)?[0];
+        let mut injector = Injector::attach(SPIN)?;
+        let tracing = Tracing::start(&["--threshold", "10ms"])?;
+        let frozen: Result<()> = thread::scope(|scope| {
+            let stalling = scope.spawn(|| {
+                load::pin_to(0)?;
+                injector.stall(&mut sender, flow, 101)
+            });
+            for _ in 0..TIMES {
+                thread::sleep(Duration::from_millis(157));
+                freeze();
+            }
+            stalling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        frozen?;
+        let objects = tracing.objects()?;
+        let stalls: Vec<&Value> = kinds(&objects, "stall")
+            .filter(|stall| stall["stage"] == "net_rx" && stall["cpu"] == 0)
+            .collect();
+        let mut stolen = 0;
+        let (mut ran_ns, mut injector_ns) = (0.0, 0.0);
+        for stall in &stalls {
+            let duration = number(stall, "duration_ns")?;
+            let unsampled = number(stall, "unsampled_ns")?;
+            stolen += usize::from(unsampled + TICK_NS >= FROZEN_MS * 1_000_000);
+            let shares = stall["culprits"].as_array().context("no culprits")?;
+            let mut sum = unsampled as f64 / duration as f64;
+            for culprit in shares {
+                let share = culprit["share"].as_f64().context("no share")?;
+                let most = number(culprit, "samples")? as f64 * 1.01e6 / duration as f64;
+                ensure!(share <= most, "more than its samples: {culprit} of {stall}");
+                sum += share;
+                if culprit["function"] == "bpf:stall_injector" {
+                    injector_ns += share * duration as f64;
+                }
+            }
+            ensure!(sum <= 1.001, "{sum}: {stall}");
+            ran_ns += (duration - unsampled) as f64;
+        }
+        ensure!(stolen >= TIMES, "{stolen} of {TIMES} pauses: {stalls:?}");
+        ensure!(injector_ns >= 0.9 * ran_ns, "{injector_ns} of {ran_ns} ns: {stalls:?}");
+        let time = &objects.last().context("no summary")?["stalls"]["time"];
+        let unsampled = number(time, "unsampled_ns")?;
+        ensure!(unsampled + 7 * TICK_NS >= TIMES as u64 * FROZEN_MS * 1_000_000, "{time}");
+        Ok(())
+    })
+}
+
+/// Asks the host to stop this machine: see `cargo xtask vm`.
+#[expect(clippy::print_stdout, reason = "the host reads it from the machine's output")]
+fn freeze() {
+    println!("\nxtask-vm: freeze {FROZEN_MS}");
+}
