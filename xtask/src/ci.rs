@@ -27,7 +27,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     let tests = || succeeded(test::main(&args.test)?);
     let mut steps: Vec<Step<'_>> = vec![
         ("formatting", &|| process::run(workspace::cargo().args(["fmt", "--all", "--check"]))),
-        ("import directions", &|| succeeded(layers::main()?)),
+        ("layers and circles", &|| succeeded(layers::main()?)),
         ("licences", &|| succeeded(licences::main()?)),
         // Clippy compiles latency-user, whose build script needs the BPF toolchain.
         ("setup", &|| setup::ensure(setup::Level::Build)),

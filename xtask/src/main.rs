@@ -51,7 +51,7 @@ enum Command {
     Bench(bench::Args),
     /// Boot a Debian kernel under QEMU and run a command there
     Vm(vm::Args),
-    /// Check the import directions between the layers of latency-user
+    /// Check the layers of latency-user, and that no files import one another in a circle
     Layers,
     /// Check that every dependency has a licence that deny.toml allows
     Licences,

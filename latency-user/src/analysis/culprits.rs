@@ -98,6 +98,8 @@ struct Blamed<'a> {
     count: u64,
     /// Whether a frame below the blamed one waits for a lock.
     waits_for_lock: bool,
+    /// Whether it was found in a program of this tracer, called by the blamed function.
+    in_tracer: bool,
 }
 
 impl<'a> Blamed<'a> {
@@ -105,7 +107,8 @@ impl<'a> Blamed<'a> {
         let at = culprit_at(&stack.frames)?;
         let waits_for_lock =
             stack.frames[..at].iter().any(|frame| LOCK_WAITS.contains(&frame.as_str()));
-        Some(Self { frames: &stack.frames, at, count: stack.count, waits_for_lock })
+        let in_tracer = stack.frames[..at].iter().any(|frame| is_own_program(frame));
+        Some(Self { frames: &stack.frames, at, count: stack.count, waits_for_lock, in_tracer })
     }
 
     fn function(&self) -> &'a str {
@@ -130,13 +133,18 @@ fn samples_of<'a>(blamed: &[Blamed<'a>]) -> BTreeMap<&'a str, u64> {
 /// Moves the blame from `function` to the nearest caller that is in all of its stacks and itself
 /// has at least 1/[`CALLER_PART`] as many samples, if there is one.
 fn blame_caller(blamed: &mut [Blamed], function: &str) {
+    // What the tracer adds to a function makes it no loop.
+    let mut without_tracer: BTreeMap<&str, u64> = BTreeMap::new();
+    for sample in blamed.iter().filter(|sample| !sample.in_tracer) {
+        *without_tracer.entry(sample.function()).or_default() += sample.count;
+    }
     let samples = samples_of(blamed);
     let own = samples.get(function).copied().unwrap_or(0);
     let mut of_function = blamed.iter().filter(|sample| sample.function() == function);
     let Some(first) = of_function.next() else { return };
     let shared = |caller: &&String| {
         let is_culprit =
-            samples.get(caller.as_str()).is_some_and(|samples| samples * CALLER_PART >= own);
+            without_tracer.get(caller.as_str()).is_some_and(|of| of * CALLER_PART >= own);
         is_culprit
             && caller.as_str() != function
             && blamed
@@ -272,6 +280,18 @@ mod tests {
         let found = culprits(&stacks, &StallTime::default());
         let names: Vec<_> = found.iter().map(|c| (c.function.as_str(), c.samples)).collect();
         assert_eq!(names, [("collapse", 60), ("ack", 36), ("rcv", 4)]);
+    }
+
+    #[test]
+    fn the_tracer_in_an_entry_point_does_not_make_it_a_loop() {
+        let poll = ["veth_poll", "__napi_poll", "bpf_trampoline_1", "__napi_poll", "net_rx_action"];
+        let stacks = [
+            stack(&[&["bpf:stall_injector"][..], &poll].concat(), 14),
+            stack(&["bpf:napi_poll_fexit", "bpf_trampoline_1", "__napi_poll", "net_rx_action"], 5),
+        ];
+        let found = culprits(&stacks, &StallTime::default());
+        let names: Vec<_> = found.iter().map(|c| (c.function.as_str(), c.samples)).collect();
+        assert_eq!(names, [("bpf:stall_injector", 14), ("__napi_poll", 5)]);
     }
 
     #[test]

@@ -302,10 +302,12 @@ fn located(counts: HashMap<(Stage, Labels, Vec<String>), u64>) -> Vec<LocatedSta
     stacks
 }
 
-/// The time that a sample stands for, ns: one period. If the clock was overdue, the CPU stopped at
-/// an unknown moment of the period before: half of it.
+/// The time that a sample stands for, ns: one period. If the clock was overdue, the CPU stopped
+/// before the tick was due, on average for as long as after it, but not for more than half the
+/// period.
 fn weight(sample: &Sample, period: u64) -> u64 {
-    if samples::late(sample, period).is_some() { period / 2 } else { period }
+    let overdue = samples::late(sample, period).map_or(0, |(due, at)| at - due);
+    period - overdue.min(period / 2)
 }
 
 /// The hard IRQs during a stall; `None`: of this stage, they are not known.
@@ -395,6 +397,7 @@ impl WallClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{analysis::helper_functions::is_own_program, kernel::probes::hooks};
 
     #[test]
     fn addresses_follow_their_family() {
@@ -427,5 +430,16 @@ mod tests {
         stall[4..8].copy_from_slice(&(Stage::Irq as u32).to_ne_bytes());
         collector.add(&stall);
         assert_eq!(collector.received[Stage::Irq as usize], 1);
+    }
+
+    #[test]
+    fn no_program_of_the_tracer_can_be_a_culprit() {
+        let hooks = Stage::ALL.into_iter().flat_map(|stage| {
+            hooks::methods(stage).iter().flat_map(move |method| hooks::hooks(stage, *method))
+        });
+        let programs = hooks.map(|hook| hook.program).chain([hooks::RX_QUEUE_PROGRAM]);
+        for program in programs {
+            assert!(is_own_program(&format!("bpf:{program}")), "{program}");
+        }
     }
 }

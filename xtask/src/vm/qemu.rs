@@ -25,9 +25,11 @@ use crate::process;
 
 const READY: &[u8] = b"xtask-vm: ready";
 const EXIT: &[u8] = b"xtask-vm: exit ";
-/// The command asks that the machine is not run for this many ms: what a hypervisor does that gives
-/// its CPUs to others.
+/// The command asks that the machine is not run for this many ms, [`FREEZE_AFTER`] later: what a
+/// hypervisor does that gives its CPUs to others.
 const FREEZE: &[u8] = b"xtask-vm: freeze ";
+/// The command prepares what is to be frozen only after its request got through.
+const FREEZE_AFTER: Duration = Duration::from_millis(300);
 /// Messages after which a kernel will not finish the command.
 const TROUBLE: [&str; 7] = [
     "Kernel panic",
@@ -295,6 +297,7 @@ struct Qemu(Child);
 impl Qemu {
     /// Stops the whole machine for a while.
     fn freeze(&self, duration: Duration) -> Result<()> {
+        thread::sleep(FREEZE_AFTER);
         self.signal(libc::SIGSTOP)?;
         thread::sleep(duration);
         self.signal(libc::SIGCONT)

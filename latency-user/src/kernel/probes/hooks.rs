@@ -176,21 +176,3 @@ pub fn attach_points(stage: Stage, method: Method) -> String {
     names.dedup();
     names.join("/")
 }
-
-#[cfg(test)]
-mod tests {
-    use latency_common::stage::Stage;
-
-    use super::*;
-    use crate::analysis::helper_functions::is_own_program;
-
-    #[test]
-    fn no_program_can_be_a_culprit() {
-        for stage in Stage::ALL {
-            for hook in methods(stage).iter().flat_map(|method| hooks(stage, *method)) {
-                assert!(is_own_program(&format!("bpf:{}", hook.program)), "{}", hook.program);
-            }
-        }
-        assert!(is_own_program(&format!("bpf:{RX_QUEUE_PROGRAM}")));
-    }
-}

@@ -14,8 +14,8 @@ pub struct StallTime {
     /// Part of it in which the sampling clock was overdue, ns: the CPU did not run, or interrupts
     /// were off.
     pub unsampled_ns: u64,
-    /// Part of it that samples stand for, ns: a period of the clock each, and half a period if the
-    /// clock was overdue.
+    /// Part of it that samples stand for, ns: a period of the clock each, and down to half a period
+    /// if the clock was overdue.
     pub sampled_ns: u64,
     /// Part of it in hard-IRQ handlers, ns; 0 when they were not timed. May overlap the others.
     #[serde(default)]
