@@ -170,6 +170,12 @@ pub struct CpuState {
     pub irqs_in_run: TimeWithin,
     /// Last tick of the sampler, ns; 0: none yet.
     pub last_tick_ns: u64,
+    /// End of the last NAPI poll outside NET_RX, if the same task polls on, ns; otherwise 0.
+    pub outside_poll_ns: u64,
+    /// Address of the `task_struct` of its task.
+    pub outside_poll_task: u64,
+    /// How often that task had left a CPU by then.
+    pub outside_poll_switches: u64,
     /// Puts each CPU on its own cache lines.
     pub reserved_at_end: [u64; PADDING],
 }
@@ -181,7 +187,7 @@ const PADDING: usize = {
         + STAGES * size_of::<StageLedger>()
         + RECORD_COUNTS * size_of::<RecordLedger>()
         + (INTERFERENCE_SOURCES + 1) * size_of::<TimeWithin>()
-        + 8;
+        + 8 * 4;
     (used.next_multiple_of(64) - used) / 8
 };
 

@@ -1,11 +1,11 @@
 //! Stalls of known duration in one queue of a device with four queues.
 
 use std::{
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use latency_tests::{frames::Sender, load, namespace, tool, veth};
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -14,7 +14,7 @@ use crate::{
     bpftrace::PollCounter,
     injector::{Injector, MARKED_PORT},
     suite::{Where, in_vm, trial},
-    tracing::{Tracing, number, series},
+    tracing::{Tracing, counts, number, series},
 };
 
 const QUEUES: u32 = 4;
@@ -42,6 +42,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("queues::a_new_device_is_picked_up", Where::Everywhere, &tools, appearing),
         trial("queues::a_removed_queue_keeps_its_name", Where::Everywhere, &tools, vanishing),
         trial("queues::other_interfaces_are_left_out", Where::Everywhere, &tools, left_out),
+        trial("queues::polls_of_threaded_napi_are_timed", Where::Everywhere, &tools, threaded),
         trial("queues::two_cpus_on_one_queue_lose_no_count", Where::Everywhere, &tools, contended),
     ]
     .into_iter()
@@ -199,6 +200,68 @@ pub(crate) fn flow_of_each_queue(sender: &mut Sender, port: u16) -> Result<Vec<u
         }
     }
     anyhow::bail!("no flow goes to some queue: {flows:?}")
+}
+
+/// A kernel thread polls instead of NET_RX. Its polls are timed by fentry; by tracepoint, those that
+/// directly follow one that used up its budget, and the others are counted.
+fn threaded() -> Result<()> {
+    let methods: &[&str] = if in_vm() { &["fentry", "tracepoint"] } else { &["tracepoint"] };
+    for method in methods {
+        namespace::run(|| thread_polls(method)).with_context(|| (*method).to_owned())?;
+    }
+    Ok(())
+}
+
+fn thread_polls(method: &str) -> Result<()> {
+    const PACKETS: u32 = 20_011;
+    load::pin_to(CPU)?;
+    veth::make(1)?;
+    fs::write(format!("/sys/class/net/{}/threaded", veth::RECEIVER), "1")?;
+    // On the sender's CPU, so that it finds more packets than its budget.
+    pin_polling_threads()?;
+    let mut sender = veth::sender()?;
+    let before = veth::packets_by_queue()?[0];
+    let started = Instant::now();
+    let stages = ["--stages", "rx_wait,net_rx,napi_poll", "--probes", method];
+    let tracing = Tracing::start(&[&stages[..], &["--iface", veth::RECEIVER]].concat())?;
+    for _ in 0..PACKETS {
+        match sender.send(20_000, QUICK_PORT) {
+            Err(error) if is_full(&error) => {}
+            sent => sent?,
+        }
+    }
+    thread::sleep(Duration::from_millis(500));
+    let received = veth::packets_by_queue()?[0] - before;
+    let summary = tracing.summary()?;
+    let lasted = started.elapsed().as_nanos() as u64;
+    let row = queue_row(&summary, 0)?;
+    let packets = number(row, "packets")?;
+    let untimed = number(counts(&summary, "napi_poll")?, "unmatched_end")?;
+    match method {
+        "fentry" => ensure!(packets == received, "{received} packets: {row}"),
+        _ => ensure!(0 < packets && packets <= received && untimed > 0, "{received}: {row}"),
+    }
+    // No poll starts before the previous one of its thread ended.
+    ensure!(number(row, "sum_ns")? < lasted, "in {lasted} ns: {row}");
+    ensure!(summary["ledger"]["balanced"] == true, "{}", summary["ledger"]);
+    Ok(())
+}
+
+/// Pins the kernel threads that poll the receiver to the sender's CPU.
+fn pin_polling_threads() -> Result<()> {
+    let name = format!("napi/{}-", veth::RECEIVER);
+    let mut pinned = 0;
+    for entry in fs::read_dir("/proc")? {
+        let path = entry?.path();
+        let comm = fs::read_to_string(path.join("comm")).unwrap_or_default();
+        let id = path.file_name().and_then(|name| name.to_str()).and_then(|id| id.parse().ok());
+        if let (true, Some(id)) = (comm.starts_with(&name), id) {
+            load::pin(id, CPU)?;
+            pinned += 1;
+        }
+    }
+    ensure!(pinned > 0, "no thread is called {name}..");
+    Ok(())
 }
 
 /// Two CPUs send to one queue, which is polled on either: the other CPU may start to poll the NAPI

@@ -128,14 +128,23 @@ pub fn udp(packets: u64) -> Result<()> {
 ///
 /// When there is no such CPU.
 pub fn pin_to(cpu: usize) -> Result<()> {
+    pin(0, cpu)
+}
+
+/// Keeps a thread on one CPU; 0 is the calling thread.
+///
+/// # Errors
+///
+/// When there is no such CPU or thread.
+pub fn pin(thread: i32, cpu: usize) -> Result<()> {
     // SAFETY: an empty set is all zero; CPU_SET writes inside it.
     let set = unsafe {
         let mut set: libc::cpu_set_t = mem::zeroed();
         libc::CPU_SET(cpu, &mut set);
         set
     };
-    // SAFETY: 0 is the calling thread, and the set is valid for the call.
-    let result = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) };
+    // SAFETY: the set is valid for the call.
+    let result = unsafe { libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), &set) };
     ensure!(result == 0, "run on CPU {cpu}: {}", std::io::Error::last_os_error());
     Ok(())
 }

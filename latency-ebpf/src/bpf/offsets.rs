@@ -71,6 +71,10 @@ offsets! {
     TCP_RCV_NXT;
     /// Offset of `tcp_sock.copied_seq`.
     TCP_COPIED_SEQ;
+    /// Offset of `task_struct.nvcsw`.
+    TASK_NVCSW;
+    /// Offset of `task_struct.nivcsw`.
+    TASK_NIVCSW;
 }
 
 /// Address of the field at `offset` of the kernel struct at `base`; `None`: no such field.

@@ -2,6 +2,7 @@
 
 use aya_ebpf::{
     EbpfContext,
+    helpers::generated::bpf_get_current_task,
     macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
     programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
@@ -22,7 +23,7 @@ use crate::bpf::{
 /// `napi_poll(struct napi_struct *napi, int work, int budget)`: fires after each poll.
 ///
 /// The start is the end of the previous poll, or the softirq's entry: what `net_rx_action` does
-/// between polls counts as part of the later one.
+/// between polls counts as part of the later one. Outside of NET_RX, see [`outside_poll`].
 ///
 /// <https://elixir.bootlin.com/linux/v6.12/source/include/trace/events/napi.h#L14>
 #[raw_tracepoint(tracepoint = "napi_poll")]
@@ -36,15 +37,51 @@ fn try_napi_poll(ctx: &RawTracePointContext) -> Option<()> {
     let mut cpu = Cpu::current()?;
     let start_ns = cpu.state.poll_start_ns;
     if start_ns == 0 {
-        // A poll outside NET_RX: threaded NAPI or a busy-polling process. Its start is unknown.
-        cpu.ledger(Stage::NapiPoll).unmatched_end += 1;
-        return None;
+        return outside_poll(ctx, &mut cpu);
     }
     let end_ns = now_ns();
     cpu.state.poll_start_ns = end_ns;
     *cpu.started(Stage::NapiPoll) += 1;
     record_poll(ctx, &mut cpu, ctx.arg(0), start_ns, end_ns, ctx.arg(1));
     Some(())
+}
+
+/// A poll outside NET_RX, by threaded NAPI or a busy-polling process. One that used up its budget is
+/// followed at once by another of the same task. If the task did not leave the CPU in between, the
+/// start is the end of the previous poll; otherwise it is unknown.
+#[inline(always)]
+fn outside_poll(ctx: &RawTracePointContext, cpu: &mut Cpu) -> Option<()> {
+    let (work, budget): (u32, u32) = (ctx.arg(1), ctx.arg(2));
+    let previous_ns = cpu.state.outside_poll_ns;
+    let polls_on = work >= budget;
+    if previous_ns == 0 && !polls_on {
+        cpu.ledger(Stage::NapiPoll).unmatched_end += 1;
+        return None;
+    }
+    // SAFETY: the helper takes no argument.
+    let task = unsafe { bpf_get_current_task() };
+    let switches = times_off_cpu(task);
+    let is_same = previous_ns != 0
+        && cpu.state.outside_poll_task == task
+        && switches == Some(cpu.state.outside_poll_switches);
+    let end_ns = now_ns();
+    cpu.state.outside_poll_ns = if polls_on && switches.is_some() { end_ns } else { 0 };
+    cpu.state.outside_poll_task = task;
+    cpu.state.outside_poll_switches = switches.unwrap_or(0);
+    if !is_same {
+        cpu.ledger(Stage::NapiPoll).unmatched_end += 1;
+        return None;
+    }
+    *cpu.started(Stage::NapiPoll) += 1;
+    record_poll(ctx, cpu, ctx.arg(0), previous_ns, end_ns, work);
+    Some(())
+}
+
+/// How often the task left a CPU; `None`: the kernel's struct has no such fields.
+#[inline(always)]
+fn times_off_cpu(task: u64) -> Option<u64> {
+    let voluntary = read_field::<u64>(task, &offsets::TASK_NVCSW)?;
+    Some(voluntary.wrapping_add(read_field::<u64>(task, &offsets::TASK_NIVCSW)?))
 }
 
 /// `static int __napi_poll(struct napi_struct *n, bool *repoll)`
@@ -120,7 +157,8 @@ fn record_poll(
     cpu.state.poll_end_ns = end_ns;
     cpu.state.poll_end_jiffies = jiffies();
     let row = napi_row(ctx, cpu, napi);
-    if cpu.state.net_rx_run.polls == 0 {
+    // The first one of a run, which threads and busy-polling processes have not.
+    if cpu.state.net_rx_run.polls == 0 && cpu.state.net_rx_start_ns != 0 {
         note_irq(cpu, row);
     }
     note_poll(cpu, row, end_ns.saturating_sub(start_ns), work);

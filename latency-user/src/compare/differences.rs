@@ -30,6 +30,7 @@ pub(super) fn notes(before: &LoadedRecording, after: &LoadedRecording) -> Vec<No
                 notes.extend(disabled(side, &end.self_cost.kernel.disabled));
             }
         }
+        notes.extend(steal(stolen(before, a.cpus), stolen(after, b.cpus)));
         if let (Some(a), Some(b)) = (&before.totals.settings, &after.totals.settings) {
             notes.extend(settings(a, b));
         }
@@ -51,6 +52,26 @@ pub(super) fn notes(before: &LoadedRecording, after: &LoadedRecording) -> Vec<No
         }
     }
     notes
+}
+
+/// Shares of the CPUs that differ by more than this factor are noted, as loads are.
+const STEAL: f64 = 1.2;
+
+/// Smaller shares of the CPUs do not matter.
+const LITTLE_STEAL: f64 = 0.001;
+
+/// The share of all CPUs that the hypervisor took; `None`: not known.
+fn stolen(recording: &LoadedRecording, cpus: u32) -> Option<f64> {
+    let totals = &recording.totals.totals;
+    let taken: u64 = totals.steal()?.iter().map(|cpu| cpu.steal_ns).sum();
+    let time = totals.length.as_nanos() as f64 * f64::from(cpus);
+    (time > 0.0).then(|| taken as f64 / time)
+}
+
+fn steal(before: Option<f64>, after: Option<f64>) -> Option<Note> {
+    let (before, after) = (before?, after?);
+    let differ = before.max(after) > STEAL * before.min(after);
+    (differ && before.max(after) >= LITTLE_STEAL).then_some(Note::StealDiffers { before, after })
 }
 
 fn runs(before: &Run, after: &Run, notes: &mut Vec<Note>) {
@@ -115,6 +136,19 @@ mod tests {
             note.to_string(),
             "stages disabled in the recording after (--max-overhead): irq after 2.4 s"
         );
+    }
+
+    #[test]
+    fn steal_that_differs_is_noted() {
+        for (before, after) in
+            [(None, Some(0.5)), (Some(0.0), Some(0.0009)), (Some(0.3), Some(0.3))]
+        {
+            assert_eq!(steal(before, after), None);
+        }
+        let note = steal(Some(0.0), Some(0.023)).unwrap();
+        assert_eq!(note.code(), "steal-differs");
+        assert!(note.to_string().contains("took 0.00 % of the CPUs before, 2.30 % after"));
+        assert!(steal(Some(0.05), Some(0.03)).is_some());
     }
 
     fn set(values: &[(&str, &str)]) -> HostSettings {

@@ -20,7 +20,7 @@ const fn field(global: &'static str, structure: &'static str, path: &'static str
 }
 
 /// Every field that the programs read.
-pub const FIELDS: [Field; 28] = [
+pub const FIELDS: [Field; 30] = [
     field("NAPI_ID", "napi_struct", "napi_id"),
     field("NAPI_DEV", "napi_struct", "dev"),
     field("NAPI_WEIGHT", "napi_struct", "weight"),
@@ -49,6 +49,8 @@ pub const FIELDS: [Field; 28] = [
     field("TCP_WINDOW_CLAMP", "tcp_sock", "window_clamp"),
     field("TCP_RCV_NXT", "tcp_sock", "rcv_nxt"),
     field("TCP_COPIED_SEQ", "tcp_sock", "copied_seq"),
+    field("TASK_NVCSW", "task_struct", "nvcsw"),
+    field("TASK_NIVCSW", "task_struct", "nivcsw"),
 ];
 
 /// Offset of each of [`FIELDS`], in that order; [`ABSENT`] if there is no such field.

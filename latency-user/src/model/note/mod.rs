@@ -202,6 +202,13 @@ pub enum Note {
         /// The stages.
         stages: Vec<StageEnd>,
     },
+    /// The hypervisor took different shares of the CPUs.
+    StealDiffers {
+        /// Share of the time of all CPUs, before.
+        before: f64,
+        /// After.
+        after: f64,
+    },
     /// Settings of the machine differ.
     SettingsDiffer {
         /// The first few.

@@ -14,7 +14,8 @@ impl fmt::Display for Note {
             Self::NoSuchMethod { method: None } => f.write_str("the stage has no usable method"),
             Self::ApproximatePolls => f.write_str(
                 "approximate: from the end of the previous poll (or the softirq entry) to its own \
-                 end; polls outside NET_RX (threaded NAPI, busy polling) cannot be timed",
+                 end; polls outside NET_RX (threaded NAPI, busy polling) are timed only directly \
+                 after one that used up its budget",
             ),
             Self::RunEndsWithLastPoll => f.write_str(
                 "if napi_poll is timed too, a run ends with its last poll, by the same clock \
@@ -95,6 +96,13 @@ impl fmt::Display for Note {
                 let stages = stages.join(", ");
                 write!(f, "stages disabled in the recording {side} (--max-overhead): {stages}")
             }
+            Self::StealDiffers { before, after } => write!(
+                f,
+                "the hypervisor took {:.2} % of the CPUs before, {:.2} % after: stalls that it \
+                 causes are no effect of a change",
+                before * 100.0,
+                after * 100.0
+            ),
             Self::SettingsDiffer { differences, more } => {
                 let mut named: Vec<String> = differences.iter().map(difference).collect();
                 if *more > 0 {
