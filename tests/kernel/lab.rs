@@ -247,7 +247,7 @@ fn send(senders: &[u8], packets: u64, port: u16) -> Result<()> {
 
 /// Sends packets for long enough that an emulated tracer gets its turn between them.
 fn speak(senders: &[u8]) -> Result<()> {
-    for _ in 0..2 {
+    for _ in 0..3 {
         send(senders, PACKETS, PORT)?;
         thread::sleep(Duration::from_millis(500));
     }

@@ -8,10 +8,14 @@ use std::collections::BTreeMap;
 /// Snapshots with packets in which the probe is attached at first.
 const FIRST: u32 = 10;
 
+/// Snapshots for which it then stays, since packets may pause.
+const LINGER: u32 = 10;
+
 /// The queues that have no number yet.
 #[derive(Default)]
 pub(super) struct PacketWatch {
     rows: BTreeMap<u32, Watched>,
+    linger: u32,
 }
 
 /// A queue without a number.
@@ -25,7 +29,7 @@ struct Watched {
 
 impl PacketWatch {
     /// Whether to look at packets until the next snapshot: whether one of the rows in `unsettled`,
-    /// with `packets` so far, received some since the last snapshot and is worth another look.
+    /// with `packets` so far, received some in one of the last snapshots and is worth another look.
     pub(super) fn is_due(&mut self, unsettled: &[u32], packets: impl Fn(u32) -> u64) -> bool {
         self.rows.retain(|row, _| unsettled.contains(row));
         let mut due = false;
@@ -38,7 +42,8 @@ impl PacketWatch {
                 due |= watched.snapshots <= FIRST || watched.snapshots.is_power_of_two();
             }
         }
-        due
+        self.linger = if due { LINGER } else { self.linger.saturating_sub(1) };
+        self.linger > 0 && !unsettled.is_empty()
     }
 }
 
@@ -52,7 +57,9 @@ mod tests {
         // Quiet for long, as an instance that only sends.
         assert!((0..100).all(|_| !watch.is_due(&[3], |_| 0)));
         assert!(watch.is_due(&[3], |_| 5));
-        assert!(!watch.is_due(&[3], |_| 5));
+        // And a little longer.
+        let due = (0..100).filter(|_| watch.is_due(&[3], |_| 5)).count();
+        assert_eq!(due as u32, LINGER - 1);
         assert!(watch.is_due(&[3, 4], |row| if row == 4 { 1 } else { 5 }));
         assert!(!watch.is_due(&[], |_| 9));
     }
@@ -60,8 +67,8 @@ mod tests {
     #[test]
     fn a_queue_whose_packets_tell_nothing_is_watched_ever_less() {
         let mut watch = PacketWatch::default();
-        let due = (1..=100).filter(|packets| watch.is_due(&[3], |_| *packets)).count();
-        // The first ten, then the 16th, 32nd and 64th.
-        assert_eq!(due, 13);
+        let due = (1..=100).filter(|packets| watch.is_due(&[3], |_| *packets)).count() as u32;
+        // Of the first ten to the 16th, then from the 32nd and the 64th on.
+        assert_eq!(due, 16 + 3 * LINGER - 1);
     }
 }
