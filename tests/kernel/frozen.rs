@@ -33,8 +33,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         .collect()
 }
 
-/// Each pause makes a stall whose time is not that of a function; the injector, which ran, keeps
-/// the rest of all of them.
+/// Pauses during NET_RX are found as time of no function, a function has no more than its samples,
+/// and the injector has nearly all of what was sampled.
 fn stolen() -> Result<()> {
     namespace::run(|| {
         veth::make(4)?;
