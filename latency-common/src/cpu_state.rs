@@ -2,7 +2,10 @@
 
 use core::mem::offset_of;
 
-use crate::stage::{STAGES, VECTORS};
+use crate::{
+    stage::{STAGES, VECTORS},
+    stall_record::TaskRecord,
+};
 
 /// Counts of events of one stage on one CPU that were not recorded normally. All are rare.
 ///
@@ -103,6 +106,18 @@ pub struct TimeWithin {
     pub runs: u64,
 }
 
+/// Tasks that ran during a run of NET_RX, where softirqs can be preempted (PREEMPT_RT).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TasksInRun {
+    /// All of them. A run here is a stay on the CPU.
+    pub time: TimeWithin,
+    /// Longest stay, ns.
+    pub longest_ns: u64,
+    /// The task that stayed longest.
+    pub longest: TaskRecord,
+}
+
 /// State of one CPU. Only programs on this CPU write it. A stamp of 0 means that none is in
 /// progress.
 ///
@@ -176,6 +191,12 @@ pub struct CpuState {
     pub outside_poll_task: u64,
     /// How often that task had left a CPU by then.
     pub outside_poll_switches: u64,
+    /// Address of the `task_struct` that runs NET_RX. Set only where softirqs can be preempted.
+    pub run_task: u64,
+    /// When another task replaced it on the CPU, ns; 0: it is on the CPU.
+    pub run_left_ns: u64,
+    /// Other tasks during a run of `net_rx_action`.
+    pub tasks_in_run: TasksInRun,
     /// Puts each CPU on its own cache lines.
     pub reserved_at_end: [u64; PADDING],
 }
@@ -187,7 +208,8 @@ const PADDING: usize = {
         + STAGES * size_of::<StageLedger>()
         + RECORD_COUNTS * size_of::<RecordLedger>()
         + (INTERFERENCE_SOURCES + 1) * size_of::<TimeWithin>()
-        + 8 * 4;
+        + size_of::<TasksInRun>()
+        + 8 * 6;
     (used.next_multiple_of(64) - used) / 8
 };
 

@@ -4,7 +4,7 @@
 
 use crate::{
     collapse_call::SocketBefore,
-    cpu_state::{INTERFERENCE_SOURCES, NetRxRun, TimeWithin},
+    cpu_state::{INTERFERENCE_SOURCES, NetRxRun, TasksInRun, TimeWithin},
 };
 
 /// The kind of a record.
@@ -76,6 +76,8 @@ pub struct StallRecord {
     pub interference: [TimeWithin; INTERFERENCE_SOURCES],
     /// Hard IRQs during the run of NET_RX. Valid only if `span_start_ns == start_ns`.
     pub irqs_in_run: TimeWithin,
+    /// Other tasks during the run of NET_RX. Valid only if its `span_start_ns == start_ns`.
+    pub tasks_in_run: TasksInRun,
     /// Last tick of the sampler on this CPU, ns; 0: none yet.
     pub last_tick_ns: u64,
 }
@@ -86,6 +88,7 @@ const _: () = assert!(
             + 24
             + size_of::<NetRxRun>()
             + (INTERFERENCE_SOURCES + 1) * size_of::<TimeWithin>()
+            + size_of::<TasksInRun>()
             + 8
 );
 

@@ -13,6 +13,7 @@ mod experiment;
 mod frozen;
 mod kernels;
 mod lab;
+mod preemption;
 mod queues;
 mod recording;
 mod sockets;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let trials = [
         command_line::trials(),
         counts::trials(),
+        preemption::trials(),
         queues::trials(),
         stalls::trials(),
         frozen::trials(),

@@ -35,6 +35,8 @@ settings! {
     SAMPLE_AFTER_NS: u64 = 0;
     /// Minimum duration of `tcp_collapse` calls that are reported with their socket, ns.
     COLLAPSE_THRESHOLD_NS: u64 = 500_000;
+    /// Whether softirqs run in tasks that can be preempted (PREEMPT_RT).
+    PREEMPTIBLE_SOFTIRQS: u32 = 0;
     /// Rows in the block of each CPU.
     ROWS_PER_CPU: u32 = 0;
     /// Index of the first slot's row.

@@ -32,7 +32,7 @@ pub(crate) fn note_irq_in_run(cpu: &mut Cpu, start_ns: u64, end_ns: u64) {
 
 /// Adds the part of `start_ns` to `end_ns` after `span_start_ns`.
 #[inline(always)]
-fn add_within(time: &mut TimeWithin, span_start_ns: u64, start_ns: u64, end_ns: u64) {
+pub(crate) fn add_within(time: &mut TimeWithin, span_start_ns: u64, start_ns: u64, end_ns: u64) {
     if time.span_start_ns != span_start_ns {
         *time = TimeWithin { span_start_ns, ns: 0, runs: 0 };
     }

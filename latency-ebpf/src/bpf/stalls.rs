@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_get_current_pid_tgid};
 use latency_common::{
-    cpu_state::{COLLAPSE_RECORDS, INTERFERENCE_SOURCES, NetRxRun, TimeWithin},
+    cpu_state::{COLLAPSE_RECORDS, INTERFERENCE_SOURCES, NetRxRun, TasksInRun, TimeWithin},
     stall_record::{CollapseRecord, RecordKind, SampleRecord, StallRecord, TaskRecord},
 };
 
@@ -48,6 +48,11 @@ pub(crate) fn send_stall(cpu: &mut Cpu, span: &Span) {
             (&raw mut (*record).interference).cast(),
         );
         (*record).irqs_in_run = cpu.state.irqs_in_run;
+        const TASKS_WORDS: usize = size_of::<TasksInRun>() / 8;
+        copy_words::<TASKS_WORDS>(
+            (&raw const cpu.state.tasks_in_run).cast(),
+            (&raw mut (*record).tasks_in_run).cast(),
+        );
         (*record).last_tick_ns = cpu.state.last_tick_ns;
     }
     entry.submit(wake());

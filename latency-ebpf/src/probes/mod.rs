@@ -2,6 +2,7 @@
 
 mod irq;
 mod napi;
+mod preemption;
 mod sampler;
 mod softirq;
 mod tcp;

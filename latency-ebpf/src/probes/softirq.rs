@@ -17,6 +17,7 @@ use crate::bpf::{
     interference::note_interference,
     span::Span,
 };
+use crate::probes::preemption::run_starts;
 
 /// `softirq_raise(unsigned int vec_nr)`
 ///
@@ -187,6 +188,7 @@ fn net_rx_starts(cpu: &mut Cpu, now: u64) {
     net_rx_run.more_polls_ns = 0;
     net_rx_run.collapse_calls = 0;
     net_rx_run.collapse_ns = 0;
+    run_starts(cpu);
     *cpu.started(Stage::NetRx) += 1;
     if open {
         cpu.ledger(Stage::NetRx).unmatched_start += 1;

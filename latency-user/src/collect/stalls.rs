@@ -38,7 +38,7 @@ use crate::{
             Stall,
             batch::{LocatedStack, Stack, StallBatch},
             collapse::{Collapse, CollapsedQueue, Socket, SocketOwner, SocketState},
-            parts::{CollapsePart, IrqPart, NetRxParts, PollPart},
+            parts::{CollapsePart, IrqPart, NetRxParts, PollPart, TasksPart},
             time::{LocatedTime, StallTime},
         },
     },
@@ -138,7 +138,7 @@ impl StallCollector {
             let mut sampled_ns = 0;
             self.samples.between(record.cpu, record.start_ns, record.end_ns, |sample| {
                 sampled_ns += weight(sample, period);
-                let frames = addresses.frames(&sample.frames);
+                let frames = frames(addresses, stage, record, sample);
                 *counts.entry((stage, labels.clone(), frames)).or_default() += 1;
             });
             let range = (record.start_ns, record.end_ns);
@@ -190,7 +190,7 @@ impl StallCollector {
         let mut tasks = SampledTasks::default();
         let samples = self.samples.between(record.cpu, record.start_ns, record.end_ns, |_| ());
         for sample in &samples {
-            let frames = addresses.frames(&sample.frames);
+            let frames = frames(addresses, stage, record, sample);
             tasks.add(&frames, task(&sample.task));
             add_stack(&mut stacks, &frames, 1);
         }
@@ -302,6 +302,21 @@ fn located(counts: HashMap<(Stage, Labels, Vec<String>), u64>) -> Vec<LocatedSta
     stacks
 }
 
+/// The stack of a sample of a stall. A task that preempted a softirq is one frame: what it did is
+/// no part of the stall, only that it ran.
+fn frames(
+    addresses: &mut Addresses,
+    stage: Stage,
+    record: &StallRecord,
+    sample: &Sample,
+) -> Vec<String> {
+    if stage == Stage::RxWait || sample.task.pid == record.task.pid {
+        return addresses.frames(&sample.frames);
+    }
+    // Folded stacks separate frames by semicolons.
+    vec![format!("task:{}", stall_decode::comm(&sample.task).replace(';', ":"))]
+}
+
 /// The time that a sample stands for, ns: one period. If the clock was overdue, the CPU stopped
 /// before the tick was due, on average for as long as after it, but not for more than half the
 /// period.
@@ -322,6 +337,17 @@ fn irqs(stage: Stage, record: &StallRecord) -> Option<IrqPart> {
     Some(if is_current { IrqPart { runs: time.runs, ns: time.ns } } else { IrqPart::default() })
 }
 
+/// The other tasks during a run of NET_RX; `None`: none ran.
+fn tasks_in_run(record: &StallRecord) -> Option<TasksPart> {
+    let tasks = &record.tasks_in_run;
+    (tasks.time.span_start_ns == record.start_ns && tasks.time.runs > 0).then(|| TasksPart {
+        runs: tasks.time.runs,
+        ns: tasks.time.ns,
+        longest: task(&tasks.longest),
+        longest_ns: tasks.longest_ns,
+    })
+}
+
 fn net_rx_parts(record: &StallRecord, context: &Context) -> NetRxParts {
     let is_timed = |stage| context.is_timed(stage);
     let net_rx_run = &record.net_rx_run;
@@ -338,6 +364,7 @@ fn net_rx_parts(record: &StallRecord, context: &Context) -> NetRxParts {
         }),
         rest_ns: duration.saturating_sub(listed + net_rx_run.more_polls_ns),
         irqs: irqs(Stage::NetRx, record).filter(|_| is_timed(Stage::Irq)),
+        tasks: tasks_in_run(record),
         polls,
     }
 }

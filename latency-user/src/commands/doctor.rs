@@ -111,7 +111,8 @@ fn examine(stage: Stage, facts: &KernelFacts, cpus: u32, tried: bool) -> StageDi
         .collect();
     let would_use =
         methods.iter().find(|probe| probe.works != Some(false)).map(|probe| probe.method);
-    StageDiagnosis { stage: stage.into(), would_use, methods }
+    let notes = hooks::meaning(stage, facts.preemption).into_iter().collect();
+    StageDiagnosis { stage: stage.into(), would_use, notes, methods }
 }
 
 /// Loads and attaches the programs of one method, and detaches them at once.

@@ -35,6 +35,26 @@ pub fn own_netns(root: &Path) -> Result<u32> {
         .with_context(|| format!("{}: inode {inode} is not a network namespace", path.display()))
 }
 
+/// How this kernel runs interrupts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Preemption {
+    /// Softirqs run in tasks that can be preempted (PREEMPT_RT).
+    pub softirqs: bool,
+    /// Handlers of hard IRQs run in tasks: always on PREEMPT_RT, elsewhere with `threadirqs`.
+    pub irqs: bool,
+}
+
+/// How the running kernel runs interrupts, from its version and command line. What cannot be read
+/// counts as not so.
+pub fn preemption(root: &Path) -> Preemption {
+    let read = |name| fs::read_to_string(root.join(name)).unwrap_or_default();
+    // The patches before 5.3 write it with a space.
+    let version = read("proc/sys/kernel/version");
+    let softirqs = ["PREEMPT_RT", "PREEMPT RT"].iter().any(|words| version.contains(words));
+    let irqs = softirqs || read("proc/cmdline").split_whitespace().any(|word| word == "threadirqs");
+    Preemption { softirqs, irqs }
+}
+
 /// Packets that a poll of a CPU's backlog may process: `net.core.dev_weight` times its bias.
 pub fn backlog_weight(root: &Path) -> Option<u32> {
     let read = |name| read_line(&root.join("proc/sys/net/core").join(name)).ok()?.parse().ok();
@@ -56,6 +76,27 @@ mod tests {
         let link = fs::read_link("/proc/thread-self/ns/net").unwrap();
         let inode = own_netns(Path::new("/")).unwrap();
         assert_eq!(link.to_str().unwrap(), format!("net:[{inode}]"));
+    }
+
+    #[test]
+    fn preemption_is_in_the_version_or_on_the_command_line() {
+        let of = |version: &str, cmdline: &str| {
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir_all(root.path().join("proc/sys/kernel")).unwrap();
+            fs::write(root.path().join("proc/sys/kernel/version"), version).unwrap();
+            fs::write(root.path().join("proc/cmdline"), cmdline).unwrap();
+            preemption(root.path())
+        };
+        let both = Preemption { softirqs: true, irqs: true };
+        assert_eq!(of("#1 SMP PREEMPT_RT Debian 6.1.170-3 (2026-05-08)", "quiet"), both);
+        assert_eq!(of("#1 SMP PREEMPT_RT Fri Oct 4 16:45:14 UTC 2024", "ro"), both);
+        assert_eq!(of("#1 SMP PREEMPT RT Thu Aug 22 11:21:21 UTC 2019", "ro"), both);
+        let none = Preemption::default();
+        assert_eq!(of("#1 SMP PREEMPT_DYNAMIC Debian 6.12.9-1 (2025-01-10)", "quiet"), none);
+        assert_eq!(of("#140-Ubuntu SMP Wed Dec 18 17:59:53 UTC 2024", "nothreadirqs"), none);
+        let threaded = Preemption { softirqs: false, irqs: true };
+        assert_eq!(of("#1 SMP PREEMPT_DYNAMIC Debian 6.12.9-1", "ro threadirqs quiet\n"), threaded);
+        assert_eq!(preemption(Path::new("/nonexistent")), none);
     }
 
     #[test]

@@ -113,7 +113,8 @@ pub fn attach(
     let mut ebpf = load_object(probes, config, facts)?;
     let mut wanted: BTreeMap<&str, (Hook, Stage, Method)> = BTreeMap::new();
     for (stage, method) in in_use(probes) {
-        for hook in hooks::hooks(stage, method) {
+        let is_needed = |hook: &&Hook| !hook.only_preemptible || facts.preemption.softirqs;
+        for hook in hooks::hooks(stage, method).iter().filter(is_needed) {
             wanted.entry(hook.program).or_insert((*hook, stage, method));
         }
     }
@@ -210,6 +211,7 @@ fn load_object(
     let log_level: u8 = if config.log { 0xff } else { 0 };
     let records_wake_at_bytes = u64::from(config.record_bytes / 4);
     let sample_after_ns = (config.threshold_ns / SAMPLED_PART).min(SAMPLED_AFTER_NS);
+    let preemptible_softirqs = u32::from(facts.preemption.softirqs);
     let offsets = offsets::resolve(&facts.btf);
 
     let mut loader = EbpfLoader::new();
@@ -229,6 +231,7 @@ fn load_object(
         .override_global("RECORDS_WAKE_AT_BYTES", &records_wake_at_bytes, true)
         .override_global("SAMPLE_AFTER_NS", &sample_after_ns, true)
         .override_global("COLLAPSE_THRESHOLD_NS", &config.collapse_threshold_ns, true)
+        .override_global("PREEMPTIBLE_SOFTIRQS", &preemptible_softirqs, true)
         .override_global("ROWS_PER_CPU", &layout.rows_per_cpu, true)
         .override_global("SLOT_BASE", &slot_base, true)
         .override_global("SLOTS", &layout.slots, true)

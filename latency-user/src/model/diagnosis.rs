@@ -30,6 +30,9 @@ pub struct StageDiagnosis {
     pub stage: StageName,
     /// The method that `--probes auto` would use; `None`: none works.
     pub would_use: Option<Method>,
+    /// What its numbers mean on this kernel, by any method.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Note>,
     /// Every method of the stage, best first.
     pub methods: Vec<MethodDiagnosis>,
 }

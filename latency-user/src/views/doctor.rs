@@ -61,6 +61,9 @@ fn answer(diagnosis: &Diagnosis) -> Vec<String> {
 fn stage(text: &mut String, stage: &StageDiagnosis, style: Style) {
     text.push_str(&style.bold(stage.stage.as_str()));
     text.push('\n');
+    for note in &stage.notes {
+        paragraph(text, &format!("  {}", printable(&note.to_string())), 6, style, Style::plain);
+    }
     for method in &stage.methods {
         let used = stage.would_use == Some(method.method);
         let paint: fn(Style, &str) -> String = match (used, method.works) {

@@ -3,7 +3,7 @@
 use bytes::Buf;
 use latency_common::{
     collapse_call::SocketBefore,
-    cpu_state::{INTERFERENCE_SOURCES, NetRxRun, POLLS, PollSpan, TimeWithin},
+    cpu_state::{INTERFERENCE_SOURCES, NetRxRun, POLLS, PollSpan, TasksInRun, TimeWithin},
     stall_record::{
         COMM_LENGTH, CollapseRecord, FRAMES, RecordKind, SampleRecord, StallRecord, TaskRecord,
     },
@@ -67,6 +67,11 @@ fn stall(bytes: &mut &[u8]) -> StallRecord {
         net_rx_run: net_rx_run(bytes),
         interference: [(); INTERFERENCE_SOURCES].map(|()| time_within(bytes)),
         irqs_in_run: time_within(bytes),
+        tasks_in_run: TasksInRun {
+            time: time_within(bytes),
+            longest_ns: bytes.get_u64_ne(),
+            longest: task(bytes),
+        },
         last_tick_ns: bytes.get_u64_ne(),
     }
 }

@@ -2,7 +2,10 @@
 
 use latency_common::stage::Stage;
 
-use crate::model::{method::Method, note::Note};
+use crate::{
+    host::kernel::Preemption,
+    model::{method::Method, note::Note},
+};
 
 /// Attach point of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +43,12 @@ pub struct Hook {
     pub target: Target,
     /// When it is attached.
     pub order: AttachOrder,
+    /// Whether it is attached only where softirqs can be preempted.
+    pub only_preemptible: bool,
 }
 
 const fn hook(program: &'static str, target: Target, order: AttachOrder) -> Hook {
-    Hook { program, target, order }
+    Hook { program, target, order, only_preemptible: false }
 }
 
 const SOFTIRQ_RAISE: Hook =
@@ -53,6 +58,10 @@ const SOFTIRQ_ENTRY: Hook =
 const SOFTIRQ_EXIT: Hook =
     hook("softirq_exit", Target::Tracepoint("irq:softirq_exit"), AttachOrder::End);
 const NAPI_POLL: Hook = hook("napi_poll", Target::Tracepoint("napi:napi_poll"), AttachOrder::End);
+const SCHED_SWITCH: Hook = Hook {
+    only_preemptible: true,
+    ..hook("sched_switch", Target::Tracepoint("sched:sched_switch"), AttachOrder::Start)
+};
 const IRQ_ENTRY: Hook =
     hook("irq_handler_entry", Target::Tracepoint("irq:irq_handler_entry"), AttachOrder::Start);
 const IRQ_EXIT: Hook =
@@ -73,14 +82,17 @@ const fn entry_and_return(programs: [&'static str; 2], targets: [Target; 2]) -> 
     ]
 }
 
-const NET_RX_FENTRY: [Hook; 2] = entry_and_return(
-    ["net_rx_action_fentry", "net_rx_action_fexit"],
-    [Target::Fentry("net_rx_action"), Target::Fexit("net_rx_action")],
-);
-const NET_RX_KPROBE: [Hook; 2] = entry_and_return(
-    ["net_rx_action_kprobe", "net_rx_action_kretprobe"],
-    [Target::Kprobe("net_rx_action"), Target::Kretprobe("net_rx_action")],
-);
+const NET_RX_FENTRY: [Hook; 3] = {
+    let targets = [Target::Fentry("net_rx_action"), Target::Fexit("net_rx_action")];
+    let [start, end] = entry_and_return(["net_rx_action_fentry", "net_rx_action_fexit"], targets);
+    [start, end, SCHED_SWITCH]
+};
+const NET_RX_KPROBE: [Hook; 3] = {
+    let targets = [Target::Kprobe("net_rx_action"), Target::Kretprobe("net_rx_action")];
+    let programs = ["net_rx_action_kprobe", "net_rx_action_kretprobe"];
+    let [start, end] = entry_and_return(programs, targets);
+    [start, end, SCHED_SWITCH]
+};
 const NAPI_FENTRY: [Hook; 2] = entry_and_return(
     ["napi_poll_fentry", "napi_poll_fexit"],
     [Target::Fentry("__napi_poll"), Target::Fexit("__napi_poll")],
@@ -118,7 +130,8 @@ pub const fn hooks(stage: Stage, method: Method) -> &'static [Hook] {
     match (stage, method) {
         // The exits of other vectors measure interference.
         (Stage::RxWait, Method::Tracepoint) => &[SOFTIRQ_RAISE, SOFTIRQ_ENTRY, SOFTIRQ_EXIT],
-        (Stage::NetRx | Stage::Softirq, Method::Tracepoint) => &[SOFTIRQ_ENTRY, SOFTIRQ_EXIT],
+        (Stage::NetRx, Method::Tracepoint) => &[SOFTIRQ_ENTRY, SOFTIRQ_EXIT, SCHED_SWITCH],
+        (Stage::Softirq, Method::Tracepoint) => &[SOFTIRQ_ENTRY, SOFTIRQ_EXIT],
         (Stage::NetRx, Method::Fentry) => &NET_RX_FENTRY,
         (Stage::NetRx, Method::Kprobe) => &NET_RX_KPROBE,
         (Stage::NapiPoll, Method::Tracepoint) => &[SOFTIRQ_ENTRY, SOFTIRQ_EXIT, NAPI_POLL],
@@ -139,6 +152,19 @@ pub const fn caveat(stage: Stage, method: Method) -> Option<Note> {
         (Stage::NetRx, Method::Tracepoint) => Some(Note::RunEndsWithLastPoll),
         // `napi_busy_loop` calls the driver's poll function directly.
         (Stage::NapiPoll, Method::Fentry | Method::Kprobe) => Some(Note::BusyPollsUnseen),
+        _ => None,
+    }
+}
+
+/// What the numbers of `stage` mean on a kernel with this preemption, by any method.
+pub const fn meaning(stage: Stage, preemption: Preemption) -> Option<Note> {
+    match stage {
+        Stage::RxWait if preemption.softirqs => Some(Note::WaitsForTask),
+        Stage::NetRx if preemption.softirqs => Some(Note::PreemptibleRuns { named: true }),
+        Stage::NapiPoll | Stage::Softirq | Stage::TcpCollapse if preemption.softirqs => {
+            Some(Note::PreemptibleRuns { named: false })
+        }
+        Stage::Irq if preemption.irqs => Some(Note::ThreadedIrqs),
         _ => None,
     }
 }
@@ -168,6 +194,7 @@ impl Target {
 pub fn attach_points(stage: Stage, method: Method) -> String {
     let mut names: Vec<&str> = hooks(stage, method)
         .iter()
+        .filter(|hook| !hook.only_preemptible)
         .map(|hook| match hook.target {
             Target::Tracepoint(name) => name,
             Target::Fentry(f) | Target::Fexit(f) | Target::Kprobe(f) | Target::Kretprobe(f) => f,

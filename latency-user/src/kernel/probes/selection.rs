@@ -7,6 +7,7 @@ use latency_common::stage::Stage;
 
 use super::hooks::{self, Target};
 use crate::{
+    host::kernel::{self, Preemption},
     kernel::types::{
         btf::{self, Btf},
         symbols::Symbols,
@@ -35,6 +36,8 @@ pub struct KernelFacts {
     pub btf: Btf,
     symbols: OnceCell<Option<Symbols>>,
     has_kprobes: bool,
+    /// How it runs interrupts.
+    pub preemption: Preemption,
     for_aya: OnceCell<aya::Btf>,
 }
 
@@ -64,7 +67,9 @@ impl KernelFacts {
             .hint("use a kernel built with CONFIG_DEBUG_INFO_BTF=y")
         })?;
         let has_kprobes = Path::new("/sys/bus/event_source/devices/kprobe/type").exists();
-        Ok(Self { btf, symbols: OnceCell::new(), has_kprobes, for_aya: OnceCell::new() })
+        let preemption = kernel::preemption(Path::new("/"));
+        let (symbols, for_aya) = (OnceCell::new(), OnceCell::new());
+        Ok(Self { btf, symbols, has_kprobes, preemption, for_aya })
     }
 
     /// Why `stage` cannot be timed by `method`, as far as is known without loading anything.
@@ -160,6 +165,7 @@ fn select_one(
         match obstacle(method) {
             None => {
                 log::info!("{}: {method} {}", stage.name(), hooks::attach_points(stage, method));
+                passed_over.extend(hooks::meaning(stage, facts.preemption));
                 return Ok(in_use(stage, method, choice, passed_over));
             }
             Some(obstacle) => {
@@ -224,6 +230,7 @@ mod tests {
             btf: fixtures::btf(),
             symbols: OnceCell::from(None),
             has_kprobes: true,
+            preemption: Preemption::default(),
             for_aya: OnceCell::new(),
         }
     }
@@ -272,6 +279,23 @@ mod tests {
         assert_eq!(facts.obstacle(Stage::Irq, Method::Tracepoint), expected);
         let without = KernelFacts { has_kprobes: false, ..self::facts() };
         assert_eq!(without.obstacle(Stage::NetRx, Method::Kprobe), Some(Obstacle::NoKprobes));
+    }
+
+    #[test]
+    fn what_a_stage_means_is_noted_where_softirqs_can_be_preempted() {
+        let preemption = Preemption { softirqs: true, irqs: true };
+        let facts = KernelFacts { preemption, ..facts() };
+        let stages = [Stage::RxWait, Stage::NetRx, Stage::NapiPoll];
+        let probes =
+            select(&stages, true, ProbeChoice::Auto, &facts, &Failures::new()).unwrap();
+        let expected = ["scheduling of that task", "longest is named", "may contain other tasks"];
+        for (probe, words) in probes.iter().zip(expected) {
+            assert!(text(&probe.notes).contains(words), "{:?}", probe.notes);
+        }
+        assert_eq!(hooks::meaning(Stage::Irq, Preemption::default()), None);
+        let threaded = Preemption { softirqs: false, irqs: true };
+        assert_eq!(hooks::meaning(Stage::Irq, threaded), Some(Note::ThreadedIrqs));
+        assert_eq!(hooks::meaning(Stage::NetRx, threaded), None);
     }
 
     #[test]

@@ -71,6 +71,15 @@ pub enum Note {
     RunEndsWithLastPoll,
     /// Busy polls of processes do not go through the probed function.
     BusyPollsUnseen,
+    /// The softirq runs in a task: its wait includes that the task is scheduled.
+    WaitsForTask,
+    /// Softirqs can be preempted: what the stage times may contain other tasks.
+    PreemptibleRuns {
+        /// Whether their time is measured and the longest is named.
+        named: bool,
+    },
+    /// Handlers of hard IRQs run in tasks, which the stage does not time.
+    ThreadedIrqs,
     /// Merged recordings probed a stage by different methods.
     ProbedDifferently {
         /// Names of the methods, `none` for a recording without the stage.

@@ -25,6 +25,21 @@ impl fmt::Display for Note {
                 "busy polls of processes (SO_BUSY_POLL, epoll) do not go through __napi_poll: \
                  they are not seen",
             ),
+            Self::WaitsForTask => f.write_str(
+                "PREEMPT_RT: softirqs run in tasks (ksoftirqd, IRQ threads), so the wait includes \
+                 the scheduling of that task",
+            ),
+            Self::PreemptibleRuns { named: true } => f.write_str(
+                "PREEMPT_RT: softirqs can be preempted, so a run may contain other tasks; their \
+                 time is measured, and the longest is named in each stall",
+            ),
+            Self::PreemptibleRuns { named: false } => f.write_str(
+                "PREEMPT_RT: softirqs can be preempted, so the time may contain other tasks",
+            ),
+            Self::ThreadedIrqs => f.write_str(
+                "IRQs are threaded (PREEMPT_RT or threadirqs): most drivers' handlers run in \
+                 tasks, which are not timed; what is timed wakes the task",
+            ),
             Self::ProbedDifferently { methods } => {
                 write!(f, "probed differently by recording: {}", methods.join(", "))
             }

@@ -29,6 +29,23 @@ pub struct NetRxParts {
     /// not timed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub irqs: Option<IrqPart>,
+    /// Other tasks that ran meanwhile; absent when none did, as on kernels whose softirqs cannot be
+    /// preempted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<TasksPart>,
+}
+
+/// Other tasks that ran during a run of NET_RX, which they preempted or which waited for a lock.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TasksPart {
+    /// How often a task was switched to.
+    pub runs: u64,
+    /// Their time within the stall, ns.
+    pub ns: u64,
+    /// The task that ran longest in one go.
+    pub longest: Task,
+    /// How long, ns.
+    pub longest_ns: u64,
 }
 
 /// One NAPI poll of a stall.

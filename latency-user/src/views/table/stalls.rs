@@ -184,6 +184,17 @@ fn describe_run(parts: &NetRxParts) -> Vec<String> {
     if let Some(irqs) = parts.irqs.filter(|irqs| irqs.runs > 0) {
         phrases.push(format!("hard IRQs {} in {}", duration(irqs.ns), counted(irqs.runs, "run")));
     }
+    if let Some(tasks) = &parts.tasks {
+        let longest = match tasks.longest.pid {
+            0 => format!("the idle task for {}", duration(tasks.longest_ns)),
+            pid => {
+                let comm = printable(&tasks.longest.comm);
+                format!("{comm} (pid {pid}) for {}", duration(tasks.longest_ns))
+            }
+        };
+        let (ns, times) = (duration(tasks.ns), counted(tasks.runs, "time"));
+        phrases.push(format!("other tasks ran for {ns}, {times}, longest {longest}"));
+    }
     if let Some(wait) = parts.wait_ns {
         phrases.push(format!("waited {} before", duration(wait)));
     }
