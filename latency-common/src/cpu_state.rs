@@ -4,7 +4,7 @@ use core::mem::offset_of;
 
 use crate::{
     stage::{STAGES, VECTORS},
-    stall_record::TaskRecord,
+    task_record::TaskRecord,
 };
 
 /// Counts of events of one stage on one CPU that were not recorded normally. All are rare.

@@ -14,3 +14,4 @@ pub mod slot;
 pub mod span_event;
 pub mod stage;
 pub mod stall_record;
+pub mod task_record;

@@ -5,6 +5,7 @@
 use crate::{
     collapse_call::SocketBefore,
     cpu_state::{INTERFERENCE_SOURCES, NetRxRun, TasksInRun, TimeWithin},
+    task_record::TaskRecord,
 };
 
 /// The kind of a record.
@@ -31,21 +32,6 @@ impl TryFrom<u32> for RecordKind {
             other => Err(other),
         }
     }
-}
-
-/// Length of a task's name with its terminating NUL (`TASK_COMM_LEN`).
-pub const COMM_LENGTH: usize = 16;
-
-/// A task.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TaskRecord {
-    /// Thread id.
-    pub pid: u32,
-    /// Explicit padding.
-    pub reserved: u32,
-    /// Its name, padded with NULs.
-    pub comm: [u8; COMM_LENGTH],
 }
 
 /// Row index that means "none".

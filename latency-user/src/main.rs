@@ -8,7 +8,7 @@ use std::{
 use clap::{CommandFactory, Parser};
 use clap_complete::CompleteEnv;
 use latency_user::{
-    cli::Console,
+    cli::{Console, masked::Masked},
     commands::Cli,
     model::{exit::Exit, failure::Failure},
 };
@@ -23,15 +23,20 @@ fn main() -> ExitCode {
         _ => log::LevelFilter::Debug,
     };
     // RUST_LOG, if set, overrides the level.
-    env_logger::Builder::new().filter_level(level).parse_default_env().init();
+    env_logger::Builder::new()
+        .filter_level(level)
+        .parse_default_env()
+        .target(env_logger::Target::Pipe(Box::new(Masked::new(io::stderr(), false))))
+        .init();
     let is_terminal = io::stdout().is_terminal();
     let rows = terminal_size::terminal_size_of(io::stdout()).map_or(0, |(_, height)| height.0);
+    let colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let console = Console {
-        out: Box::new(io::stdout()),
-        err: Box::new(io::stderr()),
+        out: Box::new(Masked::new(io::stdout(), is_terminal)),
+        err: Box::new(Masked::new(io::stderr(), false)),
         err_is_terminal: io::stderr().is_terminal(),
         rows: rows.into(),
-        colour: is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        colour,
     };
     match cli.run(console) {
         Ok(exit) => exit.into(),
@@ -41,7 +46,7 @@ fn main() -> ExitCode {
 
 /// Prints the error and a hint on what to do.
 fn fail(error: &anyhow::Error) -> ExitCode {
-    let mut stderr = io::stderr();
+    let mut stderr = Masked::new(io::stderr(), false);
     let _ = writeln!(stderr, "error: {error:#}");
     let failure = error.downcast_ref::<Failure>();
     if let Some(hint) = failure.and_then(|failure| failure.hint.as_ref()) {

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 #![allow(clippy::print_stderr, reason = "a skip says why, before the harness counts it")]
 
+mod other_logs;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -39,6 +41,11 @@ fn main() {
     };
     let trials = [
         trial("version_1_reads_back_with_its_original_summary", None, version_1),
+        trial("logs_of_other_programs_are_read", None, other_logs::read),
+        trial("what_is_no_log_is_refused", None, other_logs::refused),
+        trial("what_a_log_says_of_itself_is_heeded", None, other_logs::warned),
+        trial("a_recording_without_comments_is_a_log", None, other_logs::without_comments),
+        trial("no_output_harms_another_file", None, other_logs::outputs),
         trial("pages_are_self_contained", None, pages_are_self_contained),
         trial("an_hour_of_64_cpus_and_64_queues_fits_into_500_kb", None, hour_fits),
         trial("chromium_logs_nothing_about_a_page", skips(chromium), chromium_is_silent),

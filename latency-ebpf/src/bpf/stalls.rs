@@ -3,7 +3,8 @@
 use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_get_current_pid_tgid};
 use latency_common::{
     cpu_state::{COLLAPSE_RECORDS, INTERFERENCE_SOURCES, NetRxRun, TasksInRun, TimeWithin},
-    stall_record::{CollapseRecord, RecordKind, SampleRecord, StallRecord, TaskRecord},
+    stall_record::{CollapseRecord, RecordKind, SampleRecord, StallRecord},
+    task_record::TaskRecord,
 };
 
 use super::{

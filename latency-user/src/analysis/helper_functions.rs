@@ -190,7 +190,8 @@ pub(super) const LOCK_WAITS: [&str; 12] = [
 ];
 
 /// The programs of this tracer: they run in the functions that they trace, whose time it is.
-const OWN_PROGRAMS: [&str; 21] = [
+const OWN_PROGRAMS: [&str; 22] = [
+    "sched_switch",
     "softirq_raise",
     "softirq_entry",
     "softirq_exit",

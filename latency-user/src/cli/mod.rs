@@ -1,6 +1,8 @@
 //! What commands share: argument values, standard output, signals, the traced command.
 
 pub mod child;
+pub mod masked;
+pub mod new_file;
 pub mod signals;
 pub mod stdout;
 pub mod values;

@@ -13,6 +13,7 @@ use crate::{
     model::{
         failure::Failure,
         run::{DEFAULT_THRESHOLD_NS, Transport},
+        unit::Unit,
     },
 };
 
@@ -40,6 +41,30 @@ pub enum Format {
     Table,
     /// For programs: one object a line
     Json,
+}
+
+/// Unit of another program's values, as an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ValueUnit {
+    /// Nanoseconds
+    Ns,
+    /// Microseconds
+    Us,
+    /// Milliseconds
+    Ms,
+    /// Seconds
+    S,
+}
+
+impl From<ValueUnit> for Unit {
+    fn from(unit: ValueUnit) -> Self {
+        match unit {
+            ValueUnit::Ns => Self::Ns,
+            ValueUnit::Us => Self::Us,
+            ValueUnit::Ms => Self::Ms,
+            ValueUnit::S => Self::S,
+        }
+    }
 }
 
 /// Transport of events, as an argument.

@@ -3,7 +3,8 @@
 use latency_common::{
     cpu_state::{HARD_IRQ_SOURCE, TimeWithin},
     stage::{Stage, VECTOR_NAMES},
-    stall_record::{StallRecord, TaskRecord},
+    stall_record::StallRecord,
+    task_record::TaskRecord,
 };
 
 use super::context::Context;

@@ -100,7 +100,7 @@ pub fn late(sample: &Sample, period: u64) -> Option<Range> {
 
 #[cfg(test)]
 mod tests {
-    use latency_common::stall_record::TaskRecord;
+    use latency_common::task_record::TaskRecord;
 
     use super::*;
 

@@ -10,9 +10,8 @@ use std::{
 use anyhow::Result;
 use clap::{Args, ValueHint};
 
-use super::triage::create;
 use crate::{
-    cli::{Console, stdout::Output, values},
+    cli::{Console, new_file::NewFile, stdout::Output, values},
     host::nic::ethtool::EthtoolDirectory,
     model::exit::Exit,
     triage::{self, SampleConfig},
@@ -60,10 +59,11 @@ pub fn run(args: &Arguments, console: Console) -> Result<Exit> {
         Output::new(console.out, 0).write(text.as_bytes())?;
         return Ok(Exit::Ok);
     };
-    let file = create(path)?;
+    let mut file = NewFile::create(path, &[])?;
     let mut nics = EthtoolDirectory::new();
     let config = SampleConfig { duration: args.duration, trace: false, max_overhead: None };
     let host = triage::sample(Path::new("/"), &mut nics, config);
-    triage::save(&host, BufWriter::new(file))?;
+    triage::save(&host, BufWriter::new(&mut file))?;
+    file.finish()?;
     Ok(Exit::Ok)
 }

@@ -6,9 +6,13 @@ use anyhow::Result;
 use clap::{Args, ValueHint};
 
 use crate::{
-    cli::{Console, stdout::Output, values::Format},
+    cli::{
+        Console,
+        stdout::Output,
+        values::{Format, ValueUnit},
+    },
     compare::compare,
-    model::{comparison::Verdict, exit::Exit},
+    model::{comparison::Verdict, exit::Exit, unit::Unit},
     recording::loaded::LoadedRecording,
     views::{self, Style},
 };
@@ -33,6 +37,9 @@ pub struct Arguments {
     /// Recording after the change
     #[arg(value_name = "AFTER", value_hint = ValueHint::FilePath)]
     pub after: PathBuf,
+    /// Unit of the values in logs of other programs [default: as their maxima say, or else ns]
+    #[arg(long, value_enum)]
+    pub unit: Option<ValueUnit>,
     /// Output format
     #[arg(short, long, value_enum, default_value = "table")]
     pub format: Format,
@@ -44,8 +51,9 @@ pub struct Arguments {
 ///
 /// When a recording cannot be read.
 pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
-    let before = LoadedRecording::read(&args.before)?;
-    let after = LoadedRecording::read(&args.after)?;
+    let unit = args.unit.map(Unit::from);
+    let before = LoadedRecording::read_in(&args.before, unit)?;
+    let after = LoadedRecording::read_in(&args.after, unit)?;
     for note in before.totals.notes.iter().chain(&after.totals.notes) {
         writeln!(console.err, "warning: {note}")?;
     }

@@ -11,8 +11,8 @@ use anyhow::Result;
 use clap::{Args, ValueHint};
 
 use crate::{
-    cli::Console,
-    model::{exit::Exit, failure::Failure},
+    cli::{Console, new_file::NewFile, values::ValueUnit},
+    model::{exit::Exit, failure::Failure, unit::Unit},
     recording::{merge::Merger, writer::Writer},
     views::progress,
 };
@@ -42,6 +42,9 @@ pub struct Arguments {
     /// Read further file names from LIST, one a line (-: stdin)
     #[arg(long, value_name = "LIST", value_hint = ValueHint::FilePath)]
     pub files_from: Option<PathBuf>,
+    /// Unit of the values in logs of other programs [default: as their maxima say, or else ns]
+    #[arg(long, value_enum)]
+    pub unit: Option<ValueUnit>,
     /// File for the merged recording
     #[arg(short, long, value_name = "FILE.hlog", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
@@ -61,7 +64,7 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     if files.is_empty() {
         return Err(Failure::new("there is no recording to merge").into());
     }
-    check_output(&args.output, &files)?;
+    let output = NewFile::create(&args.output, &files)?;
     let mut merger = Merger::default();
     let started = Instant::now();
     let mut shown: Option<Instant> = None;
@@ -71,7 +74,7 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
             progress::line(done as u64, files.len() as u64, "recordings", &mut console.err)?;
             shown = Some(Instant::now());
         }
-        let notes = merger.add(file);
+        let notes = merger.add(file, args.unit.map(Unit::from));
         if shown.is_some() && notes.as_ref().map_or(true, |notes| !notes.is_empty()) {
             progress::clear(&mut console.err)?;
         }
@@ -83,7 +86,8 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
         progress::clear(&mut console.err)?;
     }
     let (recordings, series) = merger.size();
-    merger.write(Writer::create(&args.output)?)?;
+    merger.write(Writer::of(output.handle()?, &args.output))?;
+    output.finish()?;
     writeln!(console.err, "{}: {recordings} recordings, {series} series", args.output.display())?;
     Ok(Exit::Ok)
 }
@@ -97,14 +101,4 @@ fn listed(list: &Path) -> Result<Vec<PathBuf>, Failure> {
         Failure::new(format!("cannot read the list of files {}: {error}", list.display()))
     })?;
     Ok(text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect())
-}
-
-/// The output must not overwrite one of the inputs.
-fn check_output(output: &Path, files: &[PathBuf]) -> Result<(), Failure> {
-    let Ok(target) = output.canonicalize() else { return Ok(()) };
-    if target.is_file() && files.iter().any(|f| f.canonicalize().is_ok_and(|f| f == target)) {
-        let what = format!("{} is both an input and the output", output.display());
-        return Err(Failure::new(what).hint("write the result to another file"));
-    }
-    Ok(())
 }

@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -12,12 +11,12 @@ use clap::{Args, ValueEnum, ValueHint};
 use latency_common::stage::Stage;
 
 use crate::{
-    cli::{Console, stdout::Output},
+    cli::{Console, masked::Masked, new_file::NewFile, stdout::Output, values::ValueUnit},
     compare::compare,
     model::{
         comparison::Comparison, distribution::Distribution, exit::Exit, experiment::Experiment,
         failure::Failure, note::Note, run::DEFAULT_THRESHOLD_NS, series::SeriesKey,
-        summary::Summary,
+        summary::Summary, unit::Unit,
     },
     recording::loaded::{LoadedRecording, RecordingTotals},
     views::{self, Style},
@@ -51,6 +50,9 @@ pub struct Arguments {
     /// hgrm adds them up [default for hgrm: net_rx of all CPUs]
     #[arg(long, value_name = "PARTS")]
     pub series: Vec<String>,
+    /// Unit of the values in logs of other programs [default: as their maxima say, or else ns]
+    #[arg(long, value_enum)]
+    pub unit: Option<ValueUnit>,
     /// Write to this file instead of stdout
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
@@ -80,19 +82,39 @@ pub enum ReportFormat {
 /// When a recording cannot be read, or the output cannot be written.
 pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     // Fail on a wrong name before reading anything.
-    let file = args.output.as_deref().map(create).transpose()?;
+    let create = |path: &PathBuf| NewFile::create(path, &args.files);
+    let Some(file) = args.output.as_ref().map(create).transpose()? else {
+        let mut output = Output::new(std::mem::replace(&mut console.out, Box::new(io::sink())), 0);
+        return show(args, console, &mut |text| {
+            output.write(text)?;
+            Ok(!output.is_closed())
+        });
+    };
+    console.colour = false;
+    let mut file = Masked::new(file, false);
+    let path = args.output.as_deref().unwrap_or(Path::new("")).display();
+    let exit = show(args, console, &mut |text| {
+        file.write_all(text).with_context(|| format!("cannot write {path}"))?;
+        Ok(true)
+    })?;
+    file.into_inner().finish()?;
+    Ok(exit)
+}
+
+/// Passes the text to `write`, in pieces, until that returns false.
+fn show(
+    args: &Arguments,
+    mut console: Console,
+    write: &mut dyn FnMut(&[u8]) -> Result<bool>,
+) -> Result<Exit> {
     if args.format == ReportFormat::Html {
-        return html(args, file, console);
+        return html(args, console, write);
     }
     if args.format == ReportFormat::Hgrm && args.files.len() > 1 {
         return Err(Failure::usage("hgrm shows one recording").hint("merge them first").into());
     }
-    let colour = console.colour && file.is_none();
-    let style = Style { colour, width: Style::MAX_WIDTH };
-    let mut output = match file {
-        Some(file) => Output::new(Box::new(file), 0),
-        None => Output::new(console.out, 0),
-    };
+    let unit = args.unit.map(Unit::from);
+    let style = Style { colour: console.colour, width: Style::MAX_WIDTH };
     let mut text = Vec::new();
     let mut unbalanced = false;
     let mut stacks: BTreeMap<Vec<String>, u64> = BTreeMap::new();
@@ -100,7 +122,7 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
         views::csv::head(&mut text)?;
     }
     for (at, path) in args.files.iter().enumerate() {
-        let mut recording = RecordingTotals::read(path)?;
+        let mut recording = RecordingTotals::read_in(path, unit)?;
         for note in &recording.notes {
             writeln!(console.err, "warning: {note}")?;
         }
@@ -133,30 +155,34 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
                 }
             }
         }
-        output.write(&text)?;
-        text.clear();
-        if output.is_closed() {
+        if !write(&text)? {
             break;
         }
+        text.clear();
     }
     if args.format == ReportFormat::Folded {
         if stacks.is_empty() {
             writeln!(console.err, "warning: {}", Note::NoSamples)?;
         }
         views::folded::stacks(stacks.iter().map(|(f, n)| (f.as_slice(), *n)), &mut text)?;
-        output.write(&text)?;
+        write(&text)?;
     }
     Ok(if unbalanced { Exit::Failed } else { Exit::Ok })
 }
 
-fn html(args: &Arguments, file: Option<File>, mut console: Console) -> Result<Exit> {
+fn html(
+    args: &Arguments,
+    mut console: Console,
+    write: &mut dyn FnMut(&[u8]) -> Result<bool>,
+) -> Result<Exit> {
     if args.files.len() > 2 {
         let failure = Failure::usage("a page shows one or two recordings");
         return Err(failure.hint("merge them first").into());
     }
+    let unit = args.unit.map(Unit::from);
     let mut recordings = Vec::new();
     for path in &args.files {
-        let recording = LoadedRecording::read(path)?;
+        let recording = LoadedRecording::read_in(path, unit)?;
         for note in &recording.totals.notes {
             writeln!(console.err, "warning: {note}")?;
         }
@@ -169,10 +195,7 @@ fn html(args: &Arguments, file: Option<File>, mut console: Console) -> Result<Ex
     let recordings: Vec<&LoadedRecording> = recordings.iter().collect();
     let mut text = Vec::new();
     let balanced = page(&recordings, comparison.as_ref(), None, &mut text)?;
-    match file {
-        Some(file) => Output::new(Box::new(file), 0).write(&text)?,
-        None => Output::new(console.out, 0).write(&text)?,
-    }
+    write(&text)?;
     Ok(if balanced { Exit::Ok } else { Exit::Failed })
 }
 
@@ -217,10 +240,6 @@ pub(super) fn page(
     Ok(summaries.iter().all(|(summary, _)| balances(summary)))
 }
 
-fn create(path: &Path) -> Result<File> {
-    File::create(path).with_context(|| format!("cannot create {}", path.display()))
-}
-
 fn foreign(recording: &RecordingTotals) -> Vec<(String, Distribution)> {
     recording.foreign(DEFAULT_THRESHOLD_NS)
 }
@@ -233,7 +252,7 @@ fn table(recording: &RecordingTotals, style: Style, text: &mut Vec<u8>) -> Resul
     }
     if !foreign.is_empty() || summary.is_none() {
         let threshold_ns = summary.map_or(DEFAULT_THRESHOLD_NS, |(s, _)| s.run.threshold_ns);
-        views::table::foreign(&foreign, threshold_ns, style, text)?;
+        views::table::foreign(&foreign, threshold_ns, recording.unit, style, text)?;
     }
     Ok(())
 }

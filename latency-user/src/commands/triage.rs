@@ -1,19 +1,19 @@
 //! `triage`: judges this host, or one that was captured.
 
 use std::{
-    fs::File,
     io::BufWriter,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, ValueHint};
 use clap_complete::ArgValueCandidates;
 
 use crate::{
     cli::{
         Console,
+        new_file::NewFile,
         stdout::Output,
         values::{self, Format},
     },
@@ -76,7 +76,7 @@ pub struct Arguments {
 /// the output cannot be written.
 pub fn run(args: &Arguments, console: Console) -> Result<Exit> {
     // Open the file first: fail on a wrong name before sampling.
-    let file = args.capture.as_deref().map(create).transpose()?;
+    let file = args.capture.as_deref().map(|path| NewFile::create(path, &[])).transpose()?;
     let host = match &args.root {
         Some(directory) => triage::load(directory)?,
         None => {
@@ -89,8 +89,9 @@ pub fn run(args: &Arguments, console: Console) -> Result<Exit> {
             triage::sample(Path::new("/"), &mut nics, config)
         }
     };
-    if let Some(file) = file {
-        triage::save(&host, BufWriter::new(file))?;
+    if let Some(mut file) = file {
+        triage::save(&host, BufWriter::new(&mut file))?;
+        file.finish()?;
     }
     let judged = triage::judge(&host, &interfaces(&host, &args.iface)?);
     let mut text = Vec::new();
@@ -103,15 +104,6 @@ pub fn run(args: &Arguments, console: Console) -> Result<Exit> {
     }
     Output::new(console.out, 0).write(&text)?;
     Ok(if judged.found > 0 { Exit::Found } else { Exit::Ok })
-}
-
-/// Creates the file of a capture.
-///
-/// # Errors
-///
-/// When it cannot be created.
-pub(super) fn create(path: &Path) -> Result<File> {
-    File::create(path).with_context(|| format!("create {}", path.display()))
 }
 
 fn interfaces(host: &HostSnapshot, asked: &[String]) -> Result<Vec<String>> {

@@ -93,7 +93,7 @@ fn reason(
         if net_rx.count() < LEAST_EVENTS {
             return None;
         }
-        let reached_ns = net_rx.histogram().value_at_quantile(limit.quantile).min(net_rx.max_ns);
+        let reached_ns = net_rx.quantile(&net_rx.histogram(), limit.quantile);
         let is_above = u128::from(reached_ns) > limit.limit.as_nanos();
         return is_above.then(|| Note::QuantileAboveLimit { rule: limit.to_string(), reached_ns });
     }

@@ -130,6 +130,21 @@ impl Distribution {
         histogram
     }
 
+    /// The value (ns) that is shown for one in this bucket: its upper end, but at most the maximum.
+    /// The last bucket has no upper end but the maximum.
+    pub fn upper_end(&self, index: u16) -> u64 {
+        match usize::from(index) + 1 {
+            BUCKETS => self.max_ns,
+            _ => highest_value(index).min(self.max_ns),
+        }
+    }
+
+    /// The value (ns) that a share `quantile` of the durations does not exceed, from their
+    /// `histogram`, to the precision of a bucket.
+    pub fn quantile(&self, histogram: &Histogram<u64>, quantile: f64) -> u64 {
+        self.upper_end(index_of(histogram.value_at_quantile(quantile)) as u16)
+    }
+
     /// Lower end of the lowest bucket in use, ns.
     pub fn min_ns(&self) -> u64 {
         self.buckets.first().map_or(0, |(i, _)| lowest_value(usize::from(*i)))
@@ -194,6 +209,14 @@ mod tests {
         for value in values {
             assert_eq!(histogram.count_at(value), 1 + u64::from(value == 256 || value == 257));
         }
+    }
+
+    #[test]
+    fn quantiles_in_the_last_bucket_are_the_maximum() {
+        let distribution = of(&[7, 100_000_000_000]);
+        let histogram = distribution.histogram();
+        let quantile = |q| distribution.quantile(&histogram, q);
+        assert_eq!((quantile(0.5), quantile(0.999)), (7, 100_000_000_000));
     }
 
     #[test]

@@ -116,8 +116,7 @@ impl Numbers {
     /// The numbers of a distribution, without its packets.
     pub fn new(distribution: &Distribution) -> Self {
         let histogram = distribution.histogram();
-        // A quantile is the upper end of its bucket, which may lie above the largest duration.
-        let quantile = |q| histogram.value_at_quantile(q).min(distribution.max_ns);
+        let quantile = |q| distribution.quantile(&histogram, q);
         let count = histogram.len();
         Self {
             count,

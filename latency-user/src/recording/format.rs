@@ -63,6 +63,9 @@ pub struct Merge {
     pub recordings: u64,
     /// How many of them had no end, because their run was killed.
     pub without_end: u64,
+    /// How many of them are logs of other programs, whose host is unknown.
+    #[serde(default)]
+    pub other_logs: u64,
     /// Hosts that they come from.
     pub hosts: BTreeSet<String>,
     /// Releases of the hosts' kernels.

@@ -1,4 +1,4 @@
-//! Decodes the histograms of interval logs: HdrHistogram V2, plain or deflated.
+//! Decodes the histograms of interval logs: HdrHistogram V0, V1 and V2, plain or deflated.
 //!
 //! The `hdrhistogram` crate decodes them too, but into an array of all counters, and trusts the
 //! lengths in the file: a few wrong bytes make it allocate gigabytes. This decoder allocates only
@@ -12,16 +12,36 @@ use thiserror::Error;
 
 use crate::model::distribution::Distribution;
 
-const V2_COOKIE: u32 = 0x1c84_9303;
-const DEFLATED_COOKIE: u32 = 0x1c84_9304;
-/// Masks out the bits of a cookie in which older writers store the size of a counter.
+/// Cookies of plain and deflated histograms, by version of the format.
+const COOKIES: [(Version, u32, u32); 3] = [
+    (Version::V0, 0x1c84_9308, 0x1c84_9309),
+    (Version::V1, 0x1c84_9301, 0x1c84_9302),
+    (Version::V2, 0x1c84_9303, 0x1c84_9304),
+];
+/// Bits of a cookie that are the size of a counter in bytes, before V2.
+const COUNTER_SIZE: u32 = 0xe0;
+/// Masks those bits, and the one that V2 sets beside them, out of a cookie.
 const COOKIE_MASK: u32 = !0xf0;
 
-/// Bytes of the header after the cookie.
-const HEADER: usize = 36;
+/// The longest header with its cookie, bytes.
+const HEADER: usize = 40;
 
-/// The longest payload of any valid histogram: 64 octaves of 2^17 half-buckets, 9 bytes each.
-const MAX_PAYLOAD: u64 = 64 * (1 << 17) * 9;
+/// The longest counter, bytes.
+const COUNTER: u64 = 9;
+
+/// The most counters of any valid histogram: 64 octaves of 2^17 half-buckets.
+const MAX_COUNTERS: u64 = 64 * (1 << 17);
+
+/// Version of the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    /// Of jHiccup before 2.0.3, with counters of fixed size.
+    V0,
+    /// With counters of fixed size.
+    V1,
+    /// With counters of variable size.
+    V2,
+}
 
 /// Why a histogram cannot be decoded.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -30,8 +50,14 @@ pub enum DecodeError {
     #[error("histogram is cut short or does not inflate")]
     Short,
     /// Another format, or none.
-    #[error("no HdrHistogram V2 data: cookie {0:#010x}")]
+    #[error("no HdrHistogram data (V0, V1 or V2): cookie {0:#010x}")]
     Cookie(u32),
+    /// Bytes follow the histogram.
+    #[error("{0} bytes follow the histogram on its line, such as a second one")]
+    Trailing(usize),
+    /// Data of an older version of the format is damaged.
+    #[error("HdrHistogram {0} encoding: {1}")]
+    Old(&'static str, Box<DecodeError>),
     /// The header has values that no histogram can have, or features that no writer uses.
     #[error("histogram header has {0}")]
     Header(&'static str),
@@ -41,39 +67,114 @@ pub enum DecodeError {
 }
 
 /// A decoded histogram.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Decoded {
     /// Counts in our buckets. The sum is that of the middles of the histogram's buckets, the
     /// maximum the upper end of its highest bucket.
     pub distribution: Distribution,
     /// Whether the histogram's buckets were ours, so that nothing was rounded a second time.
     pub same_buckets: bool,
+    /// The upper end of its highest bucket, in the unit of the histogram.
+    pub highest: u64,
+    /// Values above [`MAX_VALUE`]: they are in our last bucket.
+    pub above: u64,
 }
 
-/// Decodes one histogram.
+/// Decodes one histogram whose values are in units of `unit_ns`.
 ///
 /// # Errors
 ///
-/// When `bytes` is not exactly one V2 histogram with integer values.
-pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+/// When `bytes` is not exactly one histogram with integer values.
+pub fn decode(bytes: &[u8], unit_ns: u64) -> Result<Decoded, DecodeError> {
     let (cookie, rest) = word(bytes)?;
-    match cookie & COOKIE_MASK {
-        V2_COOKIE => decode_plain(rest),
-        DEFLATED_COOKIE => {
-            let (length, rest) = word(rest)?;
-            let deflated = rest.get(..length as usize).ok_or(DecodeError::Short)?;
-            let mut inflated = Vec::new();
-            ZlibDecoder::new(deflated)
-                .take(MAX_PAYLOAD + HEADER as u64 + 4)
-                .read_to_end(&mut inflated)
-                .map_err(|_| DecodeError::Short)?;
-            let (cookie, rest) = word(&inflated)?;
-            match cookie & COOKIE_MASK {
-                V2_COOKIE => decode_plain(rest),
-                _ => Err(DecodeError::Cookie(cookie)),
-            }
+    let is_version = |(_, plain, deflated): &&(Version, u32, u32)| {
+        [*plain, *deflated].contains(&(cookie & COOKIE_MASK))
+    };
+    let (version, plain, _) = COOKIES.iter().find(is_version).ok_or(DecodeError::Cookie(cookie))?;
+    let decoded = match cookie & COOKIE_MASK == *plain {
+        true => decode_plain(*version, cookie, rest, unit_ns),
+        false => decode_deflated(rest, unit_ns),
+    };
+    decoded.map_err(|error| match version {
+        Version::V0 => DecodeError::Old("V0", Box::new(error)),
+        Version::V1 => DecodeError::Old("V1", Box::new(error)),
+        Version::V2 => error,
+    })
+}
+
+fn decode_deflated(rest: &[u8], unit_ns: u64) -> Result<Decoded, DecodeError> {
+    let (length, rest) = word(rest)?;
+    let deflated = rest.get(..length as usize).ok_or(DecodeError::Short)?;
+    nothing_follows(&rest[length as usize..])?;
+    let inflated = inflate(deflated)?;
+    let (cookie, rest) = word(&inflated)?;
+    let version = COOKIES.iter().find(|(_, plain, _)| *plain == cookie & COOKIE_MASK);
+    let (version, ..) = version.ok_or(DecodeError::Cookie(cookie))?;
+    decode_plain(*version, cookie, rest, unit_ns)
+}
+
+/// Inflates the header, and then no more than the counters that the header allows.
+fn inflate(deflated: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let mut decoder = ZlibDecoder::new(deflated);
+    let mut inflated = Vec::new();
+    let mut read = |inflated: &mut Vec<u8>, most: u64| {
+        decoder.by_ref().take(most).read_to_end(inflated).map_err(|_| DecodeError::Short)
+    };
+    read(&mut inflated, HEADER as u64)?;
+    let (cookie, rest) = word(&inflated)?;
+    let counters = match cookie & COOKIE_MASK {
+        0x1c84_9308 => MAX_COUNTERS, // Its header is shorter, and has no length.
+        _ => Header::parse(Version::V2, rest)?.0.layout()?.counters(),
+    };
+    read(&mut inflated, counters * COUNTER + 1)?;
+    Ok(inflated)
+}
+
+/// Bytes of zero are padding.
+fn nothing_follows(bytes: &[u8]) -> Result<(), DecodeError> {
+    match bytes.iter().all(|byte| *byte == 0) {
+        true => Ok(()),
+        false => Err(DecodeError::Trailing(bytes.len())),
+    }
+}
+
+/// The fields before the counters.
+struct Header {
+    /// Length of the counters, bytes; `None`: all that follow.
+    payload: Option<usize>,
+    digits: u32,
+    lowest: u64,
+}
+
+impl Header {
+    /// Parses the header, after its cookie. Returns it and the counters.
+    fn parse(version: Version, bytes: &[u8]) -> Result<(Self, &[u8]), DecodeError> {
+        if version == Version::V0 {
+            let (digits, bytes) = word(bytes)?;
+            let (lowest, bytes) = double_word(bytes)?;
+            let (_highest, bytes) = double_word(bytes)?;
+            let (_total, bytes) = double_word(bytes)?;
+            return Ok((Self { payload: None, digits, lowest }, bytes));
         }
-        _ => Err(DecodeError::Cookie(cookie)),
+        let (length, bytes) = word(bytes)?;
+        let (offset, bytes) = word(bytes)?;
+        let (digits, bytes) = word(bytes)?;
+        let (lowest, bytes) = double_word(bytes)?;
+        let (_highest, bytes) = double_word(bytes)?;
+        let (ratio, bytes) = double_word(bytes)?;
+        if offset != 0 {
+            let what = "a normalizing offset: shifted values are not supported";
+            return Err(DecodeError::Header(what));
+        }
+        if f64::from_bits(ratio) != 1.0 {
+            let what = "a conversion ratio: only integer values are supported";
+            return Err(DecodeError::Header(what));
+        }
+        Ok((Self { payload: Some(length as usize), digits, lowest }, bytes))
+    }
+
+    fn layout(&self) -> Result<Layout, DecodeError> {
+        Layout::new(self.lowest, self.digits)
     }
 }
 
@@ -94,6 +195,11 @@ impl Layout {
         Ok(Self { unit_magnitude, half_magnitude: sub_buckets.ilog2() - 1 })
     }
 
+    /// The most counters that a histogram of this precision can have.
+    fn counters(&self) -> u64 {
+        u64::from(64 - self.half_magnitude + 1) << self.half_magnitude
+    }
+
     /// The lowest and the highest value that counter `index` stands for.
     fn bounds(&self, index: u64) -> Option<(u64, u64)> {
         let half = 1_u64 << self.half_magnitude;
@@ -105,42 +211,39 @@ impl Layout {
     }
 }
 
-fn decode_plain(bytes: &[u8]) -> Result<Decoded, DecodeError> {
-    let (length, bytes) = word(bytes)?;
-    let (offset, bytes) = word(bytes)?;
-    let (digits, bytes) = word(bytes)?;
-    let (lowest, bytes) = double_word(bytes)?;
-    let (_highest, bytes) = double_word(bytes)?;
-    let (ratio, bytes) = double_word(bytes)?;
-    if offset != 0 {
-        return Err(DecodeError::Header("a normalizing offset: shifted values are not supported"));
-    }
-    if f64::from_bits(ratio) != 1.0 {
-        return Err(DecodeError::Header("a conversion ratio: only integer values are supported"));
-    }
-    let layout = Layout::new(lowest, digits)?;
-    let payload = bytes.get(..length as usize).ok_or(DecodeError::Short)?;
-    let mut decoded = Decoded {
-        distribution: Distribution::default(),
-        same_buckets: digits == 2 && layout.unit_magnitude == 0,
+fn decode_plain(
+    version: Version,
+    cookie: u32,
+    bytes: &[u8],
+    unit_ns: u64,
+) -> Result<Decoded, DecodeError> {
+    let (header, counters) = Header::parse(version, bytes)?;
+    let layout = header.layout()?;
+    let length = header.payload.unwrap_or(counters.len());
+    let mut counters = Counters {
+        bytes: counters.get(..length).ok_or(DecodeError::Short)?,
+        size: (version != Version::V2).then_some((cookie & COUNTER_SIZE) >> 4),
     };
-    let mut numbers = payload;
+    nothing_follows(&bytes[header_length(version) + length..])?;
+    let mut decoded = Decoded {
+        same_buckets: header.digits == 2 && layout.unit_magnitude == 0 && unit_ns == 1,
+        ..Decoded::default()
+    };
     let mut index = 0_u64;
-    while !numbers.is_empty() {
-        let number = zig_zag(varint(&mut numbers)?);
+    while let Some(number) = counters.next()? {
         match u64::try_from(number) {
             Ok(count) => {
                 if count > 0 {
                     let bounds = layout.bounds(index);
                     let bounds = bounds.ok_or(DecodeError::Counters("a counter beyond 2^64"))?;
-                    add(&mut decoded.distribution, bounds, count)?;
+                    add(&mut decoded, bounds, count, unit_ns)?;
                 }
                 index += 1;
             }
             Err(_) => {
                 index = index
                     .checked_add(number.unsigned_abs())
-                    .filter(|index| *index <= MAX_PAYLOAD)
+                    .filter(|index| *index <= MAX_COUNTERS)
                     .ok_or(DecodeError::Counters("more counters than any histogram"))?;
             }
         }
@@ -148,21 +251,71 @@ fn decode_plain(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     Ok(decoded)
 }
 
+/// Bytes of the header after its cookie.
+const fn header_length(version: Version) -> usize {
+    match version {
+        Version::V0 => 28,
+        Version::V1 | Version::V2 => HEADER - 4,
+    }
+}
+
+/// The counters. A negative one stands for as many counters of zero.
+struct Counters<'a> {
+    bytes: &'a [u8],
+    /// Bytes of each; `None`: variable.
+    size: Option<u32>,
+}
+
+impl Counters<'_> {
+    fn next(&mut self) -> Result<Option<i64>, DecodeError> {
+        if self.bytes.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(match self.size {
+            None => zig_zag(varint(&mut self.bytes)?),
+            Some(size) => {
+                let count: i64 = match size {
+                    2 => i16::from_be_bytes(self.take()?).into(),
+                    4 => i32::from_be_bytes(self.take()?).into(),
+                    8 => i64::from_be_bytes(self.take()?),
+                    _ => return Err(DecodeError::Header("counters that are not 2, 4 or 8 bytes")),
+                };
+                if count < 0 {
+                    return Err(DecodeError::Counters("a negative counter"));
+                }
+                count
+            }
+        }))
+    }
+
+    fn take<const BYTES: usize>(&mut self) -> Result<[u8; BYTES], DecodeError> {
+        let (bytes, rest) = self.bytes.split_first_chunk().ok_or(DecodeError::Short)?;
+        self.bytes = rest;
+        Ok(*bytes)
+    }
+}
+
 /// Adds the count of a counter. Counters come in ascending order.
 fn add(
-    distribution: &mut Distribution,
+    decoded: &mut Decoded,
     (lowest, highest): (u64, u64),
     count: u64,
+    unit_ns: u64,
 ) -> Result<(), DecodeError> {
-    let middle = lowest + (highest - lowest) / 2;
+    decoded.highest = highest;
+    let middle = (lowest + (highest - lowest) / 2).saturating_mul(unit_ns);
     let index = index_of(middle) as u16;
     let overflow = DecodeError::Counters("more than 2^64 counts");
+    let distribution = &mut decoded.distribution;
     match distribution.buckets.last_mut() {
         Some((last, sum)) if *last == index => *sum = sum.checked_add(count).ok_or(overflow)?,
         _ => distribution.buckets.push((index, count)),
     }
+    if middle > MAX_VALUE {
+        decoded.above = decoded.above.saturating_add(count);
+    }
     distribution.sum_ns = distribution.sum_ns.saturating_add(middle.saturating_mul(count));
-    distribution.max_ns = highest.min(MAX_VALUE);
+    distribution.max_ns = highest.saturating_mul(unit_ns);
     Ok(())
 }
 
@@ -215,7 +368,7 @@ mod tests {
     fn every_bucket_comes_back_in_place() {
         let buckets = (0..BUCKETS).map(|index| (index as u16, 1 + index as u64 * 7919)).collect();
         let all = Distribution { buckets, ..Distribution::default() };
-        let decoded = decode(&deflated(&all.histogram())).unwrap();
+        let decoded = decode(&deflated(&all.histogram()), 1).unwrap();
         assert!(decoded.same_buckets);
         assert_eq!(decoded.distribution.buckets, all.buckets);
         assert_eq!(decoded.distribution.max_ns, MAX_VALUE);
@@ -230,7 +383,7 @@ mod tests {
             }
             let mut bytes = Vec::new();
             V2Serializer::new().serialize(&histogram, &mut bytes).unwrap();
-            let decoded = decode(&bytes).unwrap();
+            let decoded = decode(&bytes, 1).unwrap();
             assert_eq!(decoded.same_buckets, digits == 2);
             assert_eq!(decoded.distribution.count(), 5);
             // A bucket of one digit is up to 1/16 wide.
@@ -242,21 +395,55 @@ mod tests {
 
     #[test]
     fn invalid_histograms_are_reported() {
-        assert_eq!(decode(b""), Err(DecodeError::Short));
-        assert_eq!(decode(b"HIST0000"), Err(DecodeError::Cookie(0x4849_5354)));
+        assert_eq!(decode(b"", 1), Err(DecodeError::Short));
+        assert_eq!(decode(b"HIST0000", 1), Err(DecodeError::Cookie(0x4849_5354)));
         let mut histogram = Histogram::<u64>::new_with_max(1000, 2).unwrap();
         histogram.record(7).unwrap();
         let mut bytes = Vec::new();
         V2Serializer::new().serialize(&histogram, &mut bytes).unwrap();
         let last = bytes.len() - 1;
-        assert_eq!(decode(&bytes[..last]), Err(DecodeError::Short));
+        assert_eq!(decode(&bytes[..last], 1), Err(DecodeError::Short));
         // A payload length of 4 GiB: the data is missing, and nothing of that size is allocated.
         let mut long = bytes.clone();
         long[4..8].fill(0xff);
-        assert_eq!(decode(&long), Err(DecodeError::Short));
+        assert_eq!(decode(&long, 1), Err(DecodeError::Short));
         bytes[15] = 9;
         let digits = DecodeError::Header("a precision that is not 1 to 5 digits");
-        assert_eq!(decode(&bytes), Err(digits));
+        assert_eq!(decode(&bytes, 1), Err(digits));
+    }
+
+    #[test]
+    fn what_follows_a_histogram_is_reported() {
+        let mut histogram = Histogram::<u64>::new_with_max(1000, 2).unwrap();
+        histogram.record(7).unwrap();
+        let one = deflated(&histogram);
+        assert_eq!(decode(&[&one[..], &[0; 5]].concat(), 1).unwrap().distribution.count(), 1);
+        let two = [&one[..], &one[..]].concat();
+        assert_eq!(decode(&two, 1), Err(DecodeError::Trailing(one.len())));
+    }
+
+    #[test]
+    fn data_that_inflates_beyond_any_histogram_is_cut_off() {
+        let mut plain = Vec::new();
+        V2Serializer::new()
+            .serialize(&Histogram::<u64>::new_with_max(1000, 2).unwrap(), &mut plain)
+            .unwrap();
+        plain.resize(64 << 20, 0);
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut encoder, &plain).unwrap();
+        let inflated = inflate(&encoder.finish().unwrap()).unwrap();
+        assert!(inflated.len() < 100_000, "{}", inflated.len());
+    }
+
+    #[test]
+    fn values_above_the_last_bucket_are_counted_and_keep_their_maximum() {
+        let mut histogram = Histogram::<u64>::new_with_max(1 << 40, 2).unwrap();
+        for value in [1000, 70_000_000_000, 100_000_000_000] {
+            histogram.record(value).unwrap();
+        }
+        let decoded = decode(&deflated(&histogram), 1).unwrap();
+        assert_eq!((decoded.above, decoded.distribution.count()), (2, 3));
+        assert_eq!(decoded.distribution.max_ns, histogram.max());
     }
 
     proptest! {
@@ -266,7 +453,7 @@ mod tests {
         ) {
             let buckets: Vec<_> = counts.into_iter().collect();
             let distribution = Distribution { buckets, ..Distribution::default() };
-            let decoded = decode(&deflated(&distribution.histogram())).unwrap();
+            let decoded = decode(&deflated(&distribution.histogram()), 1).unwrap();
             prop_assert_eq!(&decoded.distribution.buckets, &distribution.buckets);
             let lowest = distribution.buckets.first().map(|(i, _)| lowest_value(usize::from(*i)));
             prop_assert_eq!(decoded.distribution.min_ns(), lowest.unwrap_or(0));
@@ -291,8 +478,8 @@ mod tests {
             }
             let at = at % bytes.len();
             bytes[at] = byte;
-            let _ = decode(&bytes);
-            let _ = decode(&bytes[..at]);
+            let _ = decode(&bytes, 1);
+            let _ = decode(&bytes[..at], 1);
         }
     }
 }

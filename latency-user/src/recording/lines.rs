@@ -6,7 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use flate2::bufread::MultiGzDecoder;
 use thiserror::Error;
+
+/// How data starts that gzip compressed.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// What some editors put at the start of a text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// No writer produces longer lines; a file without line ends must not fill the memory.
 const MAX_LINE: u64 = 64 << 20;
@@ -54,7 +61,14 @@ impl Lines {
     pub(super) fn open(path: &Path) -> Result<Self, ReadError> {
         let file =
             File::open(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
-        Ok(Self::from_input(path, Box::new(BufReader::with_capacity(1 << 16, file))))
+        let mut input = BufReader::with_capacity(1 << 16, file);
+        let start =
+            input.fill_buf().map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
+        if start.starts_with(&GZIP) {
+            let inflated = BufReader::with_capacity(1 << 16, MultiGzDecoder::new(input));
+            return Ok(Self::from_input(path, Box::new(inflated)));
+        }
+        Ok(Self::from_input(path, Box::new(input)))
     }
 
     /// Lines of `input`; errors name it `path`.
@@ -79,9 +93,15 @@ impl Lines {
             .read_until(b'\n', &mut bytes)
             .map_err(|source| ReadError::Io { path: self.path.clone(), source })?;
         if read == 0 {
-            return Ok(None);
+            return match self.number {
+                0 => Err(self.corrupt(1, "the file is empty")),
+                _ => Ok(None),
+            };
         }
         self.number += 1;
+        if self.number == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
+            bytes.drain(..BYTE_ORDER_MARK.len());
+        }
         self.bytes += read as u64;
         if read as u64 == MAX_LINE {
             return Err(self.corrupt(self.number, "line is longer than 64 MiB"));
@@ -120,7 +140,9 @@ mod tests {
 
     #[test]
     fn the_last_line_may_lack_its_end() {
-        assert_eq!(lines(b""), []);
+        let empty = Lines::from_input(Path::new("x.hlog"), Box::new(&b""[..])).next().err();
+        assert_eq!(empty.unwrap().to_string(), "x.hlog:1: the file is empty");
+        assert_eq!(lines(b"\xef\xbb\xbfa\n"), [("a", false)].map(own));
         assert_eq!(lines(b"a\r\n\nb"), [("a", false), ("", false), ("b", true)].map(own));
         assert_eq!(lines(b"a\xc3"), [("a\u{fffd}", true)].map(own));
     }

@@ -26,6 +26,7 @@ use crate::{
         settings::HostSettings,
         summary::{Stalls, Summary},
         timeline::Timeline,
+        unit::Unit,
     },
 };
 
@@ -43,6 +44,8 @@ pub struct RecordingTotals {
     pub end: Option<Summary>,
     /// Totals over its intervals.
     pub totals: Totals<SeriesKey>,
+    /// Unit of the values in another program's log, if it is known.
+    pub unit: Option<Unit>,
     /// Notes about the file.
     pub notes: Vec<Note>,
 }
@@ -75,9 +78,19 @@ impl LoadedRecording {
     ///
     /// As [`Reader::next_entry`].
     pub fn read(path: &Path) -> Result<Self, ReadError> {
+        Self::read_in(path, None)
+    }
+
+    /// Reads a recording, or another program's log with values in `unit`; `None`: as its maxima
+    /// say, or else in ns.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::next_entry`].
+    pub fn read_in(path: &Path, unit: Option<Unit>) -> Result<Self, ReadError> {
         let mut parts = Parts::default();
         let mut timeline = Timeline::default();
-        let totals = RecordingTotals::read_with(path, |interval| {
+        let totals = RecordingTotals::read_with(path, unit, |interval| {
             parts.add(interval);
             timeline.add(interval.duration, &interval.series);
         })?;
@@ -93,15 +106,25 @@ impl RecordingTotals {
     ///
     /// As [`Reader::next_entry`].
     pub fn read(path: &Path) -> Result<Self, ReadError> {
-        Self::read_with(path, |_| {})
+        Self::read_in(path, None)
+    }
+
+    /// As [`Self::read`], with a unit as in [`LoadedRecording::read_in`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::next_entry`].
+    pub fn read_in(path: &Path, unit: Option<Unit>) -> Result<Self, ReadError> {
+        Self::read_with(path, unit, |_| {})
     }
 
     /// Reads a recording and passes each interval to `watch`.
     fn read_with(
         path: &Path,
+        unit: Option<Unit>,
         mut watch: impl FnMut(&Interval<SeriesKey>),
     ) -> Result<Self, ReadError> {
-        let mut reader = Reader::open(path)?;
+        let mut reader = Reader::open(path)?.with_unit(unit);
         let mut recording = Self {
             path: path.to_owned(),
             run: None,
@@ -109,6 +132,7 @@ impl RecordingTotals {
             merge: None,
             end: None,
             totals: Totals::with_all_stacks(),
+            unit: None,
             notes: Vec::new(),
         };
         while let Some(entry) = reader.next_entry()? {
@@ -131,6 +155,7 @@ impl RecordingTotals {
         if reader.has_estimates() && recording.lost_samples() {
             recording.totals.stalls.forget_overdue();
         }
+        recording.unit = reader.unit();
         recording.notes.extend_from_slice(reader.notes());
         if recording.run.is_some() && recording.end.is_none() {
             recording.notes.push(Note::RunNotFinished { file: path.display().to_string() });

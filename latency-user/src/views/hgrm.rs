@@ -4,7 +4,7 @@ use std::io;
 
 use latency_common::bucket::{MAX_VALUE, SIGNIFICANT_DIGITS, SUB_BUCKETS};
 
-use crate::model::distribution::{Distribution, highest_value};
+use crate::model::distribution::Distribution;
 
 /// Values are divided by this: ns to us.
 const SCALE: f64 = 1e3;
@@ -32,7 +32,7 @@ pub fn distribution(distribution: &Distribution, out: &mut dyn io::Write) -> io:
     let mut seen = 0;
     for (index, count) in &distribution.buckets {
         seen += count;
-        let value = highest_value(*index) as f64 / SCALE;
+        let value = distribution.upper_end(*index) as f64 / SCALE;
         while seen as f64 / total as f64 >= level {
             let distance = 1.0 - level;
             text.push_str(&format!(
@@ -57,7 +57,7 @@ pub fn distribution(distribution: &Distribution, out: &mut dyn io::Write) -> io:
     ));
     text.push_str(&format!(
         "#[Max     = {:>12.digits$}, TotalCount     = {:>12.digits$}]\n",
-        histogram.max() as f64 / SCALE,
+        distribution.max_ns as f64 / SCALE,
         histogram.len() as f64
     ));
     text.push_str(&format!(

@@ -10,6 +10,7 @@ use crate::model::{
     distribution::Distribution,
     experiment::Experiment,
     finding::Triage,
+    hidden_characters::is_hidden,
     interval::Interval,
     schema::Envelope,
     settings::HostSettings,
@@ -149,10 +150,28 @@ pub fn triage(triage: &Triage, out: &mut dyn io::Write) -> io::Result<()> {
 
 /// Writes a complete line at once, so that a reader of a pipe sees no partial line.
 fn line(object: &impl Serialize, out: &mut dyn io::Write) -> io::Result<()> {
-    let mut line = serde_json::to_vec(object)?;
-    line.push(b'\n');
-    out.write_all(&line)?;
+    let mut line = escaped(serde_json::to_string(object)?);
+    line.push('\n');
+    out.write_all(line.as_bytes())?;
     out.flush()
+}
+
+/// JSON in which hidden characters are escaped, not only those below a space.
+fn escaped(json: String) -> String {
+    if !json.contains(is_hidden) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_hidden(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                escaped.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -161,6 +180,14 @@ mod tests {
 
     use super::*;
     use crate::views::fixtures;
+
+    #[test]
+    fn hidden_characters_are_escaped() {
+        let json = escaped(serde_json::to_string("\u{9b}é\u{202e}\x1b\u{e0041}").unwrap());
+        assert_eq!(json, "\"\\u009bé\\u202e\\u001b\\udb40\\udc41\"");
+        let back: String = serde_json::from_str(&json).unwrap();
+        assert_eq!(back, "\u{9b}é\u{202e}\x1b\u{e0041}");
+    }
 
     fn parsed(write: impl Fn(&mut Vec<u8>)) -> Value {
         let mut out = Vec::new();

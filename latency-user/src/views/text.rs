@@ -1,6 +1,7 @@
 //! Text in columns: breaking paragraphs and shortening names.
 
 use super::Style;
+use crate::model::hidden_characters::is_hidden;
 
 /// Appends wrapped text, painted line by line, and a line end.
 pub(super) fn paragraph(
@@ -72,9 +73,9 @@ pub(super) fn shorten(text: &str, width: usize) -> String {
     short
 }
 
-/// An external name, with `?` for each character that may not take exactly one column.
+/// An external name, with `?` for each hidden character.
 pub(super) fn printable(name: &str) -> String {
-    name.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect()
+    name.chars().map(|c| if is_hidden(c) { '?' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -106,6 +107,6 @@ mod tests {
 
     #[test]
     fn escape_sequences_are_defused() {
-        assert_eq!(printable("a\x1b[31mé"), "a?[31m?");
+        assert_eq!(printable("a\x1b[31mé\u{202e}"), "a?[31mé?");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{env, fs, path::Path, process::Command};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use latency_tests::{load, namespace, tool, veth};
 
 use super::{HARMLESS, RMEM, Running, experiment, result, rmem};
@@ -22,9 +22,24 @@ fn beside(directory: &Path, from: &str, to: &str) -> Result<Command> {
     Ok(command)
 }
 
+/// How often a conclusion is sought: stalls that a hypervisor makes in a window, by taking the CPU,
+/// can hide an effect, and then the same experiment is tried again.
+const TRIES: usize = 3;
+
 /// Improves at the default threshold. With `--keep-if improved` the change is kept once a further
 /// window has confirmed it.
 pub(super) fn improves() -> Result<()> {
+    let mut errors = Vec::new();
+    for _ in 0..TRIES {
+        match improves_once() {
+            Ok(()) => return Ok(()),
+            Err(error) => errors.push(format!("{error:#}")),
+        }
+    }
+    bail!("{}", errors.join("\n"))
+}
+
+fn improves_once() -> Result<()> {
     namespace::run(|| {
         let directory = tempfile::tempdir()?;
         let mut command = beside(directory.path(), load::LARGE_RMEM, load::SMALL_RMEM)?;

@@ -31,6 +31,8 @@ use tally::Tally;
 const VM_KERNELS: [&str; 2] = ["6.1", "6.12"];
 /// The kernel of the lab with real NICs: Debian's with all drivers.
 const LAB_KERNEL: &str = "6.12-full";
+/// A kernel whose softirqs can be preempted.
+const RT_KERNEL: &str = "6.12-rt";
 /// Emulation is 10 to 50 times slower.
 const VM_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
@@ -39,6 +41,9 @@ pub(crate) struct Args {
     /// Skip the tests in virtual machines
     #[arg(long)]
     no_vm: bool,
+    /// Run everything this many times: a test that fails in some of them is a defect
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    times: u32,
 }
 
 /// Programs and objects under test.
@@ -77,26 +82,46 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         .find(|artifact| artifact.kind == "test" && artifact.name == KERNEL_TESTS)
         .with_context(|| format!("{TESTS_PACKAGE} has no test program named {KERNEL_TESTS}"))?;
 
-    let mut tally = Tally::default();
-    process::step("tests of the crates");
-    run(&mut unit_tests(&built), &mut tally)?;
-    process::step("system tests that need no root");
-    run(&mut host_tests(&built, &programs), &mut tally)?;
-    process::step("kernel tests on the running kernel");
-    run(&mut root_tests(&built, kernel_tests)?, &mut tally)?;
-    process::step("quick run of the benchmark");
-    run_bench(&mut tally)?;
-    if !args.no_vm {
-        for series in VM_KERNELS {
-            process::step(&format!("kernel tests on Linux {series} in a virtual machine"));
-            run_in_vm(series, &built, kernel_tests, &[], &mut tally);
+    let mut sum = Tally::default();
+    for time in 1..=args.times {
+        let mut tally = Tally::default();
+        run_all(&built, &programs, kernel_tests, args.no_vm, &mut tally)?;
+        if args.times > 1 {
+            println!("run {time} of {}: {tally}", args.times);
         }
-        process::step("kernel tests on real NICs in a virtual machine");
-        run_in_vm(LAB_KERNEL, &built, kernel_tests, &lab(), &mut tally);
+        sum.add(&tally);
     }
+    println!("{sum}");
+    Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
 
-    println!("{tally}");
-    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+fn run_all(
+    built: &Built,
+    programs: &[Artifact],
+    kernel_tests: &Artifact,
+    no_vm: bool,
+    tally: &mut Tally,
+) -> Result<()> {
+    process::step("tests of the crates");
+    run(&mut unit_tests(built), tally)?;
+    process::step("system tests that need no root");
+    run(&mut host_tests(built, programs), tally)?;
+    process::step("kernel tests on the running kernel");
+    run(&mut root_tests(built, kernel_tests)?, tally)?;
+    process::step("quick run of the benchmark");
+    run_bench(tally)?;
+    if no_vm {
+        return Ok(());
+    }
+    for series in VM_KERNELS {
+        process::step(&format!("kernel tests on Linux {series} in a virtual machine"));
+        run_in_vm(series, built, kernel_tests, "", &[], tally);
+    }
+    process::step("kernel tests on PREEMPT_RT in a virtual machine");
+    run_in_vm(RT_KERNEL, built, kernel_tests, "root::preemption::", &[], tally);
+    process::step("kernel tests on real NICs in a virtual machine");
+    run_in_vm(LAB_KERNEL, built, kernel_tests, "root::lab::", &lab(), tally);
+    Ok(())
 }
 
 /// Tests of all crates except the eBPF crates and the system tests.
@@ -181,12 +206,13 @@ fn lab() -> Vec<Nic> {
     nics
 }
 
-/// Like `run`, in a virtual machine. A machine that dies counts as one failure and does not stop
+/// Like `run`, in a virtual machine, with the tests whose names contain `filter`. A machine that dies counts as one failure and does not stop
 /// the others.
 fn run_in_vm(
     series: &str,
     built: &Built,
     kernel_tests: &Artifact,
+    filter: &str,
     nics: &[Nic],
     tally: &mut Tally,
 ) {
@@ -196,7 +222,9 @@ fn run_in_vm(
     if !nics.is_empty() {
         let names: Vec<&str> = nics.iter().map(|nic| nic.name()).collect();
         variables.push(("LATENCY_LAB".to_owned(), names.join(",")));
-        command.push("root::lab::".to_owned());
+    }
+    if !filter.is_empty() {
+        command.push(filter.to_owned());
     }
     let guest = vm::Guest {
         kernel: series.to_owned(),

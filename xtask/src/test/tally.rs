@@ -14,6 +14,13 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// Adds the counts of another run.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
     /// Adds the counts of `line` if it is a summary line.
     pub(crate) fn line(&mut self, line: &str) {
         let Some((_, counts)) = line.trim().split_once("test result: ") else { return };

@@ -4,9 +4,8 @@ use bytes::Buf;
 use latency_common::{
     collapse_call::SocketBefore,
     cpu_state::{INTERFERENCE_SOURCES, NetRxRun, POLLS, PollSpan, TasksInRun, TimeWithin},
-    stall_record::{
-        COMM_LENGTH, CollapseRecord, FRAMES, RecordKind, SampleRecord, StallRecord, TaskRecord,
-    },
+    stall_record::{CollapseRecord, FRAMES, RecordKind, SampleRecord, StallRecord},
+    task_record::{COMM_LENGTH, TaskRecord},
 };
 
 /// One record.

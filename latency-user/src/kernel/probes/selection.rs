@@ -5,7 +5,7 @@ use std::{cell::OnceCell, collections::HashMap, path::Path};
 use aya::programs::ProgramError;
 use latency_common::stage::Stage;
 
-use super::hooks::{self, Target};
+use super::hooks::{self, Hook, Target};
 use crate::{
     host::kernel::{self, Preemption},
     kernel::types::{
@@ -81,7 +81,8 @@ impl KernelFacts {
         if method == Method::Kprobe && !self.has_kprobes {
             return Some(Obstacle::NoKprobes);
         }
-        hooks.iter().find_map(|hook| match hook.target {
+        let is_needed = |hook: &&Hook| !hook.only_preemptible || self.preemption.softirqs;
+        hooks.iter().filter(is_needed).find_map(|hook| match hook.target {
             Target::Tracepoint(name) => (!self.btf.has_tracepoint(hooks::without_group(name)))
                 .then(|| Obstacle::NoTracepoint { tracepoint: name.into() }),
             Target::Fentry(function) | Target::Fexit(function) => {
@@ -285,13 +286,15 @@ mod tests {
     fn what_a_stage_means_is_noted_where_softirqs_can_be_preempted() {
         let preemption = Preemption { softirqs: true, irqs: true };
         let facts = KernelFacts { preemption, ..facts() };
-        let stages = [Stage::RxWait, Stage::NetRx, Stage::NapiPoll];
-        let probes =
-            select(&stages, true, ProbeChoice::Auto, &facts, &Failures::new()).unwrap();
-        let expected = ["scheduling of that task", "longest is named", "may contain other tasks"];
+        let stages = [Stage::RxWait, Stage::NapiPoll];
+        let probes = select(&stages, true, ProbeChoice::Auto, &facts, &Failures::new()).unwrap();
+        let expected = ["scheduling of that task", "may contain other tasks"];
         for (probe, words) in probes.iter().zip(expected) {
             assert!(text(&probe.notes).contains(words), "{:?}", probe.notes);
         }
+        // Without the hook that measures other tasks, runs cannot be understood there.
+        let missing = Some(Obstacle::NoTracepoint { tracepoint: "sched:sched_switch".into() });
+        assert_eq!(facts.obstacle(Stage::NetRx, Method::Tracepoint), missing);
         assert_eq!(hooks::meaning(Stage::Irq, Preemption::default()), None);
         let threaded = Preemption { softirqs: false, irqs: true };
         assert_eq!(hooks::meaning(Stage::Irq, threaded), Some(Note::ThreadedIrqs));

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::json::notes;
 pub use self::obstacle::Obstacle;
-use super::{method::Method, settings::Difference, stage};
+use super::{method::Method, settings::Difference, stage, unit::Unit};
 
 /// Which of two recordings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,6 +155,25 @@ pub enum Note {
     },
     /// A file has histograms of another precision.
     RoundedToBuckets {
+        /// The file.
+        file: String,
+    },
+    /// Values of a log are not in ns: its own maxima say so.
+    UnitByMaximum {
+        /// The file.
+        file: String,
+        /// Their unit.
+        unit: Unit,
+    },
+    /// Values are above the last bucket.
+    AboveLastBucket {
+        /// The file.
+        file: String,
+        /// How many.
+        values: u64,
+    },
+    /// A log has no histogram.
+    NoHistograms {
         /// The file.
         file: String,
     },

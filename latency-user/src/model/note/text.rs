@@ -82,6 +82,17 @@ impl fmt::Display for Note {
             Self::RoundedToBuckets { file } => {
                 write!(f, "{file}: histograms of another precision: rounded to buckets of 0.8%")
             }
+            Self::UnitByMaximum { file, unit } => write!(
+                f,
+                "{file}: values are in {}: so its own maxima (Interval_Max) say; --unit overrides",
+                unit.name()
+            ),
+            Self::AboveLastBucket { file, values } => write!(
+                f,
+                "{file}: {values} values above 68.7 s are in one bucket: their quantiles are shown \
+                 as the maximum"
+            ),
+            Self::NoHistograms { file } => write!(f, "{file}: the log has no histogram"),
             Self::RunNotFinished { file } => write!(
                 f,
                 "{file}: the run did not finish: its ledger and its overhead are not known"

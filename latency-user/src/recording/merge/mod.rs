@@ -22,6 +22,7 @@ use crate::{
         note::Note,
         run::{DEFAULT_THRESHOLD_NS, Run, Sampling, SelectedProbe, Transport},
         series::{Series, SeriesKey},
+        unit::Unit,
     },
 };
 
@@ -31,6 +32,8 @@ pub struct Merger {
     /// The recording that the threshold is from.
     threshold_of: PathBuf,
     totals: Totals<SeriesKey>,
+    /// Series of other programs' logs, whose stalls are counted once the threshold is known.
+    uncounted: BTreeSet<SeriesKey>,
 }
 
 impl Default for Merger {
@@ -39,23 +42,26 @@ impl Default for Merger {
             merge: Merge::default(),
             threshold_of: PathBuf::new(),
             totals: Totals::with_all_stacks(),
+            uncounted: BTreeSet::new(),
         }
     }
 }
 
 impl Merger {
-    /// Reads a recording and adds it. Returns notes about it.
+    /// Reads a recording, or another program's log with values in `unit`, and adds it. Returns notes
+    /// about it.
     ///
     /// # Errors
     ///
     /// When it cannot be read, or its threshold differs from that of the recordings before it.
-    pub fn add(&mut self, path: &Path) -> Result<Vec<Note>> {
-        let mut recording = RecordingTotals::read(path)?;
+    pub fn add(&mut self, path: &Path, unit: Option<Unit>) -> Result<Vec<Note>> {
+        let mut recording = RecordingTotals::read_in(path, unit)?;
         let merge = match recording.merge.take() {
             Some(merge) => merge,
             None => header(&recording),
         };
-        self.check_threshold(merge.threshold_ns, path)?;
+        let merge_threshold = merge.threshold_ns;
+        self.check_threshold(merge_threshold, path)?;
         self.merge.add(merge);
         let mut totals = recording.totals;
         if let Some(run) = &recording.run {
@@ -63,6 +69,12 @@ impl Merger {
             totals.series = series.map(|(key, sum)| (key.on_host(&run.host), sum)).collect();
             totals.stalls.set_host(&run.host);
             totals.set_host_of_steal(&run.host);
+        } else {
+            let series = std::mem::take(&mut totals.series).into_iter();
+            totals.series = series.map(|(key, sum)| (plain(key), sum)).collect();
+        }
+        if merge_threshold.is_none() {
+            self.uncounted.extend(totals.series.keys().cloned());
         }
         totals.stalls.clear_sockets();
         self.totals.join(totals);
@@ -95,8 +107,14 @@ impl Merger {
     /// # Errors
     ///
     /// When the file cannot be written; the error names it.
-    pub fn write(self, mut writer: Writer) -> Result<()> {
+    pub fn write(mut self, mut writer: Writer) -> Result<()> {
         let run = self.merge.run();
+        for (_, total) in
+            self.totals.series.iter_mut().filter(|(key, _)| self.uncounted.contains(key))
+        {
+            let distribution = &mut total.distribution;
+            distribution.over_threshold = distribution.count_from(run.threshold_ns);
+        }
         writer.start(&run)?;
         writer.merge(&self.merge)?;
         let summary = self.totals.summary(run, &self.totals.known_series());
@@ -122,10 +140,20 @@ impl Merger {
     }
 }
 
+/// A series of another program's log. A tag that looks like ours is marked, or it would be read as
+/// ours from the merged recording.
+fn plain(key: SeriesKey) -> SeriesKey {
+    let tag = key.tag();
+    match SeriesKey::of_tag(&tag) {
+        SeriesKey::Known(_) => SeriesKey::Foreign(format!("plain;{tag}")),
+        foreign => foreign,
+    }
+}
+
 /// The [`Merge`] of a single recording that was not merged.
 fn header(recording: &RecordingTotals) -> Merge {
     let Some(run) = &recording.run else {
-        return Merge { recordings: 1, ..Merge::default() };
+        return Merge { recordings: 1, other_logs: 1, first_ms: u64::MAX, ..Merge::default() };
     };
     let traced_s = match &recording.end {
         Some(end) => end.run.duration_s,
@@ -135,6 +163,7 @@ fn header(recording: &RecordingTotals) -> Merge {
     Merge {
         recordings: 1,
         without_end: u64::from(recording.end.is_none()),
+        other_logs: 0,
         hosts: [run.host.clone()].into(),
         kernels: [run.kernel.clone()].into(),
         ifaces: run.ifaces.iter().cloned().collect(),
@@ -153,6 +182,7 @@ impl Merge {
         let first = self.recordings == 0;
         self.recordings += other.recordings;
         self.without_end += other.without_end;
+        self.other_logs += other.other_logs;
         self.hosts.extend(other.hosts);
         self.kernels.extend(other.kernels);
         self.ifaces.extend(other.ifaces);
@@ -168,8 +198,11 @@ impl Merge {
     /// The header of the sum.
     fn run(&self) -> Run {
         let only_or_count = |set: &BTreeSet<String>, many: &str| match (set.len(), set.first()) {
-            (1, Some(only)) => only.clone(),
-            (n, _) => format!("{n} {many}"),
+            (0, _) => "unknown".to_owned(),
+            (1, Some(only)) if self.other_logs == 0 => only.clone(),
+            (1, Some(only)) => format!("{only} and other logs"),
+            (n, _) if self.other_logs == 0 => format!("{n} {many}"),
+            (n, _) => format!("{n} {many} and other logs"),
         };
         let first_ms = if self.first_ms > self.last_ms { 0 } else { self.first_ms };
         let started_at = UNIX_EPOCH + Duration::from_millis(first_ms.min(253_402_300_799_000));

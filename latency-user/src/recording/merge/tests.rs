@@ -155,7 +155,7 @@ fn disabled(made: &Made) -> DisabledStage {
 fn merged(directory: &Path, names: &[&str], into: &str) -> String {
     let mut merger = Merger::default();
     for name in names {
-        merger.add(&directory.join(name)).unwrap();
+        merger.add(&directory.join(name), None).unwrap();
     }
     merger.write(Writer::create(&directory.join(into)).unwrap()).unwrap();
     fs::read_to_string(directory.join(into)).unwrap()
@@ -242,8 +242,8 @@ fn thresholds_that_differ_are_refused_with_both_files() {
     let text = fs::read_to_string(&a).unwrap();
     fs::write(&b, text.replace("\"threshold_ns\":1000000", "\"threshold_ns\":2000000")).unwrap();
     let mut merger = Merger::default();
-    merger.add(&a).unwrap();
-    let error = merger.add(&b).unwrap_err().to_string();
+    merger.add(&a, None).unwrap();
+    let error = merger.add(&b, None).unwrap_err().to_string();
     let files = (a.display(), b.display());
     assert_eq!(
         error,

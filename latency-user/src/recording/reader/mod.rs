@@ -35,6 +35,7 @@ use crate::{
         stage::StageName,
         stall::{Stall, batch::StallBatch, time::LocatedTime},
         summary::Summary,
+        unit::Unit,
     },
 };
 
@@ -85,6 +86,12 @@ pub struct Reader {
     ended: bool,
     pending: Pending,
     rounded: bool,
+    /// The unit of another program's values, if it was given or is known from its maxima.
+    unit: Option<Unit>,
+    /// Histograms so far.
+    histograms: u64,
+    /// Values so far that are beyond the last bucket.
+    above: u64,
     /// How stalls were sampled: Hz, and the threshold in ns.
     sampling: (u64, u64),
     has_estimates: bool,
@@ -123,6 +130,12 @@ impl Reader {
         Self::new(Lines::from_input(path, input))
     }
 
+    /// Takes the values of another program's log as in this unit, whatever its maxima say.
+    #[must_use]
+    pub fn with_unit(self, unit: Option<Unit>) -> Self {
+        Self { unit, ..self }
+    }
+
     fn new(lines: Lines) -> Self {
         Self {
             lines,
@@ -132,6 +145,9 @@ impl Reader {
             ended: false,
             pending: Pending::default(),
             rounded: false,
+            unit: None,
+            histograms: 0,
+            above: 0,
             sampling: (0, 0),
             has_estimates: false,
             notes: Vec::new(),
@@ -153,7 +169,8 @@ impl Reader {
                     // A foreign log may be complete although its last line has no line end.
                     Ok(Some(entry)) => return Ok(Some(entry)),
                     Ok(None) => {}
-                    Err(_) => self.leave_out(&line),
+                    Err(_) if self.is_log() => self.leave_out(&line),
+                    Err(error) => return Err(error),
                 },
                 Some(line) => {
                     if let Some(entry) = self.line(&line)? {
@@ -179,6 +196,16 @@ impl Reader {
     /// Whether the file is a recording of this program, as far as it was read.
     pub fn is_ours(&self) -> bool {
         self.ours
+    }
+
+    /// Unit of the values in another program's log, if it was given or its maxima say.
+    pub fn unit(&self) -> Option<Unit> {
+        self.unit
+    }
+
+    /// Whether anything in the file so far shows that it is a log.
+    fn is_log(&self) -> bool {
+        self.start_s.is_some() || self.base_s.is_some() || self.histograms > 0
     }
 
     /// When the recording started, if the file has it.
@@ -269,7 +296,7 @@ impl Reader {
             None => ("", line.text.as_str()),
         };
         let fields: Vec<&str> = rest.split(',').collect();
-        let &[start, length, _max, encoded] = &fields[..] else {
+        let &[start, length, max, encoded] = &fields[..] else {
             return Err(corrupt(format!(
                 "expected 4 fields of a histogram, found {}",
                 fields.len()
@@ -283,7 +310,23 @@ impl Reader {
         let bytes = STANDARD
             .decode(encoded.trim_end())
             .map_err(|error| corrupt(format!("histogram is not base64: {error}")))?;
-        let decoded = histogram::decode(&bytes).map_err(|error| corrupt(error.to_string()))?;
+        let decode = |unit_ns| {
+            histogram::decode(&bytes, unit_ns).map_err(|error| corrupt(error.to_string()))
+        };
+        let unit_ns = if self.ours { 1 } else { self.unit.map_or(1, Unit::ns) };
+        let mut decoded = decode(unit_ns)?;
+        if !self.ours
+            && self.unit.is_none()
+            && let Some(unit) = unit_by_maximum(max, decoded.highest)
+        {
+            self.unit = Some(unit);
+            if unit != Unit::Ns {
+                self.notes.push(Note::UnitByMaximum { file: self.file(), unit });
+                decoded = decode(unit.ns())?;
+            }
+        }
+        self.histograms += 1;
+        self.above = self.above.saturating_add(decoded.above);
         self.rounded |= !decoded.same_buckets;
         // Intervals of one tag do not overlap, whatever their timestamps are.
         let started = !self.pending.histograms.is_empty()
@@ -365,7 +408,8 @@ impl Reader {
             .histograms
             .into_iter()
             .map(|(tag, distribution)| Series {
-                id: SeriesKey::of_tag(&tag),
+                // Its tags are its own, even if they look like ours.
+                id: SeriesKey::Foreign(tag),
                 attrs: QueueAttrs::default(),
                 distribution,
             })
@@ -393,6 +437,12 @@ impl Reader {
         if self.rounded {
             self.notes.push(Note::RoundedToBuckets { file: self.file() });
         }
+        if self.above > 0 {
+            self.notes.push(Note::AboveLastBucket { file: self.file(), values: self.above });
+        }
+        if self.histograms == 0 && !self.ours {
+            self.notes.push(Note::NoHistograms { file: self.file() });
+        }
         let histograms = self.pending.histograms.len() as u64;
         if self.ours && histograms > 0 {
             self.notes.push(Note::IntervalCutShort { file: self.file(), histograms });
@@ -404,6 +454,15 @@ impl Reader {
     fn file(&self) -> String {
         self.lines.path().display().to_string()
     }
+}
+
+/// The unit in which `Interval_Max`, which logs give in units of a million of their own, is the
+/// maximum of a histogram. `None`: it is 0, or in none.
+fn unit_by_maximum(max: &str, highest: u64) -> Option<Unit> {
+    let max: f64 = max.trim().parse().ok().filter(|max| *max > 0.0)?;
+    let ratio = max * 1e6 / highest as f64;
+    // A bucket ends up to a sixteenth above the maximum in it.
+    Unit::ALL.into_iter().find(|unit| (0.9..1.01).contains(&(ratio / unit.ns() as f64)))
 }
 
 /// The seconds in a comment such as `#[StartTime: 1767323045.006 (seconds since epoch), ...]`.

@@ -47,7 +47,12 @@ impl Writer {
             .truncate(false)
             .open(path)
             .with_context(|| format!("cannot create recording {}", path.display()))?;
-        Ok(Self { file, path: path.to_owned(), serializer: V2DeflateSerializer::new() })
+        Ok(Self::of(file, path))
+    }
+
+    /// Writes to `file`; errors name it `path`.
+    pub fn of(file: File, path: &Path) -> Self {
+        Self { file, path: path.to_owned(), serializer: V2DeflateSerializer::new() }
     }
 
     /// Truncates the file and writes the header. Must be called before the first interval.

@@ -5,7 +5,7 @@ use latency_common::stage::Stage;
 
 use super::{Figure, Recording, svg};
 use crate::{
-    model::distribution::{Distribution, highest_value},
+    model::distribution::Distribution,
     views::{
         format::{count, duration},
         table,
@@ -160,7 +160,7 @@ fn value(curve: &Curve<'_>, power: f64) -> u64 {
     for (index, n) in &curve.distribution.buckets {
         seen += n;
         if seen >= rank {
-            return highest_value(*index).min(curve.distribution.max_ns);
+            return curve.distribution.upper_end(*index);
         }
     }
     curve.distribution.max_ns

@@ -1,7 +1,7 @@
 //! Foreign series, in the columns of the others.
 
 use crate::{
-    model::{distribution::Distribution, summary::Numbers},
+    model::{distribution::Distribution, summary::Numbers, unit::Unit},
     views::{
         Style,
         format::short_duration,
@@ -19,6 +19,7 @@ pub(super) fn block(
     text: &mut String,
     foreign: &[(String, Distribution)],
     threshold_ns: u64,
+    unit: Option<Unit>,
     style: Style,
 ) {
     let rows: Vec<(String, [String; 8])> = foreign
@@ -29,8 +30,12 @@ pub(super) fn block(
             (shorten(&tag, TAG), cells(&numbers))
         })
         .collect();
+    let unit = match unit {
+        None => "values taken as ns".to_owned(),
+        Some(unit) => format!("values in {}", unit.name()),
+    };
     let title = format!(
-        "Series of another program or version, values taken as ns, stalls from {} on:",
+        "Series of another program or version, {unit}, stalls from {} on:",
         short_duration(threshold_ns)
     );
     paragraph(text, &title, 2, style, Style::bold);

@@ -20,6 +20,7 @@ use crate::model::{
     run::{Run, SelectedProbe},
     series::Series,
     summary::{Numbers, Summary},
+    unit::Unit,
 };
 
 pub(super) use self::stalls::without_parts;
@@ -163,7 +164,8 @@ pub(super) fn accounting_of(summary: &Summary) -> Vec<String> {
     lines
 }
 
-/// Writes the series of another program or version.
+/// Writes the series of another program or version, whose values are in `unit`; `None`: it is not
+/// known, and taken as ns.
 ///
 /// # Errors
 ///
@@ -171,11 +173,12 @@ pub(super) fn accounting_of(summary: &Summary) -> Vec<String> {
 pub fn foreign(
     foreign: &[(String, Distribution)],
     threshold_ns: u64,
+    unit: Option<Unit>,
     style: Style,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
     let mut text = String::new();
-    foreign::block(&mut text, foreign, threshold_ns, style);
+    foreign::block(&mut text, foreign, threshold_ns, unit, style);
     out.write_all(text.as_bytes())?;
     out.flush()
 }

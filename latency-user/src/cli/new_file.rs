@@ -1,0 +1,253 @@
+//! Output files that appear complete or not at all.
+
+use std::{
+    ffi::CString,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+        },
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+use crate::model::failure::Failure;
+
+/// A file that replaces the one at its path when it is finished. Until then, and if it is never
+/// finished, the old one stays as it is.
+///
+/// The new one has no name while it is written, so that a process that is killed leaves nothing
+/// behind. Where a file system cannot do that, it has a name beside the path.
+pub struct NewFile {
+    file: File,
+    path: PathBuf,
+    state: State,
+}
+
+/// How the file gets its name.
+enum State {
+    /// It has none yet.
+    Unnamed,
+    /// It has this name until it is finished.
+    Beside(PathBuf),
+    /// A device or the standard output: written directly.
+    Device,
+}
+
+impl NewFile {
+    /// A file with the mode 0666 without the bits of the umask, to replace `path`.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be written, when `path` is one of `inputs`, by whatever name, or
+    /// when something is there that is not a regular file: a symbolic link, a directory, a FIFO.
+    pub fn create(path: &Path, inputs: &[PathBuf]) -> Result<Self> {
+        let failed = || format!("cannot create {}", path.display());
+        if let Some(device) = device(path) {
+            let file = OpenOptions::new().write(true).open(device).with_context(failed)?;
+            return Ok(Self { file, path: path.to_owned(), state: State::Device });
+        }
+        check(path, inputs)?;
+        let directory = directory_of(path);
+        let unnamed = OpenOptions::new()
+            .write(true)
+            .mode(0o666)
+            .custom_flags(libc::O_TMPFILE | libc::O_CLOEXEC)
+            .open(directory);
+        if let Ok(file) = unnamed {
+            return Ok(Self { file, path: path.to_owned(), state: State::Unnamed });
+        }
+        let beside = beside(path);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&beside);
+        let file = file.with_context(failed)?;
+        Ok(Self { file, path: path.to_owned(), state: State::Beside(beside) })
+    }
+
+    /// A second handle on the file, for a writer that keeps it.
+    ///
+    /// # Errors
+    ///
+    /// When the process has too many files open.
+    pub fn handle(&self) -> Result<File> {
+        self.file.try_clone().with_context(|| format!("cannot create {}", self.path.display()))
+    }
+
+    /// Puts the file at its path: another process finds the old one or this one, complete.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be stored or renamed; the old one stays then.
+    pub fn finish(mut self) -> Result<()> {
+        let failed = || format!("cannot write {}", self.path.display());
+        if matches!(self.state, State::Device) {
+            return self.file.flush().with_context(failed);
+        }
+        self.file.sync_all().with_context(failed)?;
+        if matches!(self.state, State::Unnamed) {
+            let beside = beside(&self.path);
+            link(&self.file, &beside).with_context(failed)?;
+            self.state = State::Beside(beside);
+        }
+        if let State::Beside(beside) = &self.state {
+            fs::rename(beside, &self.path).with_context(failed)?;
+        }
+        self.state = State::Unnamed; // Nothing is left to remove.
+        Ok(())
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let State::Beside(beside) = &self.state {
+            // Not finished: an error is reported by whoever stopped.
+            let _ = fs::remove_file(beside);
+        }
+    }
+}
+
+/// The device behind `path`, if it is one: `/dev/null`, `/dev/stdout`.
+fn device(path: &Path) -> Option<&Path> {
+    let is_stdout = ["/dev/stdout", "/dev/stderr"].iter().any(|name| path == Path::new(name))
+        || path.starts_with("/dev/fd")
+        || path.starts_with("/proc/self/fd");
+    let is_device =
+        || fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_char_device());
+    (is_stdout || is_device()).then_some(path)
+}
+
+fn check(path: &Path, inputs: &[PathBuf]) -> Result<(), Failure> {
+    let Ok(there) = fs::symlink_metadata(path) else { return Ok(()) };
+    let name = path.display();
+    let same_as = |there: &fs::Metadata, input: &Path| {
+        fs::metadata(input)
+            .is_ok_and(|input| (input.dev(), input.ino()) == (there.dev(), there.ino()))
+    };
+    // A link to an input is told as that.
+    let target = fs::metadata(path).unwrap_or_else(|_| there.clone());
+    if inputs.iter().any(|input| same_as(&target, input)) {
+        return Err(Failure::new(format!("{name} is both an input and the output"))
+            .hint("write the result to another file"));
+    }
+    let kind = there.file_type();
+    if kind.is_file() {
+        return Ok(());
+    }
+    let (what, hint) = if kind.is_symlink() {
+        ("a symbolic link", "name the file that it points to")
+    } else if kind.is_dir() {
+        ("a directory", "name a file in it")
+    } else {
+        ("no regular file", "name a regular file")
+    };
+    Err(Failure::new(format!("cannot create {name}: it is {what}")).hint(hint))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// A name beside `path` that no other process uses.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    // The longest name of a file has 255 bytes.
+    let own = path.file_name().unwrap_or_default().as_bytes();
+    name.push(std::ffi::OsStr::from_bytes(&own[..own.len().min(200)]));
+    name.push(format!(".{}-{:08x}", std::process::id(), fastrand::u32(..)));
+    path.with_file_name(name)
+}
+
+/// Gives an unnamed file its name.
+fn link(file: &File, path: &Path) -> io::Result<()> {
+    let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let to = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: both strings are valid and end in NUL.
+    let result = unsafe {
+        libc::linkat(
+            libc::AT_FDCWD,
+            from.as_ptr(),
+            libc::AT_FDCWD,
+            to.as_ptr(),
+            libc::AT_SYMLINK_FOLLOW,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn refused(path: &Path, inputs: &[PathBuf]) -> String {
+        NewFile::create(path, inputs).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn the_old_file_stays_until_the_new_one_is_finished() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("page.html");
+        fs::write(&path, "old").unwrap();
+        let mut file = NewFile::create(&path, &[]).unwrap();
+        file.write_all(b"half").unwrap();
+        drop(file);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        let mut file = NewFile::create(&path, &[]).unwrap();
+        file.write_all(b"new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        file.finish().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(names(directory.path()), ["page.html"]);
+    }
+
+    #[test]
+    fn an_input_is_refused_by_whatever_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let of = |name: &str| directory.path().join(name);
+        fs::write(of("a.hlog"), "data").unwrap();
+        fs::hard_link(of("a.hlog"), of("hard.hlog")).unwrap();
+        std::os::unix::fs::symlink(of("a.hlog"), of("soft.hlog")).unwrap();
+        for name in ["a.hlog", "hard.hlog", "soft.hlog"] {
+            let error = refused(&of(name), &[of("a.hlog")]);
+            assert!(error.ends_with("is both an input and the output"), "{error}");
+        }
+        assert!(refused(&of("soft.hlog"), &[]).ends_with("it is a symbolic link"));
+        assert_eq!(fs::read_to_string(of("a.hlog")).unwrap(), "data");
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_devices_are_written() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(refused(directory.path(), &[]).ends_with("it is a directory"));
+        let missing = directory.path().join("nosuch/x");
+        assert!(refused(&missing, &[]).starts_with("cannot create"));
+        let mut file = NewFile::create(Path::new("/dev/null"), &[]).unwrap();
+        file.write_all(b"gone").unwrap();
+        file.finish().unwrap();
+    }
+}
