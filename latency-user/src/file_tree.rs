@@ -6,7 +6,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::ErrorKind,
+    io::{ErrorKind, Read},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -27,14 +28,22 @@ impl FileTree {
     /// part of a name. Files that do not exist are left out; for files that cannot be read, the
     /// reason is kept.
     pub fn gather(&mut self, root: &Path, pattern: &str) {
-        let segments: Vec<&str> = pattern.split('/').collect();
-        let mut path = PathBuf::from(root);
-        self.descend(&mut path, "", &segments);
+        self.gather_from(root, pattern, Trust::Kernel);
     }
 
-    fn descend(&mut self, path: &mut PathBuf, name: &str, segments: &[&str]) {
+    fn gather_from(&mut self, root: &Path, pattern: &str, trust: Trust) {
+        let segments: Vec<&str> = pattern.split('/').collect();
+        let mut path = PathBuf::from(root);
+        self.descend(&mut path, "", &segments, trust);
+    }
+
+    fn descend(&mut self, path: &mut PathBuf, name: &str, segments: &[&str], trust: Trust) {
+        // Links in a copy may lead out of it.
+        if trust == Trust::Copy && fs::symlink_metadata(&path).is_ok_and(|m| m.is_symlink()) {
+            return self.refuse(name, "it is a symbolic link".into());
+        }
         let Some((segment, rest)) = segments.split_first() else {
-            return self.read(path, name);
+            return self.read(path, name, trust);
         };
         let names = match segment.contains('*') {
             false => vec![(*segment).to_owned()],
@@ -46,13 +55,17 @@ impl FileTree {
         };
         for child in names {
             path.push(&child);
-            self.descend(path, &join(name, &child), rest);
+            self.descend(path, &join(name, &child), rest, trust);
             path.pop();
         }
     }
 
-    fn read(&mut self, path: &Path, name: &str) {
-        match fs::read(path) {
+    fn read(&mut self, path: &Path, name: &str, trust: Trust) {
+        let bytes = match trust {
+            Trust::Kernel => fs::read(path),
+            Trust::Copy => read_regular(path),
+        };
+        match bytes {
             Ok(bytes) => self.insert(name, String::from_utf8_lossy(&bytes).into_owned()),
             Err(error) if is_absence(&error) => {}
             Err(error) => self.refuse(name, error.to_string()),
@@ -113,14 +126,14 @@ impl FileTree {
     pub fn load(root: &Path, patterns: &[&str]) -> Result<Self> {
         let mut tree = Self::default();
         for pattern in patterns {
-            tree.gather(root, pattern);
+            tree.gather_from(root, pattern, Trust::Copy);
         }
         // A file that cannot be read here is a defect of the copy, not a fact about the host.
         if let Some((path, reason)) = tree.refused.pop_first() {
             anyhow::bail!("read {}: {reason}", root.join(path).display());
         }
         let path = root.join(REFUSED);
-        match fs::read_to_string(&path) {
+        match read_regular(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) {
             Ok(text) => {
                 tree.refused = serde_json::from_str(&text)
                     .with_context(|| format!("parse {}", path.display()))?;
@@ -129,6 +142,42 @@ impl FileTree {
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         }
         Ok(tree)
+    }
+}
+
+/// Whose files are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// The kernel's, below `/proc` and `/sys`, with its links.
+    Kernel,
+    /// Somebody's copy: regular files of a plausible size only, and no links.
+    Copy,
+}
+
+/// The longest file that a copy may have: `/proc/interrupts` of 8192 CPUs has a few MiB.
+const LONGEST: u64 = 64 << 20;
+
+/// Reads a regular file that is no link, without waiting for anything.
+///
+/// # Errors
+///
+/// When it cannot be opened, is something else, or is too long.
+pub fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
+    let other = |what: &str| std::io::Error::other(what.to_owned());
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = file.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => other("it is a symbolic link"),
+        _ => error,
+    })?;
+    if !file.metadata()?.is_file() {
+        return Err(other("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > LONGEST {
+        true => Err(other("it is longer than 64 MiB")),
+        false => Ok(bytes),
     }
 }
 

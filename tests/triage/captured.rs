@@ -66,7 +66,7 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-fn unpack(rule: &str, name: &str, text: &str) -> Captured {
+pub(crate) fn unpack(rule: &str, name: &str, text: &str) -> Captured {
     let place = format!("{rule}/{name}");
     let stem = name.strip_suffix(".host").unwrap_or_else(|| panic!("{place}: not a .host"));
     let directory = tempfile::tempdir().unwrap();

@@ -8,6 +8,10 @@ mod cost;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+mod remedies;
+#[cfg(test)]
 mod rules;
 #[cfg(test)]
 mod snapshots;
+#[cfg(test)]
+mod trials;

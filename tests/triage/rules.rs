@@ -37,15 +37,15 @@ fn check_finding(captured: &Captured, triage: &Triage) -> Result<(), String> {
     let findings: Vec<_> =
         triage.findings.iter().filter(|finding| finding.rule == captured.rule).collect();
     let [finding] = findings[..] else { return Err(format!("{} findings", findings.len())) };
-    if Some(&finding.detail.next) != captured.next.as_ref() || finding.detail.undo != captured.undo
-    {
-        return Err(format!("next: {}\nundo: {:?}", finding.detail.next, finding.detail.undo));
+    let (next, undo) = (finding.detail.next(), finding.detail.undo());
+    if Some(&next) != captured.next.as_ref() || undo != captured.undo {
+        return Err(format!("next: {next}\nundo: {undo:?}"));
     }
     let confirms = ["latency-user trace ", "latency-user experiment "];
     let complete = (1..=100).contains(&finding.detail.weight)
         && !finding.detail.seen.is_empty()
         && !finding.detail.why.is_empty()
-        && confirms.iter().any(|start| finding.detail.confirm.starts_with(start))
+        && confirms.iter().any(|start| finding.detail.confirm().starts_with(start))
         && finding.detail.numbers.iter().all(|number| !number.source.is_empty())
         && !finding.detail.numbers.is_empty();
     if complete { Ok(()) } else { Err(format!("something is missing: {finding:?}")) }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 /// Counters of a disk or a partition since boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,43 +54,48 @@ impl Disk {
     }
 }
 
-/// Parses the file: counters by name of the device. `path` is named in errors.
+/// Parses the file: counters by name of the device, or why they cannot be read. `path` is named in
+/// errors. A device that is odd does not hide the others.
 ///
 /// Columns after the fourteenth (discards came with Linux 4.18, flushes with 5.5) are not read.
+/// Lines with four counters, of partitions in Linux 2.6, are left out.
 ///
 /// # Errors
 ///
-/// When a line cannot be parsed, with its number.
-pub fn parse(path: &Path, text: &str) -> Result<BTreeMap<String, Disk>> {
-    text.lines()
-        .enumerate()
-        .map(|(index, line)| {
-            parse_line(line).with_context(|| format!("{}:{}", path.display(), index + 1))
-        })
-        .collect()
+/// When a line has no device, with its number.
+pub fn parse(path: &Path, text: &str) -> Result<BTreeMap<String, Result<Disk, String>>> {
+    let mut disks = BTreeMap::new();
+    for (index, line) in text.lines().enumerate() {
+        let place = || format!("{}:{}", path.display(), index + 1);
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_major, _minor, name, counters @ ..] = &words[..] else {
+            bail!("{}: expected a device and its counters, found {line:?}", place());
+        };
+        if counters.len() == 4 {
+            continue;
+        }
+        let disk = parse_counters(name, counters).map_err(|what| format!("{}: {what}", place()));
+        disks.insert((*name).to_owned(), disk);
+    }
+    Ok(disks)
 }
 
-fn parse_line(line: &str) -> Result<(String, Disk)> {
-    let words: Vec<&str> = line.split_ascii_whitespace().collect();
-    let [_major, _minor, name, counters @ ..] = &words[..] else {
-        bail!("expected a device and its counters, found {line:?}");
-    };
+fn parse_counters(name: &str, counters: &[&str]) -> Result<Disk, String> {
     if counters.len() < 11 {
-        bail!("expected at least 11 counters of {name}, found {}", counters.len());
+        return Err(format!("expected at least 11 counters of {name}, found {}", counters.len()));
     }
     let counter = |index: usize| {
         let word = counters[index];
-        word.parse().with_context(|| format!("expected a counter of {name}, found {word:?}"))
+        word.parse().map_err(|_| format!("expected a counter of {name}, found {word:?}"))
     };
-    let disk = Disk {
+    Ok(Disk {
         reads: counter(0)?,
         read_ms: counter(3)?,
         writes: counter(4)?,
         write_ms: counter(7)?,
         busy_ms: counter(9)?,
         weighted_ms: counter(10)?,
-    };
-    Ok(((*name).to_owned(), disk))
+    })
 }
 
 #[cfg(test)]
@@ -100,17 +105,17 @@ mod tests {
     const OLD: &str = "   8       0 sda 100 5 800 2000 50 6 400 1000 0 900 3000\n";
     const NEW: &str = " 259 0 nvme0n1 10 0 80 20 5 0 40 10 0 9 30 7 0 800 90 3 12\n";
 
-    fn parse(text: &str) -> Result<BTreeMap<String, Disk>> {
-        super::parse(Path::new("/proc/diskstats"), text)
+    fn parse(text: &str) -> BTreeMap<String, Result<Disk, String>> {
+        super::parse(Path::new("/proc/diskstats"), text).unwrap()
     }
 
     #[test]
     fn newer_columns_are_ignored() {
-        let disks = parse(&format!("{OLD}{NEW}")).unwrap();
+        let disks = parse(&format!("{OLD}{NEW}"));
         let disk =
             Disk { reads: 10, read_ms: 20, writes: 5, write_ms: 10, busy_ms: 9, weighted_ms: 30 };
-        assert_eq!(disks["nvme0n1"], disk);
-        assert_eq!(disks["sda"].weighted_ms, 3000);
+        assert_eq!(disks["nvme0n1"], Ok(disk));
+        assert_eq!(disks["sda"].as_ref().unwrap().weighted_ms, 3000);
     }
 
     #[test]
@@ -123,7 +128,7 @@ mod tests {
             busy_ms: 2900,
             weighted_ms: 7000,
         };
-        let rates = later.rates(&parse(OLD).unwrap()["sda"], Duration::from_secs(4));
+        let rates = later.rates(parse(OLD)["sda"].as_ref().unwrap(), Duration::from_secs(4));
         let expected = DiskRates {
             requests_per_s: 50.0,
             read_await_ms: Some(5.0),
@@ -142,14 +147,17 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_file_and_line() {
-        for (text, expected) in [
-            ("8 0\n", "/proc/diskstats:1: expected a device"),
-            ("8 0 sda 1 2\n", "/proc/diskstats:1: expected at least 11 counters of sda, found 2"),
-            ("8 0 sda 1 2 3 4 5 6 7 8 9 10 x\n", "/proc/diskstats:1: expected a counter of sda"),
-        ] {
-            let error = format!("{:#}", parse(text).unwrap_err());
-            assert!(error.starts_with(expected), "{error}");
-        }
+    fn a_device_that_is_odd_does_not_hide_the_others() {
+        let text = format!("8 1 sda1 1 2 3 4\n8 2 sdb 1 2\n8 3 sdc 1 2 3 4 5 6 7 8 9 10 x\n{OLD}");
+        let disks = parse(&text);
+        let error = |name: &str| disks[name].as_ref().unwrap_err().clone();
+        assert_eq!(
+            error("sdb"),
+            "/proc/diskstats:2: expected at least 11 counters of sdb, found 2"
+        );
+        assert!(error("sdc").starts_with("/proc/diskstats:3: expected a counter of sdc"));
+        assert!(disks["sda"].is_ok() && !disks.contains_key("sda1"));
+        let error = super::parse(Path::new("/proc/diskstats"), "8 0\n").unwrap_err().to_string();
+        assert!(error.starts_with("/proc/diskstats:1: expected a device"), "{error}");
     }
 }

@@ -1,6 +1,8 @@
 //! What triage concludes: answers of rules, findings with their evidence, the path and a verdict.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+
+use super::remedy::{Change, Remedy, Step};
 
 /// The steps of the flow, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -78,10 +80,9 @@ pub struct Finding {
 }
 
 /// What is wrong, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Detail {
     /// The disk, CPU, interface or namespace that it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// How likely it is the cause of a long tail, 1 to 100.
     pub weight: u8,
@@ -91,12 +92,76 @@ pub struct Detail {
     pub numbers: Vec<Number>,
     /// Why it matters for tail latency.
     pub why: &'static str,
+    /// The next step.
+    pub step: Step,
+    /// The interface whose queues show whether it helped; `None`: all of them.
+    pub iface: Option<String>,
+}
+
+impl Detail {
     /// The next step, as a command.
-    pub next: String,
+    pub fn next(&self) -> String {
+        self.step.command()
+    }
+
     /// The command that undoes it; `None`: it changes nothing.
-    pub undo: Option<String>,
+    pub fn undo(&self) -> Option<String> {
+        self.step.undo()
+    }
+
     /// The command that shows whether it helped.
-    pub confirm: String,
+    pub fn confirm(&self) -> String {
+        self.step.confirm(self.iface.as_deref())
+    }
+
+    /// What happens while it is done, beside its effect.
+    pub fn side_effects(&self) -> Vec<&'static str> {
+        self.step.remedy().map(Remedy::side_effects).unwrap_or_default()
+    }
+
+    /// How to keep it over a reboot.
+    pub fn persist(&self) -> Option<String> {
+        self.step.remedy()?.persist()
+    }
+}
+
+/// A [`Detail`] as JSON has it.
+#[derive(Serialize)]
+struct Written<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    weight: u8,
+    seen: &'a str,
+    numbers: &'a [Number],
+    why: &'a str,
+    next: String,
+    undo: Option<String>,
+    #[serde(skip_serializing_if = "<[Change]>::is_empty")]
+    changes: &'a [Change],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    side_effects: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    persist: Option<String>,
+    confirm: String,
+}
+
+impl Serialize for Detail {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let written = Written {
+            subject: self.subject.as_deref(),
+            weight: self.weight,
+            seen: &self.seen,
+            numbers: &self.numbers,
+            why: self.why,
+            next: self.next(),
+            undo: self.undo(),
+            changes: self.step.remedy().map_or(&[], |remedy| &remedy.changes),
+            side_effects: self.side_effects(),
+            persist: self.persist(),
+            confirm: self.confirm(),
+        };
+        written.serialize(serializer)
+    }
 }
 
 /// One answer of one rule.

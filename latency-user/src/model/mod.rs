@@ -18,6 +18,7 @@ pub mod interval;
 pub mod ledger;
 pub mod method;
 pub mod note;
+pub mod remedy;
 pub mod run;
 pub mod schema;
 pub mod series;

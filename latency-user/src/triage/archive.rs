@@ -1,6 +1,6 @@
 //! Captures: saves a host's samples as an archive, and loads a host from an unpacked archive.
 
-use std::{fs, io::Write, path::Path, time::Duration};
+use std::{io::Write, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use flate2::{Compression, write::GzEncoder};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{snapshot::HostSnapshot, sources};
 use crate::{
-    file_tree::FileTree,
+    file_tree::{FileTree, read_regular},
     model::{
         failure::Failure,
         schema::{Envelope, SCHEMA_VERSION},
@@ -74,7 +74,8 @@ fn append(archive: &mut tar::Builder<impl Write>, path: &str, text: &str) -> Res
 /// When `directory` holds no capture, or a capture of a newer program.
 pub fn load(directory: &Path) -> Result<HostSnapshot> {
     let path = directory.join(ABOUT);
-    let text = fs::read_to_string(&path).map_err(|error| {
+    let read = read_regular(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let text = read.map_err(|error| {
         Failure::new(format!(
             "no capture in {}: read {}: {error}",
             directory.display(),
@@ -99,7 +100,7 @@ pub fn load(directory: &Path) -> Result<HostSnapshot> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::{fs, io::Read};
 
     use flate2::read::GzDecoder;
 

@@ -4,6 +4,8 @@
 //! rules, and `archive` saves and loads captures.
 
 mod archive;
+mod nic_counters;
+mod placement;
 mod rule_answer;
 mod rules;
 mod snapshot;
@@ -11,6 +13,7 @@ mod sources;
 mod trace;
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -29,7 +32,10 @@ use self::{
 };
 use crate::{
     host::nic::directory::NicDirectory,
-    model::finding::{Finding, Outcome, RuleAnswer, StepAnswer, Triage, TriageStep},
+    model::{
+        finding::{Finding, Outcome, RuleAnswer, StepAnswer, Triage, TriageStep},
+        remedy::{Change, Step, knob::Knob, value::Value},
+    },
 };
 
 /// How to sample a live host.
@@ -88,6 +94,7 @@ pub fn judge(host: &HostSnapshot, ifaces: &[String]) -> Triage {
     }
     findings
         .sort_by(|a: &Finding, b| b.detail.weight.cmp(&a.detail.weight).then(a.step.cmp(&b.step)));
+    one_advice_per_knob(&mut findings);
     let unknown = count(&path, Outcome::Unknown);
     Triage {
         kernel: host.setting("proc/sys/kernel/osrelease").ok().map(str::to_owned),
@@ -98,6 +105,29 @@ pub fn judge(host: &HostSnapshot, ifaces: &[String]) -> Triage {
         verdict: verdict(&findings, unknown, count(&path, Outcome::Ok)),
         path,
         findings,
+    }
+}
+
+/// Where findings advise different values for one setting, the heaviest one keeps its advice.
+fn one_advice_per_knob(findings: &mut [Finding]) {
+    let mut taken: BTreeMap<(Option<u32>, Knob), (&'static str, Value)> = BTreeMap::new();
+    for finding in findings {
+        let Some(remedy) = finding.detail.step.remedy() else { continue };
+        let key = |change: &Change| (remedy.namespace, change.knob.clone());
+        let other = remedy.changes.iter().find_map(|change| {
+            taken.get(&key(change)).filter(|(_, advised)| *advised != change.advised)
+        });
+        if let Some((rule, _)) = other {
+            finding.detail.seen.push_str(&format!(
+                " Its setting is one that {rule}, which weighs more, wants otherwise: do that first."
+            ));
+            finding.detail.step =
+                Step::Look(crate::model::remedy::trace(finding.detail.iface.as_deref()));
+            continue;
+        }
+        for change in &remedy.changes {
+            taken.insert(key(change), (finding.rule, change.advised.clone()));
+        }
     }
 }
 

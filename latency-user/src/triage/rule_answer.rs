@@ -1,7 +1,14 @@
 //! Answers of rules, and helpers to build them.
 
 use super::snapshot::{HostSnapshot, Unknown};
-use crate::model::finding::{Detail, Number};
+use crate::model::{
+    finding::{Detail, Number},
+    remedy::{
+        Remedy, Step,
+        knob::{EthtoolKind, Knob},
+        value::Value,
+    },
+};
 
 /// An answer of a rule.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,54 +77,18 @@ pub(super) fn each_interface(
         .collect())
 }
 
-/// A word of a shell command, quoted if necessary.
-pub(super) fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
+/// The step that only shows something.
+pub(super) fn look(command: impl Into<String>) -> Step {
+    Step::Look(command.into())
 }
 
-/// The `latency-user trace` command, for one interface or for all.
-pub(super) fn trace(iface: Option<&str>) -> String {
-    let iface = iface.map(|name| format!("--iface {} ", quoted(name))).unwrap_or_default();
-    format!("latency-user trace {iface}--duration 30s")
+/// The step that changes one setting.
+pub(super) fn change(knob: Knob, now: Value, advised: Value) -> Step {
+    Step::Change(Remedy::one(knob, now, advised))
 }
 
-/// The `latency-user experiment` command that sets a sysctl.
-pub(super) fn experiment(key: &str, value: &str, iface: Option<&str>) -> String {
-    let iface = iface.map(|name| format!(" --iface {}", quoted(name))).unwrap_or_default();
-    format!(
-        "latency-user experiment --set sysctl:{key}={}{iface} --window 30s --rounds 3",
-        double_quoted(value)
-    )
-}
-
-/// `sysctl -w KEY=VALUE`
-pub(super) fn sysctl(key: &str, value: &str) -> String {
-    format!("sysctl -w {key}={}", double_quoted(value))
-}
-
-fn double_quoted(value: &str) -> String {
-    if value.contains(char::is_whitespace) { format!("\"{value}\"") } else { value.to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_safe_in_a_shell() {
-        assert_eq!(quoted("eth0.7"), "eth0.7");
-        assert_eq!(quoted("a;rm -rf $x"), "'a;rm -rf $x'");
-        assert_eq!(quoted("a'b"), r"'a'\''b'");
-        assert_eq!(trace(Some("a b")), "latency-user trace --iface 'a b' --duration 30s");
-    }
-
-    #[test]
-    fn values_of_several_numbers_are_quoted() {
-        assert_eq!(sysctl("a.b", "1 2 3"), "sysctl -w a.b=\"1 2 3\"");
-        assert!(experiment("a.b", "1", Some("eth0")).contains("sysctl:a.b=1 --iface eth0 --win"));
-    }
+/// The step that turns a setting of `ethtool` on or off.
+pub(super) fn switch(iface: &str, kind: EthtoolKind, name: &'static str, on: bool) -> Step {
+    let knob = Knob::Ethtool { iface: iface.to_owned(), kind, name };
+    change(knob, Value::switch(!on), Value::switch(on))
 }

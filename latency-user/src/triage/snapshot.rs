@@ -283,6 +283,16 @@ pub(super) struct Namespace {
     pub(super) pid: Option<String>,
 }
 
+impl Namespace {
+    /// A process in it; `None`: it is our own namespace.
+    pub(super) fn pid(&self) -> Result<Option<u32>, Unknown> {
+        let parse = |pid: &String| {
+            pid.parse().map_err(|_| Unknown(format!("{pid:?} is not the number of a process")))
+        };
+        self.pid.as_ref().map(parse).transpose()
+    }
+}
+
 fn cached<T>(cell: &Parsed<T>, parse: impl FnOnce() -> Result<T, Unknown>) -> Result<&T, Unknown> {
     cell.get_or_init(parse).as_ref().map_err(Clone::clone)
 }

@@ -123,9 +123,16 @@ fn finding(text: &mut String, number: usize, finding: &Finding, style: Style) {
         part("", &describe(number));
     }
     part("why", finding.detail.why);
-    part("next", &finding.detail.next);
-    part("undo", finding.detail.undo.as_deref().unwrap_or("nothing to undo: it changes nothing"));
-    part("confirm", &finding.detail.confirm);
+    part("next", &finding.detail.next());
+    for effect in finding.detail.side_effects() {
+        part("beware", effect);
+    }
+    let undo = finding.detail.undo();
+    part("undo", undo.as_deref().unwrap_or("nothing to undo: it changes nothing"));
+    if let Some(persist) = finding.detail.persist() {
+        part("keep", &persist);
+    }
+    part("confirm", &finding.detail.confirm());
 }
 
 fn describe(number: &Number) -> String {
@@ -148,7 +155,10 @@ fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::finding::{Detail, TriageStep};
+    use crate::model::{
+        finding::{Detail, TriageStep},
+        remedy::{Remedy, Step, knob::Knob, value::Value},
+    };
 
     fn sample() -> Triage {
         let found = Finding {
@@ -166,9 +176,12 @@ mod tests {
                     source: "/proc/net/netstat".into(),
                 }],
                 why: "The kernel walks and copies a whole receive queue within one softirq.",
-                next: "sysctl -w net.ipv4.tcp_rmem=\"4096 1048576 2097152\"".into(),
-                undo: Some("sysctl -w net.ipv4.tcp_rmem=\"4096 131072 33554432\"".into()),
-                confirm: "latency-user trace --duration 30s".into(),
+                step: Step::Change(Remedy::one(
+                    Knob::Sysctl("net.ipv4.tcp_rmem"),
+                    Value::numbers(&[4096, 131_072, 33_554_432]),
+                    Value::numbers(&[4096, 1_048_576, 2_097_152]),
+                )),
+                iface: None,
             },
         };
         let answer = |rule, outcome, text: &str| RuleAnswer { rule, outcome, text: text.into() };
@@ -223,7 +236,8 @@ mod tests {
             "   why      The kernel walks",
             "   next     sysctl -w net.ipv4.tcp_rmem=\"4096 1048576 2097152\"",
             "   undo     sysctl -w net.ipv4.tcp_rmem=\"4096 131072 33554432\"",
-            "   confirm  latency-user trace --duration 30s",
+            "   keep     echo 'net.ipv4.tcp_rmem = 4096 1048576 2097152'",
+            "   confirm  latency-user experiment --set",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }

@@ -93,25 +93,51 @@ fn parse_line(line: &str, cpus: usize) -> Result<Interrupt> {
     Ok(Interrupt { number, label: label.to_owned(), counts, name: name.to_owned() })
 }
 
-/// The rest of a numbered line after its counts and the columns chip, hardware number and flow
-/// type. Only the chip is always present: `IO-APIC   5-edge      ACPI:Ged`,
-/// `GICv3  27 Level     arch_timer`, `xen-dyn    -event     eth0`.
+/// How the kernel calls what it does with an interrupt (`desc->name`), by architecture.
+const FLOWS: [&str; 12] = [
+    "edge",
+    "level",
+    "fasteoi",
+    "fasteoi_ack",
+    "percpu",
+    "simple",
+    "event",
+    "virq",
+    "ipi",
+    "pirq",
+    "pirq-ioapic-edge",
+    "pirq-ioapic-level",
+];
+
+/// The rest of a numbered line after its counts and the columns chip, hardware number and flow.
+/// The name of a chip may contain spaces, and the others may be missing:
+/// `IO-APIC   5-edge      ACPI:Ged`, `GICv3  27 Level     arch_timer`, `xen-dyn    -event     eth0`,
+/// `Hyper-V PCIe MSI 1-edge      mlx5`, before Linux 3.19 `PCI-MSI-edge      eth0`.
 ///
 /// `show_interrupts` in <https://elixir.bootlin.com/linux/v6.12/source/kernel/irq/proc.c>
 fn action_names(columns: &str) -> &str {
-    let (_chip, mut rest) = split_word(columns);
-    let (word, after) = split_word(rest);
-    let number = word.split('-').next().unwrap_or(word);
-    if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
-        rest = after;
-    }
-    let (word, after) = split_word(rest);
-    if matches!(word, "Level" | "Edge") {
-        rest = after;
-    }
-    let (word, after) = split_word(rest);
-    if word.starts_with('-') {
-        rest = after;
+    let columns = columns.trim();
+    let words: Vec<&str> = columns.split_whitespace().collect();
+    let has_flow = |word: &&str| {
+        FLOWS.iter().any(|flow| {
+            word.strip_suffix(flow).is_some_and(|chip_or_number| chip_or_number.ends_with('-'))
+        })
+    };
+    let is_number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
+    // In this order: an action may be called 44, `my-edge` or `Level` as well.
+    let flow = words.iter().position(has_flow);
+    let trigger = words.iter().skip(1).position(|word| matches!(*word, "Level" | "Edge"));
+    let number = words.iter().skip(1).position(|word| is_number(word)).map(|at| at + 1);
+    let last = match (flow, trigger.map(|at| at + 1), number) {
+        (Some(flow), _, Some(number)) if number < flow => number,
+        (Some(flow), ..) => flow,
+        (None, Some(trigger), _) => trigger,
+        (None, None, Some(number)) => number,
+        (None, None, None) => 0,
+    };
+    let mut rest = columns;
+    for _ in 0..=last.min(words.len().saturating_sub(1)) {
+        rest = split_word(rest).1;
     }
     rest.trim()
 }
@@ -138,6 +164,12 @@ mod tests {
          \u{20}29:          1          1      None               \n\
          \u{20}30:          1          1   IO-APIC   3-edge    \n\
          \u{20}31:          1          1  dummy     44          rtc 0\n\
+         \u{20}32:          1          1  Hyper-V PCIe MSI 4026531841-edge      mlx5_comp0@pci:1\n\
+         \u{20}33:          1          1  BRCM STB PCIe MSI 524288 Edge      eth1-TxRx-0\n\
+         \u{20}34:          1          1  OPAL EVT   5 Level     eth1-0\n\
+         \u{20}35:          1          1   PCI-MSI-edge      10-TxRx-0\n\
+         \u{20}36:          1          1  IR-PCI-MSI-0000:04:00.0    0-edge      nvme0q0\n\
+         \u{20}37:          1          1  pinctrl 7  my-edge\n\
          NMI:          0          3   Non-maskable interrupts\n\
          IPI0:       17         19       Rescheduling interrupts\n\
          ERR:          4\n";
@@ -159,7 +191,13 @@ mod tests {
             (29, None),
             (30, None),
             (31, Some("rtc 0")),
-            (32, None),
+            (32, Some("mlx5_comp0@pci:1")),
+            (33, Some("eth1-TxRx-0")),
+            (34, Some("eth1-0")),
+            (35, Some("10-TxRx-0")),
+            (36, Some("nvme0q0")),
+            (37, Some("my-edge")),
+            (38, None),
         ];
         for (number, name) in expected {
             assert_eq!(interrupts.name(number), name, "IRQ {number}");
@@ -171,7 +209,7 @@ mod tests {
         let interrupts = parse(TEXT).unwrap();
         assert_eq!(interrupts.cpus, [0, 2]);
         assert_eq!(interrupts.lines[2].counts, [0, 12]);
-        let own = &interrupts.lines[9..];
+        let own = &interrupts.lines[15..];
         assert_eq!(own[0].label, "NMI");
         assert_eq!(own[0].number, None);
         assert_eq!(own[0].name, "Non-maskable interrupts");

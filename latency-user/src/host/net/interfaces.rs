@@ -26,6 +26,9 @@ pub struct Interface {
     pub has_device: bool,
     /// MSI and MSI-X IRQs of that device, in ascending order.
     pub msi_irqs: Vec<u32>,
+    /// Interfaces below it, of a bond, bridge, VLAN or macvlan; `None`: not known.
+    #[serde(default)]
+    pub lower: Option<Vec<String>>,
 }
 
 /// All interfaces, sorted by index. An interface that disappears meanwhile is left out.
@@ -77,7 +80,17 @@ fn read(path: &Path) -> Result<Interface> {
         tx_queues: count("tx-"),
         has_device: device.exists(),
         msi_irqs: msi_irqs(&device)?,
+        lower: Some(lower(path)?),
     })
+}
+
+/// Names of the links `lower_NAME`.
+fn lower(path: &Path) -> Result<Vec<String>> {
+    let names = names_in(path)?;
+    let mut lower: Vec<String> =
+        names.iter().filter_map(|name| name.strip_prefix("lower_").map(str::to_owned)).collect();
+    lower.sort();
+    Ok(lower)
 }
 
 /// IRQs of the device, or of its parent PCI device: a virtio device has none of its own.
@@ -146,6 +159,8 @@ mod tests {
             make(root, "sys/devices/virtual/net/va", &[(&file, "")]);
         }
         make(root, "sys/class/net", &[("bonding_masters", "")]);
+        let below = root.join("sys/devices/virtual/net/va/lower_eth1");
+        symlink(root.join(card).join("net/eth1"), below).unwrap();
         let path = |path: &str| root.join(path);
         symlink(path("sys/bus/virtio"), path(virtio).join("subsystem")).unwrap();
         symlink(path("sys/bus/pci"), path(card).join("subsystem")).unwrap();
@@ -168,9 +183,22 @@ mod tests {
                 tx_queues: 1,
                 has_device: true,
                 msi_irqs: vec![9, 10],
+                lower: Some(Vec::new()),
             },
-            Interface { name: "eth1".into(), index: 3, has_device: true, ..Interface::default() },
-            Interface { name: "va".into(), index: 7, rx_queues: 4, ..Interface::default() },
+            Interface {
+                name: "eth1".into(),
+                index: 3,
+                has_device: true,
+                lower: Some(Vec::new()),
+                ..Interface::default()
+            },
+            Interface {
+                name: "va".into(),
+                index: 7,
+                rx_queues: 4,
+                lower: Some(vec!["eth1".into()]),
+                ..Interface::default()
+            },
         ];
         assert_eq!(list(host.path()).unwrap(), expected);
     }

@@ -2,29 +2,79 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 /// Counters of one network namespace. Counters that the kernel lacks are absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProtocolCounters {
     groups: BTreeMap<String, BTreeMap<String, i64>>,
+    /// Why a group (`MPTcpExt`) or a counter (`Tcp CurrEstab`) could not be read.
+    damaged: BTreeMap<String, String>,
 }
 
 impl ProtocolCounters {
-    /// Parses a file of pairs of lines, names above values; `path` is named in errors.
+    /// Parses a file of pairs of lines, names above values; `path` is named in errors. A group or a
+    /// value that is damaged does not hide the others.
     ///
     /// # Errors
     ///
-    /// When a line cannot be parsed, with its number.
+    /// When no group can be read, with the number of the first line that is wrong.
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let mut counters = Self::default();
-        let lines: Vec<&str> = text.lines().collect();
-        for (index, pair) in lines.chunks(2).enumerate() {
-            let place = || format!("{}:{}", path.display(), 2 * index + 1);
-            let (group, values) = parse_pair(pair).with_context(place)?;
-            counters.groups.entry(group).or_default().extend(values);
+        let mut lines = text.lines().enumerate().peekable();
+        let mut first = None;
+        while let Some((index, line)) = lines.next() {
+            let place = |what: String| format!("{}:{}: {what}", path.display(), index + 1);
+            let Some((group, names)) = line.split_once(':') else {
+                first.get_or_insert_with(|| place("expected a group and a colon".into()));
+                continue;
+            };
+            let values = lines
+                .next_if(|(_, next)| next.split_once(':').is_some_and(|(same, _)| same == group));
+            let Some((_, values)) = values else {
+                let what = place(format!("expected a line of values of {group} below"));
+                first.get_or_insert_with(|| what.clone());
+                counters.damaged.insert(group.to_owned(), what);
+                continue;
+            };
+            let values = values.split_once(':').map_or("", |(_, values)| values);
+            if let Err(what) = counters.add(group, names, values) {
+                let what = place(what);
+                first.get_or_insert_with(|| what.clone());
+                counters.damaged.insert(group.to_owned(), what);
+            }
         }
-        Ok(counters)
+        match first {
+            Some(first) if counters.groups.is_empty() => bail!("{first}"),
+            _ => Ok(counters),
+        }
+    }
+
+    fn add(&mut self, group: &str, names: &str, values: &str) -> Result<(), String> {
+        let names: Vec<&str> = names.split_ascii_whitespace().collect();
+        let values: Vec<&str> = values.split_ascii_whitespace().collect();
+        if names.len() != values.len() {
+            return Err(format!(
+                "expected {} values of {group}, found {}",
+                names.len(),
+                values.len()
+            ));
+        }
+        let counters = self.groups.entry(group.to_owned()).or_default();
+        for (name, value) in names.into_iter().zip(values) {
+            // Some are signed, and some kernels print them as if they were not.
+            let number = value.parse::<i64>().or_else(|_| value.parse::<u64>().map(|n| n as i64));
+            match number {
+                Ok(number) => {
+                    counters.insert(name.to_owned(), number);
+                }
+                Err(_) => {
+                    let what = format!("expected a value of {group} {name}, found {value:?}");
+                    self.damaged.insert(format!("{group} {name}"), what);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A counter, such as `TcpExt` `PruneCalled`.
@@ -32,39 +82,17 @@ impl ProtocolCounters {
         self.groups.get(group)?.get(name).copied()
     }
 
-    /// How much a counter grew since `earlier`; `None` when either lacks it.
+    /// Why a counter is absent, if it is not for the kernel's lack of it.
+    pub fn damage(&self, group: &str, name: &str) -> Option<&str> {
+        let of_value = self.damaged.get(&format!("{group} {name}"));
+        of_value.or_else(|| self.damaged.get(group)).map(String::as_str)
+    }
+
+    /// How much a counter grew since `earlier`; `None` when either lacks it. Counters wrap.
     pub fn grown(&self, earlier: &Self, group: &str, name: &str) -> Option<u64> {
-        let grown = self.get(group, name)?.checked_sub(earlier.get(group, name)?)?;
+        let grown = self.get(group, name)?.wrapping_sub(earlier.get(group, name)?);
         Some(u64::try_from(grown).unwrap_or(0))
     }
-}
-
-fn parse_pair(pair: &[&str]) -> Result<(String, Vec<(String, i64)>)> {
-    let [names, values] = pair else { bail!("expected a line of values after {pair:?}") };
-    let (Some((group, names)), Some((same, values))) =
-        (names.split_once(':'), values.split_once(':'))
-    else {
-        bail!("expected a group and a colon in both lines");
-    };
-    if group != same {
-        bail!("expected values of {group}, found those of {same}");
-    }
-    let names: Vec<&str> = names.split_ascii_whitespace().collect();
-    let values: Vec<&str> = values.split_ascii_whitespace().collect();
-    if names.len() != values.len() {
-        bail!("expected {} values of {group}, found {}", names.len(), values.len());
-    }
-    let pairs = names
-        .into_iter()
-        .zip(values)
-        .map(|(name, value)| {
-            let number = value
-                .parse()
-                .with_context(|| format!("expected a value of {group} {name}, found {value:?}"))?;
-            Ok((name.to_owned(), number))
-        })
-        .collect::<Result<_>>()?;
-    Ok((group.to_owned(), pairs))
 }
 
 #[cfg(test)]
@@ -85,12 +113,29 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_file_and_line() {
+    fn what_is_damaged_does_not_hide_the_rest() {
+        let text = "Tcp: MaxConn CurrEstab OutSegs Odd\nTcp: 18446744073709551615 -1 7 x\n\
+                    MPTcpExt: a b\nMPTcpExt: 1\nTcpExt: PruneCalled\nTcpExt: 5\nIpExt: a\n";
+        let counters = parse(text).unwrap();
+        assert_eq!(counters.get("Tcp", "MaxConn"), Some(-1));
+        assert_eq!(counters.get("Tcp", "OutSegs"), Some(7));
+        assert_eq!(counters.get("TcpExt", "PruneCalled"), Some(5));
+        let damage = |group, name| counters.damage(group, name).unwrap_or_default();
+        assert!(damage("Tcp", "Odd").contains("found \"x\""));
+        assert_eq!(
+            damage("MPTcpExt", "a"),
+            "/proc/net/netstat:3: expected 2 values of MPTcpExt, found 1"
+        );
+        assert!(damage("IpExt", "a").contains(":7: expected a line of values of IpExt"));
+        assert_eq!(counters.damage("TcpExt", "New"), None);
+    }
+
+    #[test]
+    fn a_file_without_any_group_is_refused_with_file_and_line() {
         for (text, expected) in [
-            ("A: a\n", "/proc/net/netstat:1: expected a line of values"),
-            ("A: a\nB: 1\n", "/proc/net/netstat:1: expected values of A, found those of B"),
+            ("A: a\n", "/proc/net/netstat:1: expected a line of values of A"),
+            ("A: a\nB: 1\n", "/proc/net/netstat:1: expected a line of values of A"),
             ("A: a\nA: 1 2\n", "/proc/net/netstat:1: expected 1 values of A, found 2"),
-            ("A: a\nA: 1\nB: b\nB: x\n", "/proc/net/netstat:3: expected a value of B b"),
             ("A\nA\n", "/proc/net/netstat:1: expected a group and a colon"),
         ] {
             let error = format!("{:#}", parse(text).unwrap_err());

@@ -2,6 +2,8 @@
 //!
 //! Owns the types and the trait. `ethtool` asks the live kernel; a capture holds its answers.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// An answer, or why there is none.
@@ -30,6 +32,9 @@ pub struct Nic {
     /// Counters of the driver, in its order and by its names.
     #[serde(default = "not_captured")]
     pub counters: Answer<Vec<(String, u64)>>,
+    /// Packets that each RX queue received, as the kernel counts them (netdev qstats).
+    #[serde(default = "not_captured")]
+    pub queue_packets: Answer<BTreeMap<u32, u64>>,
     /// Its queueing disciplines.
     #[serde(default = "not_captured")]
     pub qdiscs: Answer<Vec<Qdisc>>,

@@ -15,7 +15,7 @@ use netlink_socket2::NetlinkSocket;
 
 use super::{
     directory::{Answer, Channels, Coalescing, Features, Nic, NicDirectory, Qdisc, Rings},
-    ethtool_ioctl,
+    ethtool_ioctl, netdev,
 };
 
 /// `TC_H_ROOT`: the parent of a root.
@@ -204,6 +204,7 @@ impl NicDirectory for EthtoolDirectory {
             coalescing: self.coalescing(index),
             features: self.features(index),
             counters: ethtool_ioctl::counters(name),
+            queue_packets: netdev::queue_packets(index).map_err(|error| error.to_string()),
             qdiscs: match index {
                 0 => Err(format!("no interface {name}")),
                 index => self.qdiscs(index),

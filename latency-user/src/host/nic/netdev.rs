@@ -2,9 +2,9 @@
 //!
 //! Owns the requests. Instances are identified elsewhere.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
-use netlink_bindings::netdev::{QueueType, Request};
+use netlink_bindings::netdev::{QstatsScope, QueueType, Request};
 use netlink_socket2::NetlinkSocket;
 use thiserror::Error;
 
@@ -67,6 +67,28 @@ pub trait NapiDirectory {
     ///
     /// [`DirectoryError::Unsupported`] for every interface or for none.
     fn instances(&mut self, ifindex: u32) -> Result<Vec<NapiInstance>, DirectoryError>;
+}
+
+/// Packets that each RX queue of an interface received, as its driver reports them to the kernel.
+///
+/// # Errors
+///
+/// When the kernel (before Linux 6.10) or the driver does not report them.
+pub fn queue_packets(ifindex: u32) -> Result<BTreeMap<u32, u64>, DirectoryError> {
+    let failed = |error| explain("qstats-get", ifindex, error);
+    let mut request = Request::new().op_qstats_get_dump();
+    request.encode().push_ifindex(ifindex).push_scope(QstatsScope::Queue as u32);
+    let mut socket = NetlinkSocket::new();
+    let mut reply = socket.request(&request).map_err(failed)?;
+    let mut packets = BTreeMap::new();
+    while let Some(queue) = reply.recv() {
+        let queue = queue.map_err(|error| failed(error.into()))?;
+        let is_rx = queue.get_queue_type().is_ok_and(|kind| kind == QueueType::Rx as u32);
+        if let (true, Ok(id), Ok(count)) = (is_rx, queue.get_queue_id(), queue.get_rx_packets()) {
+            packets.insert(id, count.into());
+        }
+    }
+    Ok(packets)
 }
 
 /// The live kernel, for the network namespace of the thread that sends the first request.

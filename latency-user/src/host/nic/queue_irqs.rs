@@ -100,7 +100,16 @@ mod tests {
     fn interface(name: &str, index: u32, rx_queues: u32, msi_irqs: &[u32]) -> Interface {
         let msi_irqs = msi_irqs.to_vec();
         let name = name.into();
-        Interface { name, index, rx_queues, tx_queues: rx_queues, has_device: true, msi_irqs }
+        let lower = Some(Vec::new());
+        Interface {
+            name,
+            index,
+            rx_queues,
+            tx_queues: rx_queues,
+            has_device: true,
+            msi_irqs,
+            lower,
+        }
     }
 
     /// A table of IRQs with these names, numbered from 30.

@@ -4,7 +4,7 @@ use crate::{
     host::cpu::stat::{Stat, Ticks},
     model::finding::Detail,
     triage::{
-        rule_answer::{Answers, all_ok, crossed, found, plain, trace},
+        rule_answer::{Answers, all_ok, crossed, found, look, plain},
         snapshot::{HostSnapshot, Samples, Unknown},
     },
 };
@@ -95,9 +95,8 @@ pub(super) fn softirq(host: &HostSnapshot, _: &[String]) -> Answers {
             plain("mean of the other CPUs", mean, "%", "/proc/stat"),
         ],
         why: "Packets of this CPU wait for each other, and tasks on it wait for all of them.",
-        next: format!("mpstat -P {cpu} -I SCPU 5 1"),
-        undo: None,
-        confirm: trace(None),
+        step: look(format!("mpstat -P {cpu} -I SCPU 5 1")),
+        iface: None,
     })])
 }
 
@@ -126,9 +125,8 @@ pub(super) fn saturated(host: &HostSnapshot, _: &[String]) -> Answers {
         numbers: vec![crossed("idle time", *idle, "%", IDLE, "/proc/stat")],
         why: "Where softirqs run, tasks wait, and a busy CPU leaves ksoftirqd to compete \
                   with them for time.",
-        next: format!("mpstat -P {cpu} 5 1; pidstat -u 5 1"),
-        undo: None,
-        confirm: trace(None),
+        step: look(format!("mpstat -P {cpu} 5 1; pidstat -u 5 1")),
+        iface: None,
     })])
 }
 
@@ -147,9 +145,8 @@ pub(super) fn steal(host: &HostSnapshot, _: &[String]) -> Answers {
         numbers: vec![crossed("stolen time", share, "%", STEAL, "/proc/stat")],
         why: "While the hypervisor runs another guest, nothing here runs, softirqs included: \
                   each gap is a stall that no setting of this host can fix.",
-        next: "mpstat -P ALL 5 3".into(),
-        undo: None,
-        confirm: trace(None),
+        step: look("mpstat -P ALL 5 3"),
+        iface: None,
     })])
 }
 
@@ -180,8 +177,7 @@ pub(super) fn ksoftirqd(host: &HostSnapshot, _: &[String]) -> Answers {
         numbers: vec![crossed("ksoftirqd", share, "%", KSOFTIRQD, "/proc/PID/stat")],
         why: "Softirqs come faster than they are done, so a thread of ordinary priority does \
                   them: packets then wait for the scheduler.",
-        next: "latency-user trace --stages rx_wait,net_rx,softirq --duration 30s".into(),
-        undo: None,
-        confirm: trace(None),
+        step: look("latency-user trace --stages rx_wait,net_rx,softirq --duration 30s"),
+        iface: None,
     })])
 }

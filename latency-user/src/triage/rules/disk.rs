@@ -1,16 +1,26 @@
 //! Disks as `iostat -x` shows them, and their I/O schedulers.
 
 use crate::{
-    host::diskstats::{self, DiskRates},
-    model::finding::Detail,
+    host::diskstats::{self, Disk, DiskRates},
+    model::{
+        finding::Detail,
+        remedy::{knob::Knob, shell::quoted, value::Value},
+    },
     triage::{
-        rule_answer::{Answer, Answers, crossed, found, ok, plain, quoted, trace},
+        rule_answer::{Answer, Answers, change, crossed, found, look, ok, plain},
         snapshot::{HostSnapshot, Unknown},
     },
 };
 
 /// Devices that are not disks: memory, files, or layers over other disks.
-const NO_DISKS: [&str; 6] = ["loop", "ram", "zram", "dm-", "md", "sr"];
+const NO_DISKS: [&str; 12] = [
+    "loop", "ram", "zram", "dm-", "md", "sr", "fd", "zd", "drbd", "bcache", "mtdblock", "ubiblock",
+];
+/// Devices whose medium is somewhere else: what they say of rotation says nothing.
+const VIRTUAL: [&str; 5] = ["vd", "xvd", "nbd", "rbd", "ubd"];
+/// Vendors, in SCSI's eight letters, of such devices that are called `sd`.
+const VIRTUAL_VENDORS: [&str; 7] =
+    ["Msft", "VMware", "QEMU", "Google", "Amazon", "VBOX", "NUTANIX"];
 /// Mean request time, ms, from which an SSD is slow.
 const AWAIT_SOLID_MS: f64 = 10.0;
 /// The same for a rotating disk.
@@ -33,6 +43,9 @@ fn each_disk(host: &HostSnapshot, judge: impl Fn(&str) -> Result<Answer, Unknown
         .children("sys/block")
         .into_iter()
         .filter(|name| !NO_DISKS.iter().any(|prefix| name.starts_with(prefix)))
+        // Parts of an eMMC that hold the firmware, and paths of NVMe that stand behind one disk.
+        .filter(|name| !name.contains("boot") && !name.ends_with("rpmb"))
+        .filter(|name| !is_hidden_path(host, name))
         .collect();
     if disks.is_empty() {
         return Err(Unknown("/sys/block shows no disk".into()));
@@ -49,14 +62,44 @@ fn each_disk(host: &HostSnapshot, judge: impl Fn(&str) -> Result<Answer, Unknown
 
 fn rates(host: &HostSnapshot, disk: &str) -> Result<DiskRates, Unknown> {
     let change = host.change("proc/diskstats", diskstats::parse)?;
-    match (change.first.get(disk), change.second.get(disk)) {
-        (Some(first), Some(second)) => Ok(second.rates(first, host.elapsed)),
+    // The slash of `cciss/c0d0` is `!` in the name of a directory.
+    let name = disk.replace('!', "/");
+    match (change.first.get(&name), change.second.get(&name)) {
+        (Some(first), Some(second)) => {
+            let known = |disk: &Result<Disk, String>| disk.clone().map_err(Unknown);
+            Ok(known(second)?.rates(&known(first)?, host.elapsed))
+        }
         _ => Err(Unknown(format!("{SOURCE} does not list it in both samples"))),
     }
 }
 
-/// Whether the disk rotates.
+/// Whether `nvme0c0n1` is one of several paths that the kernel does not count by themselves.
+fn is_hidden_path(host: &HostSnapshot, disk: &str) -> bool {
+    let is_path = disk
+        .strip_prefix("nvme")
+        .and_then(|rest| rest.split_once('c'))
+        .is_some_and(|(_, rest)| rest.contains('n'));
+    is_path
+        && host
+            .second
+            .text("proc/diskstats")
+            .is_ok_and(|text| !text.split_whitespace().any(|word| word == disk))
+}
+
+/// Whether the medium of a disk is hidden behind a hypervisor or a network.
+fn is_virtual(host: &HostSnapshot, disk: &str) -> bool {
+    let has_digits_or_letters = |rest: &str| rest.chars().all(|c| c.is_ascii_alphanumeric());
+    let by_name =
+        VIRTUAL.iter().any(|prefix| disk.strip_prefix(prefix).is_some_and(has_digits_or_letters));
+    let vendor = host.setting(&format!("sys/block/{disk}/device/vendor")).unwrap_or_default();
+    by_name || VIRTUAL_VENDORS.contains(&vendor.trim())
+}
+
+/// Whether the disk rotates. One whose medium is not known counts as one that does not.
 fn rotates(host: &HostSnapshot, disk: &str) -> Result<bool, Unknown> {
+    if is_virtual(host, disk) {
+        return Ok(false);
+    }
     match host.number(&format!("sys/block/{disk}/queue/rotational"))? {
         0 => Ok(false),
         1 => Ok(true),
@@ -89,7 +132,8 @@ pub(super) fn latency(host: &HostSnapshot, _: &[String]) -> Answers {
             return Ok(ok(text));
         }
         // Above both thresholds the kind of disk need not be known.
-        let threshold = match longest >= AWAIT_ROTATING_MS || rotates(host, disk)? {
+        let may_rotate = |disk| Ok::<bool, Unknown>(is_virtual(host, disk) || rotates(host, disk)?);
+        let threshold = match longest >= AWAIT_ROTATING_MS || may_rotate(disk)? {
             true => AWAIT_ROTATING_MS,
             false => AWAIT_SOLID_MS,
         };
@@ -106,9 +150,8 @@ pub(super) fn latency(host: &HostSnapshot, _: &[String]) -> Answers {
             ],
             why: "Whoever reads from or syncs to this disk waits that long on average, and much \
                   longer at worst.",
-            next: format!("iostat -x -d {} 5 3", quoted(disk)),
-            undo: None,
-            confirm: trace(None),
+            step: look(format!("iostat -x -d {} 5 3", quoted(disk))),
+            iface: None,
         }))
     })
 }
@@ -137,9 +180,8 @@ pub(super) fn busy(host: &HostSnapshot, _: &[String]) -> Answers {
                 crossed("queue", rates.queue, "requests", threshold, SOURCE),
             ],
             why: "Requests queue up, so each waits for those before it.",
-            next: "pidstat -d 5 3".into(),
-            undo: None,
-            confirm: trace(None),
+            step: look("pidstat -d 5 3"),
+            iface: None,
         }))
     })
 }
@@ -152,6 +194,9 @@ pub(super) fn scheduler(host: &HostSnapshot, _: &[String]) -> Answers {
         let current = chosen(line)
             .ok_or_else(|| Unknown(format!("/{path}:1: expected a choice, found {line:?}")))?;
         let offers = |name: &str| line.split(' ').any(|choice| choice == name);
+        if is_virtual(host, disk) {
+            return Ok(ok(format!("{current}; its medium is not known")));
+        }
         let rotates = rotates(host, disk)?;
         let (better, why) = match current {
             "none" if rotates && offers("mq-deadline") => (
@@ -169,7 +214,10 @@ pub(super) fn scheduler(host: &HostSnapshot, _: &[String]) -> Answers {
             }
             _ => return Ok(ok(format!("{current}, rotational {}", u8::from(rotates)))),
         };
-        let set = |to: &str| format!("echo {to} > {}", quoted(&format!("/{path}")));
+        let knob = Knob::IoScheduler { disk: disk.to_owned() };
+        let (Some(now), Some(better)) = (Value::word(current), Value::word(better)) else {
+            return Err(Unknown(format!("/{path}:1: expected a choice, found {line:?}")));
+        };
         Ok(found(Detail {
             subject: Some(disk.to_owned()),
             weight: 22,
@@ -184,9 +232,8 @@ pub(super) fn scheduler(host: &HostSnapshot, _: &[String]) -> Answers {
                 format!("/sys/block/{disk}/queue/rotational"),
             )],
             why,
-            next: set(better),
-            undo: Some(set(current)),
-            confirm: trace(None),
+            step: change(knob, now, better),
+            iface: None,
         }))
     })
 }

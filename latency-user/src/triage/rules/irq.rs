@@ -1,13 +1,22 @@
 //! Hard IRQs: how often they come, and where.
 
-use crate::model::finding::Detail;
 use std::collections::BTreeMap;
 
 use crate::{
-    host::cpu::interrupts::Interrupts,
+    host::cpu::{cpus, interrupts::Interrupts},
+    model::{
+        finding::Detail,
+        remedy::{
+            Change, Remedy, Step,
+            knob::{EthtoolKind, Knob},
+            shell::quoted,
+            value::Value,
+        },
+    },
     triage::{
+        placement,
         rule_answer::{
-            Answer, Answers, all_ok, crossed, each_interface, found, ok, plain, quoted, trace,
+            Answer, Answers, all_ok, crossed, each_interface, found, look, ok, plain, switch,
         },
         snapshot::{HostSnapshot, Samples, Unknown},
     },
@@ -16,7 +25,9 @@ use crate::{
 /// Interrupts per second of one IRQ on one CPU. At 20,000 they are 50 us apart.
 const HOT: f64 = 20_000.0;
 /// Interrupts per second from which an IRQ counts as carrying traffic.
-const ACTIVE: f64 = 10.0;
+pub(super) const ACTIVE: f64 = 10.0;
+/// Share of an interface's interrupts on one CPU from which it counts as all of them.
+const MOST: f64 = 0.95;
 /// Interrupts per second of an interface from which their placement matters.
 const LOADED: f64 = 1000.0;
 
@@ -115,26 +126,30 @@ pub(super) fn hot(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         let owner = ifaces
             .iter()
             .find(|name| host.interface(name).is_ok_and(|nic| nic.msi_irqs.contains(number)));
-        let (next, undo) = match owner {
-            Some(iface) => (
-                format!("ethtool -C {} adaptive-rx on", quoted(iface)),
-                Some(format!("ethtool -C {} adaptive-rx off", quoted(iface))),
+        let adaptive = owner.and_then(|iface| {
+            Some((iface, host.nic(iface).ok()?.second.coalescing.as_ref().ok()?.adaptive_rx?))
+        });
+        let (about, step) = match adaptive {
+            // The driver can adapt, and does not.
+            Some((iface, false)) => ("", switch(iface, EthtoolKind::Coalesce, "adaptive-rx", true)),
+            Some((iface, true)) => (
+                " Its driver adapts the rate to the load already.",
+                look(format!("ethtool -c {}", quoted(iface))),
             ),
-            None => (format!("grep . /proc/irq/{number}/smp_affinity_list"), None),
+            None => ("", look(format!("grep . /proc/irq/{number}/smp_affinity_list"))),
         };
         answers.push(found(Detail {
             subject: Some(format!("IRQ {number}")),
             weight: 52,
             seen: format!(
-                "IRQ {number} ({}) comes {rate:.0} times a second on CPU {cpu}.",
+                "IRQ {number} ({}) comes {rate:.0} times a second on CPU {cpu}.{about}",
                 irq.name
             ),
             numbers: vec![crossed(format!("IRQ {number} on CPU {cpu}"), *rate, "/s", HOT, SOURCE)],
             why: "Each interrupt costs its CPU a few microseconds before any packet is \
                       processed; coalescing handles more packets for each.",
-            next,
-            undo,
-            confirm: trace(owner.map(String::as_str)),
+            step,
+            iface: owner.cloned(),
         }));
     }
     match answers.is_empty() {
@@ -152,53 +167,69 @@ pub(super) fn one_cpu(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         let mut active = of_interface(host, iface)?;
         active.retain(|_, irq| irq.total() >= ACTIVE);
         let total = active.values().map(IrqRate::total).sum::<f64>() + 0.0;
-        let mut cpus: Vec<u32> =
-            active.values().flat_map(|irq| irq.by_cpu.keys().copied()).collect();
-        cpus.sort_unstable();
-        cpus.dedup();
+        let mut by_cpu: BTreeMap<u32, f64> = BTreeMap::new();
+        for (cpu, rate) in active.values().flat_map(|irq| &irq.by_cpu) {
+            *by_cpu.entry(*cpu).or_default() += rate;
+        }
+        let most = by_cpu.iter().max_by(|(_, a), (_, b)| a.total_cmp(b));
+        let (cpu, rate) = most.map_or((0, 0.0), |(cpu, rate)| (*cpu, *rate));
+        let cpus: Vec<u32> = by_cpu.keys().copied().collect();
         let text = format!("{total:.0} interrupts/s of {} IRQs on CPUs {cpus:?}", active.len());
-        let online = host.online()?;
-        if active.len() < 2 || cpus.len() != 1 || total < LOADED || online.len() < 2 {
+        let usable = placement::nearest_first(host, iface)?;
+        // Now and then one comes elsewhere, when an affinity is changed or a CPU goes to sleep.
+        if active.len() < 2 || rate < MOST * total || total < LOADED || usable.len() < 2 {
             return Ok(ok(text));
         }
-        let (next, undo) = spread(host, &active.keys().copied().collect::<Vec<_>>(), &online);
+        let online = host.online()?.len();
+        let irqs: Vec<u32> = active.keys().copied().collect();
         Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 78,
-            seen: format!("{iface}: all of {text}, of {} that are online.", online.len()),
+            seen: format!(
+                "{iface}: {:.1} % of {total:.0} interrupts/s of {} IRQs on CPU {cpu}, of {online} \
+                 that are online.",
+                rate / total * 100.0,
+                active.len()
+            ),
             numbers: vec![
-                crossed("interrupts on one CPU", total, "/s", LOADED, SOURCE),
+                crossed("interrupts on one CPU", rate, "/s", LOADED, SOURCE),
                 plain("IRQs with traffic", active.len() as f64, "", SOURCE),
             ],
             why: "Several queues share the work only when several CPUs serve them: here each \
                   queue waits for the others.",
-            next,
-            undo,
-            confirm: trace(Some(iface)),
+            step: spread(host, &irqs, &usable),
+            iface: Some(iface.to_owned()),
         }))
     })
 }
 
-/// Commands that give each IRQ its own CPU, and commands that restore the old affinities.
-fn spread(host: &HostSnapshot, irqs: &[u32], online: &[u32]) -> (String, Option<String>) {
-    let set = |irq: u32, to: &str| format!("echo {to} > /proc/irq/{irq}/smp_affinity_list");
-    let next = irqs
+/// Gives each IRQ a CPU of its own, in the order of `cpus`. Without the old values nothing may be
+/// changed.
+fn spread(host: &HostSnapshot, irqs: &[u32], cpus: &[u32]) -> Step {
+    let changes: Option<Vec<Change>> = irqs
         .iter()
-        .zip(online.iter().cycle())
-        .map(|(irq, cpu)| set(*irq, &cpu.to_string()))
-        .collect::<Vec<_>>();
-    let undo: Result<Vec<String>, Unknown> = irqs
-        .iter()
-        .map(|irq| Ok(set(*irq, host.setting(&format!("proc/irq/{irq}/smp_affinity_list"))?)))
+        .zip(cpus.iter().cycle())
+        .map(|(irq, cpu)| {
+            Some(Change::new(affinity(*irq), allowed(host, *irq)?, Value::cpu_list(&[*cpu])))
+        })
         .collect();
-    match undo {
-        Ok(undo) => (next.join("; "), Some(undo.join("; "))),
-        // Without the old values nothing may be changed.
-        Err(_) => {
-            let irqs: Vec<String> = irqs.iter().map(u32::to_string).collect();
-            (format!("grep . /proc/irq/{{{}}}/smp_affinity_list", irqs.join(",")), None)
+    match changes {
+        Some(changes) => Step::Change(Remedy { changes, namespace: None }),
+        None => {
+            let files = irqs.iter().map(|irq| format!("/proc/irq/{irq}/smp_affinity_list"));
+            look(format!("grep . {}", files.collect::<Vec<_>>().join(" ")))
         }
     }
+}
+
+pub(super) fn affinity(irq: u32) -> Knob {
+    Knob::IrqAffinity { irq }
+}
+
+/// The CPUs that may handle an IRQ; `None`: they are not known.
+pub(super) fn allowed(host: &HostSnapshot, irq: u32) -> Option<Value> {
+    let cpus = cpus::parse_list(host.setting(&affinity(irq).path()?).ok()?).ok()?;
+    (!cpus.is_empty()).then(|| Value::cpu_list(&cpus))
 }
 
 /// The answer for an interface without a device; `None`: it has one.

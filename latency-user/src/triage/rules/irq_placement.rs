@@ -1,10 +1,17 @@
 //! Where interrupts and NET_RX run: on one CPU, on the wrong node, or moving around.
 
 use super::irq;
-use crate::model::finding::Detail;
-use crate::triage::{
-    rule_answer::{Answers, all_ok, crossed, each_interface, found, ok, plain, quoted, trace},
-    snapshot::{HostSnapshot, Unknown},
+use crate::{
+    host::cpu::cpus,
+    model::{
+        finding::Detail,
+        remedy::{Change, Remedy, Step, knob::Knob, value::Value},
+    },
+    triage::{
+        placement,
+        rule_answer::{Answers, all_ok, crossed, each_interface, found, look, ok, plain},
+        snapshot::{HostSnapshot, Unknown},
+    },
 };
 
 /// NET_RX runs per second from which their placement matters.
@@ -39,16 +46,9 @@ pub(super) fn net_rx_on_one_cpu(host: &HostSnapshot, ifaces: &[String]) -> Answe
     if total < LOADED || share < ONE_CPU || online.len() < 2 {
         return all_ok(text);
     }
-    let iface = ifaces
-        .iter()
-        .filter_map(|name| Some((name, host.rx_rate(name).ok()?)))
-        .max_by(|(_, a), (_, b)| a.total_cmp(b))
-        .filter(|(_, rate)| *rate > 0.0)
-        .map(|(name, _)| name.as_str());
-    let (next, undo) = match iface.and_then(|iface| steer(host, iface, &online)) {
-        Some((next, undo)) => (next, Some(undo)),
-        None => ("mpstat -I SCPU 5 1".into(), None),
-    };
+    let steered = placement::steered(host, ifaces);
+    let steered_count = steered.len();
+    let step = steer(host, &steered).unwrap_or_else(|| look("mpstat -I SCPU 5 1"));
     Ok(vec![found(Detail {
         subject: Some(format!("CPU {cpu}")),
         weight: 64,
@@ -59,29 +59,24 @@ pub(super) fn net_rx_on_one_cpu(host: &HostSnapshot, ifaces: &[String]) -> Answe
         ],
         why: "All packets queue for one CPU while others have time: the queue is where the \
                   tail comes from.",
-        next,
-        undo,
-        confirm: trace(iface),
+        step,
+        iface: steered.into_iter().next().filter(|_| steered_count == 1),
     })])
 }
 
-/// Spreads the first queue of an interface over all CPUs by RPS.
-fn steer(host: &HostSnapshot, iface: &str, online: &[u32]) -> Option<(String, String)> {
-    let path = format!("sys/class/net/{iface}/queues/rx-0/rps_cpus");
-    let old = host.setting(&path).ok()?;
-    let target = quoted(&format!("/{path}"));
-    Some((format!("echo {} > {target}", mask(online)), format!("echo {old} > {target}")))
-}
-
-/// A mask in the format of `rps_cpus`: words of 32 CPUs, the highest first.
-fn mask(cpus: &[u32]) -> String {
-    let words = cpus.iter().max().map_or(0, |cpu| cpu / 32) as usize + 1;
-    let mut bits = vec![0_u32; words];
-    for cpu in cpus {
-        bits[*cpu as usize / 32] |= 1 << (cpu % 32);
-    }
-    let words: Vec<String> = bits.iter().rev().map(|word| format!("{word:08x}")).collect();
-    words.join(",")
+/// Spreads the first queue of each interface over the CPUs near it by RPS. `None`: there is nothing
+/// to spread, or the old values are not known.
+fn steer(host: &HostSnapshot, ifaces: &[String]) -> Option<Step> {
+    let change = |iface: &String| {
+        let knob = Knob::Rps { iface: iface.clone(), queue: 0 };
+        let now = Value::cpu_mask(&cpus::parse_mask(host.setting(&knob.path()?).ok()?).ok()?);
+        let near = placement::near_or_all(host, iface).ok().filter(|near| near.len() > 1)?;
+        let advised = Value::cpu_mask(&near);
+        (now != advised).then(|| Change::new(knob, now, advised))
+    };
+    let changes: Option<Vec<Change>> = ifaces.iter().map(change).collect();
+    let changes = changes.filter(|changes| !changes.is_empty())?;
+    Some(Step::Change(Remedy { changes, namespace: None }))
 }
 
 /// IRQs of an interface that are handled far from its device.
@@ -99,18 +94,33 @@ pub(super) fn numa_node(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         let Some(near) = near else {
             return Err(Unknown(format!("the firmware does not report its NUMA node ({node})")));
         };
-        let irqs = irq::of_interface(host, iface)?;
+        let near: Vec<u32> =
+            placement::usable(host)?.into_iter().filter(|cpu| near.contains(cpu)).collect();
+        if near.is_empty() {
+            return Ok(ok(format!("its node {node} has no CPU for it")));
+        }
+        // An IRQ that hardly comes, such as that of the management, may be anywhere.
+        let mut irqs = irq::of_interface(host, iface)?;
+        irqs.retain(|_, irq| irq.total() >= irq::ACTIVE);
         let far: Vec<u32> = irqs
             .iter()
             .filter(|(_, irq)| irq.cpu().is_some_and(|cpu| !near.contains(&cpu)))
             .map(|(number, _)| *number)
             .collect();
-        let active = irqs.values().filter(|irq| irq.total() > 0.0).count();
-        let text = format!("{} of {active} active IRQs off its node {node}", far.len());
+        let text = format!("{} of {} active IRQs off its node {node}", far.len(), irqs.len());
         let Some(first) = far.first() else { return Ok(ok(text)) };
-        let list = format!("proc/irq/{first}/smp_affinity_list");
-        let old = host.setting(&list)?;
-        let near: Vec<String> = near.iter().map(u32::to_string).collect();
+        let change = |irq: &u32| {
+            Some(Change::new(
+                irq::affinity(*irq),
+                irq::allowed(host, *irq)?,
+                Value::cpu_list(&near),
+            ))
+        };
+        let changes: Option<Vec<Change>> = far.iter().map(change).collect();
+        let step = match changes {
+            Some(changes) => Step::Change(Remedy { changes, namespace: None }),
+            None => look(format!("grep . /proc/irq/{first}/smp_affinity_list")),
+        };
         Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 40,
@@ -121,9 +131,8 @@ pub(super) fn numa_node(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             ],
             why: "Every descriptor and packet crosses the link between the nodes, which is slow \
                   and shared with everything else.",
-            next: format!("echo {} > /{list}", near.join(",")),
-            undo: Some(format!("echo {old} > /{list}")),
-            confirm: trace(Some(iface)),
+            step,
+            iface: Some(iface.to_owned()),
         }))
     })
 }
@@ -139,60 +148,50 @@ pub(super) fn moved(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         if irqs.is_empty() {
             return Err(Unknown("its IRQs are unknown".into()));
         }
-        let mut changed = Vec::new();
+        let mut changes = Vec::new();
         for irq in irqs {
             let path = format!("proc/irq/{irq}/smp_affinity_list");
-            let before = host.first.text(&path)?.trim();
-            if before != host.setting(&path)? {
-                changed.push((*irq, before));
+            let before = cpus::parse_list(host.first.text(&path)?.trim())?;
+            let now = cpus::parse_list(host.setting(&path)?)?;
+            if before != now {
+                let (now, before) = (Value::cpu_list(&now), Value::cpu_list(&before));
+                changes.push(Change::new(irq::affinity(*irq), now, before));
             }
         }
         let runs = if irqbalance { "irqbalance runs" } else { "irqbalance does not run" };
-        let Some((irq, before)) = changed.first() else {
+        if changes.is_empty() {
             return Ok(ok(format!("no affinity of {} IRQs changed; {runs}", irqs.len())));
-        };
-        let (next, undo) = match irqbalance {
-            true => ("systemctl stop irqbalance".into(), "systemctl start irqbalance".into()),
-            false => {
-                let now = host.setting(&format!("proc/irq/{irq}/smp_affinity_list"))?;
-                let set = |to: &str| format!("echo {to} > /proc/irq/{irq}/smp_affinity_list");
-                (set(before), set(now))
+        }
+        let count = changes.len();
+        let step = match irqbalance {
+            // It would move them again; what keeps an IRQ from it is an option of its service.
+            true => {
+                let first = &changes[0].knob;
+                let Knob::IrqAffinity { irq } = first else { unreachable!("made above") };
+                look(format!(
+                    "irqbalance --help | grep banirq; grep . /proc/irq/{irq}/smp_affinity_list"
+                ))
             }
+            false => Step::Change(Remedy { changes, namespace: None }),
         };
         Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 42,
             seen: format!(
-                "{iface}: the affinity of {} of {} IRQs changed meanwhile; {runs}.",
-                changed.len(),
+                "{iface}: the affinity of {count} of {} IRQs changed meanwhile; {runs}.",
                 irqs.len()
             ),
             numbers: vec![crossed(
                 "IRQs whose affinity changed",
-                changed.len() as f64,
+                count as f64,
                 "",
                 1.0,
                 "/proc/irq/*/smp_affinity_list",
             )],
             why: "A queue that moves to another CPU finds cold caches, and whatever was set by \
-                  hand is lost.",
-            next,
-            undo: Some(undo),
-            confirm: trace(Some(iface)),
+                  hand is lost. irqbalance leaves alone what its option --banirq names.",
+            step,
+            iface: Some(iface.to_owned()),
         }))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::host::cpu::cpus;
-
-    #[test]
-    fn masks_are_read_back_as_they_were() {
-        for cpus in [vec![0, 1], vec![0, 31, 32, 255], vec![64]] {
-            assert_eq!(cpus::parse_mask(&mask(&cpus)).unwrap(), cpus);
-        }
-        assert_eq!(mask(&[0, 1, 2, 3]), "0000000f");
-    }
 }

@@ -3,7 +3,7 @@
 use crate::{
     model::finding::Detail,
     triage::{
-        rule_answer::{Answers, all_ok, crossed, found, trace},
+        rule_answer::{Answers, all_ok, crossed, found, look},
         snapshot::{HostSnapshot, Unknown},
     },
 };
@@ -48,9 +48,8 @@ pub(super) fn check(host: &HostSnapshot, _: &[String]) -> Answers {
         numbers: vec![crossed("ksoftirqd", share, "%", KSOFTIRQD, "/proc/PID/stat")],
         why: "Network and timer softirqs of that CPU then wait until the scheduler runs the \
                   thread. Linux 6.5 fixed this, and a distribution may have backported the fix.",
-        next: "latency-user trace --stages rx_wait,net_rx,softirq --duration 30s".into(),
-        undo: None,
-        confirm: trace(None),
+        step: look("latency-user trace --stages rx_wait,net_rx,softirq --duration 30s"),
+        iface: None,
     })])
 }
 

@@ -66,6 +66,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("nic_queues", TriageStep::Nic, queues::count),
     rule("queue_imbalance", TriageStep::Nic, queues::imbalance),
     rule("nic_drops", TriageStep::Nic, drops::nic),
+    rule("nic_tx_drops", TriageStep::Nic, drops::sent),
     rule("cloud_limits", TriageStep::Nic, drops::cloud_limits),
     rule("nic_coalescing", TriageStep::Nic, offloads::coalescing),
     rule("gro_off", TriageStep::Nic, offloads::gro),

@@ -1,9 +1,12 @@
 //! NAPI settings of an interface: the GRO flush timer, IRQ deferral and threads.
 
 use crate::{
-    model::finding::Detail,
+    model::{
+        finding::Detail,
+        remedy::{knob::Knob, value::Value},
+    },
     triage::{
-        rule_answer::{Answers, crossed, each_interface, found, ok, plain, quoted, trace},
+        rule_answer::{Answers, change, crossed, each_interface, found, ok, plain},
         snapshot::HostSnapshot,
     },
 };
@@ -18,21 +21,21 @@ pub(super) fn flush_timeout(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         let timeout = host.number(&file("gro_flush_timeout"))?;
         let deferred = host.number(&file("napi_defer_hard_irqs"))?;
         let text = format!("gro_flush_timeout {timeout} ns, napi_defer_hard_irqs {deferred}");
-        let set =
-            |name: &str, to: i64| format!("echo {to} > {}", quoted(&format!("/{}", file(name))));
-        let (seen, why, next, undo) = match (timeout, deferred) {
+        let set = |file: &'static str, now: i64| {
+            let knob = Knob::Interface { iface: iface.to_owned(), file };
+            change(knob, Value::number(now), Value::number(0))
+        };
+        let (seen, why, step) = match (timeout, deferred) {
             (timeout, 0) if timeout >= HELD_NS => (
                 format!("{iface}: {text}: GRO holds packets for up to that time."),
                 "Without deferral of IRQs the timer saves little, and adds its time to packets \
                  that wait to be merged.",
-                set("gro_flush_timeout", 0),
                 set("gro_flush_timeout", timeout),
             ),
             (0, deferred) if deferred > 0 => (
                 format!("{iface}: {text}: deferral needs a timeout, and there is none."),
                 "Deferral polls again after the timeout; without one the setting does nothing, \
                  and IRQs come as often as before.",
-                set("napi_defer_hard_irqs", 0),
                 set("napi_defer_hard_irqs", deferred),
             ),
             _ => return Ok(ok(text)),
@@ -56,9 +59,8 @@ pub(super) fn flush_timeout(host: &HostSnapshot, ifaces: &[String]) -> Answers {
                 plain("napi_defer_hard_irqs", deferred as f64, "", source("napi_defer_hard_irqs")),
             ],
             why,
-            next,
-            undo: Some(undo),
-            confirm: trace(Some(iface)),
+            step,
+            iface: Some(iface.to_owned()),
         }))
     })
 }
@@ -71,7 +73,7 @@ pub(super) fn threaded(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         if threaded == 0 {
             return Ok(ok("polled in softirqs"));
         }
-        let set = |to: i64| format!("echo {to} > {}", quoted(&format!("/{path}")));
+        let knob = Knob::Interface { iface: iface.to_owned(), file: "threaded" };
         Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 18,
@@ -80,9 +82,8 @@ pub(super) fn threaded(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             why: "The threads compete for CPUs like any task: give them a priority, or packets \
                   wait for the scheduler. Stages rx_wait and net_rx do not see them, napi_poll \
                   does.",
-            next: set(0),
-            undo: Some(set(threaded)),
-            confirm: trace(Some(iface)),
+            step: change(knob, Value::number(threaded), Value::number(0)),
+            iface: Some(iface.to_owned()),
         }))
     })
 }

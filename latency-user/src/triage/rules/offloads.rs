@@ -1,11 +1,17 @@
 //! Offloads and coalescing: work that the NIC, or GRO, could take off the CPUs.
 
 use super::irq;
-use crate::model::finding::Detail;
+use crate::model::{
+    finding::Detail,
+    remedy::{
+        knob::{EthtoolKind, Knob},
+        value::Value,
+    },
+};
 use crate::{
     host::nic::directory::Features,
     triage::{
-        rule_answer::{Answer, Answers, crossed, each_interface, found, ok, plain, quoted, trace},
+        rule_answer::{Answer, Answers, change, crossed, each_interface, found, ok, plain, switch},
         snapshot::{HostSnapshot, Unknown},
     },
 };
@@ -73,7 +79,6 @@ fn wanted(host: &HostSnapshot, iface: &str, offload: &Offload) -> Result<Answer,
     if rate < threshold {
         return Ok(ok(format!("{} is off, at {rate:.0} packets/s", offload.short)));
     }
-    let set = |to| format!("ethtool -K {} {} {to}", quoted(iface), offload.short);
     Ok(found(Detail {
         subject: Some(iface.to_owned()),
         weight: offload.weight,
@@ -83,9 +88,8 @@ fn wanted(host: &HostSnapshot, iface: &str, offload: &Offload) -> Result<Answer,
             crossed("packets", rate, "/s", threshold, "/proc/net/dev"),
         ],
         why: offload.why,
-        next: set("on"),
-        undo: Some(set("off")),
-        confirm: trace(Some(iface)),
+        step: switch(iface, EthtoolKind::Offload, offload.short, true),
+        iface: Some(iface.to_owned()),
     }))
 }
 
@@ -121,7 +125,6 @@ pub(super) fn lro(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         if host.number(&path)? == 0 {
             return Ok(ok("LRO is on, and the host does not forward"));
         }
-        let set = |to| format!("ethtool -K {} lro {to}", quoted(iface));
         Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 37,
@@ -129,9 +132,8 @@ pub(super) fn lro(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             numbers: vec![plain("ip_forward", 1.0, "", "/proc/sys/net/ipv4/ip_forward")],
             why: "LRO merges packets beyond repair: forwarded, they are dropped or sent too \
                   large, and their senders time out.",
-            next: set("off"),
-            undo: Some(set("on")),
-            confirm: trace(Some(iface)),
+            step: switch(iface, EthtoolKind::Offload, "lro", false),
+            iface: Some(iface.to_owned()),
         }))
     })
 }
@@ -150,7 +152,11 @@ pub(super) fn coalescing(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         let usecs =
             now.rx_usecs.ok_or_else(|| Unknown("the driver does not report rx-usecs".into()))?;
         let source = format!("ethtool -c {iface}");
-        let set = |to: u32| format!("ethtool -C {} rx-usecs {to}", quoted(iface));
+        let set = |now: u32, to: u32| {
+            let name = "rx-usecs";
+            let knob = Knob::Ethtool { iface: iface.to_owned(), kind: EthtoolKind::Coalesce, name };
+            change(knob, Value::number(now), Value::number(to))
+        };
         if usecs >= LONG_WAIT_US {
             return Ok(found(Detail {
                 subject: Some(iface.to_owned()),
@@ -164,9 +170,8 @@ pub(super) fn coalescing(host: &HostSnapshot, ifaces: &[String]) -> Answers {
                     source,
                 )],
                 why: "A lone packet waits that long before it is processed.",
-                next: set(50),
-                undo: Some(set(usecs)),
-                confirm: trace(Some(iface)),
+                step: set(usecs, 50),
+                iface: Some(iface.to_owned()),
             }));
         }
         let text = format!("rx-usecs {usecs}");
@@ -188,9 +193,8 @@ pub(super) fn coalescing(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             ],
             why: "Each interrupt takes time from the packets themselves; a wait of a few \
                   microseconds lets several share one.",
-            next: set(20),
-            undo: Some(set(0)),
-            confirm: trace(Some(iface)),
+            step: set(0, 20),
+            iface: Some(iface.to_owned()),
         }))
     })
 }

@@ -1,15 +1,22 @@
 //! Power saving that costs latency: frequency governors and deep idle states.
 
-use crate::model::finding::Detail;
 use std::collections::BTreeMap;
 
-use crate::triage::{
-    rule_answer::{Answers, all_ok, crossed, found, plain, quoted, trace},
-    snapshot::{HostSnapshot, Unknown},
+use crate::{
+    model::{
+        finding::Detail,
+        remedy::{Change, Remedy, Step, knob::Knob, value::Value},
+    },
+    triage::{
+        rule_answer::{Answers, all_ok, crossed, found, plain},
+        snapshot::{HostSnapshot, Unknown},
+    },
 };
 
 /// Drivers whose governor `powersave` leaves the frequency to the hardware.
 const HARDWARE_CHOOSES: [&str; 2] = ["intel_pstate", "amd-pstate-epp"];
+/// The most idle states that the kernel has (`CPUIDLE_STATE_MAX`).
+const STATES: u32 = 10;
 /// Time to wake from an idle state, us.
 const WAKE_US: i64 = 100;
 
@@ -17,64 +24,94 @@ const CPUS: &str = "sys/devices/system/cpu";
 
 /// Governors that react late to load.
 pub(super) fn governor(host: &HostSnapshot, _: &[String]) -> Answers {
-    let mut slow: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let mut slow: BTreeMap<String, usize> = BTreeMap::new();
+    let mut changes = Vec::new();
     let mut seen = 0;
     let mut fine = BTreeMap::<&str, usize>::new();
-    for cpu in host.second.children(CPUS) {
-        let file = |name: &str| host.setting(&format!("{CPUS}/{cpu}/cpufreq/{name}"));
+    for (cpu, name) in cpu_directories(host) {
+        let file = |file: &str| host.setting(&format!("{CPUS}/{name}/cpufreq/{file}"));
         let Ok(governor) = file("scaling_governor") else { continue };
         seen += 1;
         let hardware =
             file("scaling_driver").is_ok_and(|driver| HARDWARE_CHOOSES.contains(&driver));
         let preference = file("energy_performance_preference").unwrap_or_default();
-        match (governor, hardware) {
+        let (what, knob, now) = match (governor, hardware) {
             ("powersave", true) if preference.ends_with("power") => {
-                slow.entry(format!("preference {preference}")).or_default().push(cpu);
+                (format!("preference {preference}"), Knob::EnergyPreference { cpu }, preference)
             }
             ("conservative" | "ondemand", _) | ("powersave", false) => {
-                slow.entry(format!("governor {governor}")).or_default().push(cpu);
+                (format!("governor {governor}"), Knob::Governor { cpu }, governor)
             }
-            _ => *fine.entry(governor).or_default() += 1,
-        }
+            _ => {
+                *fine.entry(governor).or_default() += 1;
+                continue;
+            }
+        };
+        *slow.entry(what).or_default() += 1;
+        let (Some(now), Some(advised)) = (Value::word(now), Value::word("performance")) else {
+            return Err(Unknown(format!("/{CPUS}/{name}/cpufreq: expected a word, found {now:?}")));
+        };
+        changes.push(Change::new(knob, now, advised));
     }
     if seen == 0 {
         return Err(Unknown(format!(
             "/{CPUS}/*/cpufreq is absent: firmware or the hypervisor sets the frequency"
         )));
     }
-    let Some((what, cpus)) = slow.iter().max_by_key(|(_, cpus)| cpus.len()) else {
+    let Some((what, cpus)) = slow.iter().max_by_key(|(_, cpus)| **cpus) else {
         let names: Vec<&str> = fine.into_keys().collect();
         return all_ok(format!("governor {} on {seen} CPUs", names.join(", ")));
     };
-    let (next, undo) = match what.split_once(' ') {
-        Some(("preference", preference)) => {
-            let set =
-                |to| format!("echo {to} | tee /{CPUS}/cpu*/cpufreq/energy_performance_preference");
-            (set("performance"), set(preference))
-        }
-        _ => {
-            let old = what.trim_start_matches("governor ");
-            let set = |to: &str| format!("cpupower frequency-set -g {}", quoted(to));
-            (set("performance"), set(old))
-        }
-    };
+    let cpus = *cpus;
     Ok(vec![found(Detail {
         subject: None,
         weight: 34,
-        seen: format!("{} of {seen} CPUs have the {what}.", cpus.len()),
+        seen: format!("{cpus} of {seen} CPUs have the {what}."),
         numbers: vec![crossed(
             format!("CPUs with the {what}"),
-            cpus.len() as f64,
+            cpus as f64,
             "",
             1.0,
             format!("/{CPUS}/*/cpufreq"),
         )],
         why: "After a quiet moment packets are processed at a low frequency until the \
                   governor reacts, which takes milliseconds.",
-        next,
-        undo: Some(undo),
-        confirm: trace(None),
+        step: Step::Change(Remedy { changes, namespace: None }),
+        iface: None,
     })])
+}
+
+/// Disables, on each CPU, the states that take long to wake from and are not disabled already.
+fn slow_states(host: &HostSnapshot) -> Result<Vec<Change>, Unknown> {
+    let mut changes = Vec::new();
+    // State by state, so that the CPUs of a state share a command.
+    for state in 0..STATES {
+        for (cpu, _) in cpu_directories(host) {
+            let knob = Knob::IdleState { cpu, state };
+            let directory = format!("{CPUS}/cpu{cpu}/cpuidle/state{state}");
+            let number = |file: &str| host.number(&format!("{directory}/{file}"));
+            // A CPU that is offline has no states.
+            let (Ok(latency), Ok(disabled)) = (number("latency"), number("disable")) else {
+                continue;
+            };
+            if latency >= WAKE_US && disabled == 0 {
+                changes.push(Change::new(knob, Value::number(0), Value::number(1)));
+            }
+        }
+    }
+    match changes.is_empty() {
+        true => Err(Unknown(format!("/{CPUS}/*/cpuidle shows no state to disable"))),
+        false => Ok(changes),
+    }
+}
+
+/// The CPUs of the host and the names of their directories, in numerical order.
+fn cpu_directories(host: &HostSnapshot) -> Vec<(u32, &str)> {
+    let names = host.second.children(CPUS).into_iter();
+    let mut cpus: Vec<(u32, &str)> =
+        names.filter_map(|name| Some((name.strip_prefix("cpu")?.parse().ok()?, name))).collect();
+    cpus.sort_unstable();
+    cpus
 }
 
 /// Idle states that take long to wake from, read from CPU 0.
@@ -118,8 +155,7 @@ pub(super) fn idle_states(host: &HostSnapshot, _: &[String]) -> Answers {
             plain(format!("time in {name}"), share, "%", format!("/{directory}")),
         ],
         why: "The first packet after a pause waits until its CPU is awake.",
-        next: format!("cpupower idle-set --disable-by-latency {WAKE_US}"),
-        undo: Some("cpupower idle-set --enable-all".into()),
-        confirm: trace(None),
+        step: Step::Change(Remedy { changes: slow_states(host)?, namespace: None }),
+        iface: None,
     })])
 }

@@ -1,15 +1,25 @@
 //! Queueing disciplines: drops, and one lock for many queues.
 
 use crate::{
-    model::finding::Detail,
+    model::{
+        finding::Detail,
+        remedy::{knob::Knob, shell::quoted, value::Value},
+    },
     triage::{
-        rule_answer::{Answers, crossed, each_interface, found, ok, plain, quoted, trace},
+        rule_answer::{Answers, change, crossed, each_interface, found, look, ok, plain},
         snapshot::{HostSnapshot, Unknown},
     },
 };
 
 /// Root qdiscs with a queue and a lock per NIC queue, or without any.
 const ONE_EACH: [&str; 4] = ["mq", "mqprio", "noqueue", "taprio"];
+
+/// Root qdiscs that are commonly there without anybody's parameters. The others shape, or were
+/// configured: what they were told would be lost with them.
+const WITHOUT_PARAMETERS: [&str; 4] = ["pfifo_fast", "pfifo", "fq_codel", "fq"];
+
+/// Qdiscs that drop or delay packets because they were told to.
+const SHAPERS: [&str; 8] = ["tbf", "htb", "hfsc", "cake", "netem", "cbq", "etf", "drr"];
 
 pub(super) fn check(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
@@ -23,6 +33,12 @@ pub(super) fn check(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         let drops = before.map_or(0, |before| root.drops.wrapping_sub(before));
         let name = quoted(iface);
         let source = format!("tc -s qdisc show dev {iface}");
+        if drops > 0 && SHAPERS.contains(&root.kind.as_str()) {
+            return Ok(ok(format!(
+                "the qdisc {} dropped {drops} packets, as its configuration has it",
+                root.kind
+            )));
+        }
         if drops > 0 {
             return Ok(found(Detail {
                 subject: Some(iface.to_owned()),
@@ -34,9 +50,8 @@ pub(super) fn check(host: &HostSnapshot, ifaces: &[String]) -> Answers {
                 ],
                 why: "Outgoing packets queue up faster than they leave; dropped ones are \
                       retransmitted, after a timeout at worst.",
-                next: format!("tc -s qdisc show dev {name}"),
-                undo: None,
-                confirm: trace(Some(iface)),
+                step: look(format!("tc -s qdisc show dev {name}")),
+                iface: Some(iface.to_owned()),
             }));
         }
         let text = format!("root {}, {} bytes waiting", root.kind, root.backlog);
@@ -48,6 +63,14 @@ pub(super) fn check(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         let queues = interface.tx_queues;
         if queues < 2 || ONE_EACH.contains(&root.kind.as_str()) {
             return Ok(ok(text));
+        }
+        let (Some(now), Some(mq)) = (Value::word(&root.kind), Value::word("mq")) else {
+            return Ok(ok(text));
+        };
+        if !WITHOUT_PARAMETERS.contains(&root.kind.as_str()) {
+            return Ok(ok(format!(
+                "{text}, for {queues} TX queues: it shapes or was configured, and is left alone"
+            )));
         }
         Ok(found(Detail {
             subject: Some(iface.to_owned()),
@@ -61,9 +84,8 @@ pub(super) fn check(host: &HostSnapshot, ifaces: &[String]) -> Answers {
                 format!("/sys/class/net/{iface}/queues"),
             )],
             why: "All CPUs that send take turns at one lock, softirqs among them.",
-            next: format!("tc qdisc replace dev {name} root mq"),
-            undo: Some(format!("tc qdisc replace dev {name} root {}", quoted(&root.kind))),
-            confirm: trace(Some(iface)),
+            step: change(Knob::RootQdisc { iface: iface.to_owned() }, now, mq),
+            iface: Some(iface.to_owned()),
         }))
     })
 }

@@ -1,19 +1,34 @@
 //! Queues of a NIC: how many, how evenly used; and its link.
 
-use crate::model::finding::Detail;
 use std::collections::BTreeMap;
 
 use super::irq;
 use crate::{
     host::nic::directory::Nic,
+    model::{
+        finding::Detail,
+        remedy::{
+            knob::{EthtoolKind, Knob},
+            shell::quoted,
+            value::Value,
+        },
+    },
     triage::{
-        rule_answer::{Answers, crossed, each_interface, found, ok, plain, quoted, trace},
+        nic_counters::Counters,
+        placement,
+        rule_answer::{Answers, change, crossed, each_interface, found, look, ok, plain},
         snapshot::{HostSnapshot, Samples, Unknown},
     },
 };
 
 /// Packets per second from which the number and balance of queues matter.
 const LOADED: f64 = 1000.0;
+/// Packets per second of each queue from which more queues are worth an interruption of the link.
+const LOADED_QUEUE: f64 = 10_000.0;
+/// Mbit/s that older kernels show for a speed that is not known (`SPEED_UNKNOWN` in 16 or 32 bits).
+const UNKNOWN_SPEEDS: [i64; 2] = [65_535, 4_294_967_295];
+/// Mbit/s from which a link is full duplex, whatever its driver says.
+const FULL_DUPLEX: i64 = 1000;
 /// Mbit/s up to which autonegotiation has probably failed.
 const SLOW_LINK: i64 = 100;
 /// Share of one queue, percent, among two or three.
@@ -33,14 +48,22 @@ pub(super) fn count(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             _ => return Err(Unknown("the driver does not report its queues".into())),
         };
         let most = most.ok_or_else(|| Unknown("the driver does not report a maximum".into()))?;
-        let cpus = host.online()?.len() as u32;
+        let cpus = placement::usable(host)?.len() as u32;
         let rate = host.rx_rate(iface)?;
         let text = format!("{now} {kind} queues of {most}, {cpus} CPUs, {rate:.0} packets/s in");
+        if nic.second.driver.as_deref() == Ok("veth") && !has_own_napi(nic.second) {
+            return Ok(ok(format!(
+                "{text}; without GRO and XDP its packets go to the backlog of the sending CPU, \
+                 however many queues it has"
+            )));
+        }
         let fitting = most.min(cpus);
-        if now >= fitting || rate < LOADED {
+        // A change interrupts the link: only for queues that carry something.
+        if now >= fitting || rate < f64::from(now) * LOADED_QUEUE {
             return Ok(ok(text));
         }
-        let set = |to: u32| format!("ethtool -L {} {kind} {to}", quoted(iface));
+        let knob =
+            Knob::Ethtool { iface: iface.to_owned(), kind: EthtoolKind::Channels, name: kind };
         Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 44,
@@ -53,48 +76,60 @@ pub(super) fn count(host: &HostSnapshot, ifaces: &[String]) -> Answers {
                     f64::from(fitting),
                     format!("ethtool -l {iface}"),
                 ),
-                crossed("receive rate", rate, "packets/s", LOADED, "/proc/net/dev"),
+                crossed(
+                    "receive rate",
+                    rate,
+                    "packets/s",
+                    f64::from(now) * LOADED_QUEUE,
+                    "/proc/net/dev",
+                ),
             ],
             why: "Each queue is served by one CPU at a time: with few queues packets wait in \
                   line while CPUs idle.",
-            next: set(fitting),
-            undo: Some(set(now)),
-            confirm: trace(Some(iface)),
+            step: change(knob, Value::number(now), Value::number(fitting)),
+            iface: Some(iface.to_owned()),
         }))
     })
 }
 
-/// Packets per second of each RX queue, as far as its driver counts them.
-fn packets_by_queue(nic: &Samples<&Nic>, seconds: f64) -> Result<BTreeMap<u32, f64>, Unknown> {
-    let sums = |nic: &Nic| -> Result<BTreeMap<u32, u64>, Unknown> {
-        let counters = nic.counters.as_ref().map_err(|reason| Unknown(reason.clone()))?;
-        let mut sums = BTreeMap::new();
-        for (name, value) in counters {
-            if let Some(queue) = packets_of_queue(name) {
-                let sum: &mut u64 = sums.entry(queue).or_default();
-                *sum = sum.saturating_add(*value);
-            }
-        }
-        Ok(sums)
-    };
-    let (first, second) = (sums(nic.first)?, sums(nic.second)?);
-    let rate = |queue: &u32, after: &u64| {
-        after.saturating_sub(first.get(queue).copied().unwrap_or_default()) as f64 / seconds
-    };
-    Ok(second.iter().map(|(queue, after)| (*queue, rate(queue, after))).collect())
+/// Whether a veth polls its own NAPI instances: with GRO, or an XDP program (not seen here).
+fn has_own_napi(nic: &Nic) -> bool {
+    nic.features.as_ref().is_ok_and(|features| features.active.iter().any(|on| on == "rx-gro"))
 }
 
-/// The RX queue whose packets a counter counts: `rx_queue_3_packets`,
-/// `rx_queue_3_xdp_packets` (veth), `rx3_packets`, `rx-3.packets`, `queue_3_rx_cnt` (ENA).
-fn packets_of_queue(name: &str) -> Option<u32> {
-    let number = |text: &str| text.parse().ok();
-    if let Some(rest) = name.strip_prefix("queue_") {
-        return number(rest.strip_suffix("_rx_cnt")?);
+/// Packets per second of each RX queue: as the kernel counts them, or else the driver.
+fn packets_by_queue(
+    nic: &Samples<&Nic>,
+    queues: u32,
+    seconds: f64,
+) -> Result<BTreeMap<u32, f64>, Unknown> {
+    let rates = |first: &BTreeMap<u32, u64>, second: &BTreeMap<u32, u64>| -> BTreeMap<u32, f64> {
+        let rate = |queue: &u32, after: &u64| {
+            after.saturating_sub(first.get(queue).copied().unwrap_or_default()) as f64 / seconds
+        };
+        // Some drivers list queues that are not in use.
+        let in_use = second.iter().filter(|(queue, _)| **queue < queues);
+        in_use.map(|(queue, after)| (*queue, rate(queue, after))).collect()
+    };
+    if let (Ok(first), Ok(second)) = (&nic.first.queue_packets, &nic.second.queue_packets)
+        && second.len() > 1
+    {
+        return Ok(rates(first, second));
     }
-    let rest = name.strip_prefix("rx")?;
-    let rest = rest.strip_prefix("_queue_").or(rest.strip_prefix('-')).unwrap_or(rest);
-    let end = ["_xdp_packets", "_packets", ".packets"];
-    number(end.iter().find_map(|end| rest.strip_suffix(end))?)
+    let counters = |nic: &Nic| -> Result<Vec<(String, u64)>, Unknown> {
+        nic.counters.clone().map_err(Unknown)
+    };
+    let (first, second) = (counters(nic.first)?, counters(nic.second)?);
+    let driver = nic.second.driver.as_deref().ok();
+    let known = Counters::of(driver);
+    let by_queue = rates(&known.packets_by_queue(&first), &known.packets_by_queue(&second));
+    match (by_queue.len(), driver) {
+        (2.., _) => Ok(by_queue),
+        (_, Some(driver)) if known.is_known => {
+            Err(Unknown(format!("{driver} does not count packets by queue")))
+        }
+        _ => Err(Unknown("no counter of its driver is known to count packets by queue".into())),
+    }
 }
 
 /// One queue that gets most packets.
@@ -104,10 +139,7 @@ pub(super) fn imbalance(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         if queues < 2 {
             return Ok(ok(format!("{queues} RX queues")));
         }
-        let by_queue = packets_by_queue(&host.nic(iface)?, host.seconds())?;
-        if by_queue.len() < 2 {
-            return Err(Unknown("its driver does not count packets by queue".into()));
-        }
+        let by_queue = packets_by_queue(&host.nic(iface)?, queues, host.seconds())?;
         let total: f64 = by_queue.values().sum();
         let (queue, rate) = by_queue
             .iter()
@@ -115,27 +147,35 @@ pub(super) fn imbalance(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             .map(|(queue, rate)| (*queue, *rate))
             .unwrap_or_default();
         let share = if total > 0.0 { rate / total * 100.0 } else { 0.0 };
-        let threshold = match by_queue.len() {
+        let threshold = match queues {
             0..=3 => ONE_OF_FEW,
-            many => f64::max(ONE_OF_MANY, TIMES_MEAN * 100.0 / many as f64),
+            many => f64::max(ONE_OF_MANY, TIMES_MEAN * 100.0 / f64::from(many)),
         };
         let text = format!("queue {queue} got {share:.1} % of {total:.0} packets/s");
         if total < LOADED || share < threshold {
-            return Ok(ok(text));
+            // The kernel counts what a synthetic device and its virtual function carry together.
+            let received = host.rx_rate(iface)?;
+            let is_synthetic = host.nic(iface)?.second.driver.as_deref() == Ok("hv_netvsc");
+            return match is_synthetic && received >= LOADED && total < received / 2.0 {
+                false => Ok(ok(text)),
+                true => Ok(ok(format!(
+                    "its queues got {total:.0} of {received:.0} packets/s, its virtual function the \
+                     others: see that one"
+                ))),
+            };
         }
         Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 50,
-            seen: format!("{iface}: {text}, of {} queues.", by_queue.len()),
+            seen: format!("{iface}: {text}, of {queues} queues."),
             numbers: vec![
                 crossed("share of one queue", share, "%", threshold, format!("ethtool -S {iface}")),
                 plain("packets", total, "/s", format!("ethtool -S {iface}")),
             ],
             why: "The packets of this queue wait in line. One large flow does that, and so does \
                   an indirection table that leaves queues out: check it first.",
-            next: format!("ethtool -x {}", quoted(iface)),
-            undo: None,
-            confirm: trace(Some(iface)),
+            step: look(format!("ethtool -x {}", quoted(iface))),
+            iface: Some(iface.to_owned()),
         }))
     })
 }
@@ -149,8 +189,16 @@ pub(super) fn link(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         let file = |name: &str| format!("sys/class/net/{iface}/{name}");
         let duplex = host.setting(&file("duplex"))?;
         let speed = host.number(&file("speed"))?;
+        if UNKNOWN_SPEEDS.contains(&speed) {
+            return Err(Unknown("its driver does not report the speed".into()));
+        }
         let text = format!("{speed} Mbit/s, {duplex} duplex");
         let (weight, number) = match (duplex, speed) {
+            ("half", FULL_DUPLEX..) => {
+                return Ok(ok(format!(
+                    "{text}, as the driver says; at this speed there is no half duplex"
+                )));
+            }
             ("half", _) => (66, plain("speed", speed as f64, "Mbit/s", file("speed"))),
             (_, 1..=SLOW_LINK) => {
                 (56, crossed("speed", speed as f64, "Mbit/s", SLOW_LINK as f64, file("speed")))
@@ -165,30 +213,8 @@ pub(super) fn link(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             numbers: vec![number],
             why: "A slow link queues what a fast one sends at once, and half duplex waits for \
                   silence: mostly a failed negotiation, a cable or a port.",
-            next: format!("ethtool {}", quoted(iface)),
-            undo: None,
-            confirm: trace(Some(iface)),
+            step: look(format!("ethtool {}", quoted(iface))),
+            iface: Some(iface.to_owned()),
         }))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn drivers_have_many_names_for_a_queues_packets() {
-        for name in [
-            "rx_queue_3_packets",
-            "rx_queue_3_xdp_packets",
-            "rx3_packets",
-            "rx-3.packets",
-            "queue_3_rx_cnt",
-        ] {
-            assert_eq!(packets_of_queue(name), Some(3), "{name}");
-        }
-        for name in ["rx_packets", "tx3_packets", "rx3_bytes", "queue_3_tx_cnt", "rx_xdp_packets"] {
-            assert_eq!(packets_of_queue(name), None, "{name}");
-        }
-    }
 }

@@ -1,18 +1,21 @@
 //! Softirq settings that lengthen the tail by themselves.
 
 use crate::{
-    model::finding::Detail,
+    model::{
+        finding::Detail,
+        remedy::{knob::Knob, value::Value},
+    },
     triage::{
-        rule_answer::{Answers, all_ok, crossed, experiment, found, plain, sysctl},
+        rule_answer::{Answers, all_ok, change, crossed, found, plain},
         snapshot::HostSnapshot,
     },
 };
 
 /// Longest run of `net_rx_action` that the setting allows, us; the default is 2,000, or two
 /// clock ticks.
-const BUDGET_USECS: i64 = 10_000;
+pub(super) const BUDGET_USECS: i64 = 10_000;
 /// Packets in one run; the default is 300.
-const BUDGET: i64 = 2000;
+pub(super) const BUDGET: i64 = 2000;
 /// Busy polling per read, us; the kernel's documentation recommends 50.
 const BUSY_POLL_USECS: i64 = 100;
 
@@ -22,10 +25,8 @@ pub(super) fn softirq_budget(host: &HostSnapshot, _: &[String]) -> Answers {
     let budget = host.number("proc/sys/net/core/netdev_budget")?;
     let text = format!("netdev_budget_usecs {usecs}, netdev_budget {budget}");
     let (key, value, threshold, default) = match () {
-        () if usecs >= BUDGET_USECS => {
-            ("net.core.netdev_budget_usecs", usecs, BUDGET_USECS, "2000")
-        }
-        () if budget >= BUDGET => ("net.core.netdev_budget", budget, BUDGET, "300"),
+        () if usecs >= BUDGET_USECS => ("net.core.netdev_budget_usecs", usecs, BUDGET_USECS, 2000),
+        () if budget >= BUDGET => ("net.core.netdev_budget", budget, BUDGET, 300),
         () => return all_ok(text),
     };
     Ok(vec![found(Detail {
@@ -41,9 +42,8 @@ pub(super) fn softirq_budget(host: &HostSnapshot, _: &[String]) -> Answers {
         )],
         why: "While one run lasts, nothing else gets its CPU: neither tasks nor other \
                   softirqs.",
-        next: sysctl(key, default),
-        undo: Some(sysctl(key, &value.to_string())),
-        confirm: experiment(key, default, None),
+        step: change(Knob::Sysctl(key), Value::number(value), Value::number(default)),
+        iface: None,
     })])
 }
 
@@ -75,8 +75,7 @@ pub(super) fn busy_poll(host: &HostSnapshot, _: &[String]) -> Answers {
         ],
         why: "Spinning helps the thread that spins and takes its CPU from all others; above \
                   some 50 us it mostly takes.",
-        next: sysctl(key, "50"),
-        undo: Some(sysctl(key, &value.to_string())),
-        confirm: experiment(key, "50", None),
+        step: change(Knob::Sysctl(key), Value::number(value), Value::number(50)),
+        iface: None,
     })])
 }

@@ -1,10 +1,14 @@
 //! `softnet_stat`: packets that per-CPU processing dropped or left for later.
 
+use super::settings::{BUDGET, BUDGET_USECS};
 use crate::{
-    host::net::softnet::Softnet,
-    model::finding::{Detail, Number},
+    host::{cpu::cpus, net::softnet::Softnet},
+    model::{
+        finding::{Detail, Number},
+        remedy::{Step, knob::Knob, value::Value},
+    },
     triage::{
-        rule_answer::{Answers, all_ok, crossed, experiment, found, plain, sysctl, trace},
+        rule_answer::{Answers, all_ok, change, crossed, found, look, plain},
         snapshot::{HostSnapshot, Unknown},
     },
 };
@@ -20,51 +24,37 @@ fn grown(
     column: impl Fn(&Softnet) -> Option<u32>,
 ) -> Result<Vec<(String, u32)>, Unknown> {
     let softnet = host.softnet()?;
+    let column = |before: &Softnet, after: &Softnet, name| match (column(before), column(after)) {
+        (Some(before), Some(after)) => Ok((name, after.wrapping_sub(before))),
+        _ => Err(Unknown(format!("{SOURCE} lacks the column on this kernel"))),
+    };
+    let is_numbered = |lines: &[Softnet]| lines.iter().all(|line| line.cpu.is_some());
+    if is_numbered(&softnet.first) && is_numbered(&softnet.second) {
+        // A CPU that came or went meanwhile does not hide the others.
+        let pairs = softnet.second.iter().filter_map(|after| {
+            let before = softnet.first.iter().find(|before| before.cpu == after.cpu)?;
+            Some((before, after, format!("CPU {}", after.cpu?)))
+        });
+        return pairs.map(|(before, after, name)| column(before, after, name)).collect();
+    }
     if softnet.first.len() != softnet.second.len() {
         return Err(Unknown(format!("the CPUs of {SOURCE} changed meanwhile")));
     }
+    // Without a CPU number, and with CPUs offline, a line cannot be assigned to a CPU.
     let lines = softnet.first.iter().zip(&softnet.second).enumerate();
     lines
         .map(|(line, (before, after))| {
-            if before.cpu != after.cpu {
-                return Err(Unknown(format!("the CPUs of {SOURCE} changed meanwhile")));
-            }
-            // Without a CPU number, and with CPUs offline, a line cannot be assigned to a CPU.
-            let name = match after.cpu {
-                Some(cpu) => format!("CPU {cpu}"),
-                None => format!("the CPU of line {}", line + 1),
-            };
-            match (column(before), column(after)) {
-                (Some(before), Some(after)) => Ok((name, after.wrapping_sub(before))),
-                _ => Err(Unknown(format!("{SOURCE} lacks the column on this kernel"))),
-            }
+            column(before, after, format!("the CPU of line {}", line + 1))
         })
         .collect()
 }
 
-/// The command that changes a setting, its undo, and a check.
-struct Remedy {
-    next: String,
-    undo: Option<String>,
-    confirm: String,
-}
-
-impl Remedy {
-    /// Sets `key` from `old` to `new`. Where the old value could not be read (containers do not
-    /// show these settings), only shows it, in the network namespace that has the setting.
-    fn new(key: &str, old: Option<&str>, new: &str) -> Self {
-        match old {
-            Some(old) => Self {
-                next: sysctl(key, new),
-                undo: Some(sysctl(key, old)),
-                confirm: experiment(key, new, None),
-            },
-            None => Self {
-                next: format!("nsenter --target 1 --net sysctl {key}"),
-                undo: None,
-                confirm: trace(None),
-            },
-        }
+/// Sets `key` to `advised`. Where the old value could not be read (containers do not show these
+/// settings), only shows it, in the network namespace that has the setting.
+fn set(key: &'static str, now: Option<Value>, advised: Value) -> Step {
+    match now {
+        Some(now) => change(Knob::Sysctl(key), now, advised),
+        None => look(format!("nsenter --target 1 --net sysctl {key}")),
     }
 }
 
@@ -89,9 +79,8 @@ pub(super) fn drops(host: &HostSnapshot, _: &[String]) -> Answers {
     let key = "net.core.netdev_max_backlog";
     let old = number(host, "netdev_max_backlog");
     let of = old.as_ref().map(|(old, _)| format!(" of {old}")).unwrap_or_default();
-    let new = old.as_ref().map_or(0, |(old, _)| old.max(&1000).saturating_mul(2)).to_string();
-    let was = old.as_ref().map(|(old, _)| old.to_string());
-    let Remedy { next, undo, confirm } = Remedy::new(key, was.as_deref(), &new);
+    let new = old.as_ref().map_or(0, |(old, _)| old.max(&1000).saturating_mul(2));
+    let step = set(key, old.as_ref().map(|(old, _)| Value::number(*old)), Value::number(new));
     let mut numbers = vec![crossed("packets dropped", total as f64, "", 1.0, SOURCE)];
     numbers.extend(old.map(|(_, number)| number));
     Ok(vec![found(Detail {
@@ -101,9 +90,8 @@ pub(super) fn drops(host: &HostSnapshot, _: &[String]) -> Answers {
         numbers,
         why: "A dropped TCP segment comes again after 200 ms or more, the longest tail there \
                   is.",
-        next,
-        undo,
-        confirm,
+        step,
+        iface: None,
     })])
 }
 
@@ -118,24 +106,60 @@ pub(super) fn time_squeeze(host: &HostSnapshot, _: &[String]) -> Answers {
     if rate < SQUEEZES {
         return all_ok(text);
     }
-    let key = "net.core.netdev_budget";
-    let old = number(host, "netdev_budget");
-    let new = old.as_ref().map_or(0, |(old, _)| old.saturating_mul(2)).to_string();
-    let was = old.as_ref().map(|(old, _)| old.to_string());
-    let Remedy { next, undo, confirm } = Remedy::new(key, was.as_deref(), &new);
+    let budget = number(host, "netdev_budget");
+    let usecs = number(host, "netdev_budget_usecs");
+    let packets = packets_of(host, cpu)?;
+    // A run that used up its budget processed at least as many packets.
+    let by_time = budget
+        .as_ref()
+        .is_some_and(|(budget, _)| packets < u64::from(*count).saturating_mul(*budget as u64));
+    let is_long =
+        |value: &Option<(i64, Number)>, long| value.as_ref().is_some_and(|(v, _)| *v >= long);
+    let is_long = is_long(&budget, BUDGET) || is_long(&usecs, BUDGET_USECS);
+    let (limit, key, old) = match (by_time, &usecs) {
+        (true, Some((usecs, _))) => {
+            (format!("the time limit of {usecs} us"), "net.core.netdev_budget_usecs", Some(*usecs))
+        }
+        (true, None) => ("a time limit of two clock ticks".to_owned(), "", None),
+        (false, _) => {
+            let old = budget.as_ref().map(|(budget, _)| *budget);
+            let of = old.map(|old| format!(" of {old} packets")).unwrap_or_default();
+            (format!("the budget{of}"), "net.core.netdev_budget", old)
+        }
+    };
+    let step = match old {
+        // What is too long already is no remedy for too much work.
+        _ if is_long => look("mpstat -I SCPU 5 1"),
+        // Kernels before 4.12 have no setting for the time.
+        None if key.is_empty() => look("mpstat -I SCPU 5 1"),
+        old => set(
+            key,
+            old.map(Value::number),
+            Value::number(old.unwrap_or_default().saturating_mul(2)),
+        ),
+    };
     let mut numbers = vec![crossed("time_squeeze", rate, "/s", SQUEEZES, SOURCE)];
-    numbers.extend(old.map(|(_, number)| number));
+    numbers.push(plain("packets", packets as f64 / host.seconds(), "/s", SOURCE));
+    numbers.extend(budget.into_iter().chain(usecs).map(|(_, number)| number));
     Ok(vec![found(Detail {
         subject: Some(cpu.clone()),
         weight: 48,
-        seen: format!("{cpu} left work undone {rate:.1} times a second (time_squeeze)."),
+        seen: format!(
+            "{cpu} left work undone {rate:.1} times a second (time_squeeze), mostly at {limit}."
+        ),
         numbers,
-        why: "The rest waits for the next softirq, or for ksoftirqd. A larger budget \
+        why: "The rest waits for the next softirq, or for ksoftirqd. A larger limit \
                   makes each run longer in turn: measure both.",
-        next,
-        undo,
-        confirm,
+        step,
+        iface: None,
     })])
+}
+
+/// Packets that a CPU processed between the samples.
+fn packets_of(host: &HostSnapshot, name: &str) -> Result<u64, Unknown> {
+    let processed = grown(host, |line| Some(line.processed))?;
+    let found = processed.iter().find(|(cpu, _)| cpu == name);
+    Ok(found.map_or(0, |(_, count)| u64::from(*count)))
 }
 
 /// Packets dropped by the flow limit.
@@ -147,7 +171,8 @@ pub(super) fn flow_limit(host: &HostSnapshot, _: &[String]) -> Answers {
     };
     let key = "net.core.flow_limit_cpu_bitmap";
     let old = host.setting("proc/sys/net/core/flow_limit_cpu_bitmap").ok();
-    let Remedy { next, undo, .. } = Remedy::new(key, old, "0");
+    let old = old.and_then(|mask| Some(Value::cpu_mask(&cpus::parse_mask(mask).ok()?)));
+    let step = set(key, old, Value::number(0));
     Ok(vec![found(Detail {
         subject: Some(cpu.clone()),
         weight: 38,
@@ -155,8 +180,7 @@ pub(super) fn flow_limit(host: &HostSnapshot, _: &[String]) -> Answers {
         numbers: vec![crossed("packets dropped", total as f64, "", 1.0, SOURCE)],
         why: "The limit protects small flows when a backlog is half full: that it acts shows \
                   a CPU that is behind, and the large flow gets drops and retransmissions.",
-        next,
-        undo,
-        confirm: trace(None),
+        step,
+        iface: None,
     })])
 }

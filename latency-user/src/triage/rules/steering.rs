@@ -1,13 +1,15 @@
 //! RPS, RFS and XPS: steering of packets in software.
 
 use super::irq;
-use crate::model::finding::Detail;
 use crate::{
     host::cpu::cpus,
+    model::{
+        finding::Detail,
+        remedy::{Change, Remedy, Step, knob::Knob, value::Value},
+    },
     triage::{
-        rule_answer::{
-            Answers, crossed, each_interface, experiment, found, ok, plain, quoted, sysctl, trace,
-        },
+        placement,
+        rule_answer::{Answers, change, crossed, each_interface, found, ok, plain},
         snapshot::{HostSnapshot, Unknown},
     },
 };
@@ -15,60 +17,60 @@ use crate::{
 /// Packets sent per second from which XPS matters.
 const LOADED: f64 = 1000.0;
 
-/// Values of `file` of each queue whose directory name starts with `kind`.
+/// Values of `file` of each queue whose directory is `KIND-NUMBER`, in numerical order.
 fn of_queues<'a>(
     host: &'a HostSnapshot,
     iface: &str,
     kind: &str,
     file: &str,
-) -> Result<Vec<(String, &'a str)>, Unknown> {
+) -> Result<Vec<(u32, &'a str)>, Unknown> {
     let directory = format!("sys/class/net/{iface}/queues");
     let names = host.second.children(&directory);
-    let queues: Vec<&str> = names.into_iter().filter(|name| name.starts_with(kind)).collect();
+    let number = |name: &str| name.strip_prefix(kind)?.parse::<u32>().ok();
+    let mut queues: Vec<u32> = names.into_iter().filter_map(number).collect();
+    queues.sort_unstable();
     if queues.is_empty() {
         return Err(Unknown(format!("/{directory} shows no {kind}*/{file}")));
     }
-    queues
-        .into_iter()
-        .map(|queue| {
-            let path = format!("{directory}/{queue}/{file}");
-            let value = host.setting(&path)?;
-            Ok((path, value))
-        })
-        .collect()
+    let value = |queue| host.setting(&format!("{directory}/{kind}{queue}/{file}"));
+    queues.into_iter().map(|queue| Ok((queue, value(queue)?))).collect()
 }
 
 /// RPS on a NIC that has a queue for each CPU.
 pub(super) fn rps(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         let masks = of_queues(host, iface, "rx-", "rps_cpus")?;
-        let mut set = Vec::new();
-        for (path, mask) in &masks {
-            if !cpus::parse_mask(mask)?.is_empty() {
-                set.push((path, *mask));
+        let mut changes = Vec::new();
+        for (queue, mask) in &masks {
+            let now = cpus::parse_mask(mask)?;
+            if !now.is_empty() {
+                let knob = Knob::Rps { iface: iface.to_owned(), queue: *queue };
+                changes.push(Change::new(knob, Value::cpu_mask(&now), Value::cpu_mask(&[])));
             }
         }
         let online = host.online()?.len();
         let text =
-            format!("RPS is on in {} of {} RX queues, {online} CPUs", set.len(), masks.len());
-        let Some((path, mask)) = set.first() else { return Ok(ok(text)) };
-        if masks.len() < online || !host.interface(iface)?.has_device || online < 2 {
+            format!("RPS is on in {} of {} RX queues, {online} CPUs", changes.len(), masks.len());
+        if changes.is_empty()
+            || masks.len() < online
+            || !host.interface(iface)?.has_device
+            || online < 2
+        {
             return Ok(ok(text));
         }
-        let write = |to: &str| format!("echo {to} > {}", quoted(&format!("/{path}")));
+        let source = format!("/sys/class/net/{iface}/queues/rx-*/rps_cpus");
         Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 25,
             seen: format!("{iface}: {text}: the NIC itself could reach them all."),
             numbers: vec![
-                crossed("RX queues", masks.len() as f64, "", online as f64, format!("/{path}")),
-                plain("queues with RPS", set.len() as f64, "", format!("/{path}")),
+                crossed("RX queues", masks.len() as f64, "", online as f64, &source),
+                plain("queues with RPS", changes.len() as f64, "", &source),
             ],
             why: "RPS hands each packet to another CPU through a second queue and an interrupt \
                   between CPUs; with a queue for each CPU that is a detour.",
-            next: write("0"),
-            undo: Some(write(mask)),
-            confirm: trace(Some(iface)),
+            step: Step::Change(Remedy { changes, namespace: None }),
+            iface: Some(iface.to_owned()),
         }))
     })
 }
@@ -79,7 +81,7 @@ pub(super) fn rfs(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     let entries = host.number("proc/sys/net/core/rps_sock_flow_entries")?;
     each_interface(host, ifaces, |host, iface| {
         let flows = of_queues(host, iface, "rx-", "rps_flow_cnt")?;
-        let on: Vec<&(String, &str)> = flows.iter().filter(|(_, count)| *count != "0").collect();
+        let on: Vec<&(u32, &str)> = flows.iter().filter(|(_, count)| *count != "0").collect();
         let text = format!(
             "rps_sock_flow_entries {entries}, rps_flow_cnt set in {} of {} queues",
             on.len(),
@@ -100,9 +102,8 @@ pub(super) fn rfs(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             )],
             why: "Packets are not steered to the CPU of the thread that reads them, though \
                   someone meant them to be.",
-            next: sysctl(key, "32768"),
-            undo: Some(sysctl(key, "0")),
-            confirm: experiment(key, "32768", Some(iface)),
+            step: change(Knob::Sysctl(key), Value::number(0), Value::number(32_768)),
+            iface: Some(iface.to_owned()),
         }))
     })
 }
@@ -127,15 +128,20 @@ pub(super) fn xps(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         if set > 0 || rate < LOADED {
             return Ok(ok(text));
         }
-        let write = |to: fn(usize) -> u32| {
-            let lines: Vec<String> = masks
-                .iter()
-                .take(32)
-                .enumerate()
-                .map(|(n, (path, _))| format!("echo {:x} > {}", to(n), quoted(&format!("/{path}"))))
-                .collect();
-            lines.join("; ")
-        };
+        // The IRQ of queue N, whose CPU completes what it sent, is mostly on the N-th CPU.
+        let usable = placement::usable(host)?;
+        let changes: Vec<Change> = masks
+            .iter()
+            .take(usable.len())
+            .enumerate()
+            .map(|(at, (queue, _))| {
+                // With fewer queues than CPUs, a queue serves several.
+                let served: Vec<u32> =
+                    usable.iter().skip(at).step_by(masks.len()).copied().collect();
+                let knob = Knob::Xps { iface: iface.to_owned(), queue: *queue };
+                Change::new(knob, Value::cpu_mask(&[]), Value::cpu_mask(&served))
+            })
+            .collect();
         Ok(found(Detail {
             subject: Some(iface.to_owned()),
             weight: 16,
@@ -143,9 +149,8 @@ pub(super) fn xps(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             numbers: vec![crossed("packets sent", rate, "/s", LOADED, "/proc/net/dev")],
             why: "CPUs then share TX queues and their locks, and packets complete on other CPUs \
                   than those that sent them.",
-            next: write(|n| 1 << n),
-            undo: Some(write(|_| 0)),
-            confirm: trace(Some(iface)),
+            step: Step::Change(Remedy { changes, namespace: None }),
+            iface: Some(iface.to_owned()),
         }))
     })
 }

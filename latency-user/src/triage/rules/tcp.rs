@@ -1,10 +1,10 @@
 //! TCP and UDP counters of each network namespace: drops and retransmissions.
 
-use super::tcp_buffers::{called, each_namespace, inside};
+use super::tcp_buffers::{absent, called, each_namespace, inside};
 use crate::model::finding::Detail;
 use crate::triage::{
-    rule_answer::{Answers, crossed, found, ok, plain, trace},
-    snapshot::{HostSnapshot, Namespace, Unknown},
+    rule_answer::{Answers, crossed, found, look, ok, plain},
+    snapshot::{HostSnapshot, Namespace},
 };
 
 /// Retransmitted segments, percent of all segments sent.
@@ -30,7 +30,7 @@ fn check_steady(host: &HostSnapshot, steady: &SteadyCounters) -> Answers {
             match counters.second.grown(&counters.first, steady.group, name) {
                 Some(0) => {}
                 Some(count) => grown.push((*name, count)),
-                None => return Err(absent(name)),
+                None => return Err(absent(&counters, steady.group, name)),
             }
         }
         let Some((name, count)) = grown.first() else {
@@ -47,15 +47,10 @@ fn check_steady(host: &HostSnapshot, steady: &SteadyCounters) -> Answers {
                 })
                 .collect(),
             why: steady.why,
-            next: inside(namespace, steady.next),
-            undo: None,
-            confirm: trace(None),
+            step: look(inside(namespace, steady.next)),
+            iface: None,
         }))
     })
-}
-
-fn absent(name: &str) -> Unknown {
-    Unknown(format!("the kernel does not count {name}"))
 }
 
 fn source(namespace: &Namespace, file: &str) -> String {
@@ -118,7 +113,10 @@ pub(super) fn retransmits(host: &HostSnapshot, _: &[String]) -> Answers {
     each_namespace(host, |host, namespace| {
         let counters = host.protocols(namespace, "snmp")?;
         let grown = |name: &str| {
-            counters.second.grown(&counters.first, "Tcp", name).ok_or_else(|| absent(name))
+            counters
+                .second
+                .grown(&counters.first, "Tcp", name)
+                .ok_or_else(|| absent(&counters, "Tcp", name))
         };
         let (sent, again) = (grown("OutSegs")?, grown("RetransSegs")?);
         let share = again as f64 / sent.max(1) as f64 * 100.0;
@@ -137,9 +135,8 @@ pub(super) fn retransmits(host: &HostSnapshot, _: &[String]) -> Answers {
             ],
             why: "Each of them is a packet that was lost or late: the response waits for at \
                   least one round trip more, and for 200 ms or more after a timeout.",
-            next: inside(namespace, "ss -ti"),
-            undo: None,
-            confirm: trace(None),
+            step: look(inside(namespace, "ss -ti")),
+            iface: None,
         }))
     })
 }

@@ -3,10 +3,14 @@
 //! Counters and settings are per network namespace.
 
 use crate::{
-    model::finding::Detail,
+    host::net::protocol_counters::ProtocolCounters,
+    model::{
+        finding::Detail,
+        remedy::{Change, Remedy, Step, knob::Knob, value::Value},
+    },
     triage::{
-        rule_answer::{Answer, Answers, crossed, experiment, found, ok, plain, sysctl, trace},
-        snapshot::{HostSnapshot, Namespace, Unknown},
+        rule_answer::{Answer, Answers, crossed, found, look, ok, plain},
+        snapshot::{HostSnapshot, Namespace, Samples, Unknown},
     },
 };
 
@@ -45,12 +49,19 @@ pub(super) fn called(namespace: &Namespace) -> String {
     }
 }
 
-/// A command, run in the namespace.
+/// A command, run in the namespace. Without a known process in it, the command alone.
 pub(super) fn inside(namespace: &Namespace, command: &str) -> String {
-    match &namespace.pid {
-        None => command.to_owned(),
-        Some(pid) => format!("nsenter --net=/proc/{pid}/ns/net {command}"),
+    match namespace.pid() {
+        Ok(Some(pid)) => format!("nsenter --net=/proc/{pid}/ns/net {command}"),
+        Ok(None) | Err(_) => command.to_owned(),
     }
+}
+
+/// Why a counter is missing.
+pub(super) fn absent(counters: &Samples<ProtocolCounters>, group: &str, name: &str) -> Unknown {
+    let damage = |counters: &ProtocolCounters| counters.damage(group, name).map(str::to_owned);
+    let damage = damage(&counters.second).or_else(|| damage(&counters.first));
+    Unknown(damage.unwrap_or_else(|| format!("the kernel does not count {name}")))
 }
 
 fn source(namespace: &Namespace, file: &str) -> String {
@@ -69,10 +80,6 @@ fn sizes(host: &HostSnapshot, namespace: &Namespace, name: &str) -> Result<[u64;
     numbers
         .and_then(|numbers| numbers.try_into().ok())
         .ok_or_else(|| Unknown(format!("{path}: expected three sizes, found {text:?}")))
-}
-
-fn spaced(sizes: [u64; 3]) -> String {
-    sizes.map(|size| size.to_string()).join(" ")
 }
 
 /// The sizes of the case study, but none larger than the current one.
@@ -106,7 +113,11 @@ fn collapse_in(host: &HostSnapshot, namespace: &Namespace) -> Result<Answer, Unk
     if grown.is_empty() {
         return match missing[..] {
             [] => Ok(ok("no receive queue was pruned or collapsed")),
-            _ => Err(Unknown(format!("the kernel does not count {}", missing.join(", ")))),
+            [only] => Err(absent(&counters, "TcpExt", only)),
+            [first, ..] => match counters.second.damage("TcpExt", first) {
+                Some(_) => Err(absent(&counters, "TcpExt", first)),
+                None => Err(Unknown(format!("the kernel does not count {}", missing.join(", ")))),
+            },
         };
     }
     let list: Vec<String> = grown.iter().map(|(name, count)| format!("{name} +{count}")).collect();
@@ -115,9 +126,8 @@ fn collapse_in(host: &HostSnapshot, namespace: &Namespace) -> Result<Answer, Unk
         .iter()
         .map(|(name, n)| crossed(*name, *n as f64, "", 1.0, source(namespace, "netstat")))
         .collect();
-    let (weight, about, next, undo, confirm) = match &sizes {
+    let (weight, about, step) = match &sizes {
         Ok(now) if now[2] > HARMLESS => {
-            let new = spaced(smaller(*now));
             numbers.push(crossed(
                 "maximum of tcp_rmem",
                 now[2] as f64,
@@ -128,24 +138,18 @@ fn collapse_in(host: &HostSnapshot, namespace: &Namespace) -> Result<Answer, Unk
             (
                 96,
                 format!("with buffers of up to {} MiB", now[2] >> 20),
-                inside(namespace, &sysctl(KEY, &new)),
-                Some(inside(namespace, &sysctl(KEY, &spaced(*now)))),
-                confirmed(namespace, &new),
+                set(namespace, KEY, Value::numbers(now), Value::numbers(&smaller(*now))),
             )
         }
         Ok(now) => (
             60,
             format!("though buffers are at most {} KiB: the readers are too slow", now[2] >> 10),
-            inside(namespace, "ss -tmi"),
-            None,
-            trace(None),
+            look(inside(namespace, "ss -tmi")),
         ),
         Err(Unknown(reason)) => (
             60,
             format!("and how large buffers may get is unknown: {reason}"),
-            inside(namespace, &format!("sysctl {KEY}")),
-            None,
-            trace(None),
+            look(inside(namespace, &format!("sysctl {KEY}"))),
         ),
     };
     Ok(found(Detail {
@@ -160,17 +164,19 @@ fn collapse_in(host: &HostSnapshot, namespace: &Namespace) -> Result<Answer, Unk
         why: "The kernel walks and copies a whole receive queue within one softirq; with \
                   buffers of many MiB that takes tens of milliseconds, in which no packet of \
                   that CPU is processed.",
-        next,
-        undo,
-        confirm,
+        step,
+        iface: None,
     }))
 }
 
-/// The `experiment` command shown here changes our own namespace only.
-fn confirmed(namespace: &Namespace, new: &str) -> String {
-    match namespace.pid {
-        None => experiment(KEY, new, None),
-        Some(_) => trace(None),
+/// Changes a sysctl in a namespace.
+fn set(namespace: &Namespace, key: &'static str, now: Value, advised: Value) -> Step {
+    match namespace.pid() {
+        Ok(pid) => {
+            let changes = vec![Change::new(Knob::Sysctl(key), now, advised)];
+            Step::Change(Remedy { changes, namespace: pid })
+        }
+        Err(_) => look(format!("sysctl {key}")),
     }
 }
 
@@ -204,8 +210,8 @@ pub(super) fn settings(host: &HostSnapshot, _: &[String]) -> Answers {
             return Ok(ok(format!("{text}; large, but no queue was ever pruned")));
         }
         let (key, new, old) = match now[2] >= LARGE {
-            true => (KEY, spaced(smaller(now)), spaced(now)),
-            false => ("net.core.rmem_max", HARMLESS.to_string(), asked.to_string()),
+            true => (KEY, Value::numbers(&smaller(now)), Value::numbers(&now)),
+            false => ("net.core.rmem_max", Value::number(HARMLESS), Value::number(asked)),
         };
         Ok(found(Detail {
             subject: Some(called(namespace)),
@@ -229,12 +235,8 @@ pub(super) fn settings(host: &HostSnapshot, _: &[String]) -> Answers {
             ],
             why: "Whenever a reader falls behind again, the kernel will walk buffers of this \
                   size within one softirq. 32 MiB is the kernel's default since 6.16.",
-            next: inside(namespace, &sysctl(key, &new)),
-            undo: Some(inside(namespace, &sysctl(key, &old))),
-            confirm: match namespace.pid {
-                None => experiment(key, &new, None),
-                Some(_) => trace(None),
-            },
+            step: set(namespace, key, old, new),
+            iface: None,
         }))
     })
 }
@@ -245,8 +247,8 @@ mod tests {
 
     #[test]
     fn the_remedy_is_the_case_studys_and_never_raises_anything() {
-        assert_eq!(spaced(smaller([4096, 5_242_880, 33_554_432])), "4096 1048576 2097152");
-        assert_eq!(spaced(smaller([4096, 131_072, 33_554_432])), "4096 131072 2097152");
+        assert_eq!(smaller([4096, 5_242_880, 33_554_432]), [4096, 1_048_576, 2_097_152]);
+        assert_eq!(smaller([4096, 131_072, 33_554_432]), [4096, 131_072, 2_097_152]);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Stalls that the short trace saw.
 
 use crate::{
-    model::{finding::Detail, run::DEFAULT_THRESHOLD_NS},
+    model::{finding::Detail, remedy::trace, run::DEFAULT_THRESHOLD_NS},
     triage::{
-        rule_answer::{Answers, all_ok, crossed, found, plain},
+        rule_answer::{Answers, all_ok, crossed, found, look, plain},
         snapshot::{HostSnapshot, Unknown},
     },
 };
@@ -45,9 +45,8 @@ pub(super) fn stalls(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         true => String::new(),
         false => format!(" Where that time went: {}.", culprits.join(", ")),
     };
-    let iface =
-        ifaces.first().map(|name| format!("--iface {} ", crate::triage::rule_answer::quoted(name)));
-    let trace = format!("latency-user trace {}--duration 30s", iface.unwrap_or_default());
+    let iface = ifaces.first().filter(|_| ifaces.len() == 1);
+    let record = format!("{} --output before.hlog", trace(iface.map(String::as_str)));
     Ok(vec![found(Detail {
         subject: Some(longest.place.clone()),
         // 50 at 1 ms, and 20 more for each factor of ten.
@@ -62,8 +61,7 @@ pub(super) fn stalls(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         numbers,
         why: "For that long no packet of the CPU or queue was processed: this is the tail \
                   itself. The findings of the other steps may be its cause.",
-        next: format!("{trace} --output before.hlog"),
-        undo: None,
-        confirm: trace,
+        step: look(record),
+        iface: iface.cloned(),
     })])
 }

@@ -4,7 +4,7 @@ use crate::{
     host::pressure::Pressure,
     model::finding::Detail,
     triage::{
-        rule_answer::{Answers, all_ok, crossed, found, trace},
+        rule_answer::{Answers, all_ok, crossed, found, look},
         snapshot::{HostSnapshot, Unknown},
     },
 };
@@ -45,9 +45,8 @@ pub(super) fn iowait(host: &HostSnapshot, _: &[String]) -> Answers {
         ],
         why: "A request that waits for a disk is late however fast its packets travel: \
                   check the disks before the network.",
-        next: "pidstat -d 5 3".into(),
-        undo: None,
-        confirm: trace(None),
+        step: look("pidstat -d 5 3"),
+        iface: None,
     })])
 }
 
@@ -65,9 +64,8 @@ pub(super) fn io_pressure(host: &HostSnapshot, _: &[String]) -> Answers {
         seen: text,
         numbers: vec![crossed("time with tasks waiting", share, "%", IO_SOME, format!("/{path}"))],
         why: "Each of these waits is added to the response time of whoever asked.",
-        next: "pidstat -d 5 3".into(),
-        undo: None,
-        confirm: trace(None),
+        step: look("pidstat -d 5 3"),
+        iface: None,
     })])
 }
 
@@ -86,9 +84,8 @@ pub(super) fn cpu_pressure(host: &HostSnapshot, _: &[String]) -> Answers {
         numbers: vec![crossed("time with tasks waiting", share, "%", CPU_SOME, format!("/{path}"))],
         why: "A server thread that waits for a CPU answers late, and so does ksoftirqd, \
                   which processes packets when softirqs come too fast.",
-        next: "pidstat -u -w 5 3".into(),
-        undo: None,
-        confirm: trace(None),
+        step: look("pidstat -u -w 5 3"),
+        iface: None,
     })])
 }
 
