@@ -45,6 +45,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("triage::queues_without_gro", Where::Everywhere, &queues, without_gro),
         trial("triage::collapsing_receive_queues", Where::Host, &tcp, collapse),
         trial("triage::another_namespace_is_judged", Where::Host, &tcp, other_namespace),
+        trial("triage::rps_is_advised_where_the_kernel_reads_it", Where::Host, &["ip"], below),
+        trial("triage::commands_for_odd_names_work", Where::Host, &queues, odd_names),
         trial("triage::stalls_are_traced", Where::Everywhere, &queues, traced),
         trial("triage::a_capture_is_judged_like_the_host", Where::Everywhere, &["tar"], capture),
     ]
@@ -249,6 +251,106 @@ fn column(table: &str, heading: &str, key: &str, name: &str) -> Result<f64> {
     let from_end = headings.len() - headings.iter().position(|w| w == name).context("column")?;
     let value = row.len().checked_sub(from_end).and_then(|at| row.get(at));
     value.context("no such column")?.parse().with_context(|| table.to_owned())
+}
+
+/// The kernel steers the packets of a macvlan by the mask of the device below it: the advice is for
+/// that one, and packets are steered once it is followed.
+fn below() -> Result<()> {
+    namespace::run(|| {
+        veth::make(1)?;
+        tool::run("ethtool -K va gro off")?;
+        tool::run("ip link add mv0 link va type macvlan mode bridge")?;
+        tool::run("ip link set mv0 up")?;
+        let send = |end: &AtomicBool| {
+            load::pin_to(0)?;
+            let mut sender = veth::sender_to("mv0")?;
+            while !end.load(Ordering::Relaxed) {
+                for port in 0..97 {
+                    sender.send(1000 + port, 9000)?;
+                }
+            }
+            Ok(())
+        };
+        let judged = judge_under(send, &["--iface", "mv0", "--duration", "2s"])?;
+        let finding = judged.expect("net_rx_on_one_cpu")?;
+        let next = finding["next"].as_str().context("no command")?;
+        ensure!(next.contains("/va/queues/rx-0/rps_cpus"), "{finding}");
+        ensure!(!next.contains("mv0"), "{finding}");
+        let steered = || -> Result<u64> {
+            let text = fs::read_to_string("/proc/net/softnet_stat")?;
+            let column = |line: &str| {
+                let word = line.split_ascii_whitespace().nth(9).context("no column")?;
+                Ok(u64::from_str_radix(word, 16)?)
+            };
+            text.lines().map(column).sum::<Result<u64>>()
+        };
+        let sent = || -> Result<u64> {
+            let before = steered()?;
+            let mut sender = veth::sender_to("mv0")?;
+            for port in 0..2003 {
+                sender.send(1000 + port, 9000)?;
+            }
+            thread::sleep(std::time::Duration::from_millis(100));
+            Ok(steered()? - before)
+        };
+        let before = sent()?;
+        tool::shell(next)?;
+        let after = sent()?;
+        ensure!(after > before + 200, "{before} steered before, {after} after: {next}");
+        tool::shell(finding["undo"].as_str().context("no undo")?)?;
+        let mask = fs::read_to_string("/sys/class/net/va/queues/rx-0/rps_cpus")?;
+        ensure!(mask.trim().chars().all(|c| c == '0' || c == ','), "{mask}");
+        Ok(())
+    })
+}
+
+/// Interfaces with names that a shell or an option parser may take for something else: what triage
+/// advises runs as it is written, and changes that interface.
+fn odd_names() -> Result<()> {
+    for name in ["\u{e9}0", "-x", "a;b", "q\"q"] {
+        namespace::run(|| {
+            veth::make(1)?;
+            tool::run("ethtool -K va gro off")?;
+            tool::run("ip link set va down")?;
+            let renamed = Command::new("ip").args(["link", "set", "va", "name", name]).status()?;
+            ensure!(renamed.success(), "ip cannot rename to {name}");
+            let up = Command::new("ip").args(["link", "set", "dev", name, "up"]).status()?;
+            ensure!(up.success(), "ip cannot set {name} up");
+            let send = |end: &AtomicBool| {
+                load::pin_to(0)?;
+                let mut sender = veth::sender_to(name)?;
+                while !end.load(Ordering::Relaxed) {
+                    for port in 0..97 {
+                        sender.send(1000 + port, 9000)?;
+                    }
+                }
+                Ok(())
+            };
+            let judged = judge_under(send, &[&format!("--iface={name}"), "--duration", "2s"])?;
+            let finding = judged.expect("gro_off")?;
+            let gro = || -> Result<bool> {
+                let output = Command::new("ethtool").args(["-k", name]).output()?;
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                Ok(text.contains("generic-receive-offload: on"))
+            };
+            ensure!(!gro()?, "GRO is on: {finding}");
+            tool::shell(finding["next"].as_str().context("no command")?)?;
+            ensure!(gro()?, "{finding}");
+            tool::shell(finding["undo"].as_str().context("no undo")?)?;
+            ensure!(!gro()?, "{finding}");
+            // The command to confirm is accepted, with a shorter run.
+            let confirm = finding["confirm"].as_str().context("no command")?;
+            let binary = latency_user()?.get_program().to_string_lossy().into_owned();
+            let confirm = confirm
+                .replacen("latency-user", &binary, 1)
+                .replace("--window 30s --rounds 3", "--dry-run")
+                .replace("--duration 30s", "--duration 100ms");
+            tool::shell(&confirm).with_context(|| confirm.clone())?;
+            Ok(())
+        })
+        .with_context(|| format!("{name:?}"))?;
+    }
+    Ok(())
 }
 
 fn one_cpu() -> Result<()> {

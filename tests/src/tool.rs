@@ -26,3 +26,17 @@ pub fn exists(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
+
+/// Runs a shell command.
+///
+/// # Errors
+///
+/// When it fails; the error includes its message.
+pub fn shell(command: &str) -> Result<String> {
+    let output = Command::new("bash").args(["-c", command]).output().context("run bash")?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr);
+        bail!("{command}: {}: {}", output.status, message.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

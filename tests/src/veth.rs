@@ -35,7 +35,16 @@ pub fn make(queues: u32) -> Result<()> {
 ///
 /// When the devices do not exist, or the kernel refuses a packet socket.
 pub fn sender() -> Result<Sender> {
-    Sender::new(SENDER, &mac(SENDER)?, &mac(RECEIVER)?)
+    sender_to(RECEIVER)
+}
+
+/// A sender of frames over the pair to another device on its receiving end, such as a macvlan.
+///
+/// # Errors
+///
+/// As [`sender`].
+pub fn sender_to(device: &str) -> Result<Sender> {
+    Sender::new(SENDER, &mac(SENDER)?, &mac(device)?)
 }
 
 /// Packets received by each RX queue of the receiver, as counted by its driver.
