@@ -46,6 +46,8 @@ fn main() {
         trial("what_a_log_says_of_itself_is_heeded", None, other_logs::warned),
         trial("a_recording_without_comments_is_a_log", None, other_logs::without_comments),
         trial("no_output_harms_another_file", None, other_logs::outputs),
+        trial("each_log_is_compared_with_itself", None, other_logs::compared),
+        trial("a_killed_report_leaves_a_whole_page", None, other_logs::killed),
         trial("pages_are_self_contained", None, pages_are_self_contained),
         trial("an_hour_of_64_cpus_and_64_queues_fits_into_500_kb", None, hour_fits),
         trial("chromium_logs_nothing_about_a_page", skips(chromium), chromium_is_silent),

@@ -170,3 +170,50 @@ pub(crate) fn outputs() {
     names.retain(|path| !["hlog", "html"].iter().any(|kind| path.extension().unwrap() == *kind));
     assert_eq!(names, [] as [PathBuf; 0]);
 }
+
+/// Every log can be compared with itself.
+pub(crate) fn compared() {
+    for (name, _) in READ {
+        let (exit, output) = in_process::run(&["compare", &log(name), &log(name)]).unwrap();
+        assert_eq!(exit, Exit::Ok, "{name}: {output}");
+    }
+}
+
+/// A report that is killed while it replaces a page leaves the old page or the new one. If it had just
+/// given the new one a name, the next report removes that.
+pub(crate) fn killed() {
+    let Some(binary) = std::env::var_os("LATENCY_USER") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("page.html");
+    let input = format!("{}/fixtures/collapse-v2.hlog", env!("CARGO_MANIFEST_DIR"));
+    let (mut old, mut new) = (0, 0);
+    for round in 0..40 {
+        fs::write(&page, "old").unwrap();
+        let mut child = std::process::Command::new(&binary)
+            .args(["report", &input, "--format", "html", "--output"])
+            .arg(&page)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let text = fs::read_to_string(&page).unwrap();
+        match text.as_str() {
+            "old" => old += 1,
+            text => {
+                assert!(
+                    text.trim_end().ends_with("</html>"),
+                    "half a page of {} bytes",
+                    text.len()
+                );
+                new += 1;
+            }
+        }
+        let names = fs::read_dir(directory.path()).unwrap().count();
+        assert!(names <= 2, "round {round}: {names} files");
+    }
+    in_process::run(&["report", &input, "--output", page.to_str().unwrap()]).unwrap();
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "a file is left");
+    assert!(old > 0, "{old} old, {new} new");
+}

@@ -1,7 +1,7 @@
 //! Output files that appear complete or not at all.
 
 use std::{
-    ffi::CString,
+    ffi::{CString, OsStr, OsString},
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::{
@@ -22,7 +22,8 @@ use crate::model::failure::Failure;
 /// finished, the old one stays as it is.
 ///
 /// The new one has no name while it is written, so that a process that is killed leaves nothing
-/// behind. Where a file system cannot do that, it has a name beside the path.
+/// behind. For the moment in which it replaces an old one, and on file systems that cannot do that,
+/// it has a name beside the path; what a killed process left there is removed by the next one.
 pub struct NewFile {
     file: File,
     path: PathBuf,
@@ -54,6 +55,7 @@ impl NewFile {
         }
         check(path, inputs)?;
         let directory = directory_of(path);
+        remove_leftovers(path);
         let unnamed = OpenOptions::new()
             .write(true)
             .mode(0o666)
@@ -88,6 +90,12 @@ impl NewFile {
             return self.file.flush().with_context(failed);
         }
         self.file.sync_all().with_context(failed)?;
+        if matches!(self.state, State::Unnamed) && !self.path.exists() {
+            match link(&self.file, &self.path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                linked => return linked.with_context(failed),
+            }
+        }
         if matches!(self.state, State::Unnamed) {
             let beside = beside(&self.path);
             link(&self.file, &beside).with_context(failed)?;
@@ -164,14 +172,40 @@ fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// A name beside `path` that no other process uses.
+/// A name beside `path` that no other process uses: `.page.html.PID-RANDOM.part`.
 fn beside(path: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
+    let mut name = prefix(path);
+    name.push(format!("{}-{:08x}{SUFFIX}", std::process::id(), fastrand::u32(..)));
+    path.with_file_name(name)
+}
+
+/// How names beside `path` end.
+const SUFFIX: &str = ".part";
+
+fn prefix(path: &Path) -> OsString {
+    let mut name = OsString::from(".");
     // The longest name of a file has 255 bytes.
     let own = path.file_name().unwrap_or_default().as_bytes();
-    name.push(std::ffi::OsStr::from_bytes(&own[..own.len().min(200)]));
-    name.push(format!(".{}-{:08x}", std::process::id(), fastrand::u32(..)));
-    path.with_file_name(name)
+    name.push(OsStr::from_bytes(&own[..own.len().min(200)]));
+    name.push(".");
+    name
+}
+
+/// Removes what processes that are gone left beside `path`.
+fn remove_leftovers(path: &Path) {
+    let prefix = prefix(path);
+    for entry in fs::read_dir(directory_of(path)).into_iter().flatten().filter_map(Result::ok) {
+        let name = entry.file_name();
+        let owner = name.as_bytes().strip_prefix(prefix.as_bytes()).and_then(|rest| {
+            let rest = std::str::from_utf8(rest).ok()?.strip_suffix(SUFFIX)?;
+            rest.split_once('-')?.0.parse::<u32>().ok()
+        });
+        let is_gone = |pid: &u32| !Path::new(&format!("/proc/{pid}")).exists();
+        if owner.as_ref().is_some_and(is_gone) {
+            // Another process may have been faster.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Gives an unnamed file its name.
@@ -223,6 +257,27 @@ mod tests {
         file.finish().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         assert_eq!(names(directory.path()), ["page.html"]);
+    }
+
+    #[test]
+    fn leftovers_of_processes_that_are_gone_are_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("page.html");
+        let own = format!(".page.html.{}-00000001.part", std::process::id());
+        for name in
+            [".page.html.4194305-0000000a.part", &own, ".page.html.x.part", ".other.1-1.part"]
+        {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        NewFile::create(&path, &[]).unwrap().finish().unwrap();
+        assert_eq!(
+            names(directory.path()),
+            [own.as_str(), ".other.1-1.part", ".page.html.x.part", "page.html"]
+                .into_iter()
+                .collect::<std::collections::BTreeSet<_>>()
+                .into_iter()
+                .collect::<Vec<_>>()
+        );
     }
 
     #[test]

@@ -6,9 +6,9 @@ use crate::host::cpu::cpus;
 /// CPUs that may get work of the network: online, and not set apart for other tasks.
 pub(super) fn usable(host: &HostSnapshot) -> Result<Vec<u32>, Unknown> {
     let mut usable = host.online()?;
-    for file in ["isolated", "nohz_full"] {
-        // Absent: the kernel cannot isolate CPUs. `(null)`: it could, and does not.
-        let Ok(text) = host.setting(&format!("sys/devices/system/cpu/{file}")) else { continue };
+    for file in cpus::SET_APART {
+        // Absent: the kernel cannot set CPUs apart. `(null)`: it could, and does not.
+        let Ok(text) = host.setting(file) else { continue };
         let Ok(apart) = cpus::parse_list(text) else { continue };
         usable.retain(|cpu| !apart.contains(cpu));
     }

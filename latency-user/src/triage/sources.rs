@@ -46,6 +46,7 @@ const FILES: &[(&str, When)] = &[
     ("sys/devices/system/cpu/nohz_full", When::Second),
     ("sys/devices/system/cpu/online", When::Second),
     ("sys/devices/system/node/node*/cpulist", When::Second),
+    ("sys/fs/cgroup/cpuset.cpus.isolated", When::Second),
     ("sys/block/*/device/vendor", When::Second),
     ("sys/block/*/queue/rotational", When::Second),
     ("sys/block/*/queue/scheduler", When::Second),

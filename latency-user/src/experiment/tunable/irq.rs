@@ -42,7 +42,8 @@ impl Tunable for Irq {
 
     fn describe(&self) -> &'static str {
         "The CPUs that may handle the hard IRQ of an RX queue, and so its softirq. spread: one CPU \
-         for each queue of IF, round-robin, CPUs of the device's NUMA node first."
+         for each queue of IF, round-robin, CPUs of the device's NUMA node first, and none that is \
+         isolated or nohz_full."
     }
 
     fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Assignment>> {
@@ -56,7 +57,7 @@ impl Tunable for Irq {
         let planned = match (queue, value) {
             (None, SPREAD) => {
                 let near = cpus_of_node(&directory.join("device"), scope)?;
-                spread(&irqs, &online, &near)
+                spread(&irqs, &cpus::usable(&scope.root)?, &near)
             }
             (None, _) => {
                 let failure = Failure::new(format!("irq:{iface} takes only spread, not {value:?}"));

@@ -24,6 +24,29 @@ pub fn online(root: &Path) -> Result<Vec<u32>> {
     read_list(&root.join("sys/devices/system/cpu/online"))
 }
 
+/// Files that list CPUs which are set apart for other tasks than the network's: by `isolcpus`, by
+/// `nohz_full`, and by a partition of the cpuset controller.
+pub const SET_APART: [&str; 3] = [
+    "sys/devices/system/cpu/isolated",
+    "sys/devices/system/cpu/nohz_full",
+    "sys/fs/cgroup/cpuset.cpus.isolated",
+];
+
+/// The CPUs that are online and not set apart, in ascending order.
+///
+/// # Errors
+///
+/// When the list of CPUs cannot be read or parsed.
+pub fn usable(root: &Path) -> Result<Vec<u32>> {
+    let mut usable = online(root)?;
+    for file in SET_APART {
+        // Absent: the kernel cannot set CPUs apart. `(null)`: it could, and does not.
+        let apart = read_list(&root.join(file)).unwrap_or_default();
+        usable.retain(|cpu| !apart.contains(cpu));
+    }
+    Ok(usable)
+}
+
 /// The CPUs of a line `CPU0  CPU1  CPU3`, which heads the tables in `/proc`.
 pub(super) fn parse_header(path: &Path, line: &str) -> Result<Vec<u32>> {
     line.split_whitespace()
@@ -87,6 +110,22 @@ pub fn parse_mask(mask: &str) -> Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cpus_that_are_set_apart_are_not_usable() {
+        let root = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        put("sys/devices/system/cpu/online", "0-7\n");
+        assert_eq!(usable(root.path()).unwrap(), [0, 1, 2, 3, 4, 5, 6, 7]);
+        put("sys/devices/system/cpu/isolated", "2-3\n");
+        put("sys/devices/system/cpu/nohz_full", "(null)\n");
+        put("sys/fs/cgroup/cpuset.cpus.isolated", "7\n");
+        assert_eq!(usable(root.path()).unwrap(), [0, 1, 4, 5, 6]);
+    }
 
     fn root_with(file: &str, text: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
