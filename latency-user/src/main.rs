@@ -8,7 +8,10 @@ use std::{
 use clap::{CommandFactory, Parser};
 use clap_complete::CompleteEnv;
 use latency_user::{
-    cli::{Console, masked::Masked},
+    cli::{
+        Console,
+        masked::{Allowed, Masked},
+    },
     commands::Cli,
     model::{exit::Exit, failure::Failure},
 };
@@ -26,14 +29,19 @@ fn main() -> ExitCode {
     env_logger::Builder::new()
         .filter_level(level)
         .parse_default_env()
-        .target(env_logger::Target::Pipe(Box::new(Masked::new(io::stderr(), false))))
+        .target(env_logger::Target::Pipe(Box::new(Masked::new(io::stderr(), Allowed::Nothing))))
         .init();
     let is_terminal = io::stdout().is_terminal();
     let rows = terminal_size::terminal_size_of(io::stdout()).map_or(0, |(_, height)| height.0);
     let colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let stdout_may = if is_terminal { Allowed::Sequences } else { Allowed::Nothing };
+    let stderr_may = match io::stderr().is_terminal() {
+        true => Allowed::CarriageReturns,
+        false => Allowed::Nothing,
+    };
     let console = Console {
-        out: Box::new(Masked::new(io::stdout(), is_terminal)),
-        err: Box::new(Masked::new(io::stderr(), false)),
+        out: Box::new(Masked::new(io::stdout(), stdout_may)),
+        err: Box::new(Masked::new(io::stderr(), stderr_may)),
         err_is_terminal: io::stderr().is_terminal(),
         rows: rows.into(),
         colour,
@@ -46,8 +54,9 @@ fn main() -> ExitCode {
 
 /// Prints the error and a hint on what to do.
 fn fail(error: &anyhow::Error) -> ExitCode {
-    let mut stderr = Masked::new(io::stderr(), false);
-    let _ = writeln!(stderr, "error: {error:#}");
+    let mut stderr = Masked::new(io::stderr(), Allowed::Nothing);
+    // Names in it may contain ends of lines.
+    let _ = writeln!(stderr, "error: {}", format!("{error:#}").replace('\n', "?"));
     let failure = error.downcast_ref::<Failure>();
     if let Some(hint) = failure.and_then(|failure| failure.hint.as_ref()) {
         let _ = writeln!(stderr, "hint: {hint}");

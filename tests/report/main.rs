@@ -47,6 +47,7 @@ fn main() {
         trial("a_recording_without_comments_is_a_log", None, other_logs::without_comments),
         trial("no_output_harms_another_file", None, other_logs::outputs),
         trial("each_log_is_compared_with_itself", None, other_logs::compared),
+        trial("pairs_get_their_verdicts", None, other_logs::verdicts),
         trial("a_killed_report_leaves_a_whole_page", None, other_logs::killed),
         trial("pages_are_self_contained", None, pages_are_self_contained),
         trial("an_hour_of_64_cpus_and_64_queues_fits_into_500_kb", None, hour_fits),

@@ -217,3 +217,38 @@ pub(crate) fn killed() {
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "a file is left");
     assert!(old > 0, "{old} old, {new} new");
 }
+
+/// Pairs of recordings and their verdicts: a fix that leaves a stage without events, one more stall
+/// in a stage that has none afterwards, more load with the same stalls per second, other units.
+const PAIRS: [(&str, &str, &str); 6] = [
+    ("van_a", "van_b", "improved"),
+    ("van_c", "van_b", "improved"),
+    ("van_b", "van_a", "worse"),
+    ("load19_a", "load19_b", "no_difference_shown"),
+    ("foreign_a", "foreign_b", "no_difference_shown"),
+    ("f_ns", "f_us", "not_comparable"),
+];
+
+pub(crate) fn verdicts() {
+    let directory = format!("{}/fixtures/verdicts", env!("CARGO_MANIFEST_DIR"));
+    for (before, after, expected) in PAIRS {
+        let [before, after] = [before, after].map(|name| format!("{directory}/{name}.hlog"));
+        let line = ["compare", &before, &after, "--format", "json"];
+        let (_, output) = in_process::run(&line).unwrap();
+        let json = output.lines().find(|line| line.starts_with('{')).unwrap();
+        let found: Value = serde_json::from_str(json).unwrap();
+        assert_eq!(found["verdict"], expected, "{before} {after}: {}", found["sentence"]);
+        let sentence = found["sentence"].as_str().unwrap();
+        // An interval beside it would exclude 1.
+        assert!(expected != "no_difference_shown" || !sentence.contains("times"), "{sentence}");
+        let codes: Vec<&str> = found["notes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|note| note["code"].as_str())
+            .collect();
+        let changed = matches!(expected, "improved" | "worse");
+        assert_eq!(codes.contains(&"cause-not-shown"), changed, "{codes:?}");
+        assert_eq!(codes.contains(&"units-differ"), expected == "not_comparable", "{codes:?}");
+    }
+}

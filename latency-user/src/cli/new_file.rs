@@ -5,7 +5,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::{
-        fd::AsRawFd,
+        fd::{AsRawFd, BorrowedFd, RawFd},
         unix::{
             ffi::OsStrExt,
             fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
@@ -36,7 +36,7 @@ enum State {
     Unnamed,
     /// It has this name until it is finished.
     Beside(PathBuf),
-    /// A device or the standard output: written directly.
+    /// A device, or a descriptor that is open: written directly.
     Device,
 }
 
@@ -49,9 +49,19 @@ impl NewFile {
     /// when something is there that is not a regular file: a symbolic link, a directory, a FIFO.
     pub fn create(path: &Path, inputs: &[PathBuf]) -> Result<Self> {
         let failed = || format!("cannot create {}", path.display());
-        if let Some(device) = device(path) {
-            let file = OpenOptions::new().write(true).open(device).with_context(failed)?;
+        if let Some(fd) = open_descriptor(path) {
+            // SAFETY: the descriptor is only borrowed for the copy; a closed one is an error.
+            let open = unsafe { BorrowedFd::borrow_raw(fd) };
+            let file = File::from(open.try_clone_to_owned().with_context(failed)?);
+            refuse_input(&file.metadata().with_context(failed)?, path, inputs)?;
             return Ok(Self { file, path: path.to_owned(), state: State::Device });
+        }
+        if fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_char_device()) {
+            let file = OpenOptions::new().write(true).open(path).with_context(failed)?;
+            return Ok(Self { file, path: path.to_owned(), state: State::Device });
+        }
+        if path.file_name().is_none() || path.as_os_str().as_bytes().ends_with(b"/") {
+            return Err(Failure::new(format!("{} names no file", path.display())).into());
         }
         check(path, inputs)?;
         let directory = directory_of(path);
@@ -88,6 +98,9 @@ impl NewFile {
         let failed = || format!("cannot write {}", self.path.display());
         if matches!(self.state, State::Device) {
             return self.file.flush().with_context(failed);
+        }
+        if let Ok(old) = fs::symlink_metadata(&self.path) {
+            self.file.set_permissions(old.permissions()).with_context(failed)?;
         }
         self.file.sync_all().with_context(failed)?;
         if matches!(self.state, State::Unnamed) && !self.path.exists() {
@@ -128,29 +141,38 @@ impl Drop for NewFile {
     }
 }
 
-/// The device behind `path`, if it is one: `/dev/null`, `/dev/stdout`.
-fn device(path: &Path) -> Option<&Path> {
-    let is_stdout = ["/dev/stdout", "/dev/stderr"].iter().any(|name| path == Path::new(name))
-        || path.starts_with("/dev/fd")
-        || path.starts_with("/proc/self/fd");
-    let is_device =
-        || fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_char_device());
-    (is_stdout || is_device()).then_some(path)
+/// The descriptor that `path` stands for: `/dev/stdout`, `/dev/fd/3`. It is written where it is, and
+/// not opened again: that would start over at the beginning of its file.
+fn open_descriptor(path: &Path) -> Option<RawFd> {
+    match path.to_str()? {
+        "/dev/stdout" => Some(1),
+        "/dev/stderr" => Some(2),
+        name => {
+            let number =
+                ["/dev/fd/", "/proc/self/fd/"].iter().find_map(|d| name.strip_prefix(d))?;
+            number.parse().ok().filter(|fd| *fd >= 0)
+        }
+    }
+}
+
+/// Refuses an output that is one of the inputs.
+fn refuse_input(output: &fs::Metadata, path: &Path, inputs: &[PathBuf]) -> Result<(), Failure> {
+    let is_same = |input: &PathBuf| {
+        fs::metadata(input)
+            .is_ok_and(|input| (input.dev(), input.ino()) == (output.dev(), output.ino()))
+    };
+    match output.is_file() && inputs.iter().any(is_same) {
+        false => Ok(()),
+        true => Err(Failure::new(format!("{} is both an input and the output", path.display()))
+            .hint("write the result to another file")),
+    }
 }
 
 fn check(path: &Path, inputs: &[PathBuf]) -> Result<(), Failure> {
     let Ok(there) = fs::symlink_metadata(path) else { return Ok(()) };
     let name = path.display();
-    let same_as = |there: &fs::Metadata, input: &Path| {
-        fs::metadata(input)
-            .is_ok_and(|input| (input.dev(), input.ino()) == (there.dev(), there.ino()))
-    };
     // A link to an input is told as that.
-    let target = fs::metadata(path).unwrap_or_else(|_| there.clone());
-    if inputs.iter().any(|input| same_as(&target, input)) {
-        return Err(Failure::new(format!("{name} is both an input and the output"))
-            .hint("write the result to another file"));
-    }
+    refuse_input(&fs::metadata(path).unwrap_or_else(|_| there.clone()), path, inputs)?;
     let kind = there.file_type();
     if kind.is_file() {
         return Ok(());
@@ -304,5 +326,35 @@ mod tests {
         let mut file = NewFile::create(Path::new("/dev/null"), &[]).unwrap();
         file.write_all(b"gone").unwrap();
         file.finish().unwrap();
+        assert!(refused(Path::new("nosuch/"), &[]).ends_with("names no file"));
+    }
+
+    #[test]
+    fn an_open_descriptor_is_written_where_it_is_unless_it_is_an_input() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        fs::write(&path, "old ").unwrap();
+        let log = OpenOptions::new().append(true).open(&path).unwrap();
+        let name = PathBuf::from(format!("/dev/fd/{}", log.as_raw_fd()));
+        let mut file = NewFile::create(&name, &[]).unwrap();
+        file.write_all(b"new").unwrap();
+        file.finish().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old new");
+        let error = refused(&name, std::slice::from_ref(&path));
+        assert!(error.ends_with("is both an input and the output"), "{error}");
+        // It is no descriptor, whatever it starts with.
+        let lexical = PathBuf::from(format!("/proc/self/fd/../cwd{}", path.display()));
+        assert!(NewFile::create(&lexical, &[]).is_err());
+    }
+
+    #[test]
+    fn the_mode_of_the_old_file_is_kept() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret.html");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        NewFile::create(&path, &[]).unwrap().finish().unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

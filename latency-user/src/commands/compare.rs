@@ -12,7 +12,7 @@ use crate::{
         values::{Format, ValueUnit},
     },
     compare::compare,
-    model::{comparison::Verdict, exit::Exit, unit::Unit},
+    model::{comparison::Verdict, exit::Exit, note::Note, unit::Unit},
     recording::loaded::LoadedRecording,
     views::{self, Style},
 };
@@ -57,7 +57,10 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     for note in before.totals.notes.iter().chain(&after.totals.notes) {
         writeln!(console.err, "warning: {note}")?;
     }
-    let comparison = compare(&before, &after);
+    let mut comparison = compare(&before, &after);
+    if matches!(comparison.verdict, Verdict::Improved | Verdict::Worse) {
+        comparison.notes.push(Note::CauseNotShown);
+    }
     let mut text = Vec::new();
     match args.format {
         Format::Table => {

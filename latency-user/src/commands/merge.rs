@@ -64,7 +64,9 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     if files.is_empty() {
         return Err(Failure::new("there is no recording to merge").into());
     }
-    let output = NewFile::create(&args.output, &files)?;
+    let mut inputs = files.clone();
+    inputs.extend(args.files_from.clone());
+    let output = NewFile::create(&args.output, &inputs)?;
     let mut merger = Merger::default();
     let started = Instant::now();
     let mut shown: Option<Instant> = None;

@@ -11,7 +11,13 @@ use clap::{Args, ValueEnum, ValueHint};
 use latency_common::stage::Stage;
 
 use crate::{
-    cli::{Console, masked::Masked, new_file::NewFile, stdout::Output, values::ValueUnit},
+    cli::{
+        Console,
+        masked::{Allowed, Masked},
+        new_file::NewFile,
+        stdout::Output,
+        values::ValueUnit,
+    },
     compare::compare,
     model::{
         comparison::Comparison, distribution::Distribution, exit::Exit, experiment::Experiment,
@@ -84,14 +90,19 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     // Fail on a wrong name before reading anything.
     let create = |path: &PathBuf| NewFile::create(path, &args.files);
     let Some(file) = args.output.as_ref().map(create).transpose()? else {
-        let mut output = Output::new(std::mem::replace(&mut console.out, Box::new(io::sink())), 0);
+        let out = std::mem::replace(&mut console.out, Box::new(io::sink()));
+        // Only tables have colours of our own; what else looks like one is the file's.
+        let mut output = match args.format {
+            ReportFormat::Table => Output::new(out, 0),
+            _ => Output::new(Box::new(Masked::new(out, Allowed::Nothing)), 0),
+        };
         return show(args, console, &mut |text| {
             output.write(text)?;
             Ok(!output.is_closed())
         });
     };
     console.colour = false;
-    let mut file = Masked::new(file, false);
+    let mut file = Masked::new(file, Allowed::Nothing);
     let path = args.output.as_deref().unwrap_or(Path::new("")).display();
     let exit = show(args, console, &mut |text| {
         file.write_all(text).with_context(|| format!("cannot write {path}"))?;
@@ -127,6 +138,11 @@ fn show(
             writeln!(console.err, "warning: {note}")?;
         }
         recording.select(&args.series);
+        if !args.series.is_empty() && recording.totals.series.is_empty() {
+            let what = format!("{} has no series with these parts", path.display());
+            let hint = "--format csv without --series lists them";
+            return Err(Failure::new(what).hint(hint).into());
+        }
         unbalanced |= recording.end.as_ref().is_some_and(|end| !end.ledger.balanced);
         match args.format {
             ReportFormat::Table => {
@@ -134,7 +150,7 @@ fn show(
                     text.push(b'\n');
                 }
                 if args.files.len() > 1 {
-                    writeln!(text, "{}:", path.display())?;
+                    writeln!(text, "{}:", views::printable(&path.display().to_string()))?;
                 }
                 table(&recording, style, &mut text)?;
             }

@@ -7,6 +7,7 @@ use latency_common::stage::Stage;
 use crate::{
     model::{
         cost::DisabledStage,
+        distribution::Distribution,
         method::Method,
         note::{CompareSide, Note, StageEnd},
         run::Run,
@@ -36,6 +37,7 @@ pub(super) fn notes(before: &LoadedRecording, after: &LoadedRecording) -> Vec<No
         }
     } else {
         notes.push(Note::ForeignLogs);
+        notes.extend(units(before, after));
     }
     for (side, recording) in sides {
         if recording.totals.merge.as_ref().is_some_and(|merge| merge.recordings > 1) {
@@ -52,6 +54,20 @@ pub(super) fn notes(before: &LoadedRecording, after: &LoadedRecording) -> Vec<No
         }
     }
     notes
+}
+
+/// Whether the values of two logs are typically in units of which one is a thousand, a million or a
+/// billion of the other.
+fn units(before: &LoadedRecording, after: &LoadedRecording) -> Option<Note> {
+    let typical = |recording: &LoadedRecording| {
+        let mut sum = Distribution::default();
+        recording.totals.totals.series.values().for_each(|total| sum.add(&total.distribution));
+        sum.quantile(&sum.histogram(), 0.5) as f64
+    };
+    let (before, after) = (typical(before), typical(after));
+    let factors = [1e3, 1e6, 1e9].into_iter().flat_map(|unit| [unit, 1.0 / unit]);
+    let is_near = |factor: &f64| ((before / after) / factor).ln().abs() < 0.05;
+    factors.into_iter().find(is_near).map(|factor| Note::UnitsDiffer { factor })
 }
 
 /// Shares of the CPUs that differ by more than this factor are noted, as loads are.

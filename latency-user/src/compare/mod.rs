@@ -43,9 +43,13 @@
 //! **Many tests.** Every exceedance rate of a stage, and that at the threshold of every series, is
 //! a test. Holm's correction keeps the probability of *any* false difference at 5 %.
 //!
-//! **Load.** If the events per second of a stage differ by more than 20 %, a rate per event
-//! compares different loads. The verdict is then weak, and a difference must also show in stalls
-//! per second.
+//! **Load.** More events alone make stalls rarer per event. A difference must therefore show in
+//! stalls per second, too, in the same direction: the larger of the two p-values counts. If the
+//! events per second of a stage differ by more than 20 %, the verdict is weak.
+//!
+//! **Few intervals.** With fewer than [`MIN_PARTS`] parts on a side, as in merged recordings, it
+//! cannot be seen how stalls cluster. The exact bounds then assume that they do not, and the
+//! verdict is weak.
 
 use latency_common::stage::Stage;
 
@@ -97,16 +101,14 @@ pub fn compare(before: &LoadedRecording, after: &LoadedRecording) -> Comparison 
     };
     let stages = Stage::ALL.into_iter().filter_map(|stage| {
         let of = sides.map(|side| side.parts.of_stage(stage));
-        comparer.row(&format!("stage={}", stage.name()), &of, &MULTIPLES)
+        // A stage without events is zero where it was timed, and unknown elsewhere.
+        let timed = sides.iter().all(|side| is_timed(side, stage));
+        comparer.row(&format!("stage={}", stage.name()), &of, &MULTIPLES, timed)
     });
     let stages: Vec<ComparedRow> = stages.collect();
-    let vanished: Vec<Stage> = Stage::ALL
-        .into_iter()
-        .filter(|stage| vanished(&sides.map(|side| side.parts.of_stage(*stage))))
-        .collect();
     let series = before.parts.keys().iter().filter_map(|key| {
         let of = sides.map(|side| side.parts.of_series(key));
-        comparer.row(&key.tag(), &of, &MULTIPLES[..1])
+        comparer.row(&key.tag(), &of, &MULTIPLES[..1], false)
     });
     let mut comparison = Comparison {
         verdict: Verdict::NotComparable,
@@ -118,8 +120,14 @@ pub fn compare(before: &LoadedRecording, after: &LoadedRecording) -> Comparison 
         stages,
         series: series.collect(),
     };
-    verdict::conclude(&mut comparison, &comparer.seconds.map(|s| s.iter().sum()), &vanished);
+    verdict::conclude(&mut comparison);
     comparison
+}
+
+/// Whether a recording timed a stage.
+fn is_timed(recording: &LoadedRecording, stage: Stage) -> bool {
+    let probes = recording.totals.run.as_ref().map_or(&[][..], |run| &run.probes);
+    probes.iter().any(|probe| probe.stage == stage && probe.method.is_some())
 }
 
 fn compared_side(recording: &LoadedRecording) -> ComparedSide {
@@ -138,16 +146,6 @@ fn threshold_ns(recording: &LoadedRecording) -> u64 {
     recording.totals.run.as_ref().map_or(DEFAULT_THRESHOLD_NS, |run| run.threshold_ns)
 }
 
-/// Whether a stage stalled on one side and was not recorded at all on the other.
-fn vanished(sides: &[Vec<Distribution>; 2]) -> bool {
-    let [before, after] = sides.each_ref().map(|parts| {
-        let events: u64 = parts.iter().map(Distribution::count).sum();
-        let stalls: u64 = parts.iter().map(|part| part.over_threshold).sum();
-        (events, stalls)
-    });
-    (before.0 == 0 && after.1 > 0) || (after.0 == 0 && before.1 > 0)
-}
-
 /// Compares rows.
 struct Comparer {
     threshold_ns: u64,
@@ -157,17 +155,18 @@ struct Comparer {
 }
 
 impl Comparer {
-    /// A row; `None` unless both sides have it.
+    /// A row; `None` unless both sides have events of it, or one has and both `timed` it.
     fn row(
         &self,
         name: &str,
         sides: &[Vec<Distribution>; 2],
         multiples: &[u64],
+        timed: bool,
     ) -> Option<ComparedRow> {
         let events: [Vec<u64>; 2] =
             sides.each_ref().map(|s| s.iter().map(Distribution::count).collect());
         let sums = events.each_ref().map(|events| events.iter().sum::<u64>());
-        if sums.contains(&0) {
+        if sums == [0, 0] || (sums.contains(&0) && !timed) {
             return None;
         }
         let load = rates::ratio(&counts(&events, &self.seconds), &self.resamples);
@@ -189,18 +188,27 @@ impl Comparer {
         events: &[Vec<u64>; 2],
         multiples: &[u64],
     ) -> Vec<Exceedance> {
-        let exposure = events.each_ref().map(|events| events.iter().map(|n| *n as f64).collect());
+        let sums = events.each_ref().map(|events| events.iter().sum::<u64>());
+        // Without any event on a side, only stalls per second can be compared.
+        let exposure = match sums.contains(&0) {
+            true => self.seconds.clone(),
+            false => events.each_ref().map(|events| events.iter().map(|n| *n as f64).collect()),
+        };
         let of = |multiple: &u64| {
             let threshold_ns = self.threshold_ns.saturating_mul(*multiple);
             let stalls = sides.each_ref().map(|side| {
                 side.iter().map(|d| self.at_or_above(d, threshold_ns)).collect::<Vec<u64>>()
             });
             let found = rates::ratio(&counts(&stalls, &exposure), &self.resamples);
+            let in_time = rates::ratio(&counts(&stalls, &self.seconds), &self.resamples);
+            let stalls = stalls.each_ref().map(|stalls| stalls.iter().sum::<u64>());
+            let ppm = [0, 1].map(|side| stalls[side] as f64 / sums[side].max(1) as f64 * 1e6);
             Exceedance {
                 threshold_ns,
-                stalls: stalls.each_ref().map(|stalls| stalls.iter().sum()),
-                ppm: found.change(1e6),
-                p: found.p,
+                stalls,
+                ppm: found.change_of(ppm),
+                per_second: in_time.change(1.0),
+                p: both(&found, &in_time),
                 p_corrected: None,
                 method: found.approach,
             }
@@ -249,10 +257,23 @@ fn counts(events: &[Vec<u64>; 2], exposure: &[Vec<f64>; 2]) -> [Counts; 2] {
     })
 }
 
+/// The p-value of a change that must show per event and per second, in the same direction: more
+/// events alone make stalls rarer per event. The larger one counts.
+fn both(per_event: &rates::Ratio, per_second: &rates::Ratio) -> Option<f64> {
+    let is_higher = |ratio: &rates::Ratio| ratio.rates[1].total_cmp(&ratio.rates[0]);
+    let (a, b) = (per_event.p?, per_second.p?);
+    Some(if is_higher(per_event) == is_higher(per_second) { a.max(b) } else { 1.0 })
+}
+
 impl rates::Ratio {
     /// The change of the rate, multiplied by `scale`.
     fn change(&self, scale: f64) -> BeforeAfter {
-        let mut change = BeforeAfter::new(self.rates[0] * scale, self.rates[1] * scale);
+        self.change_of(self.rates.map(|rate| rate * scale))
+    }
+
+    /// The change of rates with the interval of this ratio.
+    fn change_of(&self, rates: [f64; 2]) -> BeforeAfter {
+        let mut change = BeforeAfter::new(rates[0], rates[1]);
         if self.approach != Approach::None {
             change.ratio_low = Some(self.low);
             change.ratio_high = self.high.is_finite().then_some(self.high);

@@ -24,8 +24,12 @@ pub(super) fn ratio(sides: &[Counts; 2], resamples: &[Resamples; 2]) -> Ratio {
     let exposure = sides.each_ref().map(|side| side.exposure.iter().sum::<f64>());
     let rates = [0, 1].map(|side| events[side] / exposure[side].max(f64::MIN_POSITIVE));
     let none = Ratio { rates, low: 0.0, high: f64::INFINITY, p: None, approach: Approach::None };
-    if sides.iter().any(|side| side.events.len() < MIN_PARTS) || exposure.contains(&0.0) {
+    if exposure.contains(&0.0) {
         return none;
+    }
+    if sides.iter().any(|side| side.events.len() < MIN_PARTS) {
+        let exact::Bounds { low, high, p } = exact::bounds(events, exposure);
+        return Ratio { rates, low, high, p: Some(p), approach: Approach::Exact };
     }
     let active = |side: &Counts| side.events.iter().filter(|n| **n > 0.0).count();
     if sides.iter().map(active).min().unwrap_or(0) < MIN_ACTIVE {

@@ -1,25 +1,14 @@
 //! The verdict: corrects for the number of tests and checks whether the loads differ.
 
-use latency_common::stage::Stage;
-
-use super::{MIN_PARTS, exact};
+use super::MIN_PARTS;
 use crate::model::{
     comparison::{ComparedRow, Comparison, Exceedance, Verdict},
     note::{CompareSide, Note},
 };
 
-/// Loads that differ by more than this factor, up or down, make a verdict weak.
-const LOAD: f64 = 1.2;
-
-/// Corrects all tests and sets the verdict. `seconds` is the length of each side; `vanished` are
-/// stages that stalled on one side and were not recorded on the other.
-pub(super) fn conclude(comparison: &mut Comparison, seconds: &[f64; 2], vanished: &[Stage]) {
+/// Corrects all tests and sets the verdict.
+pub(super) fn conclude(comparison: &mut Comparison) {
     comparison.tests = correct(comparison);
-    if !vanished.is_empty() {
-        let stages = vanished.iter().map(|stage| stage.name().to_owned()).collect();
-        comparison.notes.push(Note::StagesVanished { stages });
-        return;
-    }
     let parts = [comparison.before.parts, comparison.after.parts];
     for (side, parts) in [(CompareSide::Before, parts[0]), (CompareSide::After, parts[1])] {
         if parts < MIN_PARTS {
@@ -30,49 +19,27 @@ pub(super) fn conclude(comparison: &mut Comparison, seconds: &[f64; 2], vanished
             });
         }
     }
-    if parts.iter().any(|parts| *parts < MIN_PARTS) {
+    if parts.contains(&0)
+        || comparison.notes.iter().any(|note| matches!(note, Note::UnitsDiffer { .. }))
+    {
         return;
     }
     if comparison.stages.is_empty() && comparison.series.is_empty() {
         comparison.notes.push(Note::NoCommonSeries);
         return;
     }
-    comparison.weak = comparison.stages.iter().any(|row| loads_differ(row) && row.has_stalls());
-    let weak = comparison.weak;
+    let few = parts.iter().any(|parts| *parts < MIN_PARTS);
+    comparison.weak = few || rows(comparison).any(|row| row.loads_differ() && row.has_stalls());
     let found: Vec<bool> = rows(comparison)
-        .flat_map(|row| row.exceedance.iter().map(move |rate| (row, rate)))
-        .filter(|(_, rate)| rate.is_significant())
-        .filter(|(row, rate)| !weak || shows_per_second(row, rate, seconds))
-        .map(|(_, rate)| rate.is_higher())
+        .flat_map(|row| &row.exceedance)
+        .filter(|rate| rate.is_significant())
+        .map(Exceedance::is_higher)
         .collect();
     comparison.verdict = match &found[..] {
         [] => Verdict::NoDifferenceShown,
         found if found.contains(&true) => Verdict::Worse,
         _ => Verdict::Improved,
     };
-}
-
-impl ComparedRow {
-    /// Whether a stall was seen on either side.
-    fn has_stalls(&self) -> bool {
-        self.exceedance.iter().any(|rate| rate.stalls != [0, 0])
-    }
-}
-
-/// Whether the loads differ by more than [`LOAD`].
-pub(super) fn loads_differ(row: &ComparedRow) -> bool {
-    row.per_second.ratio.is_none_or(|ratio| !(1.0 / LOAD..=LOAD).contains(&ratio))
-}
-
-/// Whether stalls per second changed in the same direction as stalls per event.
-fn shows_per_second(row: &ComparedRow, rate: &Exceedance, seconds: &[f64; 2]) -> bool {
-    if !loads_differ(row) {
-        return true;
-    }
-    // The same stalls as in the rate per event, related to time.
-    let found = exact::bounds(rate.stalls.map(|n| n as f64), *seconds);
-    let is_higher = rate.stalls[1] as f64 / seconds[1] > rate.stalls[0] as f64 / seconds[0];
-    found.p < 0.05 && is_higher == rate.is_higher()
 }
 
 fn rows(comparison: &Comparison) -> impl Iterator<Item = &ComparedRow> {

@@ -200,7 +200,7 @@ impl Windows<'_> {
         let duration_classes = [before.duration_classes(), after.duration_classes()];
         let sides = Sides::read(&before.finish()?, &after.finish()?)?;
         let comparison = sides.compare();
-        let conclusion = conclude(comparison.verdict, &guards, aborted.is_some());
+        let conclusion = conclude(verdict(&comparison), &guards, aborted.is_some());
         let setting = match conclusion {
             Conclusion::Improved if self.plan.keep => self.confirm(&sides.before, &without)?,
             _ => Setting::Original,
@@ -278,7 +278,7 @@ impl Windows<'_> {
         let aborted = self.measure(&mut side, true)?;
         let guards = guards::judge(without, &side.rates);
         let comparison = compare::compare(before, &LoadedRecording::read(&side.finish()?)?);
-        if conclude(comparison.verdict, &guards, aborted.is_some()) == Conclusion::Improved {
+        if conclude(verdict(&comparison), &guards, aborted.is_some()) == Conclusion::Improved {
             applied.keep();
             return Ok(Setting::Kept);
         }
@@ -295,6 +295,15 @@ impl Sides {
 
     fn compare(&self) -> Comparison {
         compare::compare(&self.before, &self.after)
+    }
+}
+
+/// The verdict on the windows. So few intervals that stalls may cluster unseen give none.
+fn verdict(comparison: &Comparison) -> Verdict {
+    let few = |note: &Note| matches!(note, Note::TooFewIntervals { .. });
+    match comparison.notes.iter().any(few) {
+        true => Verdict::NotComparable,
+        false => comparison.verdict,
     }
 }
 

@@ -23,7 +23,8 @@ pub enum Verdict {
 pub struct Comparison {
     /// The conclusion.
     pub verdict: Verdict,
-    /// Whether the two loads differ so much that the conclusion is a weak one.
+    /// Whether the conclusion is a weak one: the two loads differ much, or there are too few
+    /// intervals to see how stalls cluster.
     pub weak: bool,
     /// Notes: differences of kernel, threshold or method, and what was left out.
     pub notes: Vec<Note>,
@@ -103,7 +104,10 @@ pub struct Exceedance {
     pub stalls: [u64; 2],
     /// The same per million events.
     pub ppm: BeforeAfter,
-    /// Probability of the difference by chance (p-value); absent when it cannot be computed.
+    /// Stalls per second.
+    pub per_second: BeforeAfter,
+    /// Probability of the difference by chance (p-value), the larger of those per event and per
+    /// second; 1 if they differ in direction; absent when it cannot be computed.
     pub p: Option<f64>,
     /// The same, corrected for the number of tests.
     pub p_corrected: Option<f64>,
@@ -130,6 +134,23 @@ pub struct Quantile {
     pub quantile: f64,
     /// Its values.
     pub ns: BeforeAfter,
+}
+
+/// Loads that differ by more than this factor, up or down, make a verdict weak.
+const LOAD: f64 = 1.2;
+
+impl ComparedRow {
+    /// Whether a stall was seen on either side.
+    pub fn has_stalls(&self) -> bool {
+        self.exceedance.iter().any(|rate| rate.stalls != [0, 0])
+    }
+
+    /// Whether the loads differ so much that a verdict on them is weak. A stage that has no event
+    /// on one side has no load there.
+    pub fn loads_differ(&self) -> bool {
+        !self.events.contains(&0)
+            && self.per_second.ratio.is_none_or(|ratio| !(1.0 / LOAD..=LOAD).contains(&ratio))
+    }
 }
 
 impl BeforeAfter {

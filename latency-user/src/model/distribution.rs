@@ -40,7 +40,8 @@ impl Distribution {
     pub fn count_from(&self, ns: u64) -> u64 {
         let first = index_of(ns);
         let first = if lowest_value(first) == ns { first } else { first + 1 };
-        self.buckets.iter().filter(|(i, _)| usize::from(*i) >= first).map(|(_, n)| n).sum()
+        let above = self.buckets.iter().filter(|(i, _)| usize::from(*i) >= first);
+        above.fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
     /// What was recorded since `earlier`, an older state of the same series.

@@ -12,6 +12,19 @@ use thiserror::Error;
 /// How data starts that gzip compressed.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
+/// Characters of a reason that are shown: it may quote a line of megabytes.
+const LONGEST_REASON: usize = 300;
+
+/// How files start that are no text, and what they are.
+const OTHERS: [(&[u8], &str); 6] = [
+    (b"PK\x03\x04", "a zip archive: unpack it first"),
+    (b"\xfd7zXZ", "compressed by xz: unpack it first"),
+    (b"BZh", "compressed by bzip2: unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd: unpack it first"),
+    (b"\xff\xfe", "text in UTF-16: convert it to UTF-8 first"),
+    (b"\xfe\xff", "text in UTF-16: convert it to UTF-8 first"),
+];
+
 /// What some editors put at the start of a text.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
@@ -64,6 +77,10 @@ impl Lines {
         let mut input = BufReader::with_capacity(1 << 16, file);
         let start =
             input.fill_buf().map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
+        if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| start.starts_with(magic)) {
+            let what = format!("it is {what}");
+            return Err(ReadError::Corrupt { path: path.to_owned(), line: 1, what });
+        }
         if start.starts_with(&GZIP) {
             let inflated = BufReader::with_capacity(1 << 16, MultiGzDecoder::new(input));
             return Ok(Self::from_input(path, Box::new(inflated)));
@@ -120,7 +137,12 @@ impl Lines {
     }
 
     pub(super) fn corrupt(&self, line: u64, what: impl Into<String>) -> ReadError {
-        ReadError::Corrupt { path: self.path.clone(), line, what: what.into() }
+        let mut what: String = what.into();
+        if let Some((end, _)) = what.char_indices().nth(LONGEST_REASON) {
+            what.truncate(end);
+            what.push_str("..");
+        }
+        ReadError::Corrupt { path: self.path.clone(), line, what }
     }
 }
 

@@ -18,6 +18,9 @@ use crate::{
 /// Name of a capture's metadata file.
 const ABOUT: &str = "capture.json";
 
+/// Samples closer together show no rate.
+const LEAST_NS: u64 = 1_000_000;
+
 /// Metadata of a capture.
 #[derive(Debug, Serialize, Deserialize)]
 struct About {
@@ -93,6 +96,13 @@ pub fn load(directory: &Path) -> Result<HostSnapshot> {
         );
     }
     let about: About = serde_json::from_str(&text).with_context(place)?;
+    if about.duration_ns < LEAST_NS {
+        anyhow::bail!(
+            "{}: expected samples at least 1 ms apart, found {} ns",
+            path.display(),
+            about.duration_ns
+        );
+    }
     let patterns = sources::patterns();
     let sample = |number: &str| FileTree::load(&directory.join(number), &patterns);
     Ok(HostSnapshot::new(sample("1")?, sample("2")?, Duration::from_nanos(about.duration_ns)))

@@ -34,7 +34,7 @@ use crate::{
     host::nic::directory::NicDirectory,
     model::{
         finding::{Finding, Outcome, RuleAnswer, StepAnswer, Triage, TriageStep},
-        remedy::{Change, Step, knob::Knob, value::Value},
+        remedy::{Change, Step, knob::Knob},
     },
 };
 
@@ -110,23 +110,30 @@ pub fn judge(host: &HostSnapshot, ifaces: &[String]) -> Triage {
 
 /// Where findings advise different values for one setting, the heaviest one keeps its advice.
 fn one_advice_per_knob(findings: &mut [Finding]) {
-    let mut taken: BTreeMap<(Option<u32>, Knob), (&'static str, Value)> = BTreeMap::new();
+    let mut taken: BTreeMap<(Option<u32>, Knob), (&'static str, Change)> = BTreeMap::new();
     for finding in findings {
         let Some(remedy) = finding.detail.step.remedy() else { continue };
-        let key = |change: &Change| (remedy.namespace, change.knob.clone());
-        let other = remedy.changes.iter().find_map(|change| {
-            taken.get(&key(change)).filter(|(_, advised)| *advised != change.advised)
-        });
-        if let Some((rule, _)) = other {
-            finding.detail.seen.push_str(&format!(
-                " Its setting is one that {rule}, which weighs more, wants otherwise: do that first."
-            ));
+        let key = |change: &Change| (remedy.namespace, change.knob.rival());
+        let rivals: Vec<_> = remedy.changes.iter().map(|change| taken.get(&key(change))).collect();
+        let pairs = || rivals.iter().zip(&remedy.changes);
+        let other = pairs().find_map(|(rival, change)| rival.filter(|(_, taken)| taken != change));
+        // The same change may help both.
+        let is_same = !rivals.is_empty() && rivals.iter().all(Option::is_some);
+        if let Some((rule, _)) = other.or(rivals.first().copied().flatten().filter(|_| is_same)) {
+            let about = match other {
+                Some(_) => format!(
+                    " Its setting is one that {rule}, which weighs more, wants otherwise: do that \
+                     first."
+                ),
+                None => format!(" What {rule} advises helps here, too."),
+            };
+            finding.detail.seen.push_str(&about);
             finding.detail.step =
                 Step::Look(crate::model::remedy::trace(finding.detail.iface.as_deref()));
             continue;
         }
         for change in &remedy.changes {
-            taken.insert(key(change), (finding.rule, change.advised.clone()));
+            taken.insert(key(change), (finding.rule, change.clone()));
         }
     }
 }

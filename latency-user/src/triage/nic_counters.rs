@@ -15,7 +15,7 @@ const ALIASES: [(&str, &str); 5] = [
 ];
 
 /// Parts of names that look like a loss, for drivers and names that the table lacks.
-const LOSSES: [&str; 16] = [
+const LOSSES: [&str; 19] = [
     "drop",
     "discard",
     "no_buf",
@@ -28,10 +28,13 @@ const LOSSES: [&str; 16] = [
     "overflow",
     "fifo_err",
     "alloc_fail",
-    "buf_unav",
+    "unav",
     "nodesc",
     "no_desc",
     "lost",
+    "macerr",
+    "resource_err",
+    "no_resource",
 ];
 
 /// What a counter counts.
@@ -149,10 +152,16 @@ impl Counters {
 
 /// Whether a name looks like that of a loss of received packets.
 pub(super) fn looks_like_loss(name: &str) -> bool {
+    let is_sent = sends(name);
     let name = name.trim().to_ascii_lowercase();
-    let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).collect();
-    let sends = words.iter().any(|word| word.starts_with("tx") || *word == "xmit");
-    !sends && !name.contains("xdp") && LOSSES.iter().any(|part| name.contains(part))
+    !is_sent && !name.contains("xdp") && LOSSES.iter().any(|part| name.contains(part))
+}
+
+/// Whether a name says that it is about sending.
+pub(super) fn sends(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let mut words = name.split(|c: char| !c.is_ascii_alphanumeric());
+    words.any(|word| word.starts_with("tx") || word == "xmit")
 }
 
 /// Whether `name` matches `pattern`, and the number in the place of `{n}`.

@@ -15,17 +15,6 @@ pub(super) fn usable(host: &HostSnapshot) -> Result<Vec<u32>, Unknown> {
     Ok(usable)
 }
 
-/// The usable CPUs near a NIC first, then the others. If its node has none, or is not known, all
-/// are near.
-pub(super) fn nearest_first(host: &HostSnapshot, iface: &str) -> Result<Vec<u32>, Unknown> {
-    let usable = usable(host)?;
-    let near = near(host, iface).unwrap_or_default();
-    let (mut first, rest): (Vec<u32>, Vec<u32>) =
-        usable.into_iter().partition(|cpu| near.contains(cpu));
-    first.extend(rest);
-    Ok(first)
-}
-
 /// The usable CPUs near a NIC; all usable ones if its node has none of them.
 pub(super) fn near_or_all(host: &HostSnapshot, iface: &str) -> Result<Vec<u32>, Unknown> {
     let usable = usable(host)?;
@@ -53,17 +42,11 @@ pub(super) fn steered(host: &HostSnapshot, ifaces: &[String]) -> Vec<String> {
         },
         Err(_) => false,
     };
-    // A device below an interface that was asked for is judged with it.
     let mut names: Vec<String> = Vec::new();
     for iface in ifaces {
-        let lower = host.interface(iface).ok().and_then(|interface| interface.lower.clone());
-        let below = lower.filter(|lower| !lower.is_empty());
-        for name in below.unwrap_or_else(|| vec![iface.clone()]) {
-            if !names.contains(&name) && is_lowest(&name) {
-                names.push(name);
-            }
-        }
+        lowest(host, iface, 0, &mut names);
     }
+    names.retain(|name| is_lowest(name));
     let mut rates: Vec<(String, f64)> = names
         .into_iter()
         .filter_map(|name| host.rx_rate(&name).ok().map(|rate| (name, rate)))
@@ -72,4 +55,15 @@ pub(super) fn steered(host: &HostSnapshot, ifaces: &[String]) -> Vec<String> {
     rates.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     let most = rates.first().map_or(0.0, |(_, rate)| *rate);
     rates.into_iter().filter(|(_, rate)| rate * 10.0 >= most).map(|(name, _)| name).collect()
+}
+
+/// Adds the interfaces at the bottom of a stack of them: `eth0` and `eth1` of `bond0.5`.
+fn lowest(host: &HostSnapshot, iface: &str, depth: u32, names: &mut Vec<String>) {
+    // The kernel allows eight levels; a capture may claim circles.
+    let lower = host.interface(iface).ok().and_then(|interface| interface.lower.clone());
+    match lower.filter(|lower| !lower.is_empty() && depth < 8) {
+        Some(lower) => lower.iter().for_each(|name| lowest(host, name, depth + 1, names)),
+        None if !names.iter().any(|name| name == iface) => names.push(iface.to_owned()),
+        None => {}
+    }
 }

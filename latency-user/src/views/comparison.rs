@@ -28,7 +28,7 @@ pub fn comparison(
     let mut text = String::new();
     let paint = if comparison.verdict == Verdict::Worse { Style::alarm } else { Style::bold };
     paragraph(&mut text, &sentence(comparison), 2, style, paint);
-    if comparison.weak {
+    if comparison.weak && comparison.stages.iter().any(differs) {
         paragraph(&mut text, &load_warning(comparison), 2, style, Style::alarm);
     }
     for note in &comparison.notes {
@@ -83,17 +83,13 @@ pub fn sentence(comparison: &Comparison) -> String {
     let verdict = match comparison.verdict {
         Verdict::Improved => format!("{weak}improved: {}.", changes(false)),
         Verdict::Worse => format!("{weak}worse: {}.", changes(true)),
-        Verdict::NoDifferenceShown => match comparison.stages.first() {
-            Some(_) => {
-                let lead = comparison
-                    .stages
-                    .iter()
-                    .find(|row| row.name == "stage=net_rx")
-                    .unwrap_or(&comparison.stages[0]);
-                format!("No difference shown: {}.", change(lead, &lead.exceedance[0]))
+        Verdict::NoDifferenceShown => {
+            let net_rx = rows().find(|row| row.name == "stage=net_rx");
+            match net_rx.or_else(|| rows().next()) {
+                Some(lead) => format!("No difference shown: {}.", no_change(comparison, lead)),
+                None => "No difference shown.".into(),
             }
-            None => "No difference shown.".into(),
-        },
+        }
         Verdict::NotComparable => "Not comparable: see the notes.".into(),
     };
     let mut letters = verdict.chars();
@@ -127,6 +123,29 @@ pub(super) fn rows(comparison: &Comparison) -> Vec<Vec<String>> {
     comparison.stages.iter().flat_map(of_stage).collect()
 }
 
+/// As [`change`], without an interval that would contradict that no difference is shown.
+fn no_change(comparison: &Comparison, row: &ComparedRow) -> String {
+    let exceedance = &row.exceedance[0];
+    let excludes_one = |change: &BeforeAfter| {
+        change.ratio_low.is_some_and(|low| low > 1.0)
+            || change.ratio_high.is_some_and(|high| high < 1.0)
+    };
+    if !excludes_one(&exceedance.ppm) {
+        return change(row, exceedance);
+    }
+    let plain = BeforeAfter::new(exceedance.ppm.before, exceedance.ppm.after);
+    let without = Exceedance { ppm: BeforeAfter { ratio: None, ..plain }, ..exceedance.clone() };
+    let why = match excludes_one(&exceedance.per_second) {
+        true => format!(", within chance for {} tests", comparison.tests),
+        false => format!(
+            "; per second {} before, {} after",
+            rate(exceedance.per_second.before),
+            rate(exceedance.per_second.after)
+        ),
+    };
+    change(row, &without) + &why
+}
+
 /// `net_rx at or above 1ms 70.6 ppm before, 10.9 ppm after (0.15 times, 0.11 to 0.21)`.
 fn change(row: &ComparedRow, exceedance: &Exceedance) -> String {
     let times = match (exceedance.ppm.ratio, interval(&exceedance.ppm)) {
@@ -145,11 +164,13 @@ fn change(row: &ComparedRow, exceedance: &Exceedance) -> String {
     )
 }
 
+/// Whether a stage that stalled was compared under different loads.
+fn differs(row: &ComparedRow) -> bool {
+    row.loads_differ() && row.has_stalls()
+}
+
 fn load_warning(comparison: &Comparison) -> String {
-    // A stage without a stall on either side is not compared, whatever its load.
-    let stalled =
-        |row: &&ComparedRow| row.exceedance.iter().any(|exceedance| exceedance.stalls != [0, 0]);
-    let furthest = comparison.stages.iter().filter(stalled);
+    let furthest = comparison.stages.iter().filter(|row| differs(row));
     let furthest = furthest.max_by(|a, b| distance(a).total_cmp(&distance(b)));
     let load = furthest.map_or_else(String::new, |row| {
         format!(
@@ -328,6 +349,7 @@ mod tests {
                 ratio_high: Some(0.21),
                 ..BeforeAfter::new(70.55, 10.93)
             },
+            per_second: BeforeAfter::new(8.67, 1.3),
             p: Some(1e-9),
             p_corrected: Some(1e-7),
             method: Approach::Blocks,
@@ -385,7 +407,9 @@ mod tests {
 
     #[test]
     fn different_loads_are_reported_prominently() {
-        let text = shown(&sample(Verdict::Improved, true));
+        let mut comparison = sample(Verdict::Improved, true);
+        comparison.stages[0].per_second = BeforeAfter::new(122_842.0, 60_000.0);
+        let text = shown(&comparison);
         assert!(text.starts_with("Possibly improved: "), "{text}");
         assert!(text.contains("\nTHE LOADS DIFFER BY MORE THAN 20%: net_rx: 122842 a second"));
     }

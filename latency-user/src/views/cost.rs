@@ -82,7 +82,7 @@ pub(super) fn programs(cost: &KernelCost, ledger: &Ledger) -> Vec<String> {
         let per_second = program.runs as f64 / cost.measured_s;
         format!(
             "  {:<26} {:>11} {:>8} {:>11} {:>9}",
-            program.program,
+            super::printable(&program.program),
             count(per_second.round() as u64),
             duration(program.ns_per_run().round() as u64),
             percent(program.ns as f64 / 1e9 / cost.measured_s),

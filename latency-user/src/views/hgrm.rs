@@ -2,7 +2,7 @@
 
 use std::io;
 
-use latency_common::bucket::{MAX_VALUE, SIGNIFICANT_DIGITS, SUB_BUCKETS};
+use latency_common::bucket::{BUCKETS, MAX_VALUE, SIGNIFICANT_DIGITS, SUB_BUCKETS};
 
 use crate::model::distribution::Distribution;
 
@@ -50,10 +50,15 @@ pub fn distribution(distribution: &Distribution, out: &mut dyn io::Write) -> io:
             }
         }
     }
+    let (mean, deviation) = match distribution.buckets.last() {
+        // The histogram does not know how far above its last bucket these values are.
+        Some((last, _)) if usize::from(*last) + 1 == BUCKETS => moments(distribution),
+        _ => (histogram.mean(), histogram.stdev()),
+    };
     text.push_str(&format!(
         "#[Mean    = {:>12.digits$}, StdDeviation   = {:>12.digits$}]\n",
-        histogram.mean() / SCALE,
-        histogram.stdev() / SCALE
+        mean / SCALE,
+        deviation / SCALE
     ));
     text.push_str(&format!(
         "#[Max     = {:>12.digits$}, TotalCount     = {:>12.digits$}]\n",
@@ -66,6 +71,17 @@ pub fn distribution(distribution: &Distribution, out: &mut dyn io::Write) -> io:
     ));
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+/// Mean and standard deviation, with the sum of all values and the upper ends of their buckets.
+fn moments(distribution: &Distribution) -> (f64, f64) {
+    let count = distribution.count().max(1) as f64;
+    let mean = distribution.sum_ns as f64 / count;
+    let squares = distribution
+        .buckets
+        .iter()
+        .map(|(index, n)| *n as f64 * (distribution.upper_end(*index) as f64 - mean).powi(2));
+    (mean, (squares.sum::<f64>() / count).sqrt())
 }
 
 #[cfg(test)]

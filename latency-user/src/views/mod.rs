@@ -23,6 +23,8 @@ pub mod triage;
 mod fixtures;
 mod text;
 
+pub use self::text::printable;
+
 /// Appearance of a view for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {

@@ -74,7 +74,7 @@ pub(super) fn shorten(text: &str, width: usize) -> String {
 }
 
 /// An external name, with `?` for each hidden character.
-pub(super) fn printable(name: &str) -> String {
+pub fn printable(name: &str) -> String {
     name.chars().map(|c| if is_hidden(c) { '?' } else { c }).collect()
 }
 

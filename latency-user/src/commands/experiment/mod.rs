@@ -18,7 +18,13 @@ pub use self::{
     undo::{mention, watch},
 };
 use super::report;
-use crate::cli::{Console, masked::Masked, new_file::NewFile, stdout::Output, values::Format};
+use crate::cli::{
+    Console,
+    masked::{Allowed, Masked},
+    new_file::NewFile,
+    stdout::Output,
+    values::Format,
+};
 pub use crate::experiment::watchdog::COMMAND as WATCHDOG;
 use crate::{
     experiment::{
@@ -126,7 +132,7 @@ fn report(output: &Path, found: &Finished) -> Result<PathBuf> {
     let mut text = Vec::new();
     let comparison = Some(&experiment.comparison);
     report::page(&[&sides.before, &sides.after], comparison, Some(experiment), &mut text)?;
-    let mut file = Masked::new(NewFile::create(&page, &[])?, false);
+    let mut file = Masked::new(NewFile::create(&page, &[])?, Allowed::Nothing);
     file.write_all(&text).with_context(|| format!("write {}", page.display()))?;
     file.into_inner().finish()?;
     Ok(page)

@@ -90,8 +90,15 @@ impl ProtocolCounters {
 
     /// How much a counter grew since `earlier`; `None` when either lacks it. Counters wrap.
     pub fn grown(&self, earlier: &Self, group: &str, name: &str) -> Option<u64> {
-        let grown = self.get(group, name)?.wrapping_sub(earlier.get(group, name)?);
-        Some(u64::try_from(grown).unwrap_or(0))
+        let (now, before) = (self.get(group, name)?, earlier.get(group, name)?);
+        let wrapped = 1_i64 << 32;
+        Some(match now.wrapping_sub(before) {
+            // Kernels of 32 bits count in 32 bits.
+            grown if grown < 0 && (0..wrapped).contains(&before) && now >= 0 => {
+                u64::try_from(grown + wrapped).unwrap_or(0)
+            }
+            grown => u64::try_from(grown).unwrap_or(0),
+        })
     }
 }
 

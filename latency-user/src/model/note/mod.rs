@@ -258,11 +258,13 @@ pub enum Note {
         /// How many.
         series: u64,
     },
-    /// Stages stalled on one side and recorded nothing on the other.
-    StagesVanished {
-        /// Names of the stages.
-        stages: Vec<String>,
+    /// The values of two logs are probably in different units.
+    UnitsDiffer {
+        /// By about which factor those before are larger; below 1: smaller.
+        factor: f64,
     },
+    /// Two recordings cannot show what made them differ.
+    CauseNotShown,
     /// A recording has too few intervals for a test.
     TooFewIntervals {
         /// Which recording.

@@ -139,22 +139,25 @@ impl fmt::Display for Note {
             Self::ForeignLogs => f.write_str("logs of another program: values are taken as ns"),
             Self::Merged { side } => write!(
                 f,
-                "the recording {side} was merged and has no intervals, so no significance test is \
-                 possible: compare the recordings that it was merged from"
+                "the recording {side} was merged, and its course over time is lost: compare the \
+                 recordings that it was merged from"
             ),
             Self::SeriesOnOneSide { side, series } => {
                 write!(f, "{series} series recorded only {side} are left out")
             }
-            Self::StagesVanished { stages } => write!(
+            Self::UnitsDiffer { factor } => write!(
                 f,
-                "{} stalled in one recording and has no events in the other: the recordings did \
-                 not measure the same",
-                stages.join(", ")
+                "typical values before are {factor} times those after: are they in different \
+                 units? --unit says in which"
+            ),
+            Self::CauseNotShown => f.write_str(
+                "two recordings show that they differ, not what made them differ: `latency-user \
+                 experiment` measures without and with a change in turn",
             ),
             Self::TooFewIntervals { side, intervals, needed } => write!(
                 f,
-                "the recording {side} has {intervals} intervals; at least {needed} are needed \
-                 for a significance test"
+                "the recording {side} has {intervals} intervals; at least {needed} are needed to \
+                 see how stalls cluster: the bounds assume that they do not"
             ),
             Self::NoCommonSeries => f.write_str("no series is in both recordings"),
             Self::IrqbalanceRuns => f.write_str(

@@ -203,6 +203,23 @@ impl Knob {
         })
     }
 
+    /// The setting that stands for all of which one makes the others without effect: coalescing that
+    /// the driver adapts ignores fixed delays.
+    pub fn rival(&self) -> Self {
+        match self {
+            Self::Ethtool { iface, kind: EthtoolKind::Coalesce, name }
+                if matches!(*name, "rx-usecs" | "rx-frames") =>
+            {
+                Self::Ethtool {
+                    iface: iface.clone(),
+                    kind: EthtoolKind::Coalesce,
+                    name: "adaptive-rx",
+                }
+            }
+            other => other.clone(),
+        }
+    }
+
     /// What happens while it is set, beside its effect.
     pub fn side_effect(&self) -> Option<&'static str> {
         match self {

@@ -79,15 +79,23 @@ pub enum RecordingEntry {
 /// ```
 pub struct Reader {
     lines: Lines,
+    /// Whether a comment names the version of the log format.
+    has_version: bool,
     /// `StartTime` and `BaseTime`, seconds since the epoch.
     start_s: Option<f64>,
     base_s: Option<f64>,
     ours: bool,
+    /// Host and start of the recording.
+    run: Option<(String, String)>,
     ended: bool,
     pending: Pending,
     rounded: bool,
     /// The unit of another program's values, if it was given or is known from its maxima.
     unit: Option<Unit>,
+    /// Whether [`Self::unit`] was given.
+    unit_is_given: bool,
+    /// Whether a histogram so far had a value.
+    has_values: bool,
     /// Histograms so far.
     histograms: u64,
     /// Values so far that are beyond the last bucket.
@@ -133,15 +141,19 @@ impl Reader {
     /// Takes the values of another program's log as in this unit, whatever its maxima say.
     #[must_use]
     pub fn with_unit(self, unit: Option<Unit>) -> Self {
-        Self { unit, ..self }
+        Self { unit, unit_is_given: unit.is_some(), ..self }
     }
 
     fn new(lines: Lines) -> Self {
         Self {
             lines,
+            has_version: false,
             start_s: None,
             base_s: None,
             ours: false,
+            run: None,
+            unit_is_given: false,
+            has_values: false,
             ended: false,
             pending: Pending::default(),
             rounded: false,
@@ -163,6 +175,10 @@ impl Reader {
     pub fn next_entry(&mut self) -> Result<Option<RecordingEntry>, ReadError> {
         while !self.ended {
             match self.lines.next()? {
+                None if !self.is_log() && !self.ours => {
+                    let what = "no histogram and no StartTime: this is no log with lines of text";
+                    return Err(self.lines.corrupt(1, what));
+                }
                 None => return Ok(self.end()),
                 Some(line) if line.cut && self.ours => self.leave_out(&line),
                 Some(line) if line.cut => match self.line(&line) {
@@ -205,7 +221,7 @@ impl Reader {
 
     /// Whether anything in the file so far shows that it is a log.
     fn is_log(&self) -> bool {
-        self.start_s.is_some() || self.base_s.is_some() || self.histograms > 0
+        self.has_version || self.start_s.is_some() || self.base_s.is_some() || self.histograms > 0
     }
 
     /// When the recording started, if the file has it.
@@ -223,6 +239,7 @@ impl Reader {
         if let Some(object) = text.strip_prefix(COMMENT) {
             self.object(line, object)
         } else if text.starts_with('#') {
+            self.has_version |= text.starts_with("#[Histogram log format");
             self.start_s = stamp(text, "#[StartTime:").or(self.start_s);
             self.base_s = stamp(text, "#[BaseTime:").or(self.base_s);
             Ok(None)
@@ -246,8 +263,17 @@ impl Reader {
         }
         match head.kind.as_str() {
             RUN => {
-                self.ours = true;
                 let run: Run = self.parse(line, object)?;
+                // The header is written again when a stage is disabled.
+                let own = (run.host.clone(), run.started_at.clone());
+                if self.run.as_ref().is_some_and(|known| *known != own)
+                    || self.histograms > 0 && !self.ours
+                {
+                    let what = "another recording starts here: files are joined by merge";
+                    return Err(self.lines.corrupt(line.number, what));
+                }
+                self.run = Some(own);
+                self.ours = true;
                 self.sampling = (run.sampling.hz, run.threshold_ns);
                 Ok(Some(RecordingEntry::Run(run)))
             }
@@ -316,15 +342,26 @@ impl Reader {
         let unit_ns = if self.ours { 1 } else { self.unit.map_or(1, Unit::ns) };
         let mut decoded = decode(unit_ns)?;
         if !self.ours
-            && self.unit.is_none()
+            && !self.unit_is_given
             && let Some(unit) = unit_by_maximum(max, decoded.highest)
         {
-            self.unit = Some(unit);
-            if unit != Unit::Ns {
+            // What came before was taken as ns, if its maxima did not say.
+            let known = self.unit.or(self.has_values.then_some(Unit::Ns));
+            if known.is_some_and(|known| known != unit) {
+                return Err(corrupt(format!(
+                    "its maximum says that values are in {}, those before it are in {}: --unit \
+                     decides",
+                    unit.name(),
+                    known.unwrap_or(Unit::Ns).name()
+                )));
+            }
+            if unit != Unit::Ns && self.unit.is_none() {
                 self.notes.push(Note::UnitByMaximum { file: self.file(), unit });
                 decoded = decode(unit.ns())?;
             }
+            self.unit = Some(unit);
         }
+        self.has_values |= decoded.highest > 0;
         self.histograms += 1;
         self.above = self.above.saturating_add(decoded.above);
         self.rounded |= !decoded.same_buckets;

@@ -4,6 +4,7 @@ use crate::{
     host::cpu::stat::{Stat, Ticks},
     model::finding::Detail,
     triage::{
+        placement,
         rule_answer::{Answers, all_ok, crossed, found, look, plain},
         snapshot::{HostSnapshot, Samples, Unknown},
     },
@@ -104,7 +105,10 @@ pub(super) fn softirq(host: &HostSnapshot, _: &[String]) -> Answers {
 pub(super) fn saturated(host: &HostSnapshot, _: &[String]) -> Answers {
     let stat = ticked(host)?;
     let mut full = Vec::new();
-    for (cpu, ticks) in each_cpu(stat).filter(|(_, ticks)| ticks.total() > 0) {
+    // CPUs that are set apart are to be busy with what they are set apart for.
+    let usable = placement::usable(host).ok();
+    let counts = |cpu: u32| usable.as_ref().is_none_or(|usable| usable.contains(&cpu));
+    for (cpu, ticks) in each_cpu(stat).filter(|(cpu, ticks)| ticks.total() > 0 && counts(*cpu)) {
         let idle = ticks.percent(ticks.idle.saturating_add(ticks.iowait));
         if idle < IDLE {
             full.push((cpu, idle, ticks));

@@ -18,9 +18,13 @@ const NO_DISKS: [&str; 12] = [
 ];
 /// Devices whose medium is somewhere else: what they say of rotation says nothing.
 const VIRTUAL: [&str; 5] = ["vd", "xvd", "nbd", "rbd", "ubd"];
-/// Vendors, in SCSI's eight letters, of such devices that are called `sd`.
-const VIRTUAL_VENDORS: [&str; 7] =
-    ["Msft", "VMware", "QEMU", "Google", "Amazon", "VBOX", "NUTANIX"];
+/// Vendors, in SCSI's eight letters, of disks themselves. Arrays and hypervisors have their own.
+const DISK_MAKERS: [&str; 14] = [
+    "ATA", "SEAGATE", "WDC", "WD", "HGST", "HITACHI", "TOSHIBA", "SAMSUNG", "FUJITSU", "MAXTOR",
+    "KIOXIA", "MICRON", "INTEL", "SanDisk",
+];
+/// Parts of the models of disks that hypervisors invent; their vendor may be ATA.
+const VIRTUAL_MODELS: [&str; 5] = ["VBOX", "QEMU", "VMware", "Virtual", "EBS"];
 /// Mean request time, ms, from which an SSD is slow.
 const AWAIT_SOLID_MS: f64 = 10.0;
 /// The same for a rotating disk.
@@ -91,8 +95,14 @@ fn is_virtual(host: &HostSnapshot, disk: &str) -> bool {
     let has_digits_or_letters = |rest: &str| rest.chars().all(|c| c.is_ascii_alphanumeric());
     let by_name =
         VIRTUAL.iter().any(|prefix| disk.strip_prefix(prefix).is_some_and(has_digits_or_letters));
-    let vendor = host.setting(&format!("sys/block/{disk}/device/vendor")).unwrap_or_default();
-    by_name || VIRTUAL_VENDORS.contains(&vendor.trim())
+    let of_device = |file: &str| host.setting(&format!("sys/block/{disk}/device/{file}"));
+    let is_maker =
+        |vendor: &str| DISK_MAKERS.iter().any(|maker| maker.eq_ignore_ascii_case(vendor.trim()));
+    // Without a vendor, as with NVMe, what the disk says is all there is.
+    let by_vendor = of_device("vendor").is_ok_and(|vendor| !is_maker(vendor));
+    let by_model = of_device("model")
+        .is_ok_and(|model| VIRTUAL_MODELS.iter().any(|part| model.contains(part)));
+    by_name || by_vendor || by_model
 }
 
 /// Whether the disk rotates. One whose medium is not known counts as one that does not.

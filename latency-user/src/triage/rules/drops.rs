@@ -14,7 +14,7 @@ use crate::{
         },
     },
     triage::{
-        nic_counters::{Class, Counters, looks_like_loss},
+        nic_counters::{Class, Counters, looks_like_loss, sends},
         rule_answer::{Answer, Answers, change, crossed, each_interface, found, look, ok, plain},
         snapshot::{HostSnapshot, Samples, Unknown},
     },
@@ -22,6 +22,9 @@ use crate::{
 
 /// Suffix of the counters for exceeded limits of a cloud instance (ENA).
 const ALLOWANCE: &str = "_allowance_exceeded";
+/// Packets up to which drops without a known cause are those of frames for nobody: spanning tree,
+/// LLDP.
+const UNKNOWN_LEAST: u64 = 100;
 /// Share of the received packets, percent, from which drops without a known cause are a finding.
 const UNKNOWN_SHARE: f64 = 1.0;
 
@@ -54,6 +57,8 @@ struct Losses {
     dropped: u64,
     /// Why the driver's counters are not known.
     unread: Option<String>,
+    /// Whether the table has the driver.
+    is_known: bool,
 }
 
 impl Losses {
@@ -67,7 +72,8 @@ impl Losses {
                 losses.add(Class::NoBuffer, "/proc/net/dev".to_owned(), "fifo", fifo);
             }
         }
-        for name in ["rx_fifo_errors", "rx_missed_errors"] {
+        // Those are in the columns of /proc/net/dev, too; `over` is part of its frame errors.
+        for name in ["rx_fifo_errors", "rx_missed_errors", "rx_over_errors"] {
             let path = format!("sys/class/net/{iface}/statistics/{name}");
             let number = |text: &str| {
                 let number = text.trim().parse::<u64>();
@@ -80,7 +86,6 @@ impl Losses {
             let (before, after) = (number(before)?, number(after)?);
             let count = after.saturating_sub(before);
             if count > 0 {
-                // They are in columns of /proc/net/dev, too: missed ones in the drop column.
                 if name == "rx_missed_errors" {
                     losses.dropped = losses.dropped.saturating_sub(count);
                 }
@@ -93,16 +98,34 @@ impl Losses {
             }
         }
         let nic = host.nic(iface)?;
-        let known = Counters::of(nic.second.driver.as_deref().ok());
+        let driver = nic.second.driver.as_deref().ok();
+        let known = Counters::of(driver);
+        losses.is_known = known.is_known;
         let source = format!("ethtool -S {iface}");
         match grown(&nic) {
             Ok(grown) => {
                 for (name, count) in grown {
+                    // Many drivers repeat the kernel's statistics.
+                    let is_same =
+                        |(_, other, n): &(String, String, u64)| *other == name && *n == count;
+                    if losses.by_class.values().flatten().any(is_same) {
+                        continue;
+                    }
                     match known.class(&name) {
+                        Some(Class::NoBuffer | Class::Host | Class::Alloc)
+                            if !known.is_known && driver.is_some() =>
+                        {
+                            // The cause is another driver's.
+                            losses.open.push((source.clone(), name, count));
+                        }
                         Some(class @ (Class::NoBuffer | Class::Host | Class::Alloc)) => {
                             losses.add(class, source.clone(), &name, count);
                         }
                         Some(_) => {}
+                        // Captures of older versions lack the driver: its name must do.
+                        None if driver.is_none() && looks_like_loss(&name) => {
+                            losses.add(Class::NoBuffer, source.clone(), &name, count);
+                        }
                         None if looks_like_loss(&name) && !name.ends_with(ALLOWANCE) => {
                             losses.open.push((source.clone(), name, count));
                         }
@@ -120,9 +143,21 @@ impl Losses {
     }
 }
 
+/// Whether the statistics of an interface are the sum of those below it.
+fn is_sum(host: &HostSnapshot, iface: &str) -> bool {
+    let driver = host.nic(iface).ok().and_then(|nic| nic.second.driver.as_deref().ok());
+    let has_lower = host
+        .interface(iface)
+        .is_ok_and(|interface| interface.lower.as_ref().is_some_and(|lower| !lower.is_empty()));
+    matches!(driver, Some("bonding" | "team")) && has_lower
+}
+
 /// Received packets that were lost before the kernel saw them.
 pub(super) fn nic(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
+        if is_sum(host, iface) {
+            return Ok(ok("it adds up the interfaces below it"));
+        }
         let losses = Losses::of(host, iface)?;
         let lost: Vec<&(String, String, u64)> = losses.by_class.values().flatten().collect();
         if lost.is_empty() {
@@ -162,7 +197,7 @@ fn without_known_loss(
     let open: Vec<&(String, String, u64)> = losses.open.iter().collect();
     let received = host.rx_rate(iface)? * host.seconds();
     let share = losses.dropped as f64 / (received + losses.dropped as f64).max(1.0) * 100.0;
-    if share >= UNKNOWN_SHARE {
+    if share >= UNKNOWN_SHARE && losses.dropped >= UNKNOWN_LEAST {
         let mut numbers = vec![
             crossed("drop column", share, "% of packets", UNKNOWN_SHARE, "/proc/net/dev"),
             plain("packets dropped", losses.dropped as f64, "", "/proc/net/dev"),
@@ -196,7 +231,12 @@ fn without_known_loss(
         )));
     }
     Ok(ok(match &losses.unread {
-        None => "no received packet was dropped, as kernel and driver count".to_owned(),
+        None if losses.is_known => {
+            "no received packet was dropped, as kernel and driver count".to_owned()
+        }
+        None => "no drops in the kernel's counters; none of the driver's, whose meaning is not \
+                 known, looks like one"
+            .to_owned(),
         Some(reason) => {
             format!("no drops in the kernel's counters; the driver's are unknown: {reason}")
         }
@@ -217,11 +257,19 @@ pub(super) fn sent(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         let mut lost = grown(&nic)?;
         lost.retain(|(name, _)| {
             let is_loss = ["drop", "discard", "timeout"].iter().any(|part| name.contains(part));
-            known.class(name) == Some(Class::Tx) && is_loss
+            is_loss && (known.class(name) == Some(Class::Tx) || sends(name))
         });
         let Some((name, count)) = lost.iter().max_by_key(|(_, count)| *count) else {
-            return Ok(ok("the driver counts no loss of sent packets"));
+            return Ok(ok(match known.is_known {
+                true => "the driver counts no loss of sent packets",
+                false => "no counter that looks like a loss of sent packets grew",
+            }));
         };
+        if !known.is_known {
+            return Err(Unknown(format!(
+                "what this counter means for this driver is not known: {name} +{count}"
+            )));
+        }
         let source = format!("ethtool -S {iface}");
         Ok(found(Detail {
             subject: Some(iface.to_owned()),

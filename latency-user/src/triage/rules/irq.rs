@@ -123,9 +123,11 @@ pub(super) fn hot(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         if *rate < HOT {
             continue;
         }
-        let owner = ifaces
+        // Ports that share a device share its IRQs: whose this one is, only its name tells.
+        let mut owners = ifaces
             .iter()
-            .find(|name| host.interface(name).is_ok_and(|nic| nic.msi_irqs.contains(number)));
+            .filter(|name| host.interface(name).is_ok_and(|nic| nic.msi_irqs.contains(number)));
+        let owner = owners.next().filter(|_| owners.next().is_none());
         let adaptive = owner.and_then(|iface| {
             Some((iface, host.nic(iface).ok()?.second.coalescing.as_ref().ok()?.adaptive_rx?))
         });
@@ -161,8 +163,12 @@ pub(super) fn hot(host: &HostSnapshot, ifaces: &[String]) -> Answers {
 /// All queues of an interface interrupting the same CPU.
 pub(super) fn one_cpu(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
-        if !host.interface(iface)?.has_device {
+        let interface = host.interface(iface)?;
+        if !interface.has_device {
             return Ok(ok("it has no device, and so no IRQs"));
+        }
+        if interface.rx_queues < 2 {
+            return Ok(ok(format!("{} RX queue", interface.rx_queues)));
         }
         let mut active = of_interface(host, iface)?;
         active.retain(|_, irq| irq.total() >= ACTIVE);
@@ -175,7 +181,7 @@ pub(super) fn one_cpu(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         let (cpu, rate) = most.map_or((0, 0.0), |(cpu, rate)| (*cpu, *rate));
         let cpus: Vec<u32> = by_cpu.keys().copied().collect();
         let text = format!("{total:.0} interrupts/s of {} IRQs on CPUs {cpus:?}", active.len());
-        let usable = placement::nearest_first(host, iface)?;
+        let usable = placement::near_or_all(host, iface)?;
         // Now and then one comes elsewhere, when an affinity is changed or a CPU goes to sleep.
         if active.len() < 2 || rate < MOST * total || total < LOADED || usable.len() < 2 {
             return Ok(ok(text));
@@ -214,7 +220,10 @@ fn spread(host: &HostSnapshot, irqs: &[u32], cpus: &[u32]) -> Step {
         })
         .collect();
     match changes {
-        Some(changes) => Step::Change(Remedy { changes, namespace: None }),
+        Some(mut changes) => {
+            changes.retain(|change| change.now != change.advised);
+            Step::Change(Remedy { changes, namespace: None })
+        }
         None => {
             let files = irqs.iter().map(|irq| format!("/proc/irq/{irq}/smp_affinity_list"));
             look(format!("grep . {}", files.collect::<Vec<_>>().join(" ")))
@@ -226,10 +235,16 @@ pub(super) fn affinity(irq: u32) -> Knob {
     Knob::IrqAffinity { irq }
 }
 
-/// The CPUs that may handle an IRQ; `None`: they are not known.
+/// The CPUs that may handle an IRQ; `None`: they are not known, or cannot be set again because all
+/// of them are offline.
 pub(super) fn allowed(host: &HostSnapshot, irq: u32) -> Option<Value> {
     let cpus = cpus::parse_list(host.setting(&affinity(irq).path()?).ok()?).ok()?;
-    (!cpus.is_empty()).then(|| Value::cpu_list(&cpus))
+    can_be_set(host, &cpus).then(|| Value::cpu_list(&cpus))
+}
+
+/// Whether the kernel takes these CPUs for an IRQ: one of them is online.
+pub(super) fn can_be_set(host: &HostSnapshot, cpus: &[u32]) -> bool {
+    host.online().map_or(!cpus.is_empty(), |online| cpus.iter().any(|cpu| online.contains(cpu)))
 }
 
 /// The answer for an interface without a device; `None`: it has one.

@@ -16,6 +16,8 @@ use crate::{
 
 /// NET_RX runs per second from which their placement matters.
 const LOADED: f64 = 1000.0;
+/// Share of an interface's interrupts below which an IRQ is not one of its queues'.
+const MINOR: f64 = 0.01;
 /// Share of one CPU, percent.
 const ONE_CPU: f64 = 90.0;
 
@@ -43,7 +45,8 @@ pub(super) fn net_rx_on_one_cpu(host: &HostSnapshot, ifaces: &[String]) -> Answe
     let share = if total > 0.0 { rate / total * 100.0 } else { 0.0 };
     let text = format!("{total:.0} NET_RX softirqs/s, {share:.1} % of them on CPU {cpu}");
     let online = host.online()?;
-    if total < LOADED || share < ONE_CPU || online.len() < 2 {
+    let usable = placement::usable(host)?;
+    if total < LOADED || share < ONE_CPU || usable.len() < 2 {
         return all_ok(text);
     }
     let steered = placement::steered(host, ifaces);
@@ -68,6 +71,11 @@ pub(super) fn net_rx_on_one_cpu(host: &HostSnapshot, ifaces: &[String]) -> Answe
 /// to spread, or the old values are not known.
 fn steer(host: &HostSnapshot, ifaces: &[String]) -> Option<Step> {
     let change = |iface: &String| {
+        // A NIC with several queues spreads packets itself: its IRQs, or its hash, are to blame.
+        let interface = host.interface(iface).ok()?;
+        if interface.has_device && interface.rx_queues > 1 {
+            return None;
+        }
         let knob = Knob::Rps { iface: iface.clone(), queue: 0 };
         let now = Value::cpu_mask(&cpus::parse_mask(host.setting(&knob.path()?).ok()?).ok()?);
         let near = placement::near_or_all(host, iface).ok().filter(|near| near.len() > 1)?;
@@ -101,7 +109,8 @@ pub(super) fn numa_node(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         }
         // An IRQ that hardly comes, such as that of the management, may be anywhere.
         let mut irqs = irq::of_interface(host, iface)?;
-        irqs.retain(|_, irq| irq.total() >= irq::ACTIVE);
+        let all = irqs.values().map(irq::IrqRate::total).sum::<f64>();
+        irqs.retain(|_, irq| irq.total() >= irq::ACTIVE && irq.total() >= all * MINOR);
         let far: Vec<u32> = irqs
             .iter()
             .filter(|(_, irq)| irq.cpu().is_some_and(|cpu| !near.contains(&cpu)))
@@ -149,11 +158,13 @@ pub(super) fn moved(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             return Err(Unknown("its IRQs are unknown".into()));
         }
         let mut changes = Vec::new();
+        let mut can_be_restored = true;
         for irq in irqs {
             let path = format!("proc/irq/{irq}/smp_affinity_list");
             let before = cpus::parse_list(host.first.text(&path)?.trim())?;
             let now = cpus::parse_list(host.setting(&path)?)?;
             if before != now {
+                can_be_restored &= irq::can_be_set(host, &before) && irq::can_be_set(host, &now);
                 let (now, before) = (Value::cpu_list(&now), Value::cpu_list(&before));
                 changes.push(Change::new(irq::affinity(*irq), now, before));
             }
@@ -172,7 +183,9 @@ pub(super) fn moved(host: &HostSnapshot, ifaces: &[String]) -> Answers {
                     "irqbalance --help | grep banirq; grep . /proc/irq/{irq}/smp_affinity_list"
                 ))
             }
-            false => Step::Change(Remedy { changes, namespace: None }),
+            false if can_be_restored => Step::Change(Remedy { changes, namespace: None }),
+            // Its CPUs went offline.
+            false => look("grep . /proc/irq/*/smp_affinity_list"),
         };
         Ok(found(Detail {
             subject: Some(iface.to_owned()),

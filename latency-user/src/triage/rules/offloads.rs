@@ -70,6 +70,12 @@ fn wanted(host: &HostSnapshot, iface: &str, offload: &Offload) -> Result<Answer,
     if has(&features.active) {
         return Ok(ok(format!("{} is on", offload.short)));
     }
+    if has(&features.wanted) {
+        return Ok(ok(format!(
+            "{} is requested, and off because of another offload that it needs",
+            offload.short
+        )));
+    }
     if !has(&features.changeable) {
         return Ok(ok(format!("{} cannot be turned on", offload.short)));
     }
@@ -117,8 +123,13 @@ pub(super) fn checksums(host: &HostSnapshot, ifaces: &[String]) -> Answers {
 /// Large receive offload on a host that forwards.
 pub(super) fn lro(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
-        if !features(host, iface)?.active.iter().any(|name| name == "rx-lro") {
+        let features = features(host, iface)?;
+        let has = |set: &[String]| set.iter().any(|name| name == "rx-lro");
+        if !has(&features.active) {
             return Ok(ok("LRO is off"));
+        }
+        if !has(&features.changeable) {
+            return Ok(ok("LRO is on, and cannot be turned off"));
         }
         let own = host.setting("netns/own")?;
         let path = format!("netns/{own}/ipv4.ip_forward");
@@ -157,7 +168,8 @@ pub(super) fn coalescing(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             let knob = Knob::Ethtool { iface: iface.to_owned(), kind: EthtoolKind::Coalesce, name };
             change(knob, Value::number(now), Value::number(to))
         };
-        if usecs >= LONG_WAIT_US {
+        // With one frame, the interrupt does not wait.
+        if usecs >= LONG_WAIT_US && now.rx_frames != Some(1) {
             return Ok(found(Detail {
                 subject: Some(iface.to_owned()),
                 weight: 39,

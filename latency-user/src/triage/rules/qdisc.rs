@@ -16,10 +16,13 @@ const ONE_EACH: [&str; 4] = ["mq", "mqprio", "noqueue", "taprio"];
 
 /// Root qdiscs that are commonly there without anybody's parameters. The others shape, or were
 /// configured: what they were told would be lost with them.
-const WITHOUT_PARAMETERS: [&str; 4] = ["pfifo_fast", "pfifo", "fq_codel", "fq"];
+const WITHOUT_PARAMETERS: [&str; 2] = ["pfifo_fast", "fq_codel"];
 
 /// Qdiscs that drop or delay packets because they were told to.
-const SHAPERS: [&str; 8] = ["tbf", "htb", "hfsc", "cake", "netem", "cbq", "etf", "drr"];
+const SHAPERS: [&str; 15] = [
+    "tbf", "htb", "hfsc", "cake", "netem", "cbq", "etf", "drr", "red", "gred", "sfb", "choke",
+    "codel", "pie", "fq_pie",
+];
 
 pub(super) fn check(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {

@@ -27,6 +27,8 @@ const LOADED: f64 = 1000.0;
 const LOADED_QUEUE: f64 = 10_000.0;
 /// Mbit/s that older kernels show for a speed that is not known (`SPEED_UNKNOWN` in 16 or 32 bits).
 const UNKNOWN_SPEEDS: [i64; 2] = [65_535, 4_294_967_295];
+/// Mbit/s that no link has.
+const FASTEST: i64 = 10_000_000;
 /// Mbit/s from which a link is full duplex, whatever its driver says.
 const FULL_DUPLEX: i64 = 1000;
 /// Mbit/s up to which autonegotiation has probably failed.
@@ -42,8 +44,9 @@ pub(super) fn count(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         let nic = host.nic(iface)?;
         let channels = nic.second.channels.as_ref().map_err(|reason| Unknown(reason.clone()))?;
+        let rx_only = channels.rx.unwrap_or(0);
         let (kind, now, most) = match (channels.combined, channels.rx) {
-            (Some(now), None | Some(0)) if now > 0 => ("combined", now, channels.combined_max),
+            (Some(now), _) if now > 0 => ("combined", now, channels.combined_max),
             (_, Some(now)) if now > 0 => ("rx", now, channels.rx_max),
             _ => return Err(Unknown("the driver does not report its queues".into())),
         };
@@ -51,13 +54,18 @@ pub(super) fn count(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         let cpus = placement::usable(host)?.len() as u32;
         let rate = host.rx_rate(iface)?;
         let text = format!("{now} {kind} queues of {most}, {cpus} CPUs, {rate:.0} packets/s in");
+        let interface = host.interface(iface)?;
+        let has_lower = interface.lower.as_ref().is_some_and(|lower| !lower.is_empty());
+        if nic.second.driver.as_deref() == Ok("hv_netvsc") && has_lower {
+            return Ok(ok(format!("{text}; its virtual function carries the packets")));
+        }
         if nic.second.driver.as_deref() == Ok("veth") && !has_own_napi(nic.second) {
             return Ok(ok(format!(
                 "{text}; without GRO and XDP its packets go to the backlog of the sending CPU, \
                  however many queues it has"
             )));
         }
-        let fitting = most.min(cpus);
+        let fitting = most.min(cpus.saturating_sub(if kind == "combined" { rx_only } else { 0 }));
         // A change interrupts the link: only for queues that carry something.
         if now >= fitting || rate < f64::from(now) * LOADED_QUEUE {
             return Ok(ok(text));
@@ -139,7 +147,12 @@ pub(super) fn imbalance(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         if queues < 2 {
             return Ok(ok(format!("{queues} RX queues")));
         }
-        let by_queue = packets_by_queue(&host.nic(iface)?, queues, host.seconds())?;
+        let nic = host.nic(iface)?;
+        let by_queue = packets_by_queue(&nic, queues, host.seconds())?;
+        let source = match &nic.second.queue_packets {
+            Ok(packets) if packets.len() > 1 => "netdev qstats-get".to_owned(),
+            _ => format!("ethtool -S {iface}"),
+        };
         let total: f64 = by_queue.values().sum();
         let (queue, rate) = by_queue
             .iter()
@@ -169,8 +182,8 @@ pub(super) fn imbalance(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             weight: 50,
             seen: format!("{iface}: {text}, of {queues} queues."),
             numbers: vec![
-                crossed("share of one queue", share, "%", threshold, format!("ethtool -S {iface}")),
-                plain("packets", total, "/s", format!("ethtool -S {iface}")),
+                crossed("share of one queue", share, "%", threshold, &source),
+                plain("packets", total, "/s", &source),
             ],
             why: "The packets of this queue wait in line. One large flow does that, and so does \
                   an indirection table that leaves queues out: check it first.",
@@ -189,7 +202,7 @@ pub(super) fn link(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         let file = |name: &str| format!("sys/class/net/{iface}/{name}");
         let duplex = host.setting(&file("duplex"))?;
         let speed = host.number(&file("speed"))?;
-        if UNKNOWN_SPEEDS.contains(&speed) {
+        if UNKNOWN_SPEEDS.contains(&speed) || speed > FASTEST {
             return Err(Unknown("its driver does not report the speed".into()));
         }
         let text = format!("{speed} Mbit/s, {duplex} duplex");

@@ -71,15 +71,23 @@ fn worst(grown: &[(String, u32)]) -> Option<&(String, u32)> {
 
 /// Packets that found the backlog full.
 pub(super) fn drops(host: &HostSnapshot, _: &[String]) -> Answers {
-    let grown = grown(host, |line| Some(line.dropped))?;
-    let total: u64 = grown.iter().map(|(_, count)| u64::from(*count)).sum();
-    let Some((cpu, worst)) = worst(&grown).filter(|(_, count)| *count > 0) else {
-        return all_ok("no packet found a backlog full");
+    let dropped = grown(host, |line| Some(line.dropped))?;
+    let sum = |counts: &[(String, u32)]| counts.iter().map(|(_, n)| u64::from(*n)).sum::<u64>();
+    // The kernel counts what the flow limit drops as dropped, too, on another CPU perhaps.
+    let limited = grown(host, |line| line.flow_limit).map_or(0, |counts| sum(&counts));
+    let total = sum(&dropped).saturating_sub(limited);
+    let Some((cpu, worst)) = worst(&dropped).filter(|_| total > 0) else {
+        return all_ok(match limited {
+            0 => "no packet found a backlog full".to_owned(),
+            limited => format!("no packet found a backlog full; the flow limit dropped {limited}"),
+        });
     };
     let key = "net.core.netdev_max_backlog";
     let old = number(host, "netdev_max_backlog");
     let of = old.as_ref().map(|(old, _)| format!(" of {old}")).unwrap_or_default();
     let new = old.as_ref().map_or(0, |(old, _)| old.max(&1000).saturating_mul(2));
+    // The kernel keeps it in 32 bits with a sign.
+    let new = new.min(i64::from(i32::MAX));
     let step = set(key, old.as_ref().map(|(old, _)| Value::number(*old)), Value::number(new));
     let mut numbers = vec![crossed("packets dropped", total as f64, "", 1.0, SOURCE)];
     numbers.extend(old.map(|(_, number)| number));
@@ -108,11 +116,13 @@ pub(super) fn time_squeeze(host: &HostSnapshot, _: &[String]) -> Answers {
     }
     let budget = number(host, "netdev_budget");
     let usecs = number(host, "netdev_budget_usecs");
-    let packets = packets_of(host, cpu)?;
-    // A run that used up its budget processed at least as many packets.
-    let by_time = budget
-        .as_ref()
-        .is_some_and(|(budget, _)| packets < u64::from(*count).saturating_mul(*budget as u64));
+    // The budget counts packets as they come from the ring. softnet_stat counts them after GRO, the
+    // interfaces before it: a run that used up its budget took that many.
+    let packets = packets_of(host, cpu)?.max(received(host));
+    let by_time = budget.as_ref().is_some_and(|(budget, _)| {
+        let budget = u64::try_from(*budget).unwrap_or(0);
+        packets < u64::from(*count).saturating_mul(budget)
+    });
     let is_long =
         |value: &Option<(i64, Number)>, long| value.as_ref().is_some_and(|(v, _)| *v >= long);
     let is_long = is_long(&budget, BUDGET) || is_long(&usecs, BUDGET_USECS);
@@ -132,12 +142,14 @@ pub(super) fn time_squeeze(host: &HostSnapshot, _: &[String]) -> Answers {
         _ if is_long => look("mpstat -I SCPU 5 1"),
         // Kernels before 4.12 have no setting for the time.
         None if key.is_empty() => look("mpstat -I SCPU 5 1"),
+        Some(odd) if odd <= 0 => look(format!("sysctl {key}")),
         old => set(
             key,
             old.map(Value::number),
             Value::number(old.unwrap_or_default().saturating_mul(2)),
         ),
     };
+    let how = if by_time { "mostly" } else { "perhaps" };
     let mut numbers = vec![crossed("time_squeeze", rate, "/s", SQUEEZES, SOURCE)];
     numbers.push(plain("packets", packets as f64 / host.seconds(), "/s", SOURCE));
     numbers.extend(budget.into_iter().chain(usecs).map(|(_, number)| number));
@@ -145,7 +157,7 @@ pub(super) fn time_squeeze(host: &HostSnapshot, _: &[String]) -> Answers {
         subject: Some(cpu.clone()),
         weight: 48,
         seen: format!(
-            "{cpu} left work undone {rate:.1} times a second (time_squeeze), mostly at {limit}."
+            "{cpu} left work undone {rate:.1} times a second (time_squeeze), {how} at {limit}."
         ),
         numbers,
         why: "The rest waits for the next softirq, or for ksoftirqd. A larger limit \
@@ -153,6 +165,15 @@ pub(super) fn time_squeeze(host: &HostSnapshot, _: &[String]) -> Answers {
         step,
         iface: None,
     })])
+}
+
+/// Packets that all interfaces of our network namespace received between the samples; 0: not known.
+fn received(host: &HostSnapshot) -> u64 {
+    let Ok(dev) = host.dev() else { return 0 };
+    let grown = dev.second.iter().filter_map(|(name, after)| {
+        Some(after.rx_packets.saturating_sub(dev.first.get(name)?.rx_packets))
+    });
+    grown.fold(0, u64::saturating_add)
 }
 
 /// Packets that a CPU processed between the samples.

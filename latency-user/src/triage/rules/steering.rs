@@ -14,6 +14,9 @@ use crate::{
     },
 };
 
+/// Drivers that choose the TX queue of a packet themselves (`ndo_select_queue`) and do not read XPS.
+const OWN_CHOICE: [&str; 4] = ["hv_netvsc", "mana", "vif", "xen_netfront"];
+
 /// Packets sent per second from which XPS matters.
 const LOADED: f64 = 1000.0;
 
@@ -113,6 +116,10 @@ pub(super) fn xps(host: &HostSnapshot, ifaces: &[String]) -> Answers {
     each_interface(host, ifaces, |host, iface| {
         if let Some(answer) = irq::without_device(host, iface)? {
             return Ok(answer);
+        }
+        let driver = host.nic(iface).ok().and_then(|nic| nic.second.driver.as_deref().ok());
+        if let Some(driver) = driver.filter(|driver| OWN_CHOICE.contains(driver)) {
+            return Ok(ok(format!("{driver} chooses TX queues itself, without XPS")));
         }
         if host.interface(iface)?.tx_queues == 1 {
             return Ok(ok("one TX queue"));

@@ -85,8 +85,9 @@ pub(super) fn listen_overflows(host: &HostSnapshot, _: &[String]) -> Answers {
             group: "TcpExt",
             names: &["ListenOverflows", "ListenDrops"],
             weight: 65,
-            why: "The server does not accept fast enough: clients try again after a second, then \
-                  two, then four.",
+            why: "Clients try again after a second, then two, then four. ListenOverflows is a \
+                  server that does not accept fast enough; ListenDrops alone has other causes, \
+                  too, such as a lack of memory.",
             next: "ss -lnt",
         },
     )

@@ -49,11 +49,12 @@ pub(super) fn called(namespace: &Namespace) -> String {
     }
 }
 
-/// A command, run in the namespace. Without a known process in it, the command alone.
+/// A command, run in the namespace; without a known process in it, one that lists namespaces.
 pub(super) fn inside(namespace: &Namespace, command: &str) -> String {
     match namespace.pid() {
         Ok(Some(pid)) => format!("nsenter --net=/proc/{pid}/ns/net {command}"),
-        Ok(None) | Err(_) => command.to_owned(),
+        Ok(None) => command.to_owned(),
+        Err(_) => "lsns -t net".to_owned(),
     }
 }
 
@@ -84,7 +85,9 @@ fn sizes(host: &HostSnapshot, namespace: &Namespace, name: &str) -> Result<[u64;
 
 /// The sizes of the case study, but none larger than the current one.
 fn smaller(now: [u64; 3]) -> [u64; 3] {
-    [now[0], now[1].min(FIXED[1]), now[2].min(FIXED[2])]
+    let most = now[2].min(FIXED[2]);
+    let default = now[1].min(FIXED[1]).min(most);
+    [now[0].min(default), default, most]
 }
 
 /// Receive queues that were pruned or collapsed between the samples.
@@ -176,7 +179,8 @@ fn set(namespace: &Namespace, key: &'static str, now: Value, advised: Value) -> 
             let changes = vec![Change::new(Knob::Sysctl(key), now, advised)];
             Step::Change(Remedy { changes, namespace: pid })
         }
-        Err(_) => look(format!("sysctl {key}")),
+        // Its namespace cannot be entered by a process that is not known.
+        Err(_) => look("lsns -t net"),
     }
 }
 

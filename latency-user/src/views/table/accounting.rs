@@ -10,6 +10,7 @@ use crate::{
         stage::StageName,
     },
     views::format::{count, counted, duration},
+    views::printable,
 };
 
 /// Paragraphs on whether the ledger balances: one if it does, else the sums of every stage.
@@ -127,7 +128,7 @@ pub(super) fn misses(ledger: &Ledger) -> Vec<String> {
         ]
         .into_iter()
         .flatten()
-        .map(|what| format!("  {}: {what}: not counted above", program.program))
+        .map(|what| format!("  {}: {what}: not counted above", printable(&program.program)))
         .collect::<Vec<_>>()
     };
     ledger.programs.iter().flat_map(lines).collect()

@@ -190,7 +190,7 @@ fn about(run: &Run, lasted: &str) -> String {
         printable(&run.host),
         printable(&run.kernel),
         run.cpus,
-        run.started_at
+        printable(&run.started_at)
     );
     if !run.ifaces.is_empty() {
         about.push_str(", queues of ");
@@ -204,7 +204,7 @@ fn heading(text: &mut String, probe: &SelectedProbe, empty: bool, style: Style) 
     let method = probe.method.map_or("", |method| method.name());
     let empty = if empty { ": no event" } else { "" };
     let what = format!("{}: {}", probe.stage.name(), meaning(probe.stage));
-    let how = format!("({method} {}){empty}", probe.at);
+    let how = format!("({method} {}){empty}", printable(&probe.at));
     // Keep both on one line if they fit.
     if what.len() + 1 + how.len() <= style.columns() {
         paragraph(text, &format!("{what} {how}"), 2, style, Style::bold);
