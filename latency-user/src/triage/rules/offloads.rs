@@ -18,6 +18,8 @@ use crate::{
 
 /// Packets per second from which offloads of software interfaces matter.
 const LOADED: f64 = 1000.0;
+/// Packets per second from which a NIC is in use.
+const IN_USE: f64 = 1.0;
 /// Delay of an interrupt, us.
 const LONG_WAIT_US: u32 = 200;
 /// Interrupts per second without coalescing.
@@ -81,7 +83,7 @@ fn wanted(host: &HostSnapshot, iface: &str, offload: &Offload) -> Result<Answer,
     }
     let rate = host.rx_rate(iface)? + host.tx_rate(iface)?;
     // Interfaces of containers have offloads off by default; that matters only with traffic.
-    let threshold = if host.interface(iface)?.has_device { 0.0 } else { LOADED };
+    let threshold = if host.interface(iface)?.has_device { IN_USE } else { LOADED };
     if rate < threshold {
         return Ok(ok(format!("{} is off, at {rate:.0} packets/s", offload.short)));
     }

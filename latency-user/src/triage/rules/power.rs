@@ -36,7 +36,7 @@ pub(super) fn governor(host: &HostSnapshot, _: &[String]) -> Answers {
             file("scaling_driver").is_ok_and(|driver| HARDWARE_CHOOSES.contains(&driver));
         let preference = file("energy_performance_preference").unwrap_or_default();
         let (what, knob, now) = match (governor, hardware) {
-            ("powersave", true) if preference.ends_with("power") => {
+            ("powersave", true) if saves_power(preference) => {
                 (format!("preference {preference}"), Knob::EnergyPreference { cpu }, preference)
             }
             ("conservative" | "ondemand", _) | ("powersave", false) => {
@@ -81,6 +81,15 @@ pub(super) fn governor(host: &HostSnapshot, _: &[String]) -> Answers {
     })])
 }
 
+/// Whether the hardware is told to prefer saving power. The preference is a name, or a number from
+/// 0 to 255: 192 is `balance_power`.
+///
+/// `HWP_EPP_BALANCE_POWERSAVE` in
+/// <https://elixir.bootlin.com/linux/v6.12/source/arch/x86/include/asm/msr-index.h>
+fn saves_power(preference: &str) -> bool {
+    preference.parse::<u8>().map_or(preference.ends_with("power"), |number| number >= 192)
+}
+
 /// Disables, on each CPU, the states that take long to wake from and are not disabled already.
 fn slow_states(host: &HostSnapshot) -> Result<Vec<Change>, Unknown> {
     let mut changes = Vec::new();
@@ -103,6 +112,10 @@ fn slow_states(host: &HostSnapshot) -> Result<Vec<Change>, Unknown> {
         true => Err(Unknown(format!("/{CPUS}/*/cpuidle shows no state to disable"))),
         false => Ok(changes),
     }
+}
+
+fn is_on_cpu_0(knob: &Knob) -> bool {
+    matches!(knob, Knob::IdleState { cpu: 0, .. })
 }
 
 /// The CPUs of the host and the names of their directories, in numerical order.
@@ -140,6 +153,14 @@ pub(super) fn idle_states(host: &HostSnapshot, _: &[String]) -> Answers {
         }
     }
     let Some((latency, name, slept)) = deepest else {
+        // The time in a state is read from CPU 0 alone.
+        let others = slow_states(host).unwrap_or_default();
+        if !others.is_empty() && !others.iter().any(|change| is_on_cpu_0(&change.knob)) {
+            return Err(Unknown(format!(
+                "CPU 0 may not enter the states that take {WAKE_US} us to wake from, other CPUs \
+                 may; only the time of CPU 0 is read"
+            )));
+        }
         return all_ok(format!("CPU 0 was in no idle state that takes {WAKE_US} us to wake from"));
     };
     let share = slept as f64 / host.seconds() / 1e4;

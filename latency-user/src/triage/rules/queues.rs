@@ -29,6 +29,8 @@ const LOADED_QUEUE: f64 = 10_000.0;
 const UNKNOWN_SPEEDS: [i64; 2] = [65_535, 4_294_967_295];
 /// Mbit/s that no link has.
 const FASTEST: i64 = 10_000_000;
+/// Packets per second below which a link is idle: the port of a management controller, a spare.
+const IDLE_LINK: f64 = 10.0;
 /// Mbit/s from which a link is full duplex, whatever its driver says.
 const FULL_DUPLEX: i64 = 1000;
 /// Mbit/s up to which autonegotiation has probably failed.
@@ -206,6 +208,7 @@ pub(super) fn link(host: &HostSnapshot, ifaces: &[String]) -> Answers {
             return Err(Unknown("its driver does not report the speed".into()));
         }
         let text = format!("{speed} Mbit/s, {duplex} duplex");
+        let rate = host.rx_rate(iface).and_then(|rx| Ok(rx + host.tx_rate(iface)?)).ok();
         let (weight, number) = match (duplex, speed) {
             ("half", FULL_DUPLEX..) => {
                 return Ok(ok(format!(
@@ -213,6 +216,9 @@ pub(super) fn link(host: &HostSnapshot, ifaces: &[String]) -> Answers {
                 )));
             }
             ("half", _) => (66, plain("speed", speed as f64, "Mbit/s", file("speed"))),
+            (_, 1..=SLOW_LINK) if rate.is_some_and(|rate| rate < IDLE_LINK) => {
+                return Ok(ok(format!("{text}, almost idle: nothing queues")));
+            }
             (_, 1..=SLOW_LINK) => {
                 (56, crossed("speed", speed as f64, "Mbit/s", SLOW_LINK as f64, file("speed")))
             }

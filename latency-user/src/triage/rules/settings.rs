@@ -14,6 +14,11 @@ use crate::{
 /// Longest run of `net_rx_action` that the setting allows, us; the default is 2,000, or two
 /// clock ticks.
 pub(super) const BUDGET_USECS: i64 = 10_000;
+/// Two clock ticks where the clock ticks 100 times a second (arm64 and s390x of some
+/// distributions): the kernel's own default there, us.
+///
+/// `netdev_budget_usecs` in <https://elixir.bootlin.com/linux/v6.12/source/net/core/hotdata.c>
+const TWO_SLOW_TICKS_USECS: i64 = 20_000;
 /// Packets in one run; the default is 300.
 pub(super) const BUDGET: i64 = 2000;
 /// Busy polling per read, us; the kernel's documentation recommends 50.
@@ -23,9 +28,17 @@ const BUSY_POLL_USECS: i64 = 100;
 pub(super) fn softirq_budget(host: &HostSnapshot, _: &[String]) -> Answers {
     let usecs = host.number("proc/sys/net/core/netdev_budget_usecs")?;
     let budget = host.number("proc/sys/net/core/netdev_budget")?;
-    let text = format!("netdev_budget_usecs {usecs}, netdev_budget {budget}");
+    let text = match usecs {
+        TWO_SLOW_TICKS_USECS => format!(
+            "netdev_budget_usecs {usecs} (the default where the clock ticks at 100 Hz), \
+             netdev_budget {budget}"
+        ),
+        _ => format!("netdev_budget_usecs {usecs}, netdev_budget {budget}"),
+    };
     let (key, value, threshold, default) = match () {
-        () if usecs >= BUDGET_USECS => ("net.core.netdev_budget_usecs", usecs, BUDGET_USECS, 2000),
+        () if usecs >= BUDGET_USECS && usecs != TWO_SLOW_TICKS_USECS => {
+            ("net.core.netdev_budget_usecs", usecs, BUDGET_USECS, 2000)
+        }
         () if budget >= BUDGET => ("net.core.netdev_budget", budget, BUDGET, 300),
         () => return all_ok(text),
     };
