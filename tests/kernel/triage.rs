@@ -81,19 +81,24 @@ impl Judged {
         ensure!(self.status == Some(4), "exit status {:?}", self.status);
         self.finding(rule).with_context(|| {
             let last = self.lines.last().map(|last| &last["verdict"]);
-            format!("no finding {rule}: {last:?}")
+            let said: Vec<_> = self.answers(rule).collect();
+            format!("no finding {rule}, but {said:?}: {last:?}")
         })
     }
 
-    /// The text of a rule's answer about `subject`.
-    fn answer(&self, rule: &str, subject: &str) -> Result<&str> {
+    fn answers<'a>(&'a self, rule: &str) -> impl Iterator<Item = &'a str> {
         let steps = self.lines.last().and_then(|last| last["path"].as_array());
         steps
             .into_iter()
             .flatten()
             .flat_map(|step| step["rules"].as_array().into_iter().flatten())
-            .filter(|answer| answer["rule"] == rule)
+            .filter(move |answer| answer["rule"] == rule)
             .filter_map(|answer| answer["text"].as_str())
+    }
+
+    /// The text of a rule's answer about `subject`.
+    fn answer(&self, rule: &str, subject: &str) -> Result<&str> {
+        self.answers(rule)
             .find(|text| text.starts_with(subject))
             .with_context(|| format!("{rule} has no answer about {subject}"))
     }
@@ -112,6 +117,22 @@ fn judge_under(
 ) -> Result<Judged> {
     let end = AtomicBool::new(false);
     beside(|| load(&end), &end, || Judged::parse(&triage(args)?.output()?))
+}
+
+/// Judges until `rule` finds something, three times at most: what else the machine does meanwhile
+/// may hide it.
+fn found_under(
+    load: impl Fn(&AtomicBool) -> Result<()> + Send + Sync,
+    args: &[&str],
+    rule: &str,
+) -> Result<Judged> {
+    for _ in 0..2 {
+        let judged = judge_under(&load, args)?;
+        if judged.finding(rule).is_some() {
+            return Ok(judged);
+        }
+    }
+    judge_under(load, args)
 }
 
 /// Runs `load` in another thread during `body`, and sets `end` when `body` has returned.
@@ -271,32 +292,40 @@ fn below() -> Result<()> {
             }
             Ok(())
         };
-        let judged = judge_under(send, &["--iface", "mv0", "--duration", "2s"])?;
+        let args = ["--iface", "mv0", "--duration", "2s"];
+        let judged = found_under(send, &args, "net_rx_on_one_cpu")?;
         let finding = judged.expect("net_rx_on_one_cpu")?;
         let next = finding["next"].as_str().context("no command")?;
         ensure!(next.contains("/va/queues/rx-0/rps_cpus"), "{finding}");
         ensure!(!next.contains("mv0"), "{finding}");
-        let steered = || -> Result<u64> {
+        // Interrupts between CPUs are merged when a CPU is slow; the packets it took are not.
+        let elsewhere = || -> Result<u64> {
             let text = fs::read_to_string("/proc/net/softnet_stat")?;
-            let column = |line: &str| {
-                let word = line.split_ascii_whitespace().nth(9).context("no column")?;
+            let processed = |line: &str| {
+                let word = line.split_ascii_whitespace().next().context("no column")?;
                 Ok(u64::from_str_radix(word, 16)?)
             };
-            text.lines().map(column).sum::<Result<u64>>()
+            text.lines().skip(1).map(processed).sum::<Result<u64>>()
         };
         let sent = || -> Result<u64> {
-            let before = steered()?;
+            let before = elsewhere()?;
             let mut sender = veth::sender_to("mv0")?;
             for port in 0..2003 {
                 sender.send(1000 + port, 9000)?;
             }
             thread::sleep(std::time::Duration::from_millis(100));
-            Ok(steered()? - before)
+            Ok(elsewhere()? - before)
         };
+        load::pin_to(0)?;
         let before = sent()?;
         tool::shell(next)?;
-        let after = sent()?;
-        ensure!(after > before + 200, "{before} steered before, {after} after: {next}");
+        let mut after = sent()?;
+        for _ in 0..4 {
+            if after <= before + 500 {
+                after = sent()?;
+            }
+        }
+        ensure!(after > before + 500, "{before} on other CPUs before, {after} after: {next}");
         tool::shell(finding["undo"].as_str().context("no undo")?)?;
         let mask = fs::read_to_string("/sys/class/net/va/queues/rx-0/rps_cpus")?;
         ensure!(mask.trim().chars().all(|c| c == '0' || c == ','), "{mask}");
