@@ -30,13 +30,14 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// Substitutions in the shown commands: no system directory is written, runs are short, and
 /// programs of the reader's own have a stand-in.
-const REPLACED: [(&str, &str); 7] = [
+const REPLACED: [(&str, &str); 8] = [
     ("sudo -E ", ""),
     ("sudo ", ""),
     ("/usr/local/bin/", "installed/"),
     ("--duration 30s", "--duration 1s"),
     ("--duration 10s", "--duration 1s"),
-    ("--window 30s --rounds 3", "--window 2s --settle 100ms --rounds 1"),
+    ("--time 5m", "--window 1s --settle 100ms --rounds 1"),
+    ("experiment --plan", "experiment --plan --window 1s"),
     ("./load-test.sh", "sleep 1"),
 ];
 
@@ -152,6 +153,8 @@ fn scratch() -> Result<tempfile::TempDir> {
         ("after.hlog", "idle-v1.hlog"),
         ("web-1.hlog", "collapse-v1.hlog"),
         ("web-2.hlog", "idle-v1.hlog"),
+        ("old-1.hlog", "collapse-v1.hlog"),
+        ("new-1.hlog", "idle-v1.hlog"),
     ];
     for (name, fixture) in recordings {
         fs::copy(python::script(fixture), directory.path().join(name))?;

@@ -85,6 +85,20 @@ pub fn estimate(stall: &mut Stall, hz: u64, threshold_ns: u64) -> bool {
     true
 }
 
+/// Whether a stall is the hypervisor's: it took the CPU in the interval in which the stall ended, and
+/// without the time in which the CPU did not run the stall would not have reached the threshold.
+///
+/// The CPU may have been taken right after the last tick: up to a period before the clock was
+/// overdue. `hz` is that of the clock.
+pub fn is_stolen(stall: &Stall, hz: u64, threshold_ns: u64) -> bool {
+    let (Some(steal), Some(unsampled)) = (stall.steal_ns, stall.unsampled_ns) else { return false };
+    if steal == 0 || unsampled == 0 || hz == 0 {
+        return false;
+    }
+    let taken = unsampled.saturating_add(1_000_000_000 / hz);
+    stall.duration_ns.saturating_sub(taken) < threshold_ns
+}
+
 /// Turns the overdue time of a stall into unexplained time.
 pub fn forget_overdue(stall: &mut Stall) {
     stall.unsampled_ns = stall.unsampled_ns.map(|_| 0);
@@ -137,6 +151,24 @@ mod tests {
         assert_eq!(overdue(100, 1350, 1000), None);
         assert_eq!(overdue(100, 9100, 1000), Some((1100, 9100)));
         assert_eq!(overdue(0, 9100, 1000), None);
+    }
+
+    #[test]
+    fn only_what_the_hypervisor_took_is_stolen() {
+        let mut stall: Stall = serde_json::from_str(
+            r#"{"at": "", "start_ns": 0, "end_ns": 8000000, "stage": "net_rx", "cpu": 0,
+                "duration_ns": 8000000, "samples": 1, "unsampled_ns": 6500000, "steal_ns": 10000000}"#,
+        )
+        .unwrap();
+        assert!(is_stolen(&stall, 997, 1_000_000));
+        assert!(!is_stolen(&stall, 997, 100_000));
+        stall.unsampled_ns = Some(5_000_000);
+        assert!(!is_stolen(&stall, 997, 1_000_000));
+        // Interrupts may have been off.
+        (stall.unsampled_ns, stall.steal_ns) = (Some(7_000_000), Some(0));
+        assert!(!is_stolen(&stall, 997, 1_000_000));
+        stall.steal_ns = None;
+        assert!(!is_stolen(&stall, 997, 1_000_000));
     }
 
     #[test]

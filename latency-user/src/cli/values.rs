@@ -67,6 +67,36 @@ impl From<ValueUnit> for Unit {
     }
 }
 
+/// What a comparison takes as one unit, or the unit of another program's values, as an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompareUnit {
+    /// Each recording counts once
+    Recording,
+    /// Each host counts once; hosts on both sides are compared with themselves
+    Host,
+    /// Values in nanoseconds
+    Ns,
+    /// Values in microseconds
+    Us,
+    /// Values in milliseconds
+    Ms,
+    /// Values in seconds
+    S,
+}
+
+impl CompareUnit {
+    /// The unit of values; `None`: it is no such unit.
+    pub fn of_values(self) -> Option<Unit> {
+        match self {
+            Self::Recording | Self::Host => None,
+            Self::Ns => Some(Unit::Ns),
+            Self::Us => Some(Unit::Us),
+            Self::Ms => Some(Unit::Ms),
+            Self::S => Some(Unit::S),
+        }
+    }
+}
+
 /// Transport of events, as an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TransportArg {

@@ -1,17 +1,15 @@
-//! The circular block bootstrap: draws blocks of neighbouring parts with replacement.
+//! Intervals of quantiles by a circular block bootstrap: blocks of neighbouring parts are drawn with
+//! replacement (Künsch 1989, Politis and Romano 1992). They are approximate: of the 95 % intervals of
+//! a p99.99, 82 to 92 % covered the true value in simulations.
 //!
 //! The seed is fixed: the same recordings give the same numbers.
 
 use latency_common::bucket::BUCKETS;
 
-use super::counts::Counts;
 use crate::model::distribution::{Distribution, highest_value};
 
-/// Number of resamples. The standard error of a standard error estimated from them is 2 %.
-const RESAMPLES: usize = 1000;
-
-/// Number of resamples for quantiles, which cost more to compute.
-const QUANTILE_RESAMPLES: usize = 400;
+/// Number of resamples.
+const RESAMPLES: usize = 400;
 
 /// Seed of the random numbers of each side.
 const SEEDS: [u64; 2] = [0x1a7e_0c1e, 0x5eed_0002];
@@ -19,10 +17,6 @@ const SEEDS: [u64; 2] = [0x1a7e_0c1e, 0x5eed_0002];
 /// How often each part of a recording is drawn, resample by resample.
 pub(super) struct Resamples {
     weights: Vec<Vec<u16>>,
-    /// Independent blocks in a resample.
-    pub(super) blocks: f64,
-    /// Parts in a block.
-    pub(super) length: usize,
 }
 
 /// Quantiles of a recording and of its resamples.
@@ -50,25 +44,21 @@ impl Resamples {
             weights
         };
         let weights = (0..RESAMPLES).map(draw).collect();
-        Self { weights, blocks: parts as f64 / length as f64, length }
+        Self { weights }
     }
 
-    /// The logarithm of events per exposure in each resample; no events count as half an event.
-    pub(super) fn log_rates<'a>(&'a self, counts: &'a Counts) -> impl Iterator<Item = f64> + 'a {
-        self.weights.iter().map(|weights| {
-            let sum =
-                |of: &[f64]| of.iter().zip(weights).map(|(n, w)| n * f64::from(*w)).sum::<f64>();
-            (sum(&counts.events).max(0.5) / sum(&counts.exposure).max(1.0)).ln()
-        })
+    /// No resamples: quantiles have no intervals.
+    pub(super) fn none() -> Self {
+        Self { weights: Vec::new() }
     }
 
     /// Quantiles (ns) of the sum of all parts, and of resamples of them.
-    pub(super) fn quantiles(&self, parts: &[Distribution], quantiles: &[f64]) -> Quantiles {
+    pub(super) fn quantiles(&self, parts: &[&Distribution], quantiles: &[f64]) -> Quantiles {
         let mut sums = vec![0_u64; BUCKETS];
         let ones = vec![1; parts.len()];
         let of_recording = weighted_quantiles(parts, &ones, quantiles, &mut sums);
-        let mut resampled = vec![Vec::with_capacity(QUANTILE_RESAMPLES); quantiles.len()];
-        for weights in self.weights.iter().take(QUANTILE_RESAMPLES) {
+        let mut resampled = vec![Vec::with_capacity(RESAMPLES); quantiles.len()];
+        for weights in &self.weights {
             let values = weighted_quantiles(parts, weights, quantiles, &mut sums);
             for (all, value) in resampled.iter_mut().zip(values) {
                 all.push(value);
@@ -80,7 +70,7 @@ impl Resamples {
 
 /// Quantiles of a weighted sum; `sums` is scratch space, all zero before and after.
 fn weighted_quantiles(
-    parts: &[Distribution],
+    parts: &[&Distribution],
     weights: &[u16],
     quantiles: &[f64],
     sums: &mut [u64],
@@ -128,7 +118,7 @@ mod tests {
             }
             let expected = RESAMPLES as f64;
             assert!(
-                drawn.iter().all(|n| (*n as f64 - expected).abs() < 0.3 * expected),
+                drawn.iter().all(|n| (*n as f64 - expected).abs() < 0.4 * expected),
                 "{drawn:?}"
             );
         }
@@ -142,7 +132,8 @@ mod tests {
         }
         let mut of_recording = Distribution::default();
         parts.iter().for_each(|part| of_recording.add(part));
-        let found = Resamples::new(10, 1).quantiles(&parts, &[0.5, 0.99, 0.9999]);
+        let found = Resamples::new(10, 1)
+            .quantiles(&parts.iter().collect::<Vec<_>>(), &[0.5, 0.99, 0.9999]);
         let histogram = of_recording.histogram();
         let expected = [0.5, 0.99, 0.9999].map(|q| histogram.value_at_quantile(q) as f64);
         assert_eq!(found.of_recording, expected);

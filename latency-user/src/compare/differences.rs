@@ -1,6 +1,6 @@
-//! What differs between two recordings besides their numbers.
+//! What differs between the sides besides their numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use latency_common::stage::Stage;
 
@@ -11,6 +11,7 @@ use crate::{
         method::Method,
         note::{CompareSide, Note, StageEnd},
         run::Run,
+        series::SeriesKey,
         settings::HostSettings,
     },
     recording::loaded::LoadedRecording,
@@ -19,34 +20,46 @@ use crate::{
 /// Number of settings that a note names; the others are only counted.
 const NAMED: usize = 8;
 
-/// Notes on how the recordings differ.
-pub(super) fn notes(before: &LoadedRecording, after: &LoadedRecording) -> Vec<Note> {
+/// Notes on how the sides differ.
+pub(super) fn notes(sides: [&[&LoadedRecording]; 2]) -> Vec<Note> {
     let mut notes = Vec::new();
-    let sides = [(CompareSide::Before, before), (CompareSide::After, after)];
-    if let (Some(a), Some(b)) = (&before.totals.run, &after.totals.run) {
-        runs(a, b, &mut notes);
-        methods(a, b, &mut notes);
-        for (side, recording) in sides {
-            if let Some(end) = &recording.totals.end {
-                notes.extend(disabled(side, &end.self_cost.kernel.disabled));
+    let [before, after] = sides;
+    let named = || [CompareSide::Before, CompareSide::After].into_iter().zip(sides);
+    let [a, b] = sides.map(|side| -> Vec<&Run> {
+        side.iter().filter_map(|recording| recording.totals.run.as_ref()).collect()
+    });
+    if a.len() == before.len() && b.len() == after.len() && !a.is_empty() && !b.is_empty() {
+        runs(&a, &b, &mut notes);
+        methods(a[0], b[0], &mut notes);
+        for (side, recordings) in named() {
+            for recording in recordings {
+                if let Some(end) = &recording.totals.end {
+                    notes.extend(disabled(side, &end.self_cost.kernel.disabled));
+                }
             }
         }
-        notes.extend(steal(stolen(before, a.cpus), stolen(after, b.cpus)));
-        if let (Some(a), Some(b)) = (&before.totals.settings, &after.totals.settings) {
+        notes.extend(steal(stolen(before), stolen(after)));
+        if let (Some(a), Some(b)) = (&before[0].totals.settings, &after[0].totals.settings) {
             notes.extend(settings(a, b));
         }
-    } else {
+    } else if !before.is_empty() && !after.is_empty() {
         notes.push(Note::ForeignLogs);
         notes.extend(units(before, after));
     }
-    for (side, recording) in sides {
-        if recording.totals.merge.as_ref().is_some_and(|merge| merge.recordings > 1) {
+    for (side, recordings) in named() {
+        let is_merged = |recording: &&LoadedRecording| {
+            recording.totals.merge.as_ref().is_some_and(|merge| merge.recordings > 1)
+                && recording.totals.totals.intervals < 2
+        };
+        if recordings.iter().any(is_merged) {
             notes.push(Note::Merged { side });
         }
     }
-    let [a, b] = [before, after].map(|recording| recording.parts.keys());
+    let [a, b] = sides.map(|side| -> BTreeSet<&SeriesKey> {
+        side.iter().flat_map(|recording| recording.parts.keys()).collect()
+    });
     for (side, series) in
-        [(CompareSide::Before, a.difference(b)), (CompareSide::After, b.difference(a))]
+        [(CompareSide::Before, a.difference(&b)), (CompareSide::After, b.difference(&a))]
     {
         let series = series.count() as u64;
         if series > 0 {
@@ -58,10 +71,11 @@ pub(super) fn notes(before: &LoadedRecording, after: &LoadedRecording) -> Vec<No
 
 /// Whether the values of two logs are typically in units of which one is a thousand, a million or a
 /// billion of the other.
-fn units(before: &LoadedRecording, after: &LoadedRecording) -> Option<Note> {
-    let typical = |recording: &LoadedRecording| {
+fn units(before: &[&LoadedRecording], after: &[&LoadedRecording]) -> Option<Note> {
+    let typical = |side: &[&LoadedRecording]| {
         let mut sum = Distribution::default();
-        recording.totals.totals.series.values().for_each(|total| sum.add(&total.distribution));
+        let series = side.iter().flat_map(|recording| recording.totals.totals.series.values());
+        series.for_each(|total| sum.add(&total.distribution));
         sum.quantile(&sum.histogram(), 0.5) as f64
     };
     let (before, after) = (typical(before), typical(after));
@@ -77,10 +91,14 @@ const STEAL: f64 = 1.2;
 const LITTLE_STEAL: f64 = 0.001;
 
 /// The share of all CPUs that the hypervisor took; `None`: not known.
-fn stolen(recording: &LoadedRecording, cpus: u32) -> Option<f64> {
-    let totals = &recording.totals.totals;
-    let taken: u64 = totals.steal()?.iter().map(|cpu| cpu.steal_ns).sum();
-    let time = totals.length.as_nanos() as f64 * f64::from(cpus);
+fn stolen(side: &[&LoadedRecording]) -> Option<f64> {
+    let (mut taken, mut time) = (0, 0.0);
+    for recording in side {
+        let totals = &recording.totals.totals;
+        taken += totals.steal()?.iter().map(|cpu| cpu.steal_ns).sum::<u64>();
+        let cpus = recording.totals.run.as_ref()?.cpus;
+        time += totals.length.as_nanos() as f64 * f64::from(cpus);
+    }
     (time > 0.0).then(|| taken as f64 / time)
 }
 
@@ -90,17 +108,29 @@ fn steal(before: Option<f64>, after: Option<f64>) -> Option<Note> {
     (differ && before.max(after) >= LITTLE_STEAL).then_some(Note::StealDiffers { before, after })
 }
 
-fn runs(before: &Run, after: &Run, notes: &mut Vec<Note>) {
-    if before.host != after.host {
-        let (before, after) = (before.host.clone(), after.host.clone());
+fn runs(before: &[&Run], after: &[&Run], notes: &mut Vec<Note>) {
+    let distinct = |side: &[&Run], of: fn(&Run) -> &str| -> String {
+        let all: BTreeSet<&str> = side.iter().map(|run| of(run)).collect();
+        all.into_iter().collect::<Vec<_>>().join(", ")
+    };
+    let differ = |of: fn(&Run) -> &str| {
+        let (before, after) = (distinct(before, of), distinct(after, of));
+        (before != after).then_some((before, after))
+    };
+    if let Some((before, after)) = differ(|run| &run.host) {
         notes.push(Note::HostsDiffer { before, after });
     }
-    if before.kernel != after.kernel {
-        let (before, after) = (before.kernel.clone(), after.kernel.clone());
+    if let Some((before, after)) = differ(|run| &run.kernel) {
         notes.push(Note::KernelsDiffer { before, after });
     }
-    let (before_ns, after_ns) = (before.threshold_ns, after.threshold_ns);
-    if before_ns != after_ns {
+    let thresholds = || before.iter().chain(after).map(|run| run.threshold_ns);
+    let (least, most) = (thresholds().min().unwrap_or(0), thresholds().max().unwrap_or(0));
+    if least != most {
+        let of = |side: &[&Run]| side.iter().map(|run| run.threshold_ns).max().unwrap_or(0);
+        let (before_ns, after_ns) = match (of(before), of(after)) {
+            (a, b) if a == b => (least, most),
+            differ => differ,
+        };
         notes.push(Note::ThresholdsDiffer { before_ns, after_ns });
     }
 }

@@ -1,9 +1,25 @@
 //! Rare events: bounds of the ratio of two rates from the binomial distribution.
 
+//!
+//! Given the sum of both sides, the stalls of side 2 are binomial with probability
+//! `N2 r / (N1 + N2 r)` if the ratio of the rates is `r`; the Clopper-Pearson bounds of that
+//! probability give the bounds of `r`.
+
 use statrs::distribution::{Beta, ContinuousCDF};
+
+use super::counts::Estimate;
+use crate::model::comparison::Approach;
 
 /// Probability of each tail outside the interval.
 const TAIL: f64 = 0.025;
+
+/// Compares stalls per exposure, if stalls are independent events.
+pub(super) fn ratio(stalls: [f64; 2], exposure: [f64; 2]) -> Estimate {
+    let Bounds { low, high, p } = bounds(stalls, exposure);
+    let rates = [0, 1].map(|side| stalls[side] / exposure[side]);
+    let ratio = (rates[0] > 0.0).then(|| rates[1] / rates[0]);
+    Estimate { ratio, low, high, p: Some(p), approach: Approach::Exact }
+}
 
 /// Bounds of a ratio, and the p-value if the true ratio is 1.
 #[derive(Clone, Copy, Debug, PartialEq)]

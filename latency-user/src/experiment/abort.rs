@@ -13,11 +13,12 @@ use crate::{
     model::{distribution::Distribution, note::Note},
 };
 
-/// Allowed stall rate of a window with the change, in multiples of the worst window without.
-const TOLERATED: f64 = 10.0;
+/// Allowed stalls of a window with the change, in multiples of the worst stretch of equal length
+/// without it.
+const TOLERATED: u64 = 10;
 
 /// Fewer stalls than this never end a window.
-const LEAST_STALLS: f64 = 10.0;
+const LEAST_STALLS: u64 = 10;
 
 /// Quantiles of fewer events than this are not meaningful.
 const LEAST_EVENTS: u64 = 100;
@@ -52,25 +53,68 @@ impl fmt::Display for Limit {
     }
 }
 
+/// How stalls came in the windows without the change: their number since the start of a window, at
+/// the end of each interval.
+#[derive(Clone, Debug, Default)]
+pub struct Stretches(Vec<Vec<(Duration, u64)>>);
+
+impl Stretches {
+    /// The most stalls in any stretch of this length, scaled up if no window is as long.
+    fn worst(&self, length: Duration) -> u64 {
+        let of_window = |window: &Vec<(Duration, u64)>| -> u64 {
+            let starts = std::iter::once((Duration::ZERO, 0)).chain(window.iter().copied());
+            let in_window = starts.filter_map(|(start, before)| {
+                let end = window.iter().find(|(end, _)| *end >= start + length)?;
+                Some(end.1 - before)
+            });
+            let whole = window.last().map_or(0, |&(end, stalls)| {
+                let times = length.as_secs_f64() / end.as_secs_f64().max(1e-9);
+                (stalls as f64 * times.max(1.0)).ceil() as u64
+            });
+            in_window.max().unwrap_or(whole)
+        };
+        self.0.iter().map(of_window).max().unwrap_or(0)
+    }
+
+    /// A sink that watches a window without the change.
+    pub(super) fn watch(&mut self) -> StretchSink<'_> {
+        self.0.push(Vec::new());
+        StretchSink(self)
+    }
+}
+
+/// Watches a window without the change.
+pub(super) struct StretchSink<'a>(&'a mut Stretches);
+
+impl Sink for StretchSink<'_> {
+    fn interval(&mut self, interval: &Measured<'_>) -> Result<Option<Stop>> {
+        let stalls = interval.totals.net_rx().over_threshold;
+        if let Some(window) = self.0.0.last_mut() {
+            window.push((interval.elapsed, stalls));
+        }
+        Ok(None)
+    }
+}
+
 /// Ends a window with the change as soon as its results are too bad, or its link is lost.
-pub(super) struct AbortRule {
-    /// The limit that was asked for; `None`: the default, on the stall rate.
+pub(super) struct AbortRule<'a> {
+    /// The limit that was asked for; `None`: the default, on the number of stalls.
     pub(super) limit: Option<Limit>,
     /// Inode of the network namespace of the interfaces.
     pub(super) netns: u32,
     /// Interfaces that must keep their links.
-    pub(super) ifaces: Vec<String>,
-    /// The highest stall rate, per second, of a window without the change.
-    pub(super) baseline: f64,
+    pub(super) ifaces: &'a [String],
+    /// The windows without the change.
+    pub(super) without: &'a Stretches,
 }
 
-impl Sink for AbortRule {
+impl Sink for AbortRule<'_> {
     fn interval(&mut self, interval: &Measured<'_>) -> Result<Option<Stop>> {
         let net_rx = interval.totals.net_rx();
-        let note = match reason(self.limit, &net_rx, interval.elapsed, self.baseline) {
+        let note = match reason(self.limit, &net_rx, interval.elapsed, self.without) {
             Some(note) => Some(note),
             None => {
-                guards::lost_link(self.netns, &self.ifaces)?.map(|iface| Note::LinkLost { iface })
+                guards::lost_link(self.netns, self.ifaces)?.map(|iface| Note::LinkLost { iface })
             }
         };
         Ok(note.map(Stop::Aborted))
@@ -81,13 +125,12 @@ impl Sink for AbortRule {
     }
 }
 
-/// Why to end a window with this distribution of `net_rx`; `None`: continue. `baseline` is the
-/// highest stall rate, per second, of a window without the change.
+/// Why to end a window with this distribution of `net_rx`; `None`: continue.
 fn reason(
     limit: Option<Limit>,
     net_rx: &Distribution,
     elapsed: Duration,
-    baseline: f64,
+    without: &Stretches,
 ) -> Option<Note> {
     if let Some(limit) = limit {
         if net_rx.count() < LEAST_EVENTS {
@@ -97,11 +140,14 @@ fn reason(
         let is_above = u128::from(reached_ns) > limit.limit.as_nanos();
         return is_above.then(|| Note::QuantileAboveLimit { rule: limit.to_string(), reached_ns });
     }
-    let stalls = net_rx.over_threshold as f64;
-    // The rate of a window that has just started is not meaningful: count at least a second.
-    let per_second = stalls / elapsed.as_secs_f64().max(1.0);
-    (stalls >= LEAST_STALLS && per_second > TOLERATED * baseline.max(1.0))
-        .then_some(Note::StallRateAboveLimit { per_second, baseline_per_second: baseline })
+    let (stalls, worst) = (net_rx.over_threshold, without.worst(elapsed));
+    let per_second = |stalls: u64| stalls as f64 / elapsed.as_secs_f64().max(1e-3);
+    (stalls >= LEAST_STALLS && stalls > TOLERATED * worst.max(1)).then(|| {
+        Note::StallRateAboveLimit {
+            per_second: per_second(stalls),
+            baseline_per_second: per_second(worst),
+        }
+    })
 }
 
 #[cfg(test)]
@@ -129,20 +175,27 @@ mod tests {
     #[test]
     fn a_quantile_above_its_limit_ends_a_window() {
         let limit = "p99.9>5ms".parse().ok();
-        let second = Duration::from_secs(1);
-        assert_eq!(reason(limit, &events(9), second, 0.0), None);
-        let note = reason(limit, &events(11), second, 0.0).unwrap();
+        let (second, none) = (Duration::from_secs(1), Stretches::default());
+        assert_eq!(reason(limit, &events(9), second, &none), None);
+        let note = reason(limit, &events(11), second, &none).unwrap();
         assert_eq!(note.code(), "quantile-above-limit");
         assert!(note.to_string().contains("p99.9>5ms"), "{note}");
-        assert_eq!(reason(limit, &Distribution::default(), second, 0.0), None);
+        assert_eq!(reason(limit, &Distribution::default(), second, &none), None);
     }
 
     #[test]
-    fn ten_times_the_stalls_end_a_window() {
-        let ten = Duration::from_secs(10);
-        assert_eq!(reason(None, &events(99), ten, 0.0), None);
-        assert!(reason(None, &events(101), ten, 0.0).is_some());
-        assert_eq!(reason(None, &events(101), ten, 2.0), None);
-        assert_eq!(reason(None, &events(9), Duration::ZERO, 0.0), None);
+    fn ten_times_the_worst_stretch_ends_a_window() {
+        let second = Duration::from_secs;
+        // A burst of 8 stalls in the third second, and 2 others.
+        let window = [(1, 1), (2, 1), (3, 9), (4, 9), (5, 10)];
+        let without = Stretches(vec![window.map(|(at, stalls)| (second(at), stalls)).to_vec()]);
+        assert_eq!((without.worst(second(1)), without.worst(second(3))), (8, 9));
+        assert_eq!((without.worst(second(5)), without.worst(second(10))), (10, 20));
+        assert_eq!(reason(None, &events(80), second(1), &without), None);
+        assert!(reason(None, &events(81), second(1), &without).is_some());
+        assert_eq!(reason(None, &events(90), second(3), &without), None);
+        let none = Stretches::default();
+        assert_eq!(reason(None, &events(9), Duration::ZERO, &none), None);
+        assert!(reason(None, &events(11), second(1), &none).is_some());
     }
 }

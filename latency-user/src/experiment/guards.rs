@@ -1,5 +1,5 @@
-//! Guards: drops, retransmits and throughput of each window. A change that shortens stalls but
-//! loses packets is no improvement.
+//! Guards: drops, retransmits and throughput of each window, tested as stalls are, with windows as
+//! units. A change that shortens stalls but loses packets is no improvement.
 
 use std::{fs, path::Path};
 
@@ -7,18 +7,20 @@ use anyhow::{Context, Result, ensure};
 
 use super::netns;
 use crate::{
+    compare::units::{self, Unit},
     host::net::protocol_counters::ProtocolCounters,
-    model::experiment::{Guard, Rates},
+    model::experiment::{Guard, Rates, WindowSummary},
 };
 
-/// A guard that counts harm may grow by this factor over the worst window without the change.
-const MORE_HARM: f64 = 2.0;
+/// Significance level of all guards together. Lower than that of stalls: a guard is a second chance
+/// for a false verdict.
+const LEVEL: f64 = 0.02;
 
 /// An increase of harm below this many events per second is ignored.
 const LEAST_HARM: f64 = 1.0;
 
-/// Throughput must stay above this fraction of the lowest window without the change.
-const LEAST_THROUGHPUT: f64 = 0.8;
+/// Throughput above this part of that without the change is no loss.
+const ENOUGH_THROUGHPUT: f64 = 0.9;
 
 /// Counters of a network namespace at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -79,24 +81,37 @@ pub fn rates(before: &Counters, after: &Counters, seconds: f64) -> Rates {
     }
 }
 
-/// Compares windows without the change and with it.
-pub fn judge(without: &[Rates], with: &[Rates]) -> Vec<Guard> {
+/// Compares the windows with the change to those without it. `units` are the same windows, in the
+/// same order.
+pub fn judge(windows: &[WindowSummary], units: &[Unit]) -> Vec<Guard> {
     let guard = |name: &'static str, rate: fn(&Rates) -> f64, is_harm: bool| {
-        let [without, with] = [without, with].map(|w| w.iter().map(rate).collect::<Vec<f64>>());
-        let [before, after] = [&without, &with].map(|w| w.iter().sum::<f64>() / w.len() as f64);
-        let most = without.iter().copied().fold(0.0, f64::max);
-        let least = without.iter().copied().fold(f64::INFINITY, f64::min);
-        let worse = match is_harm {
-            true => after - most > LEAST_HARM && after > MORE_HARM * most,
-            false => after < LEAST_THROUGHPUT * least,
+        let mean = |changed: bool| {
+            let side = windows.iter().filter(|window| window.changed == changed);
+            let (sum, n) = side.fold((0.0, 0_u32), |(sum, n), w| (sum + rate(&w.rates), n + 1));
+            sum / f64::from(n.max(1))
         };
-        Guard { name, before, after, worse: worse && !with.is_empty() && !without.is_empty() }
+        let (before, after) = (mean(false), mean(true));
+        // Half an event keeps the logarithms of empty windows finite.
+        let logs = windows.iter().map(|w| (rate(&w.rates) + 0.5 / w.duration_s.max(1e-3)).ln());
+        let found = units::regression(units, &logs.collect::<Vec<f64>>()).0;
+        let is_enough = match is_harm {
+            true => after - before > LEAST_HARM,
+            false => after < ENOUGH_THROUGHPUT * before,
+        };
+        let is_worse = found.ratio.is_some_and(|ratio| (ratio > 1.0) == is_harm);
+        let p = found.p.filter(|_| units::are_enough(units));
+        Guard { name, before, after, p, worse: is_enough && is_worse }
     };
-    vec![
+    let mut guards = vec![
         guard("drops", |rates| rates.drops, true),
         guard("retransmits", |rates| rates.retransmits, true),
         guard("bytes received", |rates| rates.bytes, false),
-    ]
+    ];
+    let tests = guards.len() as f64;
+    for guard in &mut guards {
+        guard.worse &= guard.p.is_some_and(|p| p * tests < LEVEL);
+    }
+    guards
 }
 
 /// Sums over `/proc/net/dev`.
@@ -160,15 +175,34 @@ Inter-|   Receive                                                |  Transmit
         assert!(backlog_drops("0000 zz\n").is_err());
     }
 
+    /// Windows in turn, without the change and with it, with these rates of drops and bytes.
+    fn judged(without: [(f64, f64); 4], with: [(f64, f64); 4]) -> Vec<bool> {
+        let (mut windows, mut units) = (Vec::new(), Vec::new());
+        for (at, (a, b)) in without.into_iter().zip(with).enumerate() {
+            for (changed, (drops, bytes)) in [(false, a), (true, b)] {
+                windows.push(WindowSummary {
+                    changed,
+                    duration_s: 10.0,
+                    rates: Rates { drops, retransmits: 0.0, bytes, packets: 1e3 },
+                    ..WindowSummary::default()
+                });
+                let at_s = 24.0 * at as f64 + 12.0 * f64::from(u8::from(changed));
+                units.push(Unit { changed, at_s, seconds: 10.0, ..Unit::default() });
+            }
+        }
+        judge(&windows, &units).into_iter().map(|guard| guard.worse).collect()
+    }
+
     #[test]
     fn harm_and_lost_throughput_are_detected() {
-        let window = |drops, retransmits, bytes| Rates { drops, retransmits, bytes, packets: 1e3 };
-        let without = [window(3.0, 0.0, 1e6), window(5.0, 0.0, 1.1e6)];
-        let worse = |with| -> Vec<bool> {
-            judge(&without, &[with]).into_iter().map(|guard| guard.worse).collect()
-        };
-        assert_eq!(worse(window(4.0, 0.5, 1e6)), [false, false, false]);
-        assert_eq!(worse(window(11.0, 2.0, 1e6)), [true, true, false]);
-        assert_eq!(worse(window(0.0, 0.0, 0.7e6)), [false, false, true]);
+        let usual = [(3.0, 1e6), (5.0, 1.1e6), (4.0, 0.9e6), (3.5, 1.05e6)];
+        let with = |drops: f64, bytes: f64| usual.map(|(d, b)| (drops * d, bytes * b));
+        assert_eq!(judged(usual, with(1.1, 1.0)), [false, false, false]);
+        assert_eq!(judged(usual, with(11.0, 0.97)), [true, false, false]);
+        assert_eq!(judged(usual, with(0.0, 0.5)), [false, false, true]);
+        // One bad window of four is chance.
+        let mut one = usual;
+        one[2].0 = 400.0;
+        assert_eq!(judged(usual, one), [false, false, false]);
     }
 }

@@ -1,11 +1,13 @@
-//! The order of an experiment, A, B, A, B, A, and its conclusion. A is a window without the change,
-//! B one with it.
+//! The course of an experiment and its conclusion.
 //!
-//! Each round's last A is the next round's first. The middle of all As is therefore the middle of
-//! all Bs, and a steadily growing or falling load affects both sides alike.
+//! After a lead-in, windows with the change and without it follow in pairs ([`schedule`]). Looks
+//! after some of the pairs end the experiment as soon as the windows are clear, or cannot become so
+//! ([`looks`](super::looks)). A window that ends early because of
+//! its stalls is tried once more; then only windows without the change follow, as many as a test
+//! needs.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant, SystemTime},
@@ -14,18 +16,22 @@ use std::{
 use anyhow::{Result, bail};
 
 use super::{
+    abort::Stretches,
     change::{Applied, ChangeSet, ChangeStep, SavedValue},
     guards,
     journal::{Journal, JournalDirectory, JournalEntry},
+    looks::{Ends, Looks},
+    neighbours,
+    schedule::{self, Step},
     side::SideRecording,
     watchdog::Watchdog,
     window::{Window, WindowConfig},
 };
 use crate::{
-    compare,
+    compare::{self, units::Unit},
     model::{
-        comparison::{Comparison, Verdict},
-        experiment::{Changed, Conclusion, Experiment, Guard, Rates, Setting, WindowSummary},
+        comparison::{Comparison, UnitKind, Verdict},
+        experiment::{Changed, Conclusion, Experiment, Guard, Role, Setting, WindowSummary},
         note::Note,
     },
     recording::loaded::LoadedRecording,
@@ -33,6 +39,12 @@ use crate::{
 
 /// How often a pause checks for its end and for a signal.
 const TICK: Duration = Duration::from_millis(10);
+
+/// After as many windows that their stalls ended early, the change is not tried again.
+const MOST_ABORTED: usize = 2;
+
+/// Windows in all that a test of aborted windows needs.
+const LEAST_WINDOWS: usize = 8;
 
 /// The plan of an experiment.
 #[derive(Clone, Debug)]
@@ -43,8 +55,10 @@ pub struct Plan {
     pub window: WindowConfig,
     /// Unmeasured pause after each change.
     pub settle: Duration,
-    /// Windows with the change.
-    pub rounds: u32,
+    /// Pairs of windows, at most.
+    pub pairs: u32,
+    /// Seed of their order and of the pauses.
+    pub seed: u64,
     /// Whether to keep a change that is an improvement.
     pub keep: bool,
     /// Directory for recordings.
@@ -62,8 +76,8 @@ pub enum Progress<'a> {
         at: u32,
         /// Number of windows.
         of: u32,
-        /// Whether the change is in place.
-        changed: bool,
+        /// What it is for.
+        role: Role,
         /// How long it takes.
         length: Duration,
     },
@@ -75,8 +89,10 @@ pub enum Progress<'a> {
     Reverted,
     /// A window ends early.
     Aborted(&'a Note),
-    /// The change is about to be applied again, to confirm the improvement.
-    Confirming,
+    /// The experiment ends before its last window.
+    Ends(&'a Ends),
+    /// The change is about to be applied again, to be kept.
+    Keeping,
 }
 
 /// The result of an experiment.
@@ -87,7 +103,7 @@ pub struct Finished {
     pub sides: Sides,
 }
 
-/// All windows without the change, and all with it.
+/// All windows without the change, and all with it, without the lead-in.
 pub struct Sides {
     /// Without it.
     pub before: LoadedRecording,
@@ -126,9 +142,12 @@ pub fn run(
         stop,
         report,
         at: 0,
-        max_stall_rate: 0.0,
+        of: 2 * plan.pairs + 1,
+        looks: Looks::new(plan.pairs as usize),
+        stretches: Stretches::default(),
         changed: Vec::new(),
         done: Vec::new(),
+        aborted: Vec::new(),
     };
     let outcome = windows.run();
     let kept = matches!(&outcome, Ok(outcome) if outcome.experiment.setting == Setting::Kept);
@@ -163,6 +182,13 @@ impl Safeguards {
     }
 }
 
+/// A window that counts.
+struct Done {
+    summary: WindowSummary,
+    recording: LoadedRecording,
+    unit: Unit,
+}
+
 /// The windows of an experiment.
 struct Windows<'a> {
     plan: &'a Plan,
@@ -171,11 +197,16 @@ struct Windows<'a> {
     stop: &'a AtomicBool,
     report: &'a mut dyn FnMut(Progress<'_>),
     at: u32,
-    /// The highest stall rate, per second, of a window without the change.
-    max_stall_rate: f64,
+    of: u32,
+    looks: Looks,
+    /// How stalls came without the change.
+    stretches: Stretches,
     /// The settings as last changed.
     changed: Vec<Changed>,
-    done: Vec<WindowSummary>,
+    /// The windows after the lead-in.
+    done: Vec<Done>,
+    /// Why windows ended early.
+    aborted: Vec<Note>,
 }
 
 impl Windows<'_> {
@@ -183,64 +214,159 @@ impl Windows<'_> {
         let output = &self.plan.output;
         let mut before = SideRecording::create(output.join("before.hlog"))?;
         let mut after = SideRecording::create(output.join("after.hlog"))?;
-        self.measure(&mut before, false)?;
-        let mut aborted = None;
-        for _ in 0..self.plan.rounds {
-            let applied = self.apply()?;
-            aborted = self.measure(&mut after, true)?;
-            self.revert(applied)?;
-            if aborted.is_some() {
-                break;
-            }
-            self.measure(&mut before, false)?;
-        }
-        let guards = guards::judge(&before.rates, &after.rates);
+        let lead_in = self.window(Role::LeadIn, None)?.0;
+        let given_up = self.pairs(&mut before, &mut after)?;
         let (culprits, stall_time) = (before.culprits(), Some(before.stall_time()));
-        let without = before.rates.clone();
         let duration_classes = [before.duration_classes(), after.duration_classes()];
-        let sides = Sides::read(&before.finish()?, &after.finish()?)?;
-        let comparison = sides.compare();
-        let conclusion = conclude(verdict(&comparison), &guards, aborted.is_some());
+        let (before, after) = (before.finish()?, after.finish()?);
+
+        let comparison = self.compare();
+        let units = self.units();
+        let counted: Vec<WindowSummary> = self.done.iter().map(|d| d.summary.clone()).collect();
+        let guards = guards::judge(&counted, &units);
+        let aborted = self.aborted.last().cloned();
+        let conclusion = conclude(comparison.verdict, &guards, aborted.is_some());
         let setting = match conclusion {
-            Conclusion::Improved if self.plan.keep => self.confirm(&sides.before, &without)?,
+            Conclusion::Improved if self.plan.keep => self.keep()?,
             _ => Setting::Original,
         };
+        let mut windows = vec![lead_in];
+        windows.extend(counted);
+        if let Some(decision) = &comparison.decision {
+            for (window, unit) in windows.iter_mut().skip(1).zip(&units) {
+                let stalls = unit.counts.get(&decision.name).map_or(0, |count| count.stalls);
+                window.stalls_per_second = stalls as f64 / unit.seconds.max(1e-3);
+            }
+        }
         let experiment = Experiment {
             conclusion,
             setting,
             changed: std::mem::take(&mut self.changed),
+            seed: self.plan.seed,
+            planned: 2 * self.plan.pairs as usize,
+            neighbours: neighbours::compare(&units, comparison.decision.as_ref()),
             aborted,
+            given_up,
             guards,
-            windows: std::mem::take(&mut self.done),
+            windows,
             duration_classes,
             culprits,
             stall_time,
             comparison,
         };
+        // An experiment that ends with its first window has nothing but the lead-in to show.
+        let without = self.done.iter().any(|done| !done.summary.changed);
+        let before = if without { before } else { experiment.windows[0].recording.clone().into() };
+        let sides = Sides {
+            before: LoadedRecording::read(&before)?,
+            after: LoadedRecording::read(&after)?,
+        };
         Ok(Finished { experiment, sides })
     }
 
-    /// Measures one window. Returns why it ended early; `None`: it did not.
-    fn measure(&mut self, side: &mut SideRecording, changed: bool) -> Result<Option<Note>> {
-        self.at += 1;
-        let (at, of) = (self.at, self.at.max(2 * self.plan.rounds + 1));
-        let length = self.plan.window.length;
-        (self.report)(Progress::Window { at, of, changed, length });
-        let kind = if changed { "after" } else { "before" };
-        let path = self.plan.output.join(format!("window-{at}-{kind}.hlog"));
-        let baseline = changed.then_some(self.max_stall_rate);
-        let Window { summary, aborted } =
-            self.plan.window.measure(&path, side, baseline, self.stop)?;
-        if !changed {
-            self.max_stall_rate =
-                self.max_stall_rate.max(summary.stalls as f64 / summary.duration_s);
+    /// Measures pairs until the windows are clear or all are measured. Returns why they cannot
+    /// become clear, if so.
+    fn pairs(
+        &mut self,
+        before: &mut SideRecording,
+        after: &mut SideRecording,
+    ) -> Result<Option<Note>> {
+        let steps = schedule::steps(self.plan.seed, self.plan.pairs, self.plan.window.length);
+        let mut applied: Option<Applied> = None;
+        for (at, step) in steps.iter().enumerate() {
+            let Step { changed, pause } = self.still(*step);
+            match (changed, applied.take()) {
+                (true, None) => applied = Some(self.apply()?),
+                (false, Some(set)) => self.revert(set)?,
+                (_, unchanged) => applied = unchanged,
+            }
+            self.pause(pause)?;
+            let role = if changed { Role::Changed } else { Role::Unchanged };
+            let side = if changed { &mut *after } else { &mut *before };
+            let (summary, aborted) = self.window(role, Some(side))?;
+            self.keep_window(summary)?;
+            if let Some(note) = aborted {
+                let is_final = !matches!(note, Note::StallRateAboveLimit { .. });
+                self.aborted.push(note);
+                if let Some(set) = applied.take() {
+                    self.revert(set)?;
+                }
+                if is_final {
+                    return Ok(None);
+                }
+            }
+            if self.aborted.len() >= MOST_ABORTED && self.done.len() >= LEAST_WINDOWS {
+                break;
+            }
+            // Windows after an early end are no pairs.
+            if at % 2 == 1 && self.aborted.is_empty() {
+                let units = self.units();
+                if let Some(ends) = self.looks.after_pair(&units) {
+                    (self.report)(Progress::Ends(&ends));
+                    if let Some(set) = applied.take() {
+                        self.revert(set)?;
+                    }
+                    return Ok(match ends {
+                        Ends::Clear => None,
+                        Ends::Hopeless(why) => Some(why),
+                    });
+                }
+            }
         }
+        if let Some(set) = applied {
+            self.revert(set)?;
+        }
+        Ok(None)
+    }
+
+    /// Without the change if it was aborted too often.
+    fn still(&self, step: Step) -> Step {
+        Step { changed: step.changed && self.aborted.len() < MOST_ABORTED, ..step }
+    }
+
+    /// The windows with the change against those without it.
+    fn compare(&self) -> Comparison {
+        let sides = [false, true].map(|changed| -> Vec<&LoadedRecording> {
+            let side = self.done.iter().filter(|done| done.summary.changed == changed);
+            side.map(|done| &done.recording).collect()
+        });
+        compare::compare_units([&sides[0], &sides[1]], UnitKind::Window, self.looks.level())
+    }
+
+    fn units(&self) -> Vec<Unit> {
+        self.done.iter().map(|done| done.unit.clone()).collect()
+    }
+
+    /// Measures one window. Returns why it ended early; `None`: it did not.
+    fn window(
+        &mut self,
+        role: Role,
+        side: Option<&mut SideRecording>,
+    ) -> Result<(WindowSummary, Option<Note>)> {
+        self.at += 1;
+        let (at, length) = (self.at, self.plan.window.length);
+        (self.report)(Progress::Window { at, of: self.of, role, length });
+        let kind = match role {
+            Role::LeadIn => "lead-in",
+            Role::Unchanged => "before",
+            Role::Changed => "after",
+        };
+        let path = self.plan.output.join(format!("window-{at}-{kind}.hlog"));
+        let config = &self.plan.window;
+        let Window { summary, aborted } =
+            config.measure(&path, role, side, &mut self.stretches, self.stop)?;
         if let Some(reason) = &aborted {
             (self.report)(Progress::Aborted(reason));
         }
         (self.report)(Progress::Measured(&summary));
-        self.done.push(summary);
-        Ok(aborted)
+        Ok((summary, aborted))
+    }
+
+    fn keep_window(&mut self, summary: WindowSummary) -> Result<()> {
+        let recording = LoadedRecording::read(summary.recording.as_ref())?;
+        let unit = compare::unit_of(&recording, summary.changed);
+        self.done.push(Done { summary, recording, unit });
+        Ok(())
     }
 
     /// Applies the change and lets it settle.
@@ -259,7 +385,11 @@ impl Windows<'_> {
     }
 
     fn settle(&self) -> Result<()> {
-        let end = Instant::now() + self.plan.settle;
+        self.pause(self.plan.settle)
+    }
+
+    fn pause(&self, length: Duration) -> Result<()> {
+        let end = Instant::now() + length;
         while Instant::now() < end {
             if self.stop.load(Ordering::Relaxed) {
                 bail!("interrupted");
@@ -269,49 +399,19 @@ impl Windows<'_> {
         Ok(())
     }
 
-    /// Measures once more with the change, and keeps it only if that window is an improvement too.
-    fn confirm(&mut self, before: &LoadedRecording, without: &[Rates]) -> Result<Setting> {
-        (self.report)(Progress::Confirming);
-        let applied = self.apply()?;
-        let path = self.plan.output.join("confirmation.hlog");
-        let mut side = SideRecording::create(path)?;
-        let aborted = self.measure(&mut side, true)?;
-        let guards = guards::judge(without, &side.rates);
-        let comparison = compare::compare(before, &LoadedRecording::read(&side.finish()?)?);
-        if conclude(verdict(&comparison), &guards, aborted.is_some()) == Conclusion::Improved {
-            applied.keep();
-            return Ok(Setting::Kept);
-        }
-        applied.revert()?;
-        (self.report)(Progress::Reverted);
-        Ok(Setting::NotConfirmed)
-    }
-}
-
-impl Sides {
-    fn read(before: &Path, after: &Path) -> Result<Self> {
-        Ok(Self { before: LoadedRecording::read(before)?, after: LoadedRecording::read(after)? })
-    }
-
-    fn compare(&self) -> Comparison {
-        compare::compare(&self.before, &self.after)
-    }
-}
-
-/// The verdict on the windows. So few intervals that stalls may cluster unseen give none.
-fn verdict(comparison: &Comparison) -> Verdict {
-    let few = |note: &Note| matches!(note, Note::TooFewIntervals { .. });
-    match comparison.notes.iter().any(few) {
-        true => Verdict::NotComparable,
-        false => comparison.verdict,
+    /// Applies the change for good.
+    fn keep(&mut self) -> Result<Setting> {
+        (self.report)(Progress::Keeping);
+        self.apply()?.keep();
+        Ok(Setting::Kept)
     }
 }
 
 fn conclude(verdict: Verdict, guards: &[Guard], aborted: bool) -> Conclusion {
     let suffered = guards.iter().any(|guard| guard.worse);
     match verdict {
-        _ if aborted => Conclusion::Worse,
         Verdict::Worse => Conclusion::Worse,
+        _ if aborted => Conclusion::EndedEarly,
         Verdict::Improved if suffered => Conclusion::ImprovedAtACost,
         Verdict::Improved => Conclusion::Improved,
         _ if suffered => Conclusion::Worse,
@@ -326,11 +426,13 @@ mod tests {
 
     #[test]
     fn guards_and_aborts_affect_the_conclusion() {
-        let guard = |worse| [Guard { name: "drops", before: 0.0, after: 0.0, worse }];
+        let guard = |worse| [Guard { name: "drops", before: 0.0, after: 0.0, p: Some(0.5), worse }];
         for (verdict, worse, aborted, expected) in [
             (Verdict::Improved, false, false, Conclusion::Improved),
             (Verdict::Improved, true, false, Conclusion::ImprovedAtACost),
-            (Verdict::Improved, false, true, Conclusion::Worse),
+            (Verdict::Improved, false, true, Conclusion::EndedEarly),
+            (Verdict::NotComparable, false, true, Conclusion::EndedEarly),
+            (Verdict::Worse, false, true, Conclusion::Worse),
             (Verdict::NoDifferenceShown, true, false, Conclusion::Worse),
             (Verdict::NoDifferenceShown, false, false, Conclusion::NoDifferenceShown),
             (Verdict::Worse, false, false, Conclusion::Worse),

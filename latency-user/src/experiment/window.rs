@@ -5,7 +5,7 @@ use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
 use anyhow::{Result, bail};
 
 use super::{
-    abort::{AbortRule, Limit},
+    abort::{AbortRule, Limit, Stretches},
     guards,
     side::SideRecording,
 };
@@ -16,7 +16,10 @@ use crate::{
         pacing::{self, Ends, Stop},
         recording::RecordingSink,
     },
-    model::{experiment::WindowSummary, note::Note},
+    model::{
+        experiment::{Role, WindowSummary},
+        note::Note,
+    },
 };
 
 /// Minimum number of snapshots in a window: a comparison resamples intervals.
@@ -33,7 +36,8 @@ pub struct WindowConfig {
     pub ifaces: Vec<String>,
     /// Minimum duration of a stall, ns.
     pub threshold_ns: u64,
-    /// Limit that ends a window early; `None`: ten times the stall rate.
+    /// Limit that ends a window early; `None`: ten times the stalls of the worst stretch of equal
+    /// length without the change.
     pub limit: Option<Limit>,
     /// The largest share of any CPU that the programs may take, 0 to 1; `None`: no limit.
     pub max_overhead: Option<f64>,
@@ -60,12 +64,8 @@ impl WindowConfig {
         }
     }
 
-    fn abort_rule(&self, baseline: f64) -> AbortRule {
-        AbortRule { limit: self.limit, netns: self.netns, ifaces: self.ifaces.clone(), baseline }
-    }
-
-    /// Measures a window into its own recording at `path` and into `side`. `baseline`, the highest
-    /// stall rate per second without the change, is given for windows that may end early.
+    /// Measures a window into its own recording at `path` and, except for a lead-in, into `side`.
+    /// Windows with the change end early by what `stretches` holds; others add to it.
     ///
     /// # Errors
     ///
@@ -73,18 +73,25 @@ impl WindowConfig {
     pub fn measure(
         &self,
         path: &Path,
-        side: &mut SideRecording,
-        baseline: Option<f64>,
+        role: Role,
+        mut side: Option<&mut SideRecording>,
+        stretches: &mut Stretches,
         stop: &AtomicBool,
     ) -> Result<Window> {
         let mut recording = RecordingSink::without_settings(path)?;
-        let mut abort = baseline.map(|baseline| self.abort_rule(baseline));
+        let (limit, netns, ifaces) = (self.limit, self.netns, &self.ifaces[..]);
+        let mut rule: Box<dyn measure::sink::Sink + '_> = match role {
+            Role::Changed => Box::new(AbortRule { limit, netns, ifaces, without: stretches }),
+            Role::LeadIn | Role::Unchanged => Box::new(stretches.watch()),
+        };
         let mut notify = |_, note: &Note| log::warn!("{note}");
         measure::block_on(async {
             let mut measurement = Measurement::start(&self.measurement())?;
             let before = guards::read(self.netns, &self.ifaces)?;
-            let mut sinks: Vec<&mut dyn measure::sink::Sink> = vec![&mut recording, &mut *side];
-            sinks.extend(abort.as_mut().map(|rule| rule as &mut dyn measure::sink::Sink));
+            let mut sinks: Vec<&mut dyn measure::sink::Sink> = vec![&mut recording, &mut *rule];
+            if let Some(side) = &mut side {
+                sinks.push(&mut **side);
+            }
             let duration = Some(self.length);
             let ends = Ends { duration, signal: pacing::flag(stop), outlast_stages: true };
             let stopped = measurement.follow(ends, &mut sinks, &mut notify).await?;
@@ -102,15 +109,20 @@ impl WindowConfig {
             let rates = guards::rates(&before, &after, seconds);
             let net_rx = outcome.totals.net_rx();
             let summary = WindowSummary {
-                changed: baseline.is_some(),
+                changed: role == Role::Changed,
+                lead_in: role == Role::LeadIn,
+                started_at: outcome.summary.run.started_at.clone(),
                 recording: path.display().to_string(),
                 duration_s: seconds,
                 events: net_rx.count(),
                 stalls: net_rx.over_threshold,
+                stalls_per_second: net_rx.over_threshold as f64 / seconds.max(1e-3),
                 max_ns: net_rx.max_ns,
                 rates,
             };
-            side.add(rates, seconds, outcome.totals);
+            if let Some(side) = side {
+                side.add(rates, seconds, outcome.totals);
+            }
             Ok(Window { summary, aborted })
         })
     }

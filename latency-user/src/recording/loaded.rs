@@ -90,8 +90,8 @@ impl LoadedRecording {
     pub fn read_in(path: &Path, unit: Option<Unit>) -> Result<Self, ReadError> {
         let mut parts = Parts::default();
         let mut timeline = Timeline::default();
-        let totals = RecordingTotals::read_with(path, unit, |interval| {
-            parts.add(interval);
+        let totals = RecordingTotals::read_with(path, unit, |interval, run| {
+            parts.add(interval, run);
             timeline.add(interval.duration, &interval.series);
         })?;
         parts.finish();
@@ -115,14 +115,14 @@ impl RecordingTotals {
     ///
     /// As [`Reader::next_entry`].
     pub fn read_in(path: &Path, unit: Option<Unit>) -> Result<Self, ReadError> {
-        Self::read_with(path, unit, |_| {})
+        Self::read_with(path, unit, |_, _| {})
     }
 
     /// Reads a recording and passes each interval to `watch`.
     fn read_with(
         path: &Path,
         unit: Option<Unit>,
-        mut watch: impl FnMut(&Interval<SeriesKey>),
+        mut watch: impl FnMut(&Interval<SeriesKey>, Option<&Run>),
     ) -> Result<Self, ReadError> {
         let mut reader = Reader::open(path)?.with_unit(unit);
         let mut recording = Self {
@@ -142,7 +142,7 @@ impl RecordingTotals {
                 RecordingEntry::Merge(merge) => recording.merge = Some(merge),
                 RecordingEntry::Summary(end) => recording.end = Some(*end),
                 RecordingEntry::Interval(interval) => {
-                    watch(&interval);
+                    watch(&interval, recording.run.as_ref());
                     recording.totals.add(&interval);
                 }
             }
@@ -234,7 +234,7 @@ impl RecordingTotals {
     }
 
     /// Start of the run, since the epoch.
-    pub(super) fn started(&self) -> Option<Duration> {
+    pub fn started(&self) -> Option<Duration> {
         self.run.as_ref()?.started()?.duration_since(std::time::UNIX_EPOCH).ok()
     }
 }

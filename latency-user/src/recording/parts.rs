@@ -8,10 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use latency_common::stage::Stage;
 
-use crate::model::{
-    distribution::Distribution,
-    interval::Interval,
-    series::{Series, SeriesKey},
+use crate::{
+    analysis::stall_time::is_stolen,
+    model::{
+        distribution::Distribution,
+        interval::Interval,
+        run::Run,
+        series::{Series, SeriesKey},
+        stall::Stall,
+    },
 };
 
 /// The most parts of a recording.
@@ -23,6 +28,8 @@ pub struct Part {
     /// How long it lasted.
     pub seconds: f64,
     series: BTreeMap<SeriesKey, Distribution>,
+    /// Stalls that were the hypervisor's, by stage.
+    stolen: BTreeMap<Stage, u64>,
 }
 
 /// The parts of a recording.
@@ -37,8 +44,8 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Adds the next interval.
-    pub fn add(&mut self, interval: &Interval<SeriesKey>) {
+    /// Adds the next interval of `run`; `None`: another program's log.
+    pub fn add(&mut self, interval: &Interval<SeriesKey>, run: Option<&Run>) {
         self.span = self.span.max(1);
         if self.parts.is_empty() || self.filled == self.span {
             if self.parts.len() == 2 * MAX_PARTS {
@@ -50,6 +57,12 @@ impl Parts {
         self.filled += 1;
         let part = self.parts.last_mut().expect("a part was pushed when there was none");
         part.seconds += interval.duration.as_secs_f64();
+        if let Some(run) = run {
+            let is_stolen = |stall: &&Stall| is_stolen(stall, run.sampling.hz, run.threshold_ns);
+            for stall in interval.batch.stalls.iter().filter(is_stolen) {
+                *part.stolen.entry(stall.stage).or_default() += 1;
+            }
+        }
         for Series { id, distribution, .. } in &interval.series {
             if !self.keys.contains(id) {
                 self.keys.insert(id.clone());
@@ -120,10 +133,18 @@ impl Parts {
 }
 
 impl Part {
+    /// Stalls of a stage that were the hypervisor's, as far as they were recorded singly.
+    pub fn stolen(&self, stage: Stage) -> u64 {
+        self.stolen.get(&stage).copied().unwrap_or(0)
+    }
+
     fn join(&mut self, other: Self) {
         self.seconds += other.seconds;
         for (key, distribution) in other.series {
             self.series.entry(key).or_default().add(&distribution);
+        }
+        for (stage, stalls) in other.stolen {
+            *self.stolen.entry(stage).or_default() += stalls;
         }
     }
 }
@@ -152,7 +173,7 @@ mod tests {
     fn long_recordings_have_few_parts_and_lose_nothing() {
         for intervals in [1, 5, 128, 129, 255, 256, 257, 3600] {
             let mut recording = Parts::default();
-            (0..intervals).for_each(|number| recording.add(&interval(number)));
+            (0..intervals).for_each(|number| recording.add(&interval(number), None));
             recording.finish();
             let parts = recording.parts();
             assert!(parts.len() <= MAX_PARTS, "{intervals}: {}", parts.len());

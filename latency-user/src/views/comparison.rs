@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::model::comparison::{
-    Approach, BeforeAfter, ComparedRow, ComparedSide, Comparison, Exceedance, Verdict,
+    Approach, BeforeAfter, ComparedRow, ComparedSide, Comparison, Exceedance, UnitKind, Verdict,
 };
 
 use super::{
@@ -28,6 +28,20 @@ pub fn comparison(
     let mut text = String::new();
     let paint = if comparison.verdict == Verdict::Worse { Style::alarm } else { Style::bold };
     paragraph(&mut text, &sentence(comparison), 2, style, paint);
+    if let Some(line) = power(comparison) {
+        paragraph(&mut text, &line, 2, style, Style::plain);
+    }
+    out.write_all(text.as_bytes())?;
+    details(comparison, style, out)
+}
+
+/// Writes what a comparison rests on: notes, sides, stages and series.
+pub(super) fn details(
+    comparison: &Comparison,
+    style: Style,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    let mut text = String::new();
     if comparison.weak && comparison.stages.iter().any(differs) {
         paragraph(&mut text, &load_warning(comparison), 2, style, Style::alarm);
     }
@@ -44,9 +58,12 @@ pub fn comparison(
     }
     series(&mut text, comparison, style);
     let method = format!(
-        "95% confidence intervals. resampled: blocks of snapshots (1000 times); exact: too few \
-         counts for that. * marks changes beyond chance, corrected for {} tests.",
-        comparison.tests
+        "95% intervals; those of quantiles are approximate. * marks changes beyond chance in {}. \
+         Other rows describe.",
+        match comparison.tests {
+            1 => "one test".to_owned(),
+            tests => format!("{tests} tests"),
+        }
     );
     text.push('\n');
     paragraph(&mut text, &method, 0, style, Style::dim);
@@ -54,46 +71,67 @@ pub fn comparison(
     out.flush()
 }
 
-/// The verdict with its numbers.
+/// The verdict with its numbers: those of the test that decided.
 pub fn sentence(comparison: &Comparison) -> String {
     let weak = if comparison.weak { "Possibly " } else { "" };
-    let rows = || comparison.stages.iter().chain(&comparison.series);
-    let found = |more: bool| {
-        let all =
-            rows().flat_map(|row| row.exceedance.iter().map(move |exceedance| (row, exceedance)));
-        let mut found: Vec<_> = all
-            .filter(|(_, exceedance)| exceedance.is_significant() && exceedance.is_higher() == more)
-            .collect();
-        // Stages come before single series, whatever their p-values.
-        let is_stage = |row: &ComparedRow| !row.name.contains(';');
-        found.sort_by(|(a, x), (b, y)| {
-            let order = (!is_stage(a)).cmp(&!is_stage(b));
-            order.then(x.p.unwrap_or(1.0).total_cmp(&y.p.unwrap_or(1.0)))
-        });
-        found
+    let between = match comparison.unit {
+        UnitKind::Interval => " between the recordings",
+        _ => "",
     };
-    let changes = |more: bool| {
-        let found = found(more);
-        // One stage at two thresholds is more informative than two stages that share their stalls.
-        let same = |(row, _): &&(&ComparedRow, &Exceedance)| row.name == found[0].0.name;
-        let changes: Vec<String> =
-            found.iter().filter(same).take(2).map(|(r, e)| change(r, e)).collect();
-        changes.join("; ")
-    };
+    let lead = deciding(comparison);
+    let numbers = lead.map(|(row, exceedance)| change(row, exceedance)).unwrap_or_default();
     let verdict = match comparison.verdict {
-        Verdict::Improved => format!("{weak}improved: {}.", changes(false)),
-        Verdict::Worse => format!("{weak}worse: {}.", changes(true)),
-        Verdict::NoDifferenceShown => {
-            let net_rx = rows().find(|row| row.name == "stage=net_rx");
-            match net_rx.or_else(|| rows().next()) {
-                Some(lead) => format!("No difference shown: {}.", no_change(comparison, lead)),
-                None => "No difference shown.".into(),
+        Verdict::Improved => format!("{weak}improved{between}: {numbers}."),
+        Verdict::Worse => format!("{weak}worse{between}: {numbers}."),
+        Verdict::NoDifferenceShown => match lead {
+            Some((row, exceedance)) => {
+                format!("No difference shown: {}.", no_change(comparison, row, exceedance))
             }
-        }
+            None => "No difference shown: no stalls on either side.".into(),
+        },
         Verdict::NotComparable => "Not comparable: see the notes.".into(),
     };
     let mut letters = verdict.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// The test that the verdict rests on.
+fn deciding(comparison: &Comparison) -> Option<(&ComparedRow, &Exceedance)> {
+    let decision = comparison.decision.as_ref()?;
+    let mut rows = comparison.stages.iter().chain(&comparison.series);
+    let row = rows.find(|row| row.name == decision.name)?;
+    Some((row, row.exceedance.first()?))
+}
+
+/// How much measuring would show a halving; for verdicts that show no difference.
+pub fn power(comparison: &Comparison) -> Option<String> {
+    if comparison.verdict != Verdict::NoDifferenceShown {
+        return None;
+    }
+    if let Some(units) = comparison.units_for_halving {
+        let all: usize = comparison.units.iter().sum();
+        let what = match comparison.unit {
+            UnitKind::Window => "windows",
+            UnitKind::Host => "hosts",
+            UnitKind::Recording | UnitKind::Interval => "recordings",
+        };
+        return Some(format!(
+            "At this variation, {units} {what} show a halving of the stalls in 8 of 10 tries; these \
+             were {all}."
+        ));
+    }
+    let decision = comparison.decision.as_ref()?;
+    let (low, high) = (decision.low?, decision.high?);
+    // The interval is 2 * 1.96 standard errors wide; 2.8 of them show a halving in 8 of 10 tries.
+    let error = (high / low).ln() / 3.92;
+    let times = (2.8 * error / 2.0_f64.ln()).powi(2);
+    (comparison.unit == UnitKind::Interval && times.is_finite()).then(|| match times {
+        ..=1.0 => "Recordings of this length show a halving of the stalls in 8 of 10 tries.".into(),
+        _ => format!(
+            "Recordings {} times as long would show a halving of the stalls in 8 of 10 tries.",
+            number(times.max(1.1))
+        ),
+    })
 }
 
 /// Rows of all stages for a page: name, before, after, ratio, interval, significance.
@@ -107,9 +145,9 @@ pub(super) fn rows(comparison: &Comparison) -> Vec<Vec<String>> {
         let mut lines =
             vec![cells("a second".into(), changed(&row.per_second, rate, String::new()))];
         for exceedance in &row.exceedance {
-            let how = if exceedance.is_significant() { "more than chance" } else { "" };
+            let how = if exceedance.significant { "more than chance" } else { "" };
             let label = format!("ppm >= {}", short_duration(exceedance.threshold_ns));
-            lines.push(cells(label, changed(&exceedance.ppm, ppm, how.into())));
+            lines.push(cells(label, tested(exceedance, how.into())));
         }
         for quantile in &row.quantiles {
             let label = format!("p{}", percent(quantile.quantile));
@@ -124,43 +162,47 @@ pub(super) fn rows(comparison: &Comparison) -> Vec<Vec<String>> {
 }
 
 /// As [`change`], without an interval that would contradict that no difference is shown.
-fn no_change(comparison: &Comparison, row: &ComparedRow) -> String {
-    let exceedance = &row.exceedance[0];
-    let excludes_one = |change: &BeforeAfter| {
-        change.ratio_low.is_some_and(|low| low > 1.0)
-            || change.ratio_high.is_some_and(|high| high < 1.0)
-    };
-    if !excludes_one(&exceedance.ppm) {
+fn no_change(comparison: &Comparison, row: &ComparedRow, exceedance: &Exceedance) -> String {
+    if !exceedance.excludes_one() {
         return change(row, exceedance);
     }
-    let plain = BeforeAfter::new(exceedance.ppm.before, exceedance.ppm.after);
-    let without = Exceedance { ppm: BeforeAfter { ratio: None, ..plain }, ..exceedance.clone() };
-    let why = match excludes_one(&exceedance.per_second) {
+    let without = Exceedance { estimate: None, low: None, high: None, ..exceedance.clone() };
+    let per_second = &exceedance.per_second;
+    let why = match exceedance.p.is_some_and(|p| p < comparison.level) {
         true => format!(", within chance for {} tests", comparison.tests),
-        false => format!(
-            "; per second {} before, {} after",
-            rate(exceedance.per_second.before),
-            rate(exceedance.per_second.after)
-        ),
+        false => {
+            format!(
+                "; per second {} before, {} after",
+                rate(per_second.before),
+                rate(per_second.after)
+            )
+        }
     };
     change(row, &without) + &why
 }
 
-/// `net_rx at or above 1ms 70.6 ppm before, 10.9 ppm after (0.15 times, 0.11 to 0.21)`.
+/// `net_rx at or above 1ms 70.6 ppm before (260), 10.9 ppm after (39): 0.15 times, 0.11 to 0.21`.
 fn change(row: &ComparedRow, exceedance: &Exceedance) -> String {
-    let times = match (exceedance.ppm.ratio, interval(&exceedance.ppm)) {
-        (Some(ratio), Some(interval)) => format!(" ({} times, {interval})", number(ratio)),
-        (None, Some(interval)) => format!(" (times {interval})"),
+    let times = match (exceedance.estimate, interval(exceedance.low, exceedance.high)) {
+        (Some(ratio), Some(interval)) => format!(": {} times, {interval}", number(ratio)),
+        (None, Some(interval)) => format!(": times {interval}"),
         _ => String::new(),
     };
+    let counted = exceedance.counted();
+    let stolen = match exceedance.stolen {
+        [0, 0] => String::new(),
+        [before, after] => {
+            format!(", without {} and {} of the hypervisor", count(before), count(after))
+        }
+    };
     format!(
-        "{} at or above {} {} ppm before ({}), {} ppm after ({}){times}",
+        "{} at or above {} {} ppm before ({}), {} ppm after ({}){stolen}{times}",
         name(row),
         short_duration(exceedance.threshold_ns),
         ppm(exceedance.ppm.before),
-        count(exceedance.stalls[0]),
+        count(counted[0]),
         ppm(exceedance.ppm.after),
-        count(exceedance.stalls[1]),
+        count(counted[1]),
     )
 }
 
@@ -191,16 +233,22 @@ fn distance(row: &ComparedRow) -> f64 {
 }
 
 fn about(name: &str, side: &ComparedSide) -> String {
-    let host = side.host.as_deref().map(|host| format!(", {}", printable(host)));
-    let kernel = side.kernel.as_deref().map(|kernel| format!(", Linux {}", printable(kernel)));
-    format!(
-        "{name}: {}{}{}, {} in {} intervals",
-        printable(&side.recording),
-        host.unwrap_or_default(),
-        kernel.unwrap_or_default(),
+    let recordings = match &side.recordings[..] {
+        [one] => one.clone(),
+        all => format!("{} recordings", all.len()),
+    };
+    let list = |what: &str, all: &[String]| match all {
+        [] => String::new(),
+        [one] => format!(", {what}{one}"),
+        all => format!(", {} {}s", all.len(), if what.is_empty() { "host" } else { "kernel" }),
+    };
+    printable(&format!(
+        "{name}: {recordings}{}{}, {} in {} intervals",
+        list("", &side.hosts),
+        list("Linux ", &side.kernels),
         duration((side.duration_s * 1e9) as u64),
         side.intervals
-    )
+    ))
 }
 
 fn name(row: &ComparedRow) -> String {
@@ -227,13 +275,23 @@ fn block(text: &mut String, row: &ComparedRow, style: Style) {
     for exceedance in &row.exceedance {
         let label = format!("  ppm >= {}", short_duration(exceedance.threshold_ns));
         let how = match exceedance.method {
-            Approach::Blocks => "resampled",
+            Approach::Groups => "grouped",
             Approach::Exact => "exact",
+            Approach::Regression => "by unit",
+            Approach::Paired => "paired",
             Approach::None => "",
         };
-        let mark = if exceedance.is_significant() { "* " } else { "" };
-        let cells = changed(&exceedance.ppm, ppm, format!("{mark}{how}"));
-        put(&label, cells, exceedance.is_significant() && exceedance.is_higher());
+        let mark = if exceedance.significant { "* " } else { "" };
+        let cells = tested(exceedance, format!("{mark}{how}"));
+        put(&label, cells, exceedance.significant && exceedance.is_higher());
+        if exceedance.stolen != [0, 0] {
+            let [before, after] = exceedance.stolen.map(count);
+            put(
+                "  + hypervisor",
+                [before, after, String::new(), String::new(), String::new()],
+                false,
+            );
+        }
     }
     for quantile in &row.quantiles {
         let label = format!("  p{}", percent(quantile.quantile));
@@ -245,12 +303,24 @@ fn block(text: &mut String, row: &ComparedRow, style: Style) {
     put("  max", cells, false);
 }
 
+/// The cells of a rate of stalls, with the interval of its test.
+fn tested(exceedance: &Exceedance, how: String) -> [String; 5] {
+    let ratio = exceedance.estimate.or(exceedance.ppm.ratio);
+    [
+        ppm(exceedance.ppm.before),
+        ppm(exceedance.ppm.after),
+        ratio.map(number).unwrap_or_default(),
+        interval(exceedance.low, exceedance.high).unwrap_or_default(),
+        how,
+    ]
+}
+
 fn changed(change: &BeforeAfter, show: impl Fn(f64) -> String, how: String) -> [String; 5] {
     [
         show(change.before),
         show(change.after),
         change.ratio.map(number).unwrap_or_default(),
-        interval(change).unwrap_or_default(),
+        interval(change.ratio_low, change.ratio_high).unwrap_or_default(),
         how,
     ]
 }
@@ -260,35 +330,37 @@ fn line(label: &str, [before, after, times, interval, how]: [String; 5]) -> Stri
     line.trim_end().to_owned()
 }
 
-/// Series that changed by more than chance.
+/// Series that changed most. They decide only in logs without stages.
 fn series(text: &mut String, comparison: &Comparison, style: Style) {
-    let mut changed: Vec<(&ComparedRow, &Exceedance)> = comparison
-        .series
-        .iter()
-        .flat_map(|row| row.exceedance.iter().map(move |exceedance| (row, exceedance)))
-        .filter(|(_, exceedance)| exceedance.is_significant())
-        .collect();
     if comparison.series.is_empty() {
         return;
     }
+    let decide = comparison.stages.is_empty();
+    let all = comparison.series.len() as f64;
+    let shows = |exceedance: &Exceedance| match decide {
+        true => exceedance.significant,
+        false => exceedance.p.is_some_and(|p| p * all < comparison.level),
+    };
+    let mut changed: Vec<(&ComparedRow, &Exceedance)> = comparison
+        .series
+        .iter()
+        .filter_map(|row| Some((row, row.exceedance.first()?)))
+        .filter(|(_, exceedance)| shows(exceedance))
+        .collect();
     changed.sort_by(|(_, a), (_, b)| a.p.unwrap_or(1.0).total_cmp(&b.p.unwrap_or(1.0)));
     text.push('\n');
-    let title = format!(
-        "{} of {} series changed by more than chance{}",
-        changed.len(),
-        comparison.series.len(),
-        if changed.is_empty() { "." } else { ", ppm at or above the threshold:" }
-    );
+    let what = match (decide, changed.is_empty()) {
+        (_, true) => ".",
+        (true, false) => ", ppm at or above the threshold:",
+        (false, false) => ", ppm at or above the threshold (the stages decide, this describes):",
+    };
+    let series = comparison.series.len();
+    let title = format!("{} of {series} series changed by more than chance{what}", changed.len());
     paragraph(text, &title, 2, style, Style::bold);
     for (row, exceedance) in changed.iter().take(MOST_SERIES) {
         let label = format!("  {:<30}", shorten(&name(row), 30));
-        let numbers = format!(
-            "{label} {:>8} {:>8} {:>7} {:>18}",
-            ppm(exceedance.ppm.before),
-            ppm(exceedance.ppm.after),
-            exceedance.ppm.ratio.map(number).unwrap_or_default(),
-            interval(&exceedance.ppm).unwrap_or_default()
-        );
+        let [before, after, times, interval, _] = tested(exceedance, String::new());
+        let numbers = format!("{label} {before:>8} {after:>8} {times:>7} {interval:>18}");
         text.push_str(&if exceedance.is_higher() { style.alarm(&numbers) } else { numbers });
         text.push('\n');
     }
@@ -298,9 +370,9 @@ fn series(text: &mut String, comparison: &Comparison, style: Style) {
 }
 
 /// `0.11 to 0.21`, `at least 3.4`.
-fn interval(change: &BeforeAfter) -> Option<String> {
-    let low = change.ratio_low?;
-    Some(match change.ratio_high {
+fn interval(low: Option<f64>, high: Option<f64>) -> Option<String> {
+    let low = low?;
+    Some(match high {
         Some(high) => format!("{} to {}", number(low), number(high)),
         None => format!("at least {}", number(low)),
     })
@@ -330,29 +402,31 @@ fn percent(quantile: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::note::Note;
+    use crate::model::{comparison::Decision, note::Note};
 
     fn sample(verdict: Verdict, weak: bool) -> Comparison {
         let side = |n: u32| ComparedSide {
-            recording: format!("{}.hlog", "x".repeat(70)),
-            host: Some(format!("web-{n}")),
-            kernel: Some("6.12".into()),
+            recordings: vec![format!("{}.hlog", "x".repeat(70))],
+            hosts: vec![format!("web-{n}")],
+            kernels: vec!["6.12".into()],
             duration_s: 30.0,
             intervals: 30,
             parts: 30,
         };
         let exceedance = Exceedance {
             threshold_ns: 1_000_000,
-            stalls: [260, 39],
-            ppm: BeforeAfter {
-                ratio_low: Some(0.11),
-                ratio_high: Some(0.21),
-                ..BeforeAfter::new(70.55, 10.93)
-            },
+            stalls: [260, 42],
+            stolen: [0, 3],
+            ppm: BeforeAfter::new(70.55, 10.93),
             per_second: BeforeAfter::new(8.67, 1.3),
+            estimate: Some(0.155),
+            low: Some(0.11),
+            high: Some(0.21),
             p: Some(1e-9),
             p_corrected: Some(1e-7),
-            method: Approach::Blocks,
+            method: Approach::Groups,
+            decides: true,
+            significant: true,
         };
         let row = ComparedRow {
             name: "stage=net_rx".into(),
@@ -372,6 +446,18 @@ mod tests {
         Comparison {
             verdict,
             weak,
+            decision: Some(Decision {
+                name: "stage=net_rx".into(),
+                estimate: Some(0.155),
+                low: Some(0.11),
+                high: Some(0.21),
+                p: 1e-7,
+                method: Approach::Groups,
+            }),
+            unit: UnitKind::Interval,
+            units: [30, 30],
+            units_for_halving: None,
+            level: 0.05,
             notes: vec![Note::KernelsDiffer { before: "6.1".into(), after: "6.12".into() }],
             before: side(1),
             after: side(2),
@@ -394,8 +480,9 @@ mod tests {
     #[test]
     fn the_verdict_comes_first_with_its_numbers() {
         let text = shown(&sample(Verdict::Improved, false));
-        let sentence = "Improved: net_rx at or above 1ms 70.5 ppm before (260), 10.9 ppm after (39) \
-                        (0.15 times, 0.11 to 0.21).";
+        let sentence = "Improved between the recordings: net_rx at or above 1ms 70.5 ppm before \
+                        (260), 10.9 ppm after (39), without 0 and 3 of the hypervisor: 0.15 times, \
+                        0.11 to 0.21.";
         assert!(
             text.split_whitespace().eq(sentence
                 .split_whitespace()
@@ -410,7 +497,7 @@ mod tests {
         let mut comparison = sample(Verdict::Improved, true);
         comparison.stages[0].per_second = BeforeAfter::new(122_842.0, 60_000.0);
         let text = shown(&comparison);
-        assert!(text.starts_with("Possibly improved: "), "{text}");
+        assert!(text.starts_with("Possibly improved between the recordings: "), "{text}");
         assert!(text.contains("\nTHE LOADS DIFFER BY MORE THAN 20%: net_rx: 122842 a second"));
     }
 }

@@ -8,7 +8,10 @@ use super::{
     stall_time,
     text::{paragraph, printable},
 };
-use crate::model::experiment::{Changed, Conclusion, Experiment, Guard, Setting, WindowSummary};
+use crate::model::experiment::{
+    Changed, Conclusion, Experiment, ExperimentPlan, Guard, Neighbours, Role, Setting,
+    WindowSummary,
+};
 
 /// Maximum number of culprits named.
 const CULPRITS: usize = 4;
@@ -47,10 +50,13 @@ pub fn experiment(
 ) -> io::Result<()> {
     let mut text = String::new();
     let paint = match experiment.conclusion {
-        Conclusion::Worse | Conclusion::ImprovedAtACost => Style::alarm,
+        Conclusion::Worse | Conclusion::ImprovedAtACost | Conclusion::EndedEarly => Style::alarm,
         _ => Style::bold,
     };
     paragraph(&mut text, &sentence(experiment), 2, style, paint);
+    for line in neighbours(experiment).into_iter().chain(power(experiment)) {
+        paragraph(&mut text, &line, 2, style, Style::plain);
+    }
     for changed in &experiment.changed {
         for line in self::changed(changed) {
             paragraph(&mut text, &line, 2, style, Style::plain);
@@ -65,7 +71,7 @@ pub fn experiment(
     }
     text.push_str("\nwindow           events stalls     max packets/s    MB/s drops/s retrans/s\n");
     for (at, window) in experiment.windows.iter().enumerate() {
-        let kind = if window.changed { "changed" } else { "as it was" };
+        let kind = kind(window);
         text.push_str(&format!(
             "{:>2} {kind:<10} {:>9} {:>6} {:>7} {:>9.0} {:>7.2} {:>7.1} {:>9.1}\n",
             at + 1,
@@ -87,27 +93,102 @@ pub fn experiment(
     }
     text.push('\n');
     out.write_all(text.as_bytes())?;
-    comparison::comparison(&experiment.comparison, style, out)
+    comparison::details(&experiment.comparison, style, out)
+}
+
+/// What a window was for.
+pub(super) fn kind(window: &WindowSummary) -> &'static str {
+    match (window.lead_in, window.changed) {
+        (true, _) => "lead-in",
+        (_, true) => "changed",
+        (_, false) => "as it was",
+    }
 }
 
 /// The conclusion in a sentence.
 pub fn sentence(experiment: &Experiment) -> String {
     let compared = comparison::sentence(&experiment.comparison);
-    if let Some(reason) = &experiment.aborted {
-        return format!(
-            "Worse: a window with the change was ended early: {}.",
-            printable(&reason.to_string())
-        );
-    }
     let suffered: Vec<&str> =
         experiment.guards.iter().filter(|guard| guard.worse).map(|guard| guard.name).collect();
-    match experiment.conclusion {
+    let sentence = match experiment.conclusion {
         Conclusion::ImprovedAtACost => format!("At a cost in {}: {compared}", suffered.join(", ")),
         Conclusion::Worse if !suffered.is_empty() => {
             format!("Worse in {}: {compared}", suffered.join(", "))
         }
         _ => compared,
+    };
+    match &experiment.aborted {
+        Some(reason) => {
+            let reason = printable(&reason.to_string());
+            format!("A window with the change was ended early: {reason}. {sentence}")
+        }
+        None => sentence,
     }
+}
+
+/// What the windows show without statistics.
+pub(super) fn neighbours(experiment: &Experiment) -> Option<String> {
+    let Neighbours { fewer, more, of } = experiment.neighbours;
+    let (number, word) = if more > fewer { (more, "more") } else { (fewer, "fewer") };
+    (of > 0).then(|| {
+        format!("{number} of {of} windows with the change had {word} stalls than either neighbour.")
+    })
+}
+
+/// How much measuring would show a halving; why the experiment was given up.
+pub(super) fn power(experiment: &Experiment) -> Option<String> {
+    match &experiment.given_up {
+        Some(why) => Some(format!("Ended before its last window: {why}.")),
+        None => comparison::power(&experiment.comparison),
+    }
+}
+
+/// The line before the first window.
+pub fn announcement(pairs: u32, window: Duration, about: Duration, seed: u64) -> String {
+    let minutes = Duration::from_secs(about.as_secs());
+    format!(
+        "{pairs} pairs of windows of {}, at most about {} (--seed {seed})\n",
+        humantime::format_duration(window),
+        humantime::format_duration(minutes)
+    )
+}
+
+/// Writes the plan of an experiment.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn plan(plan: &ExperimentPlan, style: Style, out: &mut dyn io::Write) -> io::Result<()> {
+    let mut text = String::new();
+    let stage = plan.stage.as_deref().unwrap_or_default();
+    let stage = printable(stage.strip_prefix("stage=").unwrap_or(stage));
+    let answer = match (&plan.stage, plan.windows_for_halving, plan.duration_s) {
+        (None, ..) => {
+            let stalls = "There was no stall in these windows: nothing can become rarer.";
+            format!("{stalls} Choose a lower --threshold, longer windows or a busier time.")
+        }
+        (_, Some(windows), Some(seconds)) => {
+            let time = Duration::from_secs(seconds as u64);
+            format!(
+                "{windows} windows, half of them with the change, show a halving of {stage}'s stalls \
+                 in 8 of 10 tries: --rounds {}, about {}.",
+                windows.div_ceil(2),
+                humantime::format_duration(time)
+            )
+        }
+        _ => format!("{stage}'s stalls vary too much to show a halving with such windows."),
+    };
+    paragraph(&mut text, &answer, 2, style, Style::bold);
+    if plan.stage.is_some() {
+        let line = format!(
+            "{:.1} stalls a window of {stage} without any change; rates of windows vary by a factor \
+             of {:.1} (one standard deviation).",
+            plan.stalls_per_window,
+            plan.variation.exp()
+        );
+        paragraph(&mut text, &line, 2, style, Style::plain);
+    }
+    out.write_all(text.as_bytes())
 }
 
 /// Sentences on what was changed.
@@ -129,21 +210,27 @@ pub fn rounded(changed: &Changed) -> Option<String> {
 pub(super) fn setting(setting: Setting) -> &'static str {
     match setting {
         Setting::Original => "The original value is in place.",
-        Setting::Kept => "Stability confirmed by a further window: the new value is in place.",
-        Setting::NotConfirmed => {
-            "A further window did not confirm it: the original value is in place."
-        }
+        Setting::Kept => "The new value is in place.",
     }
 }
 
 fn guard(guard: &Guard) -> String {
     let verdict = if guard.worse { "worse" } else { "no worse" };
-    format!("{}: {:.1}/s before, {:.1}/s after: {verdict}.", guard.name, guard.before, guard.after)
+    let rate = |per_second: f64| match per_second {
+        10_000.0.. => count(per_second as u64),
+        _ => format!("{per_second:.1}"),
+    };
+    let (before, after) = (rate(guard.before), rate(guard.after));
+    format!("{}: {before}/s before, {after}/s after: {verdict}.", guard.name)
 }
 
 /// The line at the start of a window.
-pub fn window_starts(at: u32, of: u32, changed: bool, length: Duration) -> String {
-    let kind = if changed { "B, with the change" } else { "A, as it was" };
+pub fn window_starts(at: u32, of: u32, role: Role, length: Duration) -> String {
+    let kind = match role {
+        Role::LeadIn => "lead-in, as it was",
+        Role::Unchanged => "A, as it was",
+        Role::Changed => "B, with the change",
+    };
     format!("window {at} of {of}: {kind}, {}\n", humantime::format_duration(length))
 }
 

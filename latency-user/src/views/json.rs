@@ -8,7 +8,7 @@ use crate::model::{
     comparison::Comparison,
     diagnosis::Diagnosis,
     distribution::Distribution,
-    experiment::Experiment,
+    experiment::{Experiment, ExperimentPlan},
     finding::Triage,
     hidden_characters::is_hidden,
     interval::Interval,
@@ -107,6 +107,14 @@ struct Judged<'a> {
     comparison: &'a Comparison,
 }
 
+/// An experiment with its conclusion in words.
+#[derive(Serialize)]
+struct JudgedExperiment<'a> {
+    sentence: String,
+    #[serde(flatten)]
+    experiment: &'a Experiment,
+}
+
 /// Writes a comparison as one line: kind `comparison`.
 ///
 /// # Errors
@@ -123,7 +131,17 @@ pub fn comparison(comparison: &Comparison, out: &mut dyn io::Write) -> io::Resul
 ///
 /// What `out` fails with.
 pub fn experiment(experiment: &Experiment, out: &mut dyn io::Write) -> io::Result<()> {
-    line(&Envelope::new("experiment", experiment), out)
+    let judged = JudgedExperiment { sentence: super::experiment::sentence(experiment), experiment };
+    line(&Envelope::new("experiment", &judged), out)
+}
+
+/// Writes the plan of an experiment as one line: kind `plan`.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn plan(plan: &ExperimentPlan, out: &mut dyn io::Write) -> io::Result<()> {
+    line(&Envelope::new("plan", plan), out)
 }
 
 /// Writes what `doctor` found as one line: kind `diagnosis`.

@@ -26,6 +26,9 @@ pub(crate) const RMEM: &str = "/proc/sys/net/ipv4/tcp_rmem";
 /// A setting that affects no traffic of these tests.
 pub(crate) const HARMLESS: &str = "sysctl:net.ipv4.tcp_rmem=4096 131072 4194304";
 
+/// A seed whose first pair of windows starts with the change.
+pub(crate) const CHANGED_FIRST: [&str; 2] = ["--seed", "0"];
+
 /// The tests of these files.
 pub(crate) fn trials() -> Vec<Trial> {
     let host = |name, tools: &[&str], body| trial(name, Where::Host, tools, body);
@@ -35,6 +38,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         host("experiment::a_worse_setting_is_restored", &["ip"], verdicts::worsens),
         host("experiment::the_same_value_shows_no_difference", &["ip"], verdicts::same),
         host("experiment::an_abort_rule_ends_a_window_early", &["ip"], verdicts::ends_early),
+        host("experiment::much_worse_ends_early_and_is_worse", &["ip"], verdicts::much_worse),
+        host("experiment::a_plan_counts_windows", &["ip"], verdicts::plans),
         host("experiment::a_lost_link_ends_a_window", &["ip", "ethtool"], verdicts::loses_link),
         host("experiment::signals_restore_the_setting", &["ip"], deaths::signals),
         host("experiment::a_kill_during_a_write_restores_the_setting", strace, deaths::in_writes),
@@ -83,9 +88,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts an experiment with short windows.
+    /// Starts an experiment with short windows: the lead-in, one with the change, one without.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
-        Self::spawn(command.args(["--window", "1s", "--settle", "200ms", "--rounds", "1"]))
+        Self::spawn(
+            command
+                .args(["--window", "1s", "--settle", "200ms", "--rounds", "1"])
+                .args(CHANGED_FIRST),
+        )
     }
 
     /// Starts a command that is an experiment or runs one.

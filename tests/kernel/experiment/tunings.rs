@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use latency_tests::{namespace, tool, veth};
 use libtest_mimic::Trial;
 
-use super::{Running, experiment, journals, kill, result};
+use super::{CHANGED_FIRST, Running, experiment, journals, kill, result};
 use crate::{
     suite::{Where, in_vm, trial},
     tracing::latency_user,
@@ -118,7 +118,7 @@ fn rounded() -> Result<()> {
         make()?;
         let directory = tempfile::tempdir()?;
         let mut command = experiment(directory.path(), "coalesce:t0/rx-frames=100")?;
-        command.args(["--window", "1s", "--settle", "100ms", "--rounds", "1"]);
+        command.args(["--window", "1s", "--settle", "100ms", "--rounds", "1"]).args(CHANGED_FIRST);
         let (status, found) = result(&mut command)?;
         ensure!(status.success(), "{status}: {found}");
         let changed = &found["changed"][0];
@@ -132,7 +132,7 @@ fn rounded() -> Result<()> {
         tool::run(&format!("ethtool -C {TAP} rx-frames 64"))?;
         let directory = tempfile::tempdir()?;
         let mut command = experiment(directory.path(), "coalesce:t0/rx-frames=100")?;
-        command.args(["--window", "1s", "--settle", "100ms", "--rounds", "1"]);
+        command.args(["--window", "1s", "--settle", "100ms", "--rounds", "1"]).args(CHANGED_FIRST);
         let output = command.output()?;
         let message = String::from_utf8_lossy(&output.stderr);
         ensure!(
@@ -313,7 +313,7 @@ fn channels() -> Result<()> {
     tool::run(&format!("ip link set {virtio} up"))?;
     let mut command = experiment(directory.path(), &format!("channels:{virtio}/combined=1"))?;
     command.args(["--set", &format!("coalesce:{virtio}/tx-frames=0")]);
-    command.args(["--window", "1s", "--settle", "100ms", "--rounds", "1"]);
+    command.args(["--window", "1s", "--settle", "100ms", "--rounds", "1"]).args(CHANGED_FIRST);
     let refused = command.output()?;
     let message = String::from_utf8_lossy(&refused.stderr);
     let after = read()?;

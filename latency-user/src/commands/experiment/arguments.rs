@@ -12,13 +12,17 @@ use crate::{
 /// What to change and how to measure it.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-The original value is put back whatever happens; --keep-if improved keeps a
-change that helped. Exit status 4: it became worse.
+Windows with the change and without it follow in pairs, in random order. It ends
+early when the answer is clear. The original value is put back whatever happens;
+--keep-if improved keeps a change that helped. Exit status 4: it became worse, or
+a window with the change had to end early.
 
 Examples:
-  Does a smaller receive buffer help?
-      latency-user experiment --iface eth0 --window 30s --rounds 3 \\
+  Does a smaller receive buffer help? Measure for at most ten minutes:
+      latency-user experiment --iface eth0 --time 10m \\
           --set sysctl:net.ipv4.tcp_rmem='4096 131072 4194304'
+  How long would it take to show a halving of the stalls?
+      latency-user experiment --plan --iface eth0'
   The same for a container, and keep it if so:
       latency-user experiment --netns web --keep-if improved \\
           --set sysctl:net.ipv4.tcp_rmem='4096 131072 4194304'
@@ -34,7 +38,7 @@ pub struct Arguments {
     /// napi_defer_hard_irqs, gro_flush_timeout, threaded, offload, ring, channels, coalesce or
     /// scheduler: --list describes them
     #[arg(long, value_name = "TUNABLE:TARGET=VALUE", help_heading = "What",
-          required_unless_present_any = ["list", "undo"])]
+          required_unless_present_any = ["list", "undo", "plan"])]
     pub set: Vec<String>,
     /// Guard drops, throughput and link of IF (repeatable) [default: all]
     #[arg(short, long, value_name = "IF", help_heading = "What")]
@@ -46,21 +50,29 @@ pub struct Arguments {
     #[arg(short, long, help_heading = "What", value_parser = values::threshold,
           default_value = values::THRESHOLD.as_str())]
     pub threshold: Duration,
-    /// Keep the change if this is the conclusion and a further window confirms it
+    /// Keep the change if this is the conclusion
     #[arg(long, value_enum, help_heading = "What")]
     pub keep_if: Option<KeepIf>,
+    /// Time for all windows: as many pairs as fit, at least eight
+    #[arg(short, long, help_heading = "How long", value_parser = values::duration,
+          default_value = "5m", conflicts_with = "rounds")]
+    pub time: Duration,
     /// Length of a window
-    #[arg(short, long, help_heading = "How long", value_parser = window, default_value = "30s")]
+    #[arg(short, long, help_heading = "How long", value_parser = window, default_value = "10s")]
     pub window: Duration,
-    /// Number of windows with the change
-    #[arg(short, long, help_heading = "How long", default_value_t = 3,
+    /// Number of pairs of windows, at most [default: as many as fit --time]
+    #[arg(short, long, help_heading = "How long",
           value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub rounds: u32,
+    pub rounds: Option<u32>,
+    /// Seed of the order of windows and of the pauses between them [default: random]
+    #[arg(long, value_name = "NUMBER", help_heading = "How long")]
+    pub seed: Option<u64>,
     /// Pause after each change; must cover the time that a NIC has no link then
     #[arg(long, help_heading = "How long", value_parser = values::duration, default_value = "2s")]
     pub settle: Duration,
     /// End a window with the change early on this, such as p99.9>5ms of net_rx
-    /// [default: ten times the stalls]. A lost link always ends it
+    /// [default: ten times the stalls of the worst stretch of equal length without the change]. A
+    /// lost link always ends it
     #[arg(long, value_name = "RULE", help_heading = "How long")]
     pub abort_if: Option<Limit>,
     /// Limit the programs to this share of any CPU, such as 1%: above it, the most expensive
@@ -77,6 +89,10 @@ pub struct Arguments {
     /// Print the planned reads and writes without writing
     #[arg(long, help_heading = "Instead of an experiment")]
     pub dry_run: bool,
+    /// Measure windows without any change, and say how many would show a halving
+    #[arg(long, help_heading = "Instead of an experiment",
+          conflicts_with_all = ["set", "list", "undo", "dry_run", "keep_if", "rounds", "seed"])]
+    pub plan: bool,
     /// List what can be changed, with the present values
     #[arg(long, help_heading = "Instead of an experiment", conflicts_with_all = ["set", "undo"])]
     pub list: bool,

@@ -1,6 +1,7 @@
 //! `experiment`: changes one setting, measures the effect, and restores the setting.
 
 mod arguments;
+mod plan;
 mod undo;
 
 use std::{
@@ -32,8 +33,10 @@ use crate::{
         guards,
         journal::JournalDirectory,
         knob::Knob,
+        looks::Ends,
         netns,
         rounds::{self, Finished, Plan, Progress},
+        schedule,
         tunable::{self, Scope},
         window::WindowConfig,
     },
@@ -64,6 +67,9 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     if args.list {
         return list(&scope, console);
     }
+    if args.plan {
+        return plan::run(args, netns, console);
+    }
     let mut wanted = Vec::new();
     for setting in &args.set {
         wanted.extend(tunable::plan(setting, &scope)?);
@@ -82,22 +88,21 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     privileges::check()?;
     let _instance = SingleInstance::claim()?;
     fs::create_dir_all(&output).with_context(|| format!("make {}", output.display()))?;
+    let pairs = pairs(args);
     let plan = Plan {
         requested: args.set.clone(),
-        window: WindowConfig {
-            length: args.window,
-            netns,
-            ifaces: args.iface.clone(),
-            threshold_ns: args.threshold.as_nanos() as u64,
-            limit: args.abort_if,
-            max_overhead: args.max_overhead,
-        },
+        window: window_config(args, netns),
         settle: args.settle,
-        rounds: args.rounds,
+        pairs,
+        seed: args.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)),
         keep: args.keep_if.is_some(),
         output: output.clone(),
         journals,
     };
+    let about = schedule::duration(pairs, args.window, args.settle);
+    let _ = console.err.write_all(
+        views::experiment::announcement(pairs, args.window, about, plan.seed).as_bytes(),
+    );
     take_signals()?;
     let found = rounds::run(&plan, &change, &STOP, &mut |progress| {
         // A closed stderr must not end the experiment.
@@ -107,6 +112,21 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     let page = report(&output, &found)?;
     let _ = writeln!(console.err, "recordings and report: {}", page.display());
     show(&found.experiment, args.format, console)
+}
+
+fn pairs(args: &Arguments) -> u32 {
+    args.rounds.unwrap_or_else(|| schedule::pairs_within(args.time, args.window, args.settle))
+}
+
+fn window_config(args: &Arguments, netns: u32) -> WindowConfig {
+    WindowConfig {
+        length: args.window,
+        netns,
+        ifaces: args.iface.clone(),
+        threshold_ns: args.threshold.as_nanos() as u64,
+        limit: args.abort_if,
+        max_overhead: args.max_overhead,
+    }
 }
 
 fn show(found: &Experiment, format: Format, console: Console) -> Result<Exit> {
@@ -120,7 +140,7 @@ fn show(found: &Experiment, format: Format, console: Console) -> Result<Exit> {
     }
     Output::new(console.out, 0).write(&text)?;
     Ok(match found.conclusion {
-        Conclusion::Worse | Conclusion::ImprovedAtACost => Exit::Found,
+        Conclusion::Worse | Conclusion::ImprovedAtACost | Conclusion::EndedEarly => Exit::Found,
         _ => Exit::Ok,
     })
 }
@@ -140,8 +160,8 @@ fn report(output: &Path, found: &Finished) -> Result<PathBuf> {
 
 fn progress_lines(progress: &Progress<'_>) -> String {
     match progress {
-        Progress::Window { at, of, changed, length } => {
-            views::experiment::window_starts(*at, *of, *changed, *length)
+        Progress::Window { at, of, role, length } => {
+            views::experiment::window_starts(*at, *of, *role, *length)
         }
         Progress::Measured(window) => views::experiment::measured(window),
         Progress::Applied(changed) => {
@@ -150,7 +170,9 @@ fn progress_lines(progress: &Progress<'_>) -> String {
         }
         Progress::Reverted => "  put back\n".into(),
         Progress::Aborted(reason) => format!("  ended early: {reason}\n"),
-        Progress::Confirming => "improved: once more with the change, to confirm it\n".into(),
+        Progress::Ends(Ends::Clear) => "the windows are clear\n".into(),
+        Progress::Ends(Ends::Hopeless(why)) => format!("ends: {why}\n"),
+        Progress::Keeping => "improved: the change is kept\n".into(),
     }
 }
 
@@ -177,15 +199,13 @@ fn dry_run(args: &Arguments, change: &ChangeSet, output: &Path, console: Console
     }
     text.push_str(&format!("write a journal below {}\n", args.state.display()));
     let window = humantime::format_duration(args.window);
-    let measure = format!("measure {window} into {}\n", output.display());
     let write = |knob: &Knob, value: &str| format!("write {value:?} to {knob}, read it back\n");
-    for _ in 0..args.rounds {
-        text.push_str(&measure);
-        text.extend(change.saved().iter().map(|saved| write(&saved.knob, &saved.requested)));
-        text.push_str(&measure);
-        text.extend(change.saved().iter().rev().map(|saved| write(&saved.knob, &saved.old)));
-    }
-    text.push_str(&measure);
+    text.push_str(&format!("measure a lead-in of {window} into {}\n", output.display()));
+    text.push_str(&format!("{} times, in random order:\n", pairs(args)));
+    text.push_str(&format!("  measure {window} as it is\n"));
+    text.extend(change.saved().iter().map(|s| format!("  {}", write(&s.knob, &s.requested))));
+    text.push_str(&format!("  measure {window} with the change\n"));
+    text.extend(change.saved().iter().rev().map(|s| format!("  {}", write(&s.knob, &s.old))));
     text.push_str("remove the journal\n");
     Output::new(console.out, 0).write(text.as_bytes())?;
     Ok(Exit::Ok)

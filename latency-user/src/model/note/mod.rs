@@ -246,7 +246,7 @@ pub enum Note {
     },
     /// The logs are another program's.
     ForeignLogs,
-    /// A recording was merged and has no intervals.
+    /// A recording was merged without its intervals.
     Merged {
         /// Which recording.
         side: CompareSide,
@@ -274,10 +274,23 @@ pub enum Note {
         /// How many are needed.
         needed: u64,
     },
+    /// There are too few units a side for a test.
+    TooFewUnits {
+        /// Units before.
+        before: u64,
+        /// Units after.
+        after: u64,
+    },
     /// The recordings have no series in common.
     NoCommonSeries,
 
     // What happened in an experiment.
+    /// The remaining windows could not have shown a halving.
+    CannotBecomeClear {
+        /// Windows that would, in all; absent: out of reach.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        windows: Option<u64>,
+    },
     /// irqbalance is running and may move IRQs.
     IrqbalanceRuns,
     /// Only the number of channels is restored, not the settings of each.
@@ -298,7 +311,7 @@ pub enum Note {
     StallRateAboveLimit {
         /// Stalls in one second.
         per_second: f64,
-        /// The highest rate without the change.
+        /// The highest rate without the change, over as long a time.
         baseline_per_second: f64,
     },
 

@@ -139,8 +139,7 @@ impl fmt::Display for Note {
             Self::ForeignLogs => f.write_str("logs of another program: values are taken as ns"),
             Self::Merged { side } => write!(
                 f,
-                "the recording {side} was merged, and its course over time is lost: compare the \
-                 recordings that it was merged from"
+                "the recording {side} was merged into one interval: its course over time is lost"
             ),
             Self::SeriesOnOneSide { side, series } => {
                 write!(f, "{series} series recorded only {side} are left out")
@@ -152,13 +151,26 @@ impl fmt::Display for Note {
             ),
             Self::CauseNotShown => f.write_str(
                 "two recordings show that they differ, not what made them differ: `latency-user \
-                 experiment` measures without and with a change in turn",
+                 experiment --set ...` measures with and without a change in turn, and `latency-user \
+                 compare --before FILE... --after FILE...` takes several recordings a side",
             ),
             Self::TooFewIntervals { side, intervals, needed } => write!(
                 f,
                 "the recording {side} has {intervals} intervals; at least {needed} are needed to \
                  see how stalls cluster: the bounds assume that they do not"
             ),
+            Self::TooFewUnits { before, after } => write!(
+                f,
+                "{before} before and {after} after: at least 5 in all, and 2 a side, are needed to \
+                 tell a difference from chance"
+            ),
+            Self::CannotBecomeClear { windows: Some(windows) } => write!(
+                f,
+                "the windows vary so much that about {windows} would be needed to show a halving"
+            ),
+            Self::CannotBecomeClear { windows: None } => {
+                f.write_str("the windows vary too much for any number of them to show a halving")
+            }
             Self::NoCommonSeries => f.write_str("no series is in both recordings"),
             Self::IrqbalanceRuns => f.write_str(
                 "irqbalance is running and may move IRQs: an affinity that it sets is not \
@@ -175,7 +187,8 @@ impl fmt::Display for Note {
             }
             Self::StallRateAboveLimit { per_second, baseline_per_second } => write!(
                 f,
-                "{per_second:.1} stalls a second, {baseline_per_second:.1} without the change"
+                "{per_second:.1} stalls a second, at most {baseline_per_second:.1} without the change \
+                 over as long a time"
             ),
             Self::Other { text, .. } => f.write_str(text),
         }

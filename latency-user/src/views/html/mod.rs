@@ -9,6 +9,7 @@ mod heat;
 mod settings;
 mod stalls;
 mod svg;
+mod windows;
 
 use std::io;
 

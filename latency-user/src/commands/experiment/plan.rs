@@ -1,0 +1,42 @@
+//! `experiment --plan`: how many windows would show a halving.
+
+use std::{fs, io::Write};
+
+use anyhow::{Context, Result};
+
+use super::{Arguments, STOP, default_output, stopped, take_signals, window_config};
+use crate::{
+    cli::{Console, stdout::Output, values::Format},
+    experiment::plan::{self, WINDOWS},
+    kernel::{privileges, single_instance::SingleInstance},
+    model::{exit::Exit, experiment::Role},
+    views::{self, Style},
+};
+
+pub(super) fn run(args: &Arguments, netns: u32, mut console: Console) -> Result<Exit> {
+    privileges::check()?;
+    let _instance = SingleInstance::claim()?;
+    let output = args.output.clone().unwrap_or_else(default_output);
+    fs::create_dir_all(&output).with_context(|| format!("make {}", output.display()))?;
+    take_signals()?;
+    let config = window_config(args, netns);
+    let mut report = |at, measured: Option<&_>| {
+        let line = match measured {
+            None => views::experiment::window_starts(at, WINDOWS, Role::Unchanged, args.window),
+            Some(window) => views::experiment::measured(window),
+        };
+        // A closed stderr must not end it.
+        let _ = console.err.write_all(line.as_bytes());
+    };
+    let found = plan::run(&config, args.settle, &output, &STOP, &mut report).map_err(stopped)?;
+    let mut text = Vec::new();
+    match args.format {
+        Format::Table => {
+            let style = Style { colour: console.colour, width: Style::MAX_WIDTH };
+            views::experiment::plan(&found, style, &mut text)?;
+        }
+        Format::Json => views::json::plan(&found, &mut text)?,
+    }
+    Output::new(console.out, 0).write(&text)?;
+    Ok(Exit::Ok)
+}

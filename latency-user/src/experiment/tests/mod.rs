@@ -1,3 +1,0 @@
-//! Simulated experiments.
-
-mod load_drift;
