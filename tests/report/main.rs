@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr, reason = "a skip says why, before the harness counts it")]
 
 mod other_logs;
+mod verdicts;
 
 use std::{
     fs,
@@ -48,6 +49,12 @@ fn main() {
         trial("no_output_harms_another_file", None, other_logs::outputs),
         trial("each_log_is_compared_with_itself", None, other_logs::compared),
         trial("pairs_get_their_verdicts", None, other_logs::verdicts),
+        trial("published_tables_are_possibly_improved", skips(hdrhistogram), verdicts::published),
+        trial(
+            "simulated_verdicts_are_rarely_wrong",
+            skips(|| verdicts::program().map(drop)),
+            verdicts::simulated,
+        ),
         trial("a_killed_report_leaves_a_whole_page", None, other_logs::killed),
         trial("pages_are_self_contained", None, pages_are_self_contained),
         trial("an_hour_of_64_cpus_and_64_queues_fits_into_500_kb", None, hour_fits),

@@ -128,7 +128,8 @@ def windows(random, schedule, effect, world, length=10.0, settle=2.0, rate=2.0):
 
     `world` gives a factor and extra stalls for a window by its number, its start, and its length.
     """
-    found, now, was = [], length, False
+    # It starts at any time of a minute.
+    found, now, was = [], 60.0 * random.random(), False
     for number, (changed, pause) in enumerate(schedule):
         now += pause + (settle if changed != was else 0.0)
         was = changed

@@ -23,6 +23,7 @@ mod process;
 mod run;
 mod setup;
 mod test;
+mod verdicts;
 mod vm;
 mod workspace;
 
@@ -49,6 +50,8 @@ enum Command {
     Test(test::Args),
     /// Measure the cost of tracing, next to other tools and no-op programs
     Bench(bench::Args),
+    /// Simulate how often verdicts are wrong, and write the table of docs/verdicts.md
+    Verdicts,
     /// Boot a Debian kernel under QEMU and run a command there
     Vm(vm::Args),
     /// Check the layers of latency-user, and that no files import one another in a circle
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::main(&args),
         Command::Test(args) => test::main(&args),
         Command::Bench(args) => bench::main(&args),
+        Command::Verdicts => verdicts::main(),
         Command::Vm(args) => vm::main(args),
         Command::Layers => layers::main(),
         Command::Licences => licences::main(),

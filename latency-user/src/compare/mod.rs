@@ -68,15 +68,24 @@ pub fn compare(before: &LoadedRecording, after: &LoadedRecording) -> Comparison 
 
 /// Compares the recordings of two sides with units of `kind`, at a significance level.
 pub fn compare_units(sides: [&[&LoadedRecording]; 2], kind: UnitKind, level: f64) -> Comparison {
-    let recordings = sides.iter().flat_map(|side| side.iter());
-    let threshold_ns = recordings.map(|recording| threshold_ns(recording)).max();
-    let threshold_ns = threshold_ns.unwrap_or(DEFAULT_THRESHOLD_NS);
+    let threshold_ns = threshold_of(sides);
     let units = match kind {
         UnitKind::Interval => Vec::new(),
         UnitKind::Host => units::by_host(units_of(sides, threshold_ns)),
         UnitKind::Window | UnitKind::Recording => units_of(sides, threshold_ns),
     };
-    let comparer = Comparer { sides, kind, threshold_ns, units: &units };
+    compare_with(sides, kind, level, &units)
+}
+
+/// As [`compare_units`], with the units that belong to the recordings.
+pub fn compare_with(
+    sides: [&[&LoadedRecording]; 2],
+    kind: UnitKind,
+    level: f64,
+    units: &[Unit],
+) -> Comparison {
+    let threshold_ns = threshold_of(sides);
+    let comparer = Comparer { sides, kind, threshold_ns, units };
     let stages: Vec<ComparedRow> =
         Stage::ALL.into_iter().filter_map(|stage| comparer.stage(stage)).collect();
     let keys: BTreeSet<&SeriesKey> = sides[0].iter().flat_map(|r| r.parts.keys()).collect();
@@ -99,7 +108,7 @@ pub fn compare_units(sides: [&[&LoadedRecording]; 2], kind: UnitKind, level: f64
         stages,
         series,
     };
-    verdict::conclude(&mut comparison, &units);
+    verdict::conclude(&mut comparison, units);
     comparison
 }
 
@@ -119,6 +128,12 @@ fn units_of(sides: [&[&LoadedRecording]; 2], threshold_ns: u64) -> Vec<Unit> {
         side.iter().map(move |recording| units::of_recording(recording, changed, threshold_ns))
     };
     of(false).chain(of(true)).collect()
+}
+
+fn threshold_of(sides: [&[&LoadedRecording]; 2]) -> u64 {
+    let recordings = sides.iter().flat_map(|side| side.iter());
+    let threshold_ns = recordings.map(|recording| threshold_ns(recording)).max();
+    threshold_ns.unwrap_or(DEFAULT_THRESHOLD_NS)
 }
 
 /// Whether a recording timed a stage.

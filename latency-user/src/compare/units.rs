@@ -4,8 +4,8 @@
 //! windows differ, so they say nothing on chance between windows (Bennett, Parpia, Hayes and
 //! Cousens 2002; Hayes and Moulton, chapter 10). Each unit gives one number,
 //! `ln((stalls + 0.5) / events)`. The change's effect on it is estimated by least squares, together
-//! with a linear trend in time if there are [`TREND`] units or more and the two sides take turns.
-//! Hosts that are on both sides are compared with themselves.
+//! with a linear trend in time if there are [`TREND`] units or more and the two sides take turns. Of
+//! windows in pairs, the error is at least that of the differences within pairs. Hosts that are on both sides are compared with themselves.
 //!
 //! The exact bounds of the sums ([`exact`]) must agree: units never vary less than Poisson's.
 
@@ -50,6 +50,8 @@ pub struct Unit {
     pub host: Option<String>,
     /// Whether the change was in place.
     pub changed: bool,
+    /// The number of its pair; `None`: it is in none.
+    pub pair: Option<usize>,
     /// The middle of its time, seconds since the epoch.
     pub at_s: f64,
     /// How long it was measured, seconds.
@@ -96,7 +98,7 @@ pub(super) fn of_recording(recording: &LoadedRecording, changed: bool, threshold
     let seconds = parts.iter().map(|part| part.seconds).sum::<f64>();
     let start = recording.totals.started().unwrap_or_default().as_secs_f64();
     let host = recording.totals.run.as_ref().map(|run| run.host.clone());
-    Unit { host, changed, at_s: start + seconds / 2.0, seconds, counts }
+    Unit { host, changed, pair: None, at_s: start + seconds / 2.0, seconds, counts }
 }
 
 /// Adds up the units of each host and side.
@@ -218,7 +220,26 @@ pub fn regression(units: &[Unit], logs: &[f64]) -> (Estimate, f64) {
     let slope = dot(&change, &values) / weight;
     let rest: f64 = values.iter().zip(&change).map(|(y, x)| (y - slope * x).powi(2)).sum();
     let variance = rest / freedom;
-    (Estimate::of_log(slope, (variance / weight).sqrt(), freedom, Approach::Regression), variance)
+    // The order is random within pairs only. Where a pair's windows differ more than others do, the
+    // pairs tell by how much chance can.
+    let squared_error = (variance / weight).max(of_pairs(units, logs));
+    (Estimate::of_log(slope, squared_error.sqrt(), freedom, Approach::Regression), variance)
+}
+
+/// The squared error of the mean difference within pairs; 0 with fewer than three.
+fn of_pairs(units: &[Unit], logs: &[f64]) -> f64 {
+    let mut pairs: BTreeMap<usize, [Option<f64>; 2]> = BTreeMap::new();
+    for (unit, log) in units.iter().zip(logs) {
+        if let Some(pair) = unit.pair {
+            pairs.entry(pair).or_default()[usize::from(unit.changed)] = Some(*log);
+        }
+    }
+    let differences = pairs.into_values().filter_map(|[without, with]| Some(with? - without?));
+    let differences: Vec<f64> = differences.collect();
+    match differences.len() {
+        ..3 => 0.0,
+        pairs => mean_and_variance(&differences).1 / pairs as f64,
+    }
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {

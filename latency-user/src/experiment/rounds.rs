@@ -284,7 +284,8 @@ impl Windows<'_> {
             let role = if changed { Role::Changed } else { Role::Unchanged };
             let side = if changed { &mut *after } else { &mut *before };
             let (summary, aborted) = self.window(role, Some(side))?;
-            self.keep_window(summary)?;
+            let pair = self.aborted.is_empty().then_some(at / 2);
+            self.keep_window(summary, pair)?;
             if let Some(note) = aborted {
                 let is_final = !matches!(note, Note::StallRateAboveLimit { .. });
                 self.aborted.push(note);
@@ -330,7 +331,8 @@ impl Windows<'_> {
             let side = self.done.iter().filter(|done| done.summary.changed == changed);
             side.map(|done| &done.recording).collect()
         });
-        compare::compare_units([&sides[0], &sides[1]], UnitKind::Window, self.looks.level())
+        let sides = [&sides[0][..], &sides[1]];
+        compare::compare_with(sides, UnitKind::Window, self.looks.level(), &self.units())
     }
 
     fn units(&self) -> Vec<Unit> {
@@ -362,9 +364,9 @@ impl Windows<'_> {
         Ok((summary, aborted))
     }
 
-    fn keep_window(&mut self, summary: WindowSummary) -> Result<()> {
+    fn keep_window(&mut self, summary: WindowSummary, pair: Option<usize>) -> Result<()> {
         let recording = LoadedRecording::read(summary.recording.as_ref())?;
-        let unit = compare::unit_of(&recording, summary.changed);
+        let unit = Unit { pair, ..compare::unit_of(&recording, summary.changed) };
         self.done.push(Done { summary, recording, unit });
         Ok(())
     }

@@ -31,7 +31,11 @@ fn main() -> Result<()> {
         ["judge"] => {
             for line in io::stdin().lines() {
                 let windows: Vec<Value> = serde_json::from_str(&line?)?;
-                println!("{}", judge(&windows.iter().map(unit).collect::<Result<Vec<_>>>()?));
+                let units = windows
+                    .iter()
+                    .enumerate()
+                    .map(|(at, window)| Ok(Unit { pair: Some(at / 2), ..unit(window)? }));
+                println!("{}", judge(&units.collect::<Result<Vec<_>>>()?));
             }
         }
         _ => bail!("usage: judge-windows schedule COUNT PAIRS SECONDS | judge-windows judge"),
