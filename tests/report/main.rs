@@ -55,6 +55,7 @@ fn main() {
             skips(|| verdicts::program().map(drop)),
             verdicts::simulated,
         ),
+        trial("merged_intervals_are_sums_of_a_grid", skips(hdrhistogram), merged),
         trial("a_killed_report_leaves_a_whole_page", None, other_logs::killed),
         trial("pages_are_self_contained", None, pages_are_self_contained),
         trial("an_hour_of_64_cpus_and_64_queues_fits_into_500_kb", None, hour_fits),
@@ -98,6 +99,73 @@ fn axe_core() -> Result<()> {
 
 fn hdrhistogram() -> Result<()> {
     python::with_hdrhistogram().map(drop)
+}
+
+/// Recordings of the same time, of hosts whose clocks and intervals do not line up.
+fn merged() {
+    let python = python::with_hdrhistogram().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let mut files = Vec::new();
+    for (host, start_ms, length_ms) in [(0, 4_006, 1_000), (1, 17_480, 1_000), (2, 9_731, 2_100)] {
+        let started_at =
+            std::time::UNIX_EPOCH + Duration::from_millis(1_767_323_000_000 + start_ms);
+        let file = path(&format!("{host}.hlog"));
+        let mut writer = Writer::create(Path::new(&file)).unwrap();
+        let run = Run {
+            host: format!("h{host}"),
+            started_at: humantime::format_rfc3339_millis(started_at).to_string(),
+            ..run(1)
+        };
+        writer.start(&run).unwrap();
+        for at in 0..53 {
+            let series = (0..2).map(|cpu| {
+                let mut distribution = Distribution::default();
+                for n in 0..(7 * at + host) % 11 + cpu {
+                    distribution.record(1_009 * (n + 1) * (at + 1) << host, 1_000_000, n);
+                }
+                Series::new(Stage::NetRx, Location::Cpu(cpu as u32), distribution)
+            });
+            let length = Duration::from_millis(length_ms);
+            let interval = Interval::new(length * at as u32, length, series.collect());
+            writer.interval(&interval).unwrap();
+        }
+        files.push(file);
+    }
+    for (width, least) in [("1", 90), ("7", 15)] {
+        let output = path("sum.hlog");
+        let mut line = vec!["merge", "--interval"];
+        let interval = format!("{width}s");
+        line.extend([&*interval, "--output", &output]);
+        line.extend(files.iter().map(String::as_str));
+        in_process::run(&line).unwrap();
+        let found = Command::new(&python)
+            .args([python::script("sum_cells.py").to_str().unwrap(), width, &output])
+            .args(&files)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(found.status.success(), "{}", text(&found.stderr));
+        let cells: u32 = text(&found.stdout).trim().parse().unwrap();
+        assert!(cells >= least, "{cells} cells of {width} s");
+        // A sum is comparable: it has its course over time.
+        let compared =
+            in_process::run(&["compare", &output, &output, "--format", "json"]).unwrap().1;
+        let line = compared.lines().find(|line| line.starts_with('{')).unwrap();
+        let compared: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            (&compared["verdict"], &compared["weak"]),
+            (&"no_difference_shown".into(), &false.into())
+        );
+    }
+    let twice = path("twice.hlog");
+    let again = ["merge", &files[0], &files[0], "--output", &twice];
+    let program = std::env::var_os("LATENCY_USER");
+    if let Some(program) = program {
+        let output = Command::new(program).args(again).output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(message.contains("is it merged twice?"), "{message}");
+    }
 }
 
 /// Runs `latency-user report` and returns its output.
@@ -184,22 +252,26 @@ fn pages_are_self_contained() {
     }
 }
 
-/// Records 64 CPUs and 64 queues for an hour, in intervals of a minute: intervals of a second would
-/// not give the page more columns.
-fn hour(path: &Path) {
-    let run = Run {
+fn run(cpus: u32) -> Run {
+    Run {
         host: "big".into(),
         kernel: "6.12.0".into(),
         started_at: "2026-01-02T03:04:05.006Z".into(),
-        duration_s: 3600.0,
+        duration_s: 0.0,
         ifaces: Vec::new(),
         threshold_ns: 1_000_000,
         transport: Transport::Maps,
         probes: Vec::new(),
         sampling: Sampling::default(),
-        cpus: 64,
+        cpus,
         version: "0.1.0".into(),
-    };
+    }
+}
+
+/// Records 64 CPUs and 64 queues for an hour, in intervals of a minute: intervals of a second would
+/// not give the page more columns.
+fn hour(path: &Path) {
+    let run = Run { duration_s: 3600.0, ..run(64) };
     let mut writer = Writer::create(path).unwrap();
     writer.start(&run).unwrap();
     for minute in 0..60_u64 {

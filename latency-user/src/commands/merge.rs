@@ -11,7 +11,11 @@ use anyhow::Result;
 use clap::{Args, ValueHint};
 
 use crate::{
-    cli::{Console, new_file::NewFile, values::ValueUnit},
+    cli::{
+        Console,
+        new_file::NewFile,
+        values::{self, ValueUnit},
+    },
     model::{exit::Exit, failure::Failure, unit::Unit},
     recording::{merge::Merger, writer::Writer},
     views::progress,
@@ -27,7 +31,8 @@ const REFRESH: Duration = Duration::from_millis(100);
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Counts are added bucket by bucket: merged quantiles are as exact as those of the
-inputs. Series keep their host. The timeline is lost.
+inputs. Series keep their host. Intervals are aligned to a grid of one second, or
+longer where the sum would not fit in memory.
 
 Examples:
   One recording of a fleet:
@@ -45,6 +50,9 @@ pub struct Arguments {
     /// Unit of the values in logs of other programs [default: as their maxima say, or else ns]
     #[arg(long, value_enum)]
     pub unit: Option<ValueUnit>,
+    /// Length of the intervals of the sum, at least: 1s to 1m
+    #[arg(long, value_parser = interval, default_value = "1s")]
+    pub interval: Duration,
     /// File for the merged recording
     #[arg(short, long, value_name = "FILE.hlog", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
@@ -67,15 +75,21 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     let mut inputs = files.clone();
     inputs.extend(args.files_from.clone());
     let output = NewFile::create(&args.output, &inputs)?;
-    let mut merger = Merger::default();
-    let started = Instant::now();
+    let mut merger = Merger::new(args.interval);
+    let (started, terminal) = (Instant::now(), console.err_is_terminal);
     let mut shown: Option<Instant> = None;
-    for (done, file) in files.iter().enumerate() {
+    // Each is read twice.
+    let all = 2 * files.len() as u64;
+    let show = |done: u64, shown: &mut Option<Instant>, err: &mut dyn Write| {
         let is_due = shown.map_or(started.elapsed() > PATIENCE, |at| at.elapsed() > REFRESH);
-        if console.err_is_terminal && is_due {
-            progress::line(done as u64, files.len() as u64, "recordings", &mut console.err)?;
-            shown = Some(Instant::now());
+        if terminal && is_due {
+            progress::line(done, all, "recordings", err)?;
+            *shown = Some(Instant::now());
         }
+        anyhow::Ok(())
+    };
+    for (done, file) in files.iter().enumerate() {
+        show(done as u64, &mut shown, &mut console.err)?;
         let notes = merger.add(file, args.unit.map(Unit::from));
         if shown.is_some() && notes.as_ref().map_or(true, |notes| !notes.is_empty()) {
             progress::clear(&mut console.err)?;
@@ -84,14 +98,29 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
             writeln!(console.err, "warning: {note}")?;
         }
     }
+    let (recordings, series) = merger.size();
+    let writer = Writer::of(output.handle()?, &args.output);
+    let read = files.len() as u64;
+    let notes = merger.write(writer, &mut |done| show(read + done, &mut shown, &mut console.err));
     if shown.is_some() {
         progress::clear(&mut console.err)?;
     }
-    let (recordings, series) = merger.size();
-    merger.write(Writer::of(output.handle()?, &args.output))?;
+    for note in notes? {
+        writeln!(console.err, "note: {note}")?;
+    }
     output.finish()?;
     writeln!(console.err, "{}: {recordings} recordings, {series} series", args.output.display())?;
     Ok(Exit::Ok)
+}
+
+/// Reads the length of an interval of the sum.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = values::duration(text)?;
+    let bounds = Duration::from_secs(1)..=Duration::from_secs(60);
+    match bounds.contains(&interval) && interval.subsec_nanos() == 0 {
+        true => Ok(interval),
+        false => Err("must be 1s to 1m, in whole seconds".into()),
+    }
 }
 
 fn listed(list: &Path) -> Result<Vec<PathBuf>, Failure> {

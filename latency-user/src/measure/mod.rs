@@ -222,6 +222,7 @@ impl Measurement {
             series,
             batch,
             steal,
+            merged: None,
         })
     }
 

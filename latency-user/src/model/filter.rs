@@ -31,6 +31,7 @@ impl Filter {
             duration: interval.duration,
             series: kept(&interval.series, |series| self.keeps(series)),
             steal: interval.steal.clone(),
+            merged: interval.merged,
             batch: StallBatch {
                 stalls: kept(&batch.stalls, |stall| self.keeps_labels(stall.stage, &stall.labels)),
                 collapses: kept(&batch.collapses, |collapse| {

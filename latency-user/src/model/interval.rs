@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     series::{Series, SeriesId},
     stall::{batch::StallBatch, time::CpuSteal},
@@ -22,12 +24,23 @@ pub struct Interval<K = SeriesId> {
     /// What the hypervisor took of each CPU, where it took something or a stall ended; `None`: not
     /// known.
     pub steal: Option<Vec<CpuSteal>>,
+    /// Of which recordings it is the sum; `None`: it was measured.
+    pub merged: Option<MergedTime>,
+}
+
+/// The time of an interval that is the sum of several recordings'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergedTime {
+    /// Number of recordings.
+    pub recordings: u64,
+    /// How long they were traced in it, in all, us.
+    pub traced_us: u64,
 }
 
 impl<K> Interval<K> {
     /// An interval without stalls.
     pub fn new(start: Duration, duration: Duration, series: Vec<Series<K>>) -> Self {
-        Self { start, duration, series, batch: StallBatch::default(), steal: None }
+        Self { start, duration, series, batch: StallBatch::default(), steal: None, merged: None }
     }
 
     /// Its end, counted from the start of the run.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     distribution::Distribution,
+    interval::MergedTime,
     run::{SelectedProbe, Transport},
     series::attrs::{NamedBy, QueueAttrs},
     stall::{
@@ -99,6 +100,9 @@ pub struct IntervalMeta {
     /// it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steal: Option<Vec<CpuSteal>>,
+    /// In merged recordings: of how many recordings it is the sum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged: Option<MergedTime>,
     /// By tag: one entry for each histogram line of the interval.
     pub series: BTreeMap<String, SeriesMeta>,
 }

@@ -119,7 +119,7 @@ impl RecordingTotals {
     }
 
     /// Reads a recording and passes each interval to `watch`.
-    fn read_with(
+    pub(super) fn read_with(
         path: &Path,
         unit: Option<Unit>,
         mut watch: impl FnMut(&Interval<SeriesKey>, Option<&Run>),

@@ -166,6 +166,7 @@ mod tests {
             series: vec![Series { id, attrs: QueueAttrs::default(), distribution }],
             batch: StallBatch::default(),
             steal: None,
+            merged: None,
         }
     }
 

@@ -82,6 +82,11 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::from(status))
 }
 
+/// Downloads a kernel if it is not there yet.
+pub(crate) fn fetch(kernel: &str) -> Result<()> {
+    kernel::fetch(kernel).map(drop)
+}
+
 /// Boots the machine, copies the command's output to standard output as it arrives, passes each
 /// line to `watch` too, and returns the command's exit status (128 + n for signal n).
 pub(crate) fn boot(guest: &Guest, watch: &mut dyn FnMut(&str)) -> Result<u8> {

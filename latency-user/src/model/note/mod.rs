@@ -177,6 +177,20 @@ pub enum Note {
         /// The file.
         file: String,
     },
+    /// Two merged recordings are of the same host and start.
+    RecordedTwice {
+        /// The second one.
+        file: String,
+        /// The host.
+        host: String,
+        /// The start of both.
+        started_at: String,
+    },
+    /// The intervals of a merged recording are longer than asked for.
+    GridWidened {
+        /// How long they are, s.
+        interval_s: f64,
+    },
     /// A recording has no end.
     RunNotFinished {
         /// The file.

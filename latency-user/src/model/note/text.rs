@@ -93,6 +93,13 @@ impl fmt::Display for Note {
                  as the maximum"
             ),
             Self::NoHistograms { file } => write!(f, "{file}: the log has no histogram"),
+            Self::RecordedTwice { file, host, started_at } => write!(
+                f,
+                "{file}: another recording of {host} started at {started_at}, too: is it merged twice?"
+            ),
+            Self::GridWidened { interval_s } => {
+                write!(f, "the sum has intervals of {interval_s} s: shorter ones would not fit in memory")
+            }
             Self::RunNotFinished { file } => write!(
                 f,
                 "{file}: the run did not finish: its ledger and its overhead are not known"

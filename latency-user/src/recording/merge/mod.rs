@@ -2,17 +2,25 @@
 //!
 //! Counts are added bucket by bucket, so the result equals one histogram of all values. All other
 //! data is a set, a sum of integers, or an extreme, so merging is associative and commutative, down
-//! to the bytes of the file. Memory grows with the series and with the distinct stacks, of which a
-//! kernel has a limited number. The course over time is lost: a merged recording has one interval.
+//! to the bytes of the file, as long as the cells of its grid have the same width. Memory grows with
+//! the series and with the distinct stacks, of which a kernel has a limited number.
+//!
+//! Recordings are read twice: for the sums, and for the course over time ([`grid`]), whose width
+//! depends on the sums. Logs of other programs have no times that could be aligned: with one of
+//! them, the sum has one interval.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     time::{Duration, UNIX_EPOCH},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
+mod grid;
+
+use self::grid::Grid;
 use super::{format::Merge, loaded::RecordingTotals, writer::Writer};
 use crate::{
     analysis::totals::Totals,
@@ -34,20 +42,28 @@ pub struct Merger {
     totals: Totals<SeriesKey>,
     /// Series of other programs' logs, whose stalls are counted once the threshold is known.
     uncounted: BTreeSet<SeriesKey>,
+    /// The recordings, to be read again.
+    files: Vec<PathBuf>,
+    /// Hashes of the hosts and starts of recordings.
+    runs: BTreeSet<u64>,
+    /// Width of the grid's cells, at least.
+    interval: Duration,
 }
 
-impl Default for Merger {
-    fn default() -> Self {
+impl Merger {
+    /// A sum with intervals of at least this length.
+    pub fn new(interval: Duration) -> Self {
         Self {
             merge: Merge::default(),
             threshold_of: PathBuf::new(),
             totals: Totals::with_all_stacks(),
             uncounted: BTreeSet::new(),
+            files: Vec::new(),
+            runs: BTreeSet::new(),
+            interval,
         }
     }
-}
 
-impl Merger {
     /// Reads a recording, or another program's log with values in `unit`, and adds it. Returns notes
     /// about it.
     ///
@@ -60,6 +76,16 @@ impl Merger {
             Some(merge) => merge,
             None => header(&recording),
         };
+        if let Some(run) = &recording.run {
+            let mut hasher = DefaultHasher::new();
+            (&run.host, &run.started_at, merge.recordings).hash(&mut hasher);
+            if !self.runs.insert(hasher.finish()) {
+                let (host, started_at) = (run.host.clone(), run.started_at.clone());
+                let file = path.display().to_string();
+                recording.notes.push(Note::RecordedTwice { file, host, started_at });
+            }
+        }
+        self.files.push(path.to_owned());
         let merge_threshold = merge.threshold_ns;
         self.check_threshold(merge_threshold, path)?;
         self.merge.add(merge);
@@ -102,12 +128,18 @@ impl Merger {
         (self.merge.recordings, self.totals.series.len())
     }
 
-    /// Writes the sum.
+    /// Writes the sum. Returns notes about it. `progress` is called before each recording that is read
+    /// again, with its number.
     ///
     /// # Errors
     ///
-    /// When the file cannot be written; the error names it.
-    pub fn write(mut self, mut writer: Writer) -> Result<()> {
+    /// When the file cannot be written, or a recording has changed since it was added; the error
+    /// names it.
+    pub fn write(
+        mut self,
+        mut writer: Writer,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Vec<Note>> {
         let run = self.merge.run();
         for (_, total) in
             self.totals.series.iter_mut().filter(|(key, _)| self.uncounted.contains(key))
@@ -115,28 +147,77 @@ impl Merger {
             let distribution = &mut total.distribution;
             distribution.over_threshold = distribution.count_from(run.threshold_ns);
         }
+        let length_ms = self.merge.last_ms.saturating_sub(self.merge.first_ms);
+        let width = grid::width(self.interval, length_ms, self.totals.series.len());
+        let has_times = self.merge.other_logs == 0 && self.merge.first_ms <= self.merge.last_ms;
+        let mut cells = match has_times {
+            true => self.cells(width, progress)?,
+            false => Vec::new(),
+        };
+        let widened = (has_times && width > self.interval)
+            .then_some(Note::GridWidened { interval_s: width.as_secs_f64() });
         writer.start(&run)?;
         writer.merge(&self.merge)?;
         let summary = self.totals.summary(run, &self.totals.known_series());
         let steal = self.totals.steal();
         let Totals { series, stalls, end, .. } = self.totals;
-        let series = series.into_iter().map(|(id, total)| Series {
-            id,
-            attrs: total.attrs,
-            distribution: total.distribution,
+        let mut last = cells.pop().unwrap_or_else(|| {
+            let series = series.into_iter().map(|(id, total)| Series {
+                id,
+                attrs: total.attrs,
+                distribution: total.distribution,
+            });
+            Interval::new(Duration::ZERO, Duration::from_millis(length_ms), series.collect())
         });
-        writer.interval(&Interval {
-            start: Duration::ZERO,
-            duration: Duration::from_millis(self.merge.last_ms.saturating_sub(self.merge.first_ms)),
-            series: series.collect(),
-            batch: stalls.into_batch(),
-            steal,
-        })?;
+        // Of all cells: single stalls are not sorted by time.
+        (last.batch, last.steal) = (stalls.into_batch(), steal);
+        for cell in cells.iter().chain([&last]) {
+            writer.interval(cell)?;
+        }
         // If all runs were killed, none has an end, and neither has their sum.
         if end.is_some() {
             writer.finish(&summary)?;
         }
-        Ok(())
+        Ok(widened.into_iter().collect())
+    }
+
+    /// Reads all recordings again, into cells of a grid.
+    fn cells(
+        &self,
+        width: Duration,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Vec<Interval<SeriesKey>>> {
+        let mut grid = Grid::new(width, self.merge.first_ms);
+        let mut intervals = 0;
+        for (done, file) in (0..).zip(&self.files) {
+            progress(done)?;
+            grid.next_recording();
+            RecordingTotals::read_with(file, None, |interval, run| {
+                let Some(run) = run else { return };
+                let start_ms =
+                    run.started().and_then(|start| start.duration_since(UNIX_EPOCH).ok());
+                let start_ms =
+                    start_ms.map_or(self.merge.first_ms, |start| start.as_millis() as u64);
+                let key = |key: &SeriesKey| key.clone().on_host(&run.host);
+                grid.add(interval, start_ms, &key);
+                intervals += 1;
+            })?;
+        }
+        let cells: Vec<Interval<SeriesKey>> = grid.into_intervals().collect();
+        let mut counts: BTreeMap<&SeriesKey, u64> = BTreeMap::new();
+        for series in cells.iter().flat_map(|cell| &cell.series) {
+            *counts.entry(&series.id).or_default() += series.distribution.count();
+        }
+        let is_sum = self
+            .totals
+            .series
+            .iter()
+            .all(|(key, total)| counts.remove(key).unwrap_or(0) == total.distribution.count());
+        ensure!(
+            is_sum && counts.is_empty() && intervals == self.totals.intervals,
+            "a recording was written to while it was merged: merge again when it is complete"
+        );
+        Ok(cells)
     }
 }
 

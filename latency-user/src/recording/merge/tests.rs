@@ -124,6 +124,7 @@ fn write(made: &Made, path: &Path) {
             duration: Duration::from_secs(1),
             series: series.collect(),
             steal: Some(steal(&stalls)),
+            merged: None,
             batch: StallBatch { times: vec![time(&stalls)], stalls, collapses: Vec::new(), stacks },
         };
         writer.interval(&interval).unwrap();
@@ -153,11 +154,11 @@ fn disabled(made: &Made) -> DisabledStage {
 
 /// Merges files in `directory` into another one there.
 fn merged(directory: &Path, names: &[&str], into: &str) -> String {
-    let mut merger = Merger::default();
+    let mut merger = Merger::new(Duration::from_secs(1));
     for name in names {
         merger.add(&directory.join(name), None).unwrap();
     }
-    merger.write(Writer::create(&directory.join(into)).unwrap()).unwrap();
+    merger.write(Writer::create(&directory.join(into)).unwrap(), &mut |_| Ok(())).unwrap();
     fs::read_to_string(directory.join(into)).unwrap()
 }
 
@@ -241,7 +242,7 @@ fn thresholds_that_differ_are_refused_with_both_files() {
     write(&made, &a);
     let text = fs::read_to_string(&a).unwrap();
     fs::write(&b, text.replace("\"threshold_ns\":1000000", "\"threshold_ns\":2000000")).unwrap();
-    let mut merger = Merger::default();
+    let mut merger = Merger::new(Duration::from_secs(1));
     merger.add(&a, None).unwrap();
     let error = merger.add(&b, None).unwrap_err().to_string();
     let files = (a.display(), b.display());

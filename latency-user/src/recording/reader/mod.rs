@@ -428,7 +428,8 @@ impl Reader {
             return Err(corrupt(format!("interval lacks {missing} of its histograms")));
         }
         series.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(Interval { start, duration, series, batch, steal: meta.steal })
+        let (steal, merged) = (meta.steal, meta.merged);
+        Ok(Interval { start, duration, series, batch, steal, merged })
     }
 
     /// Closes an interval of a foreign log.
@@ -458,6 +459,7 @@ impl Reader {
             series,
             batch: StallBatch::default(),
             steal: None,
+            merged: None,
         })
     }
 

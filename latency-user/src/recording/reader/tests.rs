@@ -80,6 +80,7 @@ fn intervals() -> [Interval; 2] {
         series,
         batch: batch.clone(),
         steal: steal.clone(),
+        merged: None,
     };
     [
         interval(

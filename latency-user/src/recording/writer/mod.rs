@@ -136,6 +136,7 @@ impl Writer {
             start_s: start.as_secs_f64(),
             duration_s: interval.duration.as_secs_f64(),
             steal: interval.steal.clone(),
+            merged: interval.merged,
             series: BTreeMap::new(),
         };
         for series in interval.series.iter().filter(|s| !s.distribution.buckets.is_empty()) {
