@@ -47,6 +47,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             lab_trial(kind, "late_packets_are_named", pair, late),
             lab_trial(kind, "settings_match_ethtool", pair, settings),
             lab_trial(kind, "triage_reads_its_counters", pair, triage),
+            lab_trial(kind, "a_lost_link_ends_an_experiment", pair, loses_link),
         ]
     });
     let igb = pairs.iter().position(|other| *other == "igb");
@@ -378,6 +379,25 @@ fn settings(nic: &Nic) -> Result<()> {
     let read = || Ok(vec![fs::read_to_string(&path)?.trim().to_owned()]);
     let affinities = during(&[format!("irq:{}/0=3", nic.name)], read)?;
     ensure!(affinities == ["0", "3", "0"].map(|cpu| vec![cpu.to_owned()]), "{affinities:?}");
+    Ok(())
+}
+
+/// The NIC goes down in the window with the change: the setting is put back, and all is as it was.
+fn loses_link(nic: &Nic) -> Result<()> {
+    let (setting, option, name, value) = &tunables(nic.kind)[0];
+    let directory = tempfile::tempdir()?;
+    let before = shown(option, &nic.name, name)?;
+    let setting = format!("{}={value}", setting.replace("NIC", &nic.name));
+    let mut running =
+        Running::start(experiment(directory.path(), &setting)?.args(["--iface", &nic.name]))?;
+    running.wait_for("window 2")?;
+    tool::run(&format!("ip link set {} down", nic.name))?;
+    let seen = running.wait_for("lost its link").and_then(|()| running.wait_for("put back"));
+    tool::run(&format!("ip link set {} up", nic.name))?;
+    seen?;
+    ensure!(running.child.wait()?.code() == Some(4), "a lost link is no success");
+    let after = shown(option, &nic.name, name)?;
+    ensure!(after == before, "{setting}: {before}, then {after}");
     Ok(())
 }
 

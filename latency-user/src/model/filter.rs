@@ -122,6 +122,7 @@ mod tests {
                 times: Vec::new(),
             },
             steal: None,
+            merged: None,
         };
         let kept = filter.apply(&interval);
         assert_eq!(kept.batch.collapses, [None, Some("eth0")].map(collapse));

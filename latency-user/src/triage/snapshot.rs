@@ -18,7 +18,7 @@ use crate::{
     host::{
         cpu::{cpus, interrupts::Interrupts, softirqs::Softirqs, stat::Stat},
         net::{
-            interface_counters::{self, InterfaceCounters},
+            interface_counters::{self, InterfaceCounters, Interfaces},
             interfaces::Interface,
             protocol_counters::ProtocolCounters,
             softnet::{self, Softnet},
@@ -67,7 +67,7 @@ pub struct HostSnapshot {
     softnet: Parsed<Samples<Vec<Softnet>>>,
     nics: Parsed<Samples<Vec<Nic>>>,
     interfaces: Parsed<Vec<Interface>>,
-    dev: Parsed<Samples<BTreeMap<String, InterfaceCounters>>>,
+    dev: Parsed<Samples<Interfaces>>,
 }
 
 impl HostSnapshot {
@@ -138,7 +138,7 @@ impl HostSnapshot {
     }
 
     /// Packet counters of the interfaces in our network namespace.
-    pub(super) fn dev(&self) -> Result<&Samples<BTreeMap<String, InterfaceCounters>>, Unknown> {
+    pub(super) fn dev(&self) -> Result<&Samples<Interfaces>, Unknown> {
         cached(&self.dev, || {
             let own = self.setting("netns/own")?;
             self.change(&format!("netns/{own}/dev"), interface_counters::parse)
@@ -161,12 +161,23 @@ impl HostSnapshot {
         of: impl Fn(&InterfaceCounters) -> u64,
     ) -> Result<f64, Unknown> {
         let dev = self.dev()?;
-        match (dev.first.get(iface), dev.second.get(iface)) {
-            (Some(first), Some(second)) => {
-                Ok(of(second).saturating_sub(of(first)) as f64 / self.seconds())
-            }
-            _ => Err(Unknown(format!("{iface} was not in both samples"))),
-        }
+        let (first, second) = self.counters(dev, iface)?;
+        Ok(of(second).saturating_sub(of(first)) as f64 / self.seconds())
+    }
+
+    /// The counters of an interface in both samples.
+    pub(super) fn counters<'a>(
+        &self,
+        dev: &'a Samples<Interfaces>,
+        iface: &str,
+    ) -> Result<(&'a InterfaceCounters, &'a InterfaceCounters), Unknown> {
+        let of = |sample: &'a Interfaces| match (sample.found.get(iface), sample.damaged.get(iface))
+        {
+            (Some(counters), _) => Ok(counters),
+            (None, Some(error)) => Err(Unknown(error.clone())),
+            (None, None) => Err(Unknown(format!("{iface} was not in both samples"))),
+        };
+        Ok((of(&dev.first)?, of(&dev.second)?))
     }
 
     /// Interfaces to judge by default: all that are up or carried packets.
@@ -176,15 +187,20 @@ impl HostSnapshot {
             self.setting(&format!("sys/class/net/{name}/operstate")).is_ok_and(|s| s == "up")
         };
         let carried = |name: &str| {
-            dev.first.get(name).is_none_or(|first| dev.second.get(name) != Some(first))
+            let (before, now) = (dev.first.found.get(name), dev.second.found.get(name));
+            before.is_none_or(|before| now != Some(before))
         };
-        let names = dev.second.keys().filter(|name| *name != "lo");
+        let Interfaces { found, damaged } = &dev.second;
+        let names = found.keys().chain(damaged.keys()).filter(|name| !name.is_empty());
+        let names = names.filter(|name| *name != "lo");
         names.filter(|name| is_up(name) || carried(name)).cloned().collect()
     }
 
     /// Whether the host has an interface with this name.
     pub fn has_interface(&self, name: &str) -> bool {
-        self.dev().is_ok_and(|dev| dev.second.contains_key(name))
+        self.dev().is_ok_and(|dev| {
+            dev.second.found.contains_key(name) || dev.second.damaged.contains_key(name)
+        })
     }
 
     /// Settings and counters of an interface from netlink and ethtool.

@@ -138,7 +138,8 @@ fn names(tree: &FileTree) -> Vec<String> {
     let text = tree.text(&format!("netns/{own}/dev")).unwrap_or_default();
     let counters = crate::host::net::interface_counters::parse(Path::new("/proc/net/dev"), text)
         .unwrap_or_default();
-    counters.into_keys().filter(|name| name != "lo").collect()
+    let names = counters.found.into_keys().chain(counters.damaged.into_keys());
+    names.filter(|name| !name.is_empty() && name != "lo").collect()
 }
 
 /// Puts an object into the tree as JSON.

@@ -82,8 +82,12 @@ fn line(recording: &str, tag: &str, stage: &str, labels: &Labels, numbers: &Numb
     line.join(",") + "\n"
 }
 
-/// A field, quoted as in RFC 4180.
+/// A field, quoted as in RFC 4180. What a spreadsheet would run as a formula starts with an
+/// apostrophe, which makes it text.
 fn quoted(field: &str) -> String {
+    if field.starts_with(['=', '+', '-', '@', '\t']) {
+        return quoted(&format!("'{field}"));
+    }
     if field.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", field.replace('"', "\"\""))
     } else {
@@ -117,5 +121,7 @@ mod tests {
     fn fields_are_quoted_where_they_must_be() {
         assert_eq!(quoted("a,\"b\""), "\"a,\"\"b\"\"\"");
         assert_eq!(quoted("a b"), "a b");
+        assert_eq!(quoted("=cmd|' /C calc'!A0"), "'=cmd|' /C calc'!A0");
+        assert_eq!(quoted("-x"), "'-x");
     }
 }

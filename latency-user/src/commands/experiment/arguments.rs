@@ -54,7 +54,7 @@ pub struct Arguments {
     #[arg(long, value_enum, help_heading = "What")]
     pub keep_if: Option<KeepIf>,
     /// Time for all windows: as many pairs as fit, at least eight
-    #[arg(short, long, help_heading = "How long", value_parser = values::duration,
+    #[arg(long, help_heading = "How long", value_parser = values::duration,
           default_value = "5m", conflicts_with = "rounds")]
     pub time: Duration,
     /// Length of a window

@@ -1,6 +1,6 @@
 //! `/proc/interrupts`: hard IRQs, how often each CPU handled them, and their names.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 
@@ -13,6 +13,9 @@ pub struct Interrupts {
     pub cpus: Vec<u32>,
     /// The lines, in the kernel's order.
     pub lines: Vec<Interrupt>,
+    /// What is wrong with lines that cannot be parsed, with file and line, and the number before the
+    /// colon, if there is one.
+    pub damaged: Vec<(Option<u32>, String)>,
 }
 
 /// One line of the table.
@@ -47,25 +50,42 @@ impl Interrupts {
         (!line.name.is_empty()).then_some(line.name.as_str())
     }
 
-    /// Parses the table; `path` is named in errors.
+    /// What is wrong with the line of one of these IRQs, or with a line of an unknown one.
+    pub fn damage(&self, irqs: &BTreeSet<u32>) -> Option<&str> {
+        let concerns = |number: &Option<u32>| number.is_none_or(|number| irqs.contains(&number));
+        self.damaged.iter().find(|(number, _)| concerns(number)).map(|(_, error)| error.as_str())
+    }
+
+    /// Parses the table; `path` is named in errors. A damaged line does not hide the others.
     ///
     /// # Errors
     ///
-    /// When a line cannot be parsed, with its number.
+    /// When the header or every line cannot be parsed, with the number of the first.
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let mut lines = text.lines().enumerate();
         let cpus = match lines.next() {
             Some((_, header)) => parse_header(path, header)?,
             None => bail!("{}:1: expected a line of CPUs, found an empty file", path.display()),
         };
-        let lines = lines
-            .filter(|(_, line)| !line.trim().is_empty())
-            .map(|(index, line)| {
-                parse_line(line, cpus.len())
-                    .with_context(|| format!("{}:{}", path.display(), index + 1))
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { cpus, lines })
+        let mut table = Self { cpus, ..Self::default() };
+        let mut first = None;
+        for (index, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
+            let parsed = parse_line(line, table.cpus.len())
+                .with_context(|| format!("{}:{}", path.display(), index + 1));
+            match parsed {
+                Ok(line) => table.lines.push(line),
+                Err(error) => {
+                    let label = line.split_once(':').map(|(label, _)| label.trim());
+                    let number = label.and_then(|label| label.parse().ok());
+                    table.damaged.push((number, format!("{error:#}")));
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        match first {
+            Some(error) if table.lines.is_empty() => Err(error),
+            _ => Ok(table),
+        }
     }
 }
 
@@ -222,13 +242,23 @@ mod tests {
         let cases = [
             ("", "/proc/interrupts:1: expected a line of CPUs"),
             ("CPU0 CPUx\n", "/proc/interrupts:1: expected a column CPU<number>, found \"CPUx\""),
-            ("CPU0\n 1: 2 chip\n 3 4\n", "/proc/interrupts:3: expected an IRQ and a colon"),
+            ("CPU0\n 3 4\n", "/proc/interrupts:2: expected an IRQ and a colon"),
             ("CPU0 CPU1\n 1: 2 chip\n", "/proc/interrupts:2: expected 2 counts of IRQ 1, found 1"),
         ];
         for (text, expected) in cases {
             let error = format!("{:#}", parse(text).unwrap_err());
             assert!(error.starts_with(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn a_damaged_line_hides_no_other() {
+        let table = parse("CPU0\n 1: 2 chip\n 7: x\nNMI: 1\n").unwrap();
+        assert_eq!(table.lines.len(), 2);
+        let error = table.damage(&[7].into()).unwrap();
+        assert!(error.starts_with("/proc/interrupts:3: expected 1 counts of IRQ 7"), "{error}");
+        assert_eq!(table.damage(&[1].into()), None);
+        assert!(parse("CPU0\n 1: 2 chip\n 3 4\n").unwrap().damage(&[1].into()).is_some());
     }
 
     #[test]

@@ -17,19 +17,38 @@ pub struct InterfaceCounters {
     pub tx_packets: u64,
 }
 
-/// Parses the file: counters by name of the interface. `path` is named in errors.
+/// The interfaces of a network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interfaces {
+    /// Counters by name.
+    pub found: BTreeMap<String, InterfaceCounters>,
+    /// What is wrong with lines that cannot be parsed, with file and line, by the name before the
+    /// colon.
+    pub damaged: BTreeMap<String, String>,
+}
+
+/// Parses the file. `path` is named in errors. A damaged line does not hide the others.
 ///
 /// # Errors
 ///
-/// When a line cannot be parsed, with its number.
-pub fn parse(path: &Path, text: &str) -> Result<BTreeMap<String, InterfaceCounters>> {
-    text.lines()
-        .enumerate()
-        .skip(2)
-        .map(|(index, line)| {
-            parse_line(line).with_context(|| format!("{}:{}", path.display(), index + 1))
-        })
-        .collect()
+/// When no line can be parsed, with the number of the first.
+pub fn parse(path: &Path, text: &str) -> Result<Interfaces> {
+    let mut interfaces = Interfaces::default();
+    let mut first = None;
+    for (index, line) in text.lines().enumerate().skip(2) {
+        match parse_line(line).with_context(|| format!("{}:{}", path.display(), index + 1)) {
+            Ok((name, counters)) => drop(interfaces.found.insert(name, counters)),
+            Err(error) => {
+                let name = line.rsplit_once(':').map_or("", |(name, _)| name.trim());
+                interfaces.damaged.insert(name.to_owned(), format!("{error:#}"));
+                first.get_or_insert(error);
+            }
+        }
+    }
+    match first {
+        Some(error) if interfaces.found.is_empty() => Err(error),
+        _ => Ok(interfaces),
+    }
 }
 
 fn parse_line(line: &str) -> Result<(String, InterfaceCounters)> {
@@ -59,7 +78,7 @@ mod tests {
 
     const HEADER: &str = "Inter-|   Receive  |  Transmit\n face |bytes packets errs ...\n";
 
-    fn parse(text: &str) -> Result<BTreeMap<String, InterfaceCounters>> {
+    fn parse(text: &str) -> Result<Interfaces> {
         super::parse(Path::new("/proc/net/dev"), &format!("{HEADER}{text}"))
     }
 
@@ -67,11 +86,19 @@ mod tests {
     fn names_may_be_odd() {
         let text = "  eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n\
                     a:b-é!:1 7 0 0 0 0 0 0 0 0\n";
-        let found = parse(text).unwrap();
+        let found = parse(text).unwrap().found;
         let expected =
             InterfaceCounters { rx_packets: 2, rx_dropped: 4, rx_fifo: 5, tx_packets: 10 };
         assert_eq!(found["eth0"], expected);
         assert_eq!(found["a:b-é!"].rx_packets, 7);
+    }
+
+    #[test]
+    fn a_damaged_line_hides_no_other() {
+        let found = parse("  eth0: 1 2 3 x\n eth1: 1 2 3 4 5 6 7 8 9 10\ngarbage\n").unwrap();
+        assert_eq!(found.found.keys().collect::<Vec<_>>(), ["eth1"]);
+        assert!(found.damaged["eth0"].starts_with("/proc/net/dev:3: expected a counter"));
+        assert!(found.damaged[""].starts_with("/proc/net/dev:5: "), "{found:?}");
     }
 
     #[test]

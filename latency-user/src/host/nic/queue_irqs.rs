@@ -120,7 +120,7 @@ mod tests {
             counts: Vec::new(),
             name: name.to_string(),
         };
-        Interrupts { cpus: Vec::new(), lines: (30..).zip(names).map(line).collect() }
+        Interrupts { lines: (30..).zip(names).map(line).collect(), ..Interrupts::default() }
     }
 
     /// Queues and IRQs found for one interface `eth0` with `rx_queues` that has all the IRQs.

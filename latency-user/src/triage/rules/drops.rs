@@ -59,13 +59,19 @@ struct Losses {
     unread: Option<String>,
     /// Whether the table has the driver.
     is_known: bool,
+    /// Whether packets found no free descriptor: Intel's drivers count them, and they are lost only
+    /// if the NIC's own buffer fills up meanwhile.
+    no_descriptor: bool,
 }
 
 impl Losses {
     fn of(host: &HostSnapshot, iface: &str) -> Result<Self, Unknown> {
         let mut losses = Self::default();
         let dev = host.dev()?;
-        if let (Some(before), Some(after)) = (dev.first.get(iface), dev.second.get(iface)) {
+        if dev.second.damaged.contains_key(iface) {
+            host.counters(dev, iface)?;
+        }
+        if let Ok((before, after)) = host.counters(dev, iface) {
             losses.dropped = after.rx_dropped.saturating_sub(before.rx_dropped);
             let fifo = after.rx_fifo.saturating_sub(before.rx_fifo);
             if fifo > 0 {
@@ -121,7 +127,7 @@ impl Losses {
                         Some(class @ (Class::NoBuffer | Class::Host | Class::Alloc)) => {
                             losses.add(class, source.clone(), &name, count);
                         }
-                        Some(_) => {}
+                        Some(_) => losses.no_descriptor |= name == "rx_no_buffer_count",
                         // Captures of older versions lack the driver: its name must do.
                         None if driver.is_none() && looks_like_loss(&name) => {
                             losses.add(Class::NoBuffer, source.clone(), &name, count);
@@ -166,6 +172,9 @@ pub(super) fn nic(host: &HostSnapshot, ifaces: &[String]) -> Answers {
         let (about, step) = if losses.by_class.contains_key(&Class::NoBuffer) {
             let (step, ring) = grow_ring(host.nic(iface)?.second, iface);
             (ring, step)
+        } else if losses.by_class.contains_key(&Class::Host) && losses.no_descriptor {
+            let (step, ring) = grow_ring(host.nic(iface)?.second, iface);
+            (format!("there was no free descriptor (rx_no_buffer_count grew): {ring}"), step)
         } else if losses.by_class.contains_key(&Class::Host) {
             let about = "its queue in the NIC was not emptied in time: the bus, or a slow CPU";
             (about.to_owned(), look("mpstat -P ALL -I SCPU 5 1"))

@@ -105,6 +105,11 @@ pub(super) fn of_interface(
     if irqs.is_empty() {
         return Err(Unknown("its IRQs are unknown".into()));
     }
+    let Samples { first, second } = host.interrupts()?;
+    let wanted = irqs.iter().copied().collect();
+    if let Some(error) = first.damage(&wanted).or(second.damage(&wanted)) {
+        return Err(Unknown(error.to_owned()));
+    }
     let mut rates = rates(host)?;
     rates.retain(|number, _| irqs.contains(number));
     Ok(rates)

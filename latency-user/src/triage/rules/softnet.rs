@@ -170,8 +170,8 @@ pub(super) fn time_squeeze(host: &HostSnapshot, _: &[String]) -> Answers {
 /// Packets that all interfaces of our network namespace received between the samples; 0: not known.
 fn received(host: &HostSnapshot) -> u64 {
     let Ok(dev) = host.dev() else { return 0 };
-    let grown = dev.second.iter().filter_map(|(name, after)| {
-        Some(after.rx_packets.saturating_sub(dev.first.get(name)?.rx_packets))
+    let grown = dev.second.found.iter().filter_map(|(name, after)| {
+        Some(after.rx_packets.saturating_sub(dev.first.found.get(name)?.rx_packets))
     });
     grown.fold(0, u64::saturating_add)
 }
