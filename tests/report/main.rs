@@ -122,7 +122,7 @@ fn merged() {
             let series = (0..2).map(|cpu| {
                 let mut distribution = Distribution::default();
                 for n in 0..(7 * at + host) % 11 + cpu {
-                    distribution.record(1_009 * (n + 1) * (at + 1) << host, 1_000_000, n);
+                    distribution.record((1_009 * (n + 1) * (at + 1)) << host, 1_000_000, n);
                 }
                 Series::new(Stage::NetRx, Location::Cpu(cpu as u32), distribution)
             });

@@ -7,6 +7,8 @@
 //! change, the middle of its time (s), its length (s), events, stalls. Prints a line for each: the
 //! verdict, the number of windows used, the estimate and its interval.
 
+#![expect(clippy::print_stdout, reason = "its output is what the simulator reads")]
+
 use std::{env, io, time::Duration};
 
 use anyhow::{Context, Result, bail};
