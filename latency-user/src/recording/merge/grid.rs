@@ -86,7 +86,9 @@ impl Grid {
     /// The cells with something in them, as intervals since the first recording's start.
     pub(super) fn into_intervals(self) -> impl Iterator<Item = Interval<SeriesKey>> {
         let (width_us, first_us) = (self.width_ms * 1000, self.first_ms * 1000);
-        self.cells.into_iter().map(move |(at, cell)| {
+        let is_filled = |cell: &Cell| cell.time.recordings > 0 || !cell.series.is_empty();
+        let cells = self.cells.into_iter().filter(move |(_, cell)| is_filled(cell));
+        cells.map(move |(at, cell)| {
             let duration_us = cell.time.traced_us / cell.time.recordings.max(1);
             // Around the middle of the cell: there it is found when it is merged again.
             let centred = (at * width_us + width_us / 2).saturating_sub(duration_us / 2);

@@ -26,7 +26,7 @@ use crate::{
     analysis::totals::Totals,
     model::{
         failure::Failure,
-        interval::Interval,
+        interval::{Interval, MergedTime},
         note::Note,
         run::{DEFAULT_THRESHOLD_NS, Run, Sampling, SelectedProbe, Transport},
         series::{Series, SeriesKey},
@@ -167,9 +167,14 @@ impl Merger {
                 attrs: total.attrs,
                 distribution: total.distribution,
             });
-            Interval::new(Duration::ZERO, Duration::from_millis(length_ms), series.collect())
+            let length = Duration::from_millis(length_ms);
+            let interval = Interval::new(Duration::ZERO, length, series.collect());
+            // Recordings without any interval have no cell when they are merged again, either.
+            Interval { merged: has_times.then(MergedTime::default), ..interval }
         });
-        // Of all cells: single stalls are not sorted by time.
+        // That steal is known of a cell is known; what it was stands in the last one, with the
+        // stalls of all cells, which are not sorted by time.
+        cells.iter_mut().for_each(|cell| cell.steal = steal.as_ref().map(|_| Vec::new()));
         (last.batch, last.steal) = (stalls.into_batch(), steal);
         for cell in cells.iter().chain([&last]) {
             writer.interval(cell)?;
