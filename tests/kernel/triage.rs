@@ -21,7 +21,7 @@ use crate::{
     queues::flow_of_each_queue,
     stalls::stretched,
     suite::{Where, trial},
-    tracing::latency_user,
+    tracing::{latency_user, wait_until},
 };
 
 /// Seconds between the samples of triage, and of the tools that run in parallel.
@@ -45,7 +45,23 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("triage::queues_without_gro", Where::Everywhere, &queues, without_gro),
         trial("triage::collapsing_receive_queues", Where::Host, &tcp, collapse),
         trial("triage::another_namespace_is_judged", Where::Host, &tcp, other_namespace),
-        trial("triage::rps_is_advised_where_the_kernel_reads_it", Where::Host, &["ip"], below),
+        trial("triage::rps_is_advised_below_a_macvlan", Where::Host, &queues, || {
+            below("mv0", &["ip link add mv0 link va type macvlan mode bridge"])
+        }),
+        trial("triage::rps_is_advised_below_a_bridge", Where::Vm, &queues, || {
+            below("br0", &["ip link add br0 type bridge", "ip link set va master br0"])
+        }),
+        trial("triage::rps_is_advised_below_a_bond", Where::Vm, &queues, || {
+            below(
+                "bond0",
+                &[
+                    "ip link add bond0 type bond mode active-backup miimon 100",
+                    "ip link set va down",
+                    "ip link set va master bond0",
+                    "ip link set va up",
+                ],
+            )
+        }),
         trial("triage::commands_for_odd_names_work", Where::Host, &queues, odd_names),
         trial("triage::stalls_are_traced", Where::Everywhere, &queues, traced),
         trial("triage::a_capture_is_judged_like_the_host", Where::Everywhere, &["tar"], capture),
@@ -274,17 +290,23 @@ fn column(table: &str, heading: &str, key: &str, name: &str) -> Result<f64> {
     value.context("no such column")?.parse().with_context(|| table.to_owned())
 }
 
-/// The kernel steers the packets of a macvlan by the mask of the device below it: the advice is for
+/// The kernel steers the packets of `upper` by the mask of the device below it: the advice is for
 /// that one, and packets are steered once it is followed.
-fn below() -> Result<()> {
+fn below(upper: &str, make: &[&str]) -> Result<()> {
     namespace::run(|| {
         veth::make(1)?;
         tool::run("ethtool -K va gro off")?;
-        tool::run("ip link add mv0 link va type macvlan mode bridge")?;
-        tool::run("ip link set mv0 up")?;
+        for command in make {
+            tool::run(command)?;
+        }
+        tool::run(&format!("ip link set {upper} up"))?;
+        wait_until(&format!("{upper} has a link"), || {
+            let carrier = fs::read_to_string(format!("/sys/class/net/{upper}/carrier"));
+            Ok(carrier.is_ok_and(|carrier| carrier.trim() == "1"))
+        })?;
         let send = |end: &AtomicBool| {
             load::pin_to(0)?;
-            let mut sender = veth::sender_to("mv0")?;
+            let mut sender = veth::sender_to(upper)?;
             while !end.load(Ordering::Relaxed) {
                 for port in 0..97 {
                     sender.send(1000 + port, 9000)?;
@@ -292,12 +314,12 @@ fn below() -> Result<()> {
             }
             Ok(())
         };
-        let args = ["--iface", "mv0", "--duration", "2s"];
+        let args = ["--iface", upper, "--duration", "2s"];
         let judged = found_under(send, &args, "net_rx_on_one_cpu")?;
         let finding = judged.expect("net_rx_on_one_cpu")?;
         let next = finding["next"].as_str().context("no command")?;
         ensure!(next.contains("/va/queues/rx-0/rps_cpus"), "{finding}");
-        ensure!(!next.contains("mv0"), "{finding}");
+        ensure!(!next.contains(upper), "{finding}");
         // Interrupts between CPUs are merged when a CPU is slow; the packets it took are not.
         let elsewhere = || -> Result<u64> {
             let text = fs::read_to_string("/proc/net/softnet_stat")?;
@@ -309,7 +331,7 @@ fn below() -> Result<()> {
         };
         let sent = || -> Result<u64> {
             let before = elsewhere()?;
-            let mut sender = veth::sender_to("mv0")?;
+            let mut sender = veth::sender_to(upper)?;
             for port in 0..2003 {
                 sender.send(1000 + port, 9000)?;
             }

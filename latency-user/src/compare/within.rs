@@ -133,7 +133,7 @@ fn correlation(sides: &[Counts; 2]) -> f64 {
 
 /// The correlation, in standard errors, up to which parts pass for independent.
 fn tolerated(parts: f64) -> f64 {
-    (0.5 + 1.15 * (parts - 30.0) / 90.0).clamp(0.5, 1.65)
+    (0.25 + 1.4 * (parts - 30.0) / 90.0).clamp(0.25, 1.65)
 }
 
 /// By how much the variance among `groups` means of `length` parts understates that of their mean,

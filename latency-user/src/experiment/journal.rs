@@ -6,12 +6,21 @@
 //! the change continues, and the last complete line counts: a step whose line is torn was not
 //! taken. The process that runs or undoes the experiment holds a lock (flock) on the file, which
 //! the kernel releases when the process ends: a file without a lock was left over.
+//!
+//! What a journal says is written to the kernel's settings, so only what no other user can have
+//! written is believed: the directory and the journals belong to this user, others may neither write
+//! nor lock them, and a journal is a regular file, not a link.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Read, Write},
-    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -25,6 +34,12 @@ use crate::model::failure::Failure;
 
 /// The default directory of journals.
 pub const DIRECTORY: &str = "/var/lib/latency-user";
+
+/// How long another process may be starting an experiment.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Permission to write, of the group and of others.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 const ENDING: &str = "journal";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -110,10 +125,15 @@ impl JournalEntry {
         Some(entry)
     }
 
+    /// Whether the machine was started again since.
+    pub fn is_of_another_boot(&self) -> bool {
+        boot().is_ok_and(|now| now != self.boot)
+    }
+
     /// Puts everything back and returns the knobs that do not hold their old values. After a reboot
     /// there is nothing to put back.
     pub fn restore(&self) -> Vec<RestoreFailure> {
-        if boot().is_ok_and(|now| now != self.boot) {
+        if self.is_of_another_boot() {
             return Vec::new();
         }
         change::restore(&self.saved, self.step)
@@ -138,12 +158,8 @@ impl JournalDirectory {
     /// When another experiment is changing one of the knobs or left it changed, or the directory
     /// cannot be written.
     pub fn begin(&self, entry: &JournalEntry) -> Result<Journal> {
-        fs::create_dir_all(&self.0).with_context(|| format!("make {}", self.0.display()))?;
-        let gate_path = self.0.join("lock");
-        let gate =
-            File::create(&gate_path).with_context(|| format!("create {}", gate_path.display()))?;
-        // Experiments that start at the same time must see each other; dropping `gate` unlocks it.
-        lock(&gate, libc::LOCK_EX).with_context(|| format!("lock {}", gate_path.display()))?;
+        // Experiments that start at the same time must see each other; dropping it unlocks it.
+        let _gate = self.lock()?;
         self.check_free(entry)?;
         let name = format!("{}-{}", entry.pid, entry.started_at.replace(':', ""));
         let path = self.0.join(format!("{name}.{ENDING}"));
@@ -153,13 +169,56 @@ impl JournalDirectory {
             .read(true)
             .write(true)
             .create_new(true)
+            .mode(0o600)
             .open(&unfinished)
             .with_context(place)?;
+        // Whatever the umask took.
+        file.set_permissions(fs::Permissions::from_mode(0o600)).with_context(place)?;
         lock(&file, libc::LOCK_EX | libc::LOCK_NB).with_context(place)?;
         add(&mut file, entry).with_context(place)?;
         fs::rename(&unfinished, &path).with_context(place)?;
         self.sync()?;
         Ok(Journal { file, path, entry: Some(entry.clone()), is_torn: false })
+    }
+
+    /// Makes the directory if it is missing, and locks it.
+    fn lock(&self) -> Result<File> {
+        let place = || self.0.display();
+        if !self.0.exists() {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&self.0)
+                .with_context(|| format!("make {}", place()))?;
+            fs::set_permissions(&self.0, fs::Permissions::from_mode(0o700))
+                .with_context(|| format!("make {} private", place()))?;
+        }
+        let directory = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+            .open(&self.0)
+            .with_context(|| format!("open {}", place()))?;
+        if let Some(why) = distrust(&directory) {
+            return Err(Failure::new(format!("{} {why}: its journals cannot be trusted", place()))
+                .hint(format!(
+                    "`chown root {0} && chmod 700 {0}`, or choose another --state",
+                    place()
+                ))
+                .into());
+        }
+        let end = Instant::now() + PATIENCE;
+        while let Err(error) = lock(&directory, libc::LOCK_EX | libc::LOCK_NB) {
+            if error.kind() != ErrorKind::WouldBlock {
+                return Err(error).with_context(|| format!("lock {}", place()));
+            }
+            if Instant::now() > end {
+                return Err(Failure::new(format!("{} is held by another process", place()))
+                    .hint(format!("`lsof {}` names it", place()))
+                    .into());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(directory)
     }
 
     /// Locks and returns the journals that no process has locked. A directory that does not exist,
@@ -175,7 +234,13 @@ impl JournalDirectory {
 
     fn check_free(&self, entry: &JournalEntry) -> Result<(), Failure> {
         for path in self.paths() {
-            let Ok(text) = fs::read_to_string(&path) else { continue };
+            let Some(text) = open(&path).and_then(|mut file| {
+                let mut text = String::new();
+                file.read_to_string(&mut text).ok()?;
+                Some(text)
+            }) else {
+                continue;
+            };
             let Some(other) = JournalEntry::read(&text) else { continue };
             let is_ours =
                 |theirs: &&SavedValue| entry.saved.iter().any(|ours| ours.knob == theirs.knob);
@@ -215,7 +280,7 @@ impl Journal {
     /// Opens and locks a journal; `None`: another process has locked it and `wait` is false, or it
     /// was removed.
     fn take(path: PathBuf, wait: bool) -> Option<Self> {
-        let mut file = OpenOptions::new().read(true).write(true).open(&path).ok()?;
+        let mut file = open(&path)?;
         let flags = libc::LOCK_EX | if wait { 0 } else { libc::LOCK_NB };
         lock(&file, flags).ok()?;
         // The process that had locked it may have removed it meanwhile.
@@ -275,6 +340,31 @@ impl Journal {
                 .map_or(Ok(()), |directory| JournalDirectory::new(directory).sync()),
         }
     }
+}
+
+/// Opens a journal; `None`: there is none that can be trusted.
+fn open(path: &Path) -> Option<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .ok()?;
+    let is_regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    (is_regular && distrust(&file).is_none()).then_some(file)
+}
+
+/// Why another user can have written a file or directory; `None`: only we, or root, can.
+fn distrust(file: &File) -> Option<&'static str> {
+    let Ok(metadata) = file.metadata() else { return Some("cannot be examined") };
+    // SAFETY: takes no arguments, accesses no memory and cannot fail.
+    let us = unsafe { libc::geteuid() };
+    match metadata.uid() {
+        0 => {}
+        owner if owner == us => {}
+        _ => return Some("belongs to another user"),
+    }
+    (metadata.mode() & WRITABLE_BY_OTHERS != 0).then_some("can be written by other users")
 }
 
 /// Appends a line and syncs it to disk.

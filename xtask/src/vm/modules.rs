@@ -26,6 +26,8 @@ const WANTED: &[&str] = &[
     "e1000e",
     "veth",
     "tun",
+    "bridge",
+    "bonding",
     "sch_ingress",
     "sch_netem",
     "cls_bpf",

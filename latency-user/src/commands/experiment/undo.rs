@@ -44,6 +44,17 @@ pub(super) fn undo(directory: &JournalDirectory, console: Console) -> Result<Exi
         let entry = journal.entry.as_ref();
         let failures = entry.map(|entry| entry.restore()).unwrap_or_default();
         match entry {
+            Some(entry) if entry.is_of_another_boot() => {
+                text.push_str(
+                    "the machine was restarted since: its own configuration decides the settings\n",
+                );
+                for saved in &entry.saved {
+                    let now = saved.knob.read();
+                    let now =
+                        now.map_or_else(|error| format!("({error:#})"), |now| format!("{now:?}"));
+                    text.push_str(&format!("{} is {now}, was {:?}\n", saved.knob, saved.old));
+                }
+            }
             Some(entry) if failures.is_empty() => {
                 for saved in &entry.saved {
                     text.push_str(&format!("{} is {:?}, as before\n", saved.knob, saved.old));

@@ -157,3 +157,34 @@ fn after_a_restart_nothing_is_put_back() {
     assert_eq!(entry.restore(), []);
     assert_eq!(fs::read_to_string(fixture.knob()).unwrap(), "new");
 }
+
+#[test]
+fn what_others_can_have_written_is_not_believed() {
+    let fixture = Fixture::new();
+    let journal = fixture.directory.begin(&fixture.entry("1")).unwrap();
+    let (path, directory) = (journal.path().to_owned(), fixture.root.path().join("state"));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&path), mode(&directory)), (0o600, 0o700));
+    drop(journal);
+    assert_eq!(fixture.directory.left_over().len(), 1);
+    let text = fs::read(&path).unwrap();
+
+    // Writable by others, a link, a FIFO: none is read, and none blocks.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(fixture.directory.left_over().is_empty());
+    fs::remove_file(&path).unwrap();
+    let elsewhere = fixture.root.path().join("elsewhere");
+    fs::write(&elsewhere, &text).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    assert!(fixture.directory.left_over().is_empty());
+    fs::remove_file(&path).unwrap();
+    let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: the name is a string that ends in NUL.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    assert!(fixture.directory.left_over().is_empty());
+    fs::remove_file(&path).unwrap();
+
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+    let error = fixture.directory.begin(&fixture.entry("2")).err().unwrap().to_string();
+    assert!(error.contains("can be written by other users"), "{error}");
+}

@@ -199,6 +199,11 @@ impl Knob {
             Self::Interface { file, .. } => udev_rule(file, value),
             Self::Rps { queue, .. } => udev_rule(&format!("queues/rx-{queue}/rps_cpus"), value),
             Self::Xps { queue, .. } => udev_rule(&format!("queues/tx-{queue}/xps_cpus"), value),
+            Self::IrqAffinity { .. } => {
+                "a systemd unit that looks the IRQ up by its name at each start, because numbers \
+                 change; irqbalance must leave it (--banirq)"
+                    .to_owned()
+            }
             _ => return None,
         })
     }
