@@ -32,8 +32,8 @@ pub(crate) use qemu::may_create_taps;
 /// The machine's init: mounts, loads modules, runs the command, powers off.
 const INIT: &str = include_str!("init.sh");
 /// Packed if the host has them: tests create devices and inspect kernels with these.
-const GUEST_TOOLS: [&str; 8] =
-    ["ip", "tc", "ethtool", "bpftool", "nft", "iperf3", "unshare", "nsenter"];
+const GUEST_TOOLS: [&str; 9] =
+    ["bash", "ip", "tc", "ethtool", "bpftool", "nft", "iperf3", "unshare", "nsenter"];
 /// Directories that must always exist in the machine.
 const GUEST_DIRECTORIES: [&str; 9] =
     ["/dev", "/etc", "/proc", "/root", "/run", "/sys", "/tmp", "/usr/sbin", "/var/run"];
