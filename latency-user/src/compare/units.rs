@@ -166,7 +166,14 @@ fn estimate(
     if sums == [0.0; 2] {
         return (Estimate { p: Some(1.0), ..Estimate::NONE }, 0.0);
     }
-    (found.0.or_weaker(exact::ratio(sums, exposures)), found.1)
+    let exact = exact::ratio(sums, exposures);
+    let both = found.0.or_weaker(exact);
+    if !sums.contains(&0.0) {
+        return (both, found.1);
+    }
+    // Half a stall more a unit is no estimate of none.
+    let (low, high) = (exact.low.min(both.low), exact.high.max(both.high));
+    (Estimate { ratio: exact.ratio, low, high, ..both }, found.1)
 }
 
 /// Whether hosts are on both sides.
@@ -285,6 +292,14 @@ mod tests {
         let same = units(&[(false, 2), (true, 1), (false, 2), (true, 1), (false, 2), (true, 1)]);
         let found = test(&same, "x", UnitKind::Window);
         assert!(found.p.unwrap() > 0.3, "{found:?}");
+    }
+
+    #[test]
+    fn none_is_not_half_a_stall() {
+        let none = units(&[(false, 9), (true, 0), (false, 7), (true, 0), (false, 8), (true, 0)]);
+        let found = test(&none, "x", UnitKind::Window);
+        assert_eq!((found.estimate.ratio, found.estimate.low), (Some(0.0), 0.0));
+        assert!(found.estimate.high < 0.3 && found.p.unwrap() < 0.01, "{found:?}");
     }
 
     #[test]
