@@ -24,7 +24,8 @@ const HEAD: &str = "\
 Written by `cargo xtask verdicts`, which simulates recordings and experiments in which nothing
 changed, or something by a known factor. *False* counts verdicts of *improved* or *worse* where
 nothing changed; 5 % are expected at most. The worlds are described in
-[worlds.py](../tests/simulator/worlds.py). A column tells how many 95 % intervals cover the true ratio.
+[worlds.py](../tests/simulator/worlds.py). The last column, or the one after *share*, tells how many
+95 % intervals cover the true ratio.
 ";
 
 pub(crate) fn main() -> Result<ExitCode> {
