@@ -59,7 +59,6 @@ impl Estimate {
     pub(super) fn or_weaker(self, other: Self) -> Self {
         match (self.p, other.p) {
             (Some(a), Some(b)) if b > a => Self {
-                ratio: self.ratio,
                 p: Some(b),
                 low: self.low.min(other.low),
                 high: self.high.max(other.high),

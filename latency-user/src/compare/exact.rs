@@ -1,5 +1,4 @@
 //! Rare events: bounds of the ratio of two rates from the binomial distribution.
-
 //!
 //! Given the sum of both sides, the stalls of side 2 are binomial with probability
 //! `N2 r / (N1 + N2 r)` if the ratio of the rates is `r`; the Clopper-Pearson bounds of that

@@ -52,17 +52,12 @@ pub fn hopeless(units: &[Unit], kind: UnitKind, planned: usize) -> Option<Option
 
 #[cfg(test)]
 mod tests {
-    use super::{super::units::UnitCount, *};
+    use super::*;
 
+    /// Every other one with the change.
     fn units(stalls: &[u64]) -> Vec<Unit> {
-        let unit = |(at, &stalls): (usize, &u64)| Unit {
-            changed: at % 2 == 1,
-            at_s: 12.0 * at as f64,
-            seconds: 10.0,
-            counts: [("x".to_owned(), UnitCount { events: 1000, stalls })].into(),
-            ..Unit::default()
-        };
-        stalls.iter().enumerate().map(unit).collect()
+        let windows = stalls.iter().enumerate().map(|(at, stalls)| (at % 2 == 1, *stalls));
+        units::tests::units(&windows.collect::<Vec<_>>())
     }
 
     #[test]

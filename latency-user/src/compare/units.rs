@@ -260,10 +260,11 @@ fn without(values: &mut [f64], of: &[f64]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn units(stalls: &[(bool, u64)]) -> Vec<Unit> {
+    /// Windows of ten seconds in their order, with the change or without it, by their stalls.
+    pub(in crate::compare) fn units(stalls: &[(bool, u64)]) -> Vec<Unit> {
         let unit = |(at, &(changed, stalls)): (usize, &(bool, u64))| Unit {
             changed,
             at_s: 12.0 * at as f64,

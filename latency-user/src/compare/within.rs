@@ -8,8 +8,8 @@
 //! **How long a group is** follows from the data. While neighbouring intervals show no correlation,
 //! the shorter side has up to [`MOST_GROUPS`] groups, with two stalls each on average. If they do,
 //! it has [`FEW_GROUPS`], and the variance is multiplied by what the means of so few groups of a
-//! process with correlation [`CORRELATION`] from second to second understate it by. What is shown
-//! by short recordings is taken for correlation sooner, because they hide it better.
+//! process with correlation [`CORRELATION`] from second to second understate it by. Short
+//! recordings hide correlation, so less of it is tolerated in them.
 //!
 //! The variance is never below Poisson's, `1 / K1 + 1 / K2`, and the exact bounds of [`exact`] must
 //! agree. With fewer than [`LEAST_STALLS`] stalls on a side only those count, with the counts
