@@ -216,7 +216,9 @@ fn device(pair: usize, end: usize) -> Result<String> {
     let wanted = format!("52:54:00:4e:{pair:02x}:{end:02x}");
     for entry in fs::read_dir("/sys/class/net")? {
         let path = entry?.path();
-        if fs::read_to_string(path.join("address"))?.trim() == wanted {
+        // `bonding_masters` is a file among the interfaces.
+        let address = fs::read_to_string(path.join("address")).unwrap_or_default();
+        if address.trim() == wanted {
             return Ok(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
         }
     }
