@@ -11,6 +11,7 @@ use latency_user::{
     cli::{
         Console,
         masked::{Allowed, Masked},
+        unblocked::Unblocked,
     },
     commands::Cli,
     model::{exit::Exit, failure::Failure},
@@ -25,11 +26,13 @@ fn main() -> ExitCode {
         1 => log::LevelFilter::Info,
         _ => log::LevelFilter::Debug,
     };
+    let mut stderr = Unblocked::new(io::stderr());
+    let messages = Masked::new(stderr.clone(), Allowed::Nothing);
     // RUST_LOG, if set, overrides the level.
     env_logger::Builder::new()
         .filter_level(level)
         .parse_default_env()
-        .target(env_logger::Target::Pipe(Box::new(Masked::new(io::stderr(), Allowed::Nothing))))
+        .target(env_logger::Target::Pipe(Box::new(messages)))
         .init();
     let is_terminal = io::stdout().is_terminal();
     let rows = terminal_size::terminal_size_of(io::stdout()).map_or(0, |(_, height)| height.0);
@@ -41,20 +44,22 @@ fn main() -> ExitCode {
     };
     let console = Console {
         out: Box::new(Masked::new(io::stdout(), stdout_may)),
-        err: Box::new(Masked::new(io::stderr(), stderr_may)),
+        err: Box::new(Masked::new(stderr.clone(), stderr_may)),
         err_is_terminal: io::stderr().is_terminal(),
         rows: rows.into(),
         colour,
     };
-    match cli.run(console) {
+    let exit = match cli.run(console) {
         Ok(exit) => exit.into(),
-        Err(error) => fail(&error),
-    }
+        Err(error) => fail(&error, stderr.clone()),
+    };
+    stderr.drain();
+    exit
 }
 
 /// Prints the error and a hint on what to do.
-fn fail(error: &anyhow::Error) -> ExitCode {
-    let mut stderr = Masked::new(io::stderr(), Allowed::Nothing);
+fn fail(error: &anyhow::Error, stderr: Unblocked) -> ExitCode {
+    let mut stderr = Masked::new(stderr, Allowed::Nothing);
     // Names in it may contain ends of lines.
     let _ = writeln!(stderr, "error: {}", format!("{error:#}").replace('\n', "?"));
     let failure = error.downcast_ref::<Failure>();

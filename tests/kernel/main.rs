@@ -15,6 +15,7 @@ mod kernels;
 mod lab;
 mod preemption;
 mod queues;
+mod readers;
 mod recording;
 mod sockets;
 mod stalls;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let trials = [
         command_line::trials(),
+        readers::trials(),
         counts::trials(),
         preemption::trials(),
         queues::trials(),

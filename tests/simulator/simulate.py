@@ -207,7 +207,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--latency-user", required=True)
     parser.add_argument("--judge", required=True)
-    parser.add_argument("--pairs", type=int, default=400)
+    parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--experiments", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--short", action="store_true")

@@ -31,7 +31,7 @@ nothing changed; 5 % are expected at most. The worlds are described in
 pub(crate) fn main() -> Result<ExitCode> {
     let program = workspace::release_binary("latency-user", "latency-user")?;
     let judge = workspace::release_binary(TESTS_PACKAGE, "judge-windows")?;
-    process::step("simulating; takes about a quarter of an hour");
+    process::step("simulating; takes about half an hour");
     let mut command = Command::new(process::need("python3")?);
     command.arg(workspace::root().join("tests/simulator/simulate.py"));
     command.arg("--latency-user").arg(program).arg("--judge").arg(judge);

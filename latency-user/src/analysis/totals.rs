@@ -174,6 +174,7 @@ impl<K: Ord + Clone> Totals<K> {
             series,
             ledger: end.ledger,
             self_cost: end.self_cost,
+            dropped_output_lines: None,
         }
     }
 }

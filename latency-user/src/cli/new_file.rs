@@ -2,13 +2,13 @@
 
 use std::{
     ffi::{CString, OsStr, OsString},
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Write},
     os::{
         fd::{AsRawFd, BorrowedFd, RawFd},
         unix::{
             ffi::OsStrExt,
-            fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+            fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
         },
     },
     path::{Path, PathBuf},
@@ -28,6 +28,8 @@ pub struct NewFile {
     file: File,
     path: PathBuf,
     state: State,
+    /// Its permissions; `None`: those of the file that it replaces, or what the umask leaves.
+    mode: Option<u32>,
 }
 
 /// How the file gets its name.
@@ -48,17 +50,30 @@ impl NewFile {
     /// When the directory cannot be written, when `path` is one of `inputs`, by whatever name, or
     /// when something is there that is not a regular file: a symbolic link, a directory, a FIFO.
     pub fn create(path: &Path, inputs: &[PathBuf]) -> Result<Self> {
+        Self::open(path, None, inputs)
+    }
+
+    /// As [`Self::create`], with the permissions `mode`, whatever stands there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::create`].
+    pub fn private(path: &Path, mode: u32, inputs: &[PathBuf]) -> Result<Self> {
+        Self::open(path, Some(mode), inputs)
+    }
+
+    fn open(path: &Path, mode: Option<u32>, inputs: &[PathBuf]) -> Result<Self> {
         let failed = || format!("cannot create {}", path.display());
         if let Some(fd) = open_descriptor(path) {
             // SAFETY: the descriptor is only borrowed for the copy; a closed one is an error.
             let open = unsafe { BorrowedFd::borrow_raw(fd) };
             let file = File::from(open.try_clone_to_owned().with_context(failed)?);
             refuse_input(&file.metadata().with_context(failed)?, path, inputs)?;
-            return Ok(Self { file, path: path.to_owned(), state: State::Device });
+            return Ok(Self { file, path: path.to_owned(), mode, state: State::Device });
         }
         if fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_char_device()) {
             let file = OpenOptions::new().write(true).open(path).with_context(failed)?;
-            return Ok(Self { file, path: path.to_owned(), state: State::Device });
+            return Ok(Self { file, path: path.to_owned(), mode, state: State::Device });
         }
         if path.file_name().is_none() || path.as_os_str().as_bytes().ends_with(b"/") {
             return Err(Failure::new(format!("{} names no file", path.display())).into());
@@ -68,16 +83,20 @@ impl NewFile {
         remove_leftovers(path);
         let unnamed = OpenOptions::new()
             .write(true)
-            .mode(0o666)
+            .mode(mode.unwrap_or(0o666))
             .custom_flags(libc::O_TMPFILE | libc::O_CLOEXEC)
             .open(directory);
         if let Ok(file) = unnamed {
-            return Ok(Self { file, path: path.to_owned(), state: State::Unnamed });
+            return Ok(Self { file, path: path.to_owned(), mode, state: State::Unnamed });
         }
         let beside = beside(path);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&beside);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode.unwrap_or(0o666))
+            .open(&beside);
         let file = file.with_context(failed)?;
-        Ok(Self { file, path: path.to_owned(), state: State::Beside(beside) })
+        Ok(Self { file, path: path.to_owned(), mode, state: State::Beside(beside) })
     }
 
     /// A second handle on the file, for a writer that keeps it.
@@ -99,8 +118,9 @@ impl NewFile {
         if matches!(self.state, State::Device) {
             return self.file.flush().with_context(failed);
         }
-        if let Ok(old) = fs::symlink_metadata(&self.path) {
-            self.file.set_permissions(old.permissions()).with_context(failed)?;
+        let old = fs::symlink_metadata(&self.path).ok().map(|old| old.permissions());
+        if let Some(permissions) = self.mode.map(Permissions::from_mode).or(old) {
+            self.file.set_permissions(permissions).with_context(failed)?;
         }
         self.file.sync_all().with_context(failed)?;
         if matches!(self.state, State::Unnamed) && !self.path.exists() {
@@ -174,10 +194,14 @@ fn check(path: &Path, inputs: &[PathBuf]) -> Result<(), Failure> {
     // A link to an input is told as that.
     refuse_input(&fs::metadata(path).unwrap_or_else(|_| there.clone()), path, inputs)?;
     let kind = there.file_type();
-    if kind.is_file() {
+    // SAFETY: takes no arguments, accesses no memory and cannot fail.
+    let us = unsafe { libc::geteuid() };
+    if kind.is_file() && there.uid() == us {
         return Ok(());
     }
-    let (what, hint) = if kind.is_symlink() {
+    let (what, hint) = if kind.is_file() {
+        ("a file of another user", "remove it, or name another file")
+    } else if kind.is_symlink() {
         ("a symbolic link", "name the file that it points to")
     } else if kind.is_dir() {
         ("a directory", "name a file in it")

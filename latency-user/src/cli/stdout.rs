@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 /// Writes texts, and remembers when the reader has gone.
 pub struct Output {
-    out: Box<dyn Write>,
+    out: Box<dyn Write + Send>,
     closed: bool,
     rows: usize,
     lines: usize,
@@ -14,7 +14,7 @@ pub struct Output {
 
 impl Output {
     /// Writes to `out`, a terminal with `rows` rows; 0: not a terminal.
-    pub fn new(out: Box<dyn Write>, rows: usize) -> Self {
+    pub fn new(out: Box<dyn Write + Send>, rows: usize) -> Self {
         Self { out, closed: false, rows, lines: 0 }
     }
 

@@ -34,6 +34,17 @@ fn text(ns: u64) -> String {
     humantime::format_duration(Duration::from_nanos(ns)).to_string()
 }
 
+/// The permissions of files with measured data, as an argument.
+pub(crate) const PRIVATE: &str = "600";
+
+/// Reads permissions: three octal digits, of which the first lets the owner read and write.
+pub(crate) fn mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 && mode & 0o600 == 0o600 => Ok(mode),
+        _ => Err("expected octal permissions with those of the owner, such as 640".into()),
+    }
+}
+
 /// How results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {

@@ -37,6 +37,10 @@ pub struct Arguments {
     #[arg(short, long, value_name = "FILE.tar.gz", value_hint = ValueHint::FilePath,
           required_unless_present = "list")]
     pub output: Option<PathBuf>,
+    /// Permissions of the file, such as 644
+    #[arg(long, value_name = "MODE", value_parser = values::mode,
+          default_value = values::PRIVATE, requires = "output")]
+    pub mode: u32,
     /// Time between the two samples
     #[arg(short, long, value_parser = values::duration, default_value = "5s")]
     pub duration: Duration,
@@ -59,7 +63,7 @@ pub fn run(args: &Arguments, console: Console) -> Result<Exit> {
         Output::new(console.out, 0).write(text.as_bytes())?;
         return Ok(Exit::Ok);
     };
-    let mut file = NewFile::create(path, &[])?;
+    let mut file = NewFile::private(path, args.mode, &[])?;
     let mut nics = EthtoolDirectory::new();
     let config = SampleConfig { duration: args.duration, trace: false, max_overhead: None };
     let host = triage::sample(Path::new("/"), &mut nics, config);

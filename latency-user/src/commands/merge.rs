@@ -56,6 +56,9 @@ pub struct Arguments {
     /// File for the merged recording
     #[arg(short, long, value_name = "FILE.hlog", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
+    /// Permissions of the file, such as 644
+    #[arg(long, value_name = "MODE", value_parser = values::mode, default_value = values::PRIVATE)]
+    pub mode: u32,
 }
 
 /// Runs the command.
@@ -74,7 +77,7 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     }
     let mut inputs = files.clone();
     inputs.extend(args.files_from.clone());
-    let output = NewFile::create(&args.output, &inputs)?;
+    let output = NewFile::private(&args.output, args.mode, &inputs)?;
     let mut merger = Merger::new(args.interval);
     let (started, terminal) = (Instant::now(), console.err_is_terminal);
     let mut shown: Option<Instant> = None;

@@ -19,6 +19,7 @@ use crate::{
     },
     host::nic::ethtool::EthtoolDirectory,
     model::{exit::Exit, failure::Failure},
+    recording::output::PRIVATE,
     triage::{self, HostSnapshot, SampleConfig},
     views::{self, Style},
 };
@@ -76,7 +77,8 @@ pub struct Arguments {
 /// the output cannot be written.
 pub fn run(args: &Arguments, console: Console) -> Result<Exit> {
     // Open the file first: fail on a wrong name before sampling.
-    let file = args.capture.as_deref().map(|path| NewFile::create(path, &[])).transpose()?;
+    let file =
+        args.capture.as_deref().map(|path| NewFile::private(path, PRIVATE, &[])).transpose()?;
     let host = match &args.root {
         Some(directory) => triage::load(directory)?,
         None => {

@@ -13,7 +13,8 @@
 //!
 //! The variance is never below Poisson's, `1 / K1 + 1 / K2`, and the exact bounds of [`exact`] must
 //! agree. With fewer than [`LEAST_STALLS`] stalls on a side only those count, with the counts
-//! divided by their dispersion.
+//! divided by their dispersion: by how much more they vary than independent events, if both sides
+//! had the mean of both.
 
 use super::{
     counts::{Counts, Estimate},
@@ -53,7 +54,8 @@ pub(super) fn ratio(sides: &[Counts; 2]) -> Estimate {
         return exact::ratio(stalls, exposure);
     }
     if stalls[0].min(stalls[1]) < LEAST_STALLS {
-        let dispersion = dispersion(sides);
+        let shorter = sides[0].stalls.len().min(sides[1].stalls.len()) as f64;
+        let dispersion = dispersion(sides, correlation(sides) > tolerated(shorter));
         return exact::ratio(stalls.map(|n| n / dispersion), exposure);
     }
     grouped(sides, stalls).or_weaker(exact::ratio(stalls, exposure))
@@ -156,16 +158,28 @@ fn understatement(groups: usize, length: usize) -> f64 {
     of_mean * (n - 1.0) / (one - of_mean)
 }
 
-/// How much more the counts vary than independent events would: at least 1.
-fn dispersion(sides: &[Counts; 2]) -> f64 {
-    let parts = sides[0].stalls.len().min(sides[1].stalls.len()) as f64;
-    let long = (parts.sqrt() as usize).max(2);
-    [1, long].into_iter().map(|length| pearson(sides, length)).fold(1.0, f64::max)
+/// How much more the sum of a side varies than independent events would: at least 1.
+///
+/// Rates that vary by a factor add its squared coefficient of variation, times the expected count,
+/// to Poisson's variance. Both sides would expect the mean of both, if nothing had changed.
+fn dispersion(sides: &[Counts; 2], is_correlated: bool) -> f64 {
+    let shorter = sides[0].stalls.len().min(sides[1].stalls.len());
+    let long = ((shorter as f64).sqrt() as usize).max(2);
+    let quarter = (shorter / FEW_GROUPS as usize).max(1);
+    let understated = understatement(FEW_GROUPS as usize, quarter);
+    let lengths = [(1, 1.0), (long, 1.0), (quarter, understated)];
+    let expected = sides.iter().map(Counts::sum).sum::<f64>() / 2.0;
+    let parts = sides.iter().map(|side| side.stalls.len()).sum::<usize>() as f64 / 2.0;
+    let used = if is_correlated { &lengths[..] } else { &lengths[..2] };
+    let of = |(length, factor): &(usize, f64)| {
+        1.0 + variation(sides, *length) * factor * expected * *length as f64 / parts
+    };
+    used.iter().map(of).fold(1.0, f64::max)
 }
 
-/// Pearson's statistic per degree of freedom, over groups of `length` parts of both sides.
-fn pearson(sides: &[Counts; 2], length: usize) -> f64 {
-    let (mut statistic, mut freedom) = (0.0, 0.0);
+/// The squared coefficient of variation of the rate of groups of `length` parts, beyond Poisson's.
+fn variation(sides: &[Counts; 2], length: usize) -> f64 {
+    let (mut excess, mut weight) = (0.0, 0.0);
     for side in sides {
         let rate = side.sum() / side.all_exposure();
         if rate == 0.0 {
@@ -175,13 +189,15 @@ fn pearson(sides: &[Counts; 2], length: usize) -> f64 {
         for (stalls, exposure) in groups {
             let expected = rate * exposure.iter().sum::<f64>();
             if expected > 0.0 {
-                statistic += (stalls.iter().sum::<f64>() - expected).powi(2) / expected;
-                freedom += 1.0;
+                excess += (stalls.iter().sum::<f64>() - expected).powi(2) / expected - 1.0;
+                weight += expected;
             }
         }
-        freedom -= 1.0;
+        // The rate was taken from the same groups.
+        excess += 1.0;
+        weight -= rate * side.all_exposure() * length as f64 / side.stalls.len() as f64;
     }
-    if freedom > 0.0 { statistic / freedom } else { 1.0 }
+    if weight > 0.0 { (excess / weight).max(0.0) } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -193,6 +209,20 @@ mod tests {
         // numpy, by the covariance matrix of all values.
         assert!((understatement(4, 30) - 1.478).abs() < 0.001, "{}", understatement(4, 30));
         assert!((understatement(4, 1000) - 1.0096).abs() < 0.0001);
+    }
+
+    #[test]
+    fn few_stalls_are_no_proof_where_their_rate_wanders() {
+        let side = |stalls: &[f64]| Counts {
+            stalls: stalls.to_vec(),
+            exposure: vec![1000.0; stalls.len()],
+        };
+        let calm = side(&[[1.0, 0.0, 0.0, 0.0, 0.0]; 6].concat());
+        let even = side(&[1.0; 30]);
+        let burst = side(&[[0.0; 10], [3.0; 10], [0.0; 10]].concat());
+        let p = |before: &Counts| ratio(&[before.clone(), calm.clone()]).p.unwrap();
+        assert!(p(&even) < 0.001, "{}", p(&even));
+        assert!(p(&burst) > 0.05, "{}", p(&burst));
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub struct SavedValue {
     /// the journal is from an older version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<String>,
+    /// Whether it is not written, but may move with those that are, and is put back after them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follows: bool,
 }
 
 /// Progress of a change. Each step is on disk before the change continues.
@@ -59,9 +62,26 @@ pub struct RestoreFailure {
     pub may_retry: bool,
 }
 
-/// Puts knobs back, the last one first, and returns those that do not hold their old values.
+/// Puts knobs back, the last one first, then those that moved with them, and returns the ones that
+/// do not hold their old values.
 pub fn restore(saved: &[SavedValue], step: ChangeStep) -> Vec<RestoreFailure> {
-    saved.iter().rev().filter_map(|value| value.failure(&value.restore(step))).collect()
+    // Putting back the first ones may move the others again, so it is asked before who moved them.
+    let followers: Vec<&SavedValue> =
+        saved.iter().filter(|value| value.follows && value.has_only_followed(step)).collect();
+    let mut failed: Vec<(&SavedValue, Restored)> = Vec::new();
+    for value in saved.iter().rev().filter(|value| !value.follows) {
+        failed.push((value, value.restore(step)));
+    }
+    for value in followers {
+        failed.push((value, value.write_old()));
+    }
+    // One that its followers set, such as of two settings of which each sets the other to zero.
+    for (value, restored) in &mut failed {
+        if matches!(restored, Restored::Failed(_)) && value.holds_old() {
+            *restored = Restored::Original;
+        }
+    }
+    failed.iter().filter_map(|(value, restored)| value.failure(restored)).collect()
 }
 
 /// All knobs of an experiment.
@@ -99,6 +119,42 @@ impl SavedValue {
         if !is_ours {
             return Restored::Foreign(now);
         }
+        self.write_old()
+    }
+
+    /// Whether its value is the old one, or moved with the change and was left alone since.
+    fn has_only_followed(&self, step: ChangeStep) -> bool {
+        match (step, self.knob.read()) {
+            (ChangeStep::Untouched, _) | (_, Err(_)) => false,
+            (ChangeStep::Writing, _) => true,
+            (ChangeStep::Written, Ok(now)) => {
+                let ours = [&*self.old, self.new_value()];
+                let is_ours = ours.iter().any(|value| self.knob.is_same(&now, value));
+                if !is_ours {
+                    log::warn!(
+                        "{} holds {now:?}, which it did not after the change, and is left as is; it \
+                         held {:?} before",
+                        self.knob,
+                        self.old
+                    );
+                }
+                is_ours
+            }
+        }
+    }
+
+    fn holds_old(&self) -> bool {
+        self.knob.read().is_ok_and(|now| self.knob.is_same(&now, &self.old))
+    }
+
+    /// Writes the old value, if it is not there.
+    fn write_old(&self) -> Restored {
+        match self.knob.read() {
+            Ok(now) if self.knob.is_same(&now, &self.old) => return Restored::Original,
+            Ok(_) => {}
+            Err(_) if self.knob.is_gone() => return Restored::Gone,
+            Err(error) => return Restored::Failed(format!("{error:#}")),
+        }
         match self.knob.write(&self.old).and_then(|()| self.knob.read()) {
             Ok(now) if self.knob.is_same(&now, &self.old) => Restored::Original,
             Ok(now) => Restored::Failed(format!("wrote {:?}, reads {now:?}", self.old)),
@@ -123,7 +179,7 @@ impl SavedValue {
 
     /// Writes the new value and stores what is read back.
     fn write(&mut self) -> Result<()> {
-        let Self { knob, old, requested, effective } = self;
+        let Self { knob, old, requested, effective, .. } = self;
         knob.write(requested)?;
         let now = knob.read()?;
         if knob.works_same(&now, requested) {
@@ -158,14 +214,24 @@ impl ChangeSet {
     ///
     /// # Errors
     ///
-    /// When a knob cannot be read, or would be set twice.
-    pub fn new(wanted: Vec<Assignment>) -> Result<Self> {
+    /// When a knob cannot be read, or would be set twice. Those of `followers` that cannot be read
+    /// are left out.
+    pub fn new(wanted: Vec<Assignment>, followers: Vec<Knob>) -> Result<Self> {
         let mut saved: Vec<SavedValue> = Vec::with_capacity(wanted.len());
         for Assignment { knob, value } in wanted {
             if saved.iter().any(|other| other.knob == knob) {
                 bail!("{knob} would be set twice");
             }
-            saved.push(SavedValue { old: knob.read()?, knob, requested: value, effective: None });
+            let old = knob.read()?;
+            saved.push(SavedValue { old, knob, requested: value, effective: None, follows: false });
+        }
+        for knob in followers {
+            if let Ok(old) = knob.read()
+                && saved.iter().all(|other| other.knob != knob)
+            {
+                let requested = old.clone();
+                saved.push(SavedValue { old, knob, requested, effective: None, follows: true });
+            }
         }
         Ok(Self { saved })
     }
@@ -173,6 +239,11 @@ impl ChangeSet {
     /// The knobs with their old and requested values.
     pub fn saved(&self) -> &[SavedValue] {
         &self.saved
+    }
+
+    /// Knobs that are not written, but may move with the change, and are put back.
+    pub fn followers(&self) -> impl Iterator<Item = &Knob> {
+        self.saved.iter().filter(|saved| saved.follows).map(|saved| &saved.knob)
     }
 
     /// Writes the new values and reads them back: drivers may round. On an error, values that were
@@ -192,7 +263,12 @@ impl ChangeSet {
         record_step(ChangeStep::Writing, &self.saved)?;
         let saved = self.saved.clone();
         let mut applied = Applied { saved, step: ChangeStep::Writing, in_place: true };
-        applied.saved.iter_mut().try_for_each(SavedValue::write)?;
+        let (followers, first): (Vec<_>, Vec<_>) =
+            applied.saved.iter_mut().partition(|value| value.follows);
+        first.into_iter().try_for_each(SavedValue::write)?;
+        for value in followers {
+            value.effective = value.knob.read().ok();
+        }
         applied.step = ChangeStep::Written;
         record_step(ChangeStep::Written, &applied.saved).context("the change is put back")?;
         Ok(applied)
@@ -254,7 +330,8 @@ mod tests {
     }
 
     fn change(path: &Path, value: &str) -> ChangeSet {
-        ChangeSet::new(vec![Assignment { knob: knob(path), value: value.into() }]).unwrap()
+        ChangeSet::new(vec![Assignment { knob: knob(path), value: value.into() }], Vec::new())
+            .unwrap()
     }
 
     fn apply(change: &ChangeSet) -> Result<Applied> {
@@ -378,10 +455,43 @@ mod tests {
     }
 
     #[test]
+    fn what_moved_with_it_is_put_back_and_what_others_set_is_not() {
+        let (directory, path) = file();
+        let follower = |name: &str| {
+            let path = directory.path().join(name);
+            fs::write(&path, "1").unwrap();
+            path
+        };
+        let (moved, foreign, still) = (follower("moved"), follower("foreign"), follower("still"));
+        let followers = [&moved, &foreign, &still].map(|path| knob(path)).into();
+        let wanted = vec![Assignment { knob: knob(&path), value: "3 4".into() }];
+        let change = ChangeSet::new(wanted, followers).unwrap();
+        let mut applied = apply(&change).unwrap();
+        // As if the kernel had moved it with the change.
+        fs::write(&moved, "0").unwrap();
+        for value in applied.saved.iter_mut().filter(|value| value.follows) {
+            value.effective = value.knob.read().ok();
+        }
+        fs::write(&foreign, "7").unwrap();
+        applied.revert().unwrap();
+        let read = |path: &Path| fs::read_to_string(path).unwrap();
+        assert_eq!([&path, &moved, &foreign, &still].map(|p| read(p)), ["1 2", "1", "7", "1"]);
+        // Without a change, nothing is ours.
+        fs::write(&moved, "5").unwrap();
+        assert_eq!(restore(change.saved(), ChangeStep::Untouched), []);
+        assert_eq!(read(&moved), "5");
+    }
+
+    #[test]
     fn two_values_for_one_knob_are_refused() {
         let (_directory, path) = file();
         let wanted =
             ["3 4", "5 6"].map(|value| Assignment { knob: knob(&path), value: value.into() });
-        assert!(ChangeSet::new(wanted.into()).unwrap_err().to_string().contains("set twice"));
+        assert!(
+            ChangeSet::new(wanted.into(), Vec::new())
+                .unwrap_err()
+                .to_string()
+                .contains("set twice")
+        );
     }
 }

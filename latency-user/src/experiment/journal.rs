@@ -125,6 +125,11 @@ impl JournalEntry {
         Some(entry)
     }
 
+    /// A knob that no experiment changes: this program did not write the journal.
+    pub fn unknown(&self) -> Option<&Knob> {
+        self.saved.iter().map(|saved| &saved.knob).find(|knob| !knob.is_setting())
+    }
+
     /// Whether the machine was started again since.
     pub fn is_of_another_boot(&self) -> bool {
         boot().is_ok_and(|now| now != self.boot)
@@ -232,16 +237,27 @@ impl JournalDirectory {
         Journal::take(self.0.join(name), true)
     }
 
+    /// What the journal `name` says, without its lock: for a watchdog whose experiment holds it and
+    /// does not run.
+    pub fn peek(&self, name: &str) -> Option<JournalEntry> {
+        JournalEntry::read(&text_of(&self.0.join(name))?)
+    }
+
+    /// The experiments that are in progress: their journals are locked.
+    pub fn in_progress(&self) -> Vec<JournalEntry> {
+        let is_locked = |path: &PathBuf| {
+            let file = open(path);
+            file.is_some_and(|file| lock(&file, libc::LOCK_EX | libc::LOCK_NB).is_err())
+        };
+        let locked = self.paths().into_iter().filter(is_locked);
+        locked.filter_map(|path| JournalEntry::read(&text_of(&path)?)).collect()
+    }
+
     fn check_free(&self, entry: &JournalEntry) -> Result<(), Failure> {
         for path in self.paths() {
-            let Some(text) = open(&path).and_then(|mut file| {
-                let mut text = String::new();
-                file.read_to_string(&mut text).ok()?;
-                Some(text)
-            }) else {
+            let Some(other) = text_of(&path).and_then(|text| JournalEntry::read(&text)) else {
                 continue;
             };
-            let Some(other) = JournalEntry::read(&text) else { continue };
             let is_ours =
                 |theirs: &&SavedValue| entry.saved.iter().any(|ours| ours.knob == theirs.knob);
             let Some(SavedValue { knob, .. }) = other.saved.iter().find(is_ours) else { continue };
@@ -352,6 +368,13 @@ fn open(path: &Path) -> Option<File> {
         .ok()?;
     let is_regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
     (is_regular && distrust(&file).is_none()).then_some(file)
+}
+
+/// What a journal that can be trusted holds.
+fn text_of(path: &Path) -> Option<String> {
+    let mut text = String::new();
+    open(path)?.read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// Why another user can have written a file or directory; `None`: only we, or root, can.

@@ -1,6 +1,10 @@
 //! What an experiment would take: windows without any change, and how much they differ.
 
-use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use anyhow::Result;
 
@@ -31,7 +35,8 @@ pub fn run(
     for at in 1..=WINDOWS {
         report(at, None);
         let path = output.join(format!("window-{at}-before.hlog"));
-        let window = config.measure(&path, Role::Unchanged, None, &mut stretches, stop)?;
+        let mut is_over = || stop.load(Ordering::Relaxed);
+        let window = config.measure(&path, Role::Unchanged, None, &mut stretches, &mut is_over)?;
         report(at, Some(&window.summary));
         units.push(compare::unit_of(&LoadedRecording::read(&path)?, false));
         windows.push(window.summary);

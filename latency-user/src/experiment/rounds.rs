@@ -13,18 +13,18 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::{
     abort::Stretches,
-    change::{Applied, ChangeSet, ChangeStep, SavedValue},
+    change::{Applied, ChangeSet, SavedValue},
     guards,
-    journal::{Journal, JournalDirectory, JournalEntry},
+    journal::{JournalDirectory, JournalEntry},
     looks::{Ends, Looks},
     neighbours,
+    safeguards::Safeguards,
     schedule::{self, Step},
     side::SideRecording,
-    watchdog::Watchdog,
     window::{Window, WindowConfig},
 };
 use crate::{
@@ -111,13 +111,6 @@ pub struct Sides {
     pub after: LoadedRecording,
 }
 
-/// Protects the setting. Fields drop in this order: the journal is unlocked before the watchdog
-/// takes it.
-struct Safeguards {
-    journal: Option<Journal>,
-    watchdog: Option<Watchdog>,
-}
-
 /// Measures and compares all windows. Leaves the setting as it was, unless the plan keeps it.
 ///
 /// # Errors
@@ -132,9 +125,7 @@ pub fn run(
 ) -> Result<Finished> {
     let started_at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
     let entry = JournalEntry::new(started_at, plan.requested.clone(), change.saved().to_vec())?;
-    let journal = plan.journals.begin(&entry)?;
-    let watchdog = Watchdog::start(&plan.journals, &journal)?;
-    let mut safeguards = Safeguards { journal: Some(journal), watchdog: Some(watchdog) };
+    let mut safeguards = Safeguards::start(&plan.journals, &entry)?;
     let mut windows = Windows {
         plan,
         change,
@@ -150,35 +141,12 @@ pub fn run(
         aborted: Vec::new(),
     };
     let outcome = windows.run();
+    let failed = safeguards.failed().map(Note::to_string);
     let kept = matches!(&outcome, Ok(outcome) if outcome.experiment.setting == Setting::Kept);
     safeguards.end(kept)?;
-    outcome
-}
-
-impl Safeguards {
-    fn note(&mut self, step: ChangeStep, saved: &[SavedValue]) -> Result<()> {
-        self.journal.as_mut().map_or(Ok(()), |journal| journal.note(step, saved))
-    }
-
-    /// Ends the experiment with the new setting kept, or the original one put back.
-    fn end(mut self, kept: bool) -> Result<()> {
-        let entry = self.journal.as_ref().and_then(|journal| journal.entry.as_ref());
-        let failures = entry.filter(|_| !kept).map(JournalEntry::restore).unwrap_or_default();
-        if failures.iter().any(|failure| failure.may_retry) {
-            // The journal stays, and the watchdog tries again.
-            let texts: Vec<String> = failures.into_iter().map(|failure| failure.text).collect();
-            bail!("{}; `latency-user experiment --undo` tries again", texts.join("; "));
-        }
-        if let Some(journal) = self.journal.take() {
-            journal.done()?;
-        }
-        if let Some(watchdog) = self.watchdog.take() {
-            watchdog.dismiss()?;
-        }
-        if let Some(failure) = failures.first() {
-            bail!("{}", failure.text);
-        }
-        Ok(())
+    match failed {
+        Some(why) => outcome.context(why),
+        None => outcome,
     }
 }
 
@@ -212,10 +180,16 @@ struct Windows<'a> {
 impl Windows<'_> {
     fn run(&mut self) -> Result<Finished> {
         let output = &self.plan.output;
-        let mut before = SideRecording::create(output.join("before.hlog"))?;
-        let mut after = SideRecording::create(output.join("after.hlog"))?;
+        let mut before = SideRecording::create(output.join("before.hlog"), self.plan.window.mode)?;
+        let mut after = SideRecording::create(output.join("after.hlog"), self.plan.window.mode)?;
         let lead_in = self.window(Role::LeadIn, None)?.0;
-        let given_up = self.pairs(&mut before, &mut after)?;
+        let given_up = match self.pairs(&mut before, &mut after) {
+            // What was measured counts, unless a signal ended it.
+            Err(_) if !self.stop.load(Ordering::Relaxed) && self.safeguards.failed().is_some() => {
+                self.safeguards.failed().cloned()
+            }
+            given_up => given_up?,
+        };
         let (culprits, stall_time) = (before.culprits(), Some(before.stall_time()));
         let duration_classes = [before.duration_classes(), after.duration_classes()];
         let (before, after) = (before.finish()?, after.finish()?);
@@ -225,7 +199,10 @@ impl Windows<'_> {
         let counted: Vec<WindowSummary> = self.done.iter().map(|d| d.summary.clone()).collect();
         let guards = guards::judge(&counted, &units);
         let aborted = self.aborted.last().cloned();
-        let conclusion = conclude(comparison.verdict, &guards, aborted.is_some());
+        let conclusion = match given_up {
+            Some(Note::PutBackByWatchdog) => Conclusion::Interrupted,
+            _ => conclude(comparison.verdict, &guards, aborted.is_some()),
+        };
         let setting = match conclusion {
             Conclusion::Improved if self.plan.keep => self.keep()?,
             _ => Setting::Original,
@@ -279,6 +256,9 @@ impl Windows<'_> {
                 (true, None) => applied = Some(self.apply()?),
                 (false, Some(set)) => self.revert(set)?,
                 (_, unchanged) => applied = unchanged,
+            }
+            if applied.is_some() {
+                self.safeguards.expect_within(pause);
             }
             self.pause(pause)?;
             let role = if changed { Role::Changed } else { Role::Unchanged };
@@ -355,8 +335,16 @@ impl Windows<'_> {
         };
         let path = self.plan.output.join(format!("window-{at}-{kind}.hlog"));
         let config = &self.plan.window;
+        if role == Role::Changed {
+            self.safeguards.expect_within(length);
+        }
+        let started = Instant::now();
+        let (stop, safeguards) = (self.stop, &mut *self.safeguards);
+        let mut is_over = || stop.load(Ordering::Relaxed) || !safeguards.hold();
         let Window { summary, aborted } =
-            config.measure(&path, role, side, &mut self.stretches, self.stop)?;
+            config.measure(&path, role, side, &mut self.stretches, &mut is_over)?;
+        self.safeguards.took_longer(started.elapsed().saturating_sub(length));
+        self.check()?;
         if let Some(reason) = &aborted {
             (self.report)(Progress::Aborted(reason));
         }
@@ -373,8 +361,11 @@ impl Windows<'_> {
 
     /// Applies the change and lets it settle.
     fn apply(&mut self) -> Result<Applied> {
+        self.check()?;
+        self.safeguards.expect_within(self.plan.settle);
         let applied = self.change.apply(&mut |step, saved| self.safeguards.note(step, saved))?;
-        self.changed = applied.saved().iter().map(SavedValue::changed).collect();
+        self.changed =
+            applied.saved().iter().filter(|s| !s.follows).map(SavedValue::changed).collect();
         (self.report)(Progress::Applied(&self.changed));
         self.settle()?;
         Ok(applied)
@@ -382,21 +373,31 @@ impl Windows<'_> {
 
     fn revert(&mut self, applied: Applied) -> Result<()> {
         applied.revert()?;
+        self.safeguards.rest();
         (self.report)(Progress::Reverted);
         self.settle()
     }
 
-    fn settle(&self) -> Result<()> {
+    fn settle(&mut self) -> Result<()> {
         self.pause(self.plan.settle)
     }
 
-    fn pause(&self, length: Duration) -> Result<()> {
+    fn pause(&mut self, length: Duration) -> Result<()> {
         let end = Instant::now() + length;
         while Instant::now() < end {
-            if self.stop.load(Ordering::Relaxed) {
-                bail!("interrupted");
-            }
+            self.check()?;
             thread::sleep(TICK);
+        }
+        Ok(())
+    }
+
+    /// Whether the experiment may go on.
+    fn check(&mut self) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) || !self.safeguards.hold() {
+            match self.safeguards.failed() {
+                Some(note) => bail!("{note}"),
+                None => bail!("interrupted"),
+            }
         }
         Ok(())
     }

@@ -35,13 +35,13 @@ pub struct SideRecording {
 }
 
 impl SideRecording {
-    /// Opens the recording of a side.
+    /// Opens the recording of a side, with the permissions `mode`.
     ///
     /// # Errors
     ///
     /// When it cannot be written.
-    pub fn create(path: PathBuf) -> Result<Self> {
-        let writer = Writer::create(&path)?;
+    pub fn create(path: PathBuf, mode: u32) -> Result<Self> {
+        let writer = Writer::create_with(&path, mode)?;
         let (totals, rates) = (Totals::default(), Vec::new());
         Ok(Self { path, writer, run: None, totals, seconds: 0.0, rates })
     }

@@ -1,6 +1,6 @@
 //! A window: a period that is measured and recorded, with or without the change.
 
-use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Result, bail};
 
@@ -34,6 +34,8 @@ pub struct WindowConfig {
     pub netns: u32,
     /// Interfaces whose counters the guards read; empty: all.
     pub ifaces: Vec<String>,
+    /// Permissions of recordings.
+    pub mode: u32,
     /// Minimum duration of a stall, ns.
     pub threshold_ns: u64,
     /// Limit that ends a window early; `None`: ten times the stalls of the worst stretch of equal
@@ -69,16 +71,16 @@ impl WindowConfig {
     ///
     /// # Errors
     ///
-    /// When the kernel cannot be traced, a recording cannot be written, or `stop` was set.
+    /// When the kernel cannot be traced, a recording cannot be written, or `is_over` said so.
     pub fn measure(
         &self,
         path: &Path,
         role: Role,
         mut side: Option<&mut SideRecording>,
         stretches: &mut Stretches,
-        stop: &AtomicBool,
+        is_over: &mut dyn FnMut() -> bool,
     ) -> Result<Window> {
-        let mut recording = RecordingSink::without_settings(path)?;
+        let mut recording = RecordingSink::without_settings(path, self.mode)?;
         let (limit, netns, ifaces) = (self.limit, self.netns, &self.ifaces[..]);
         let mut rule: Box<dyn measure::sink::Sink + '_> = match role {
             Role::Changed => Box::new(AbortRule { limit, netns, ifaces, without: stretches }),
@@ -93,7 +95,7 @@ impl WindowConfig {
                 sinks.push(&mut **side);
             }
             let duration = Some(self.length);
-            let ends = Ends { duration, signal: pacing::flag(stop), outlast_stages: true };
+            let ends = Ends { duration, signal: pacing::until(is_over), outlast_stages: true };
             let stopped = measurement.follow(ends, &mut sinks, &mut notify).await?;
             let after = guards::read(self.netns, &self.ifaces)?;
             let aborted = match stopped {

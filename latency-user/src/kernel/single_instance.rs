@@ -1,88 +1,157 @@
 //! One tracer at a time: two would time each other's probes.
+//!
+//! A tracer keeps a program with a name of its own loaded, which is attached to nothing. The kernel
+//! lists it to tracers in all containers, only processes that may trace can load it, and it goes
+//! with the process. Of two tracers that start at the same time the one whose program is older stays.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
-    io::{ErrorKind, Read, Seek, Write},
-    path::Path,
+    fs,
+    io::{self, ErrorKind},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
+
+use aya::programs::{ProgramInfo, loaded_programs};
 
 use crate::model::failure::Failure;
 
-/// The lock file of a tracer. The kernel releases the lock when the process dies.
-const PATH: &str = "/run/latency-user.lock";
+/// The name of the program.
+const NAME: &str = "latency_user";
+
+/// `r0 = 0; exit`.
+const PROGRAM: [u8; 16] = [0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+
+/// `BPF_PROG_LOAD` and `BPF_PROG_TYPE_RAW_TRACEPOINT` of `linux/bpf.h`.
+const LOAD: libc::c_int = 5;
+const RAW_TRACEPOINT: u32 = 17;
+
+/// The attributes of `BPF_PROG_LOAD`, as far as they are used (`linux/bpf.h`).
+#[repr(C)]
+#[derive(Default)]
+struct LoadAttributes {
+    program_type: u32,
+    instructions: u32,
+    address: u64,
+    license: u64,
+    log: [u32; 2],
+    log_address: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+}
 
 /// Held while tracing.
 #[derive(Debug)]
 pub struct SingleInstance {
-    _lock: Option<File>,
+    _program: OwnedFd,
 }
 
 impl SingleInstance {
-    /// Takes the lock.
-    ///
-    /// A process that may trace but not write to `/run` locks a file created by root. If there is
-    /// none, other tracers cannot be detected, and this succeeds without a lock.
+    /// Makes this process the one that traces. Without `CAP_SYS_ADMIN` the kernel does not list
+    /// programs, so that other tracers cannot be found; a warning is logged then.
     ///
     /// # Errors
     ///
-    /// Another process has the lock, which the error names; exit status 1.
+    /// Another process traces, which the error names; exit status 1. Or the kernel loads no program.
     pub fn claim() -> Result<Self, Failure> {
-        Self::claim_at(Path::new(PATH))
-    }
-
-    fn claim_at(path: &Path) -> Result<Self, Failure> {
-        let created =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let opened = match created {
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => File::open(path),
-            other => other,
-        };
-        let mut file = match opened {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self { _lock: None }),
+        let program = load().map_err(|error| {
+            Failure::unsupported(format!("the kernel refuses an eBPF program: {error}"))
+                .hint("`latency-user doctor` shows what is missing")
+        })?;
+        match others(&program) {
+            Ok(ids) if ids.is_empty() => Ok(Self { _program: program }),
+            Ok(ids) => Err(refuse(&ids)),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                log::warn!("other tracers cannot be found without CAP_SYS_ADMIN");
+                Ok(Self { _program: program })
+            }
             Err(error) => {
-                return Err(Failure::new(format!("open lock file {}: {error}", path.display())));
-            }
-        };
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                let holder = match holder.trim() {
-                    "" => "another process".to_owned(),
-                    pid => format!("process {pid}"),
-                };
-                return Err(Failure::new(format!("another latency-user is tracing: {holder}"))
-                    .hint("wait until it ends, or stop it with Ctrl-C or SIGTERM"));
-            }
-            Err(TryLockError::Error(error)) => {
-                return Err(Failure::new(format!("lock {}: {error}", path.display())));
+                Err(Failure::new(format!("cannot list the kernel's eBPF programs: {error}")))
             }
         }
-        // The PID is only for the error message of a second instance.
-        let _ = file
-            .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| write!(file, "{}", std::process::id()));
-        Ok(Self { _lock: Some(file) })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::exit::Exit;
+fn refuse(ids: &[u32]) -> Failure {
+    let holder = match holder(ids) {
+        Some(pid) => format!("process {pid}"),
+        None => "a process that is not visible here, as in another container".to_owned(),
+    };
+    Failure::new(format!("another latency-user is tracing: {holder}"))
+        .hint("wait until it ends, or stop it with Ctrl-C or SIGTERM")
+}
 
-    #[test]
-    fn a_second_instance_fails_with_the_pid_of_the_first() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("lock");
-        let first = SingleInstance::claim_at(&path).unwrap();
-        let failure = SingleInstance::claim_at(&path).unwrap_err();
-        assert_eq!(failure.exit, Exit::Failed);
-        assert!(failure.message.contains(&std::process::id().to_string()), "{failure}");
-        drop(first);
-        SingleInstance::claim_at(&path).unwrap();
+fn load() -> io::Result<OwnedFd> {
+    let mut attributes = LoadAttributes {
+        program_type: RAW_TRACEPOINT,
+        instructions: (PROGRAM.len() / 8) as u32,
+        address: PROGRAM.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        ..LoadAttributes::default()
+    };
+    attributes.name[..NAME.len()].copy_from_slice(NAME.as_bytes());
+    let size = size_of::<LoadAttributes>();
+    // SAFETY: the attributes, the program and the license are valid for the time of the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, LOAD, &raw const attributes, size) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
     }
+    // SAFETY: a new descriptor, which nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The programs of other tracers that were there before ours.
+fn others(ours: &OwnedFd) -> io::Result<Vec<u32>> {
+    let own = program_id(&format!("/proc/self/fdinfo/{}", ours.as_raw_fd()));
+    let own = own.ok_or_else(|| io::Error::other("its own one has no number"))?;
+    let mut ids = Vec::new();
+    for program in loaded_programs() {
+        match program {
+            Ok(program) if is_marker(&program) && program.id() < own => ids.push(program.id()),
+            Ok(_) => {}
+            Err(error) => {
+                let error = io::Error::from(io_error(&error).unwrap_or(ErrorKind::Other));
+                // A program that was unloaded meanwhile.
+                if error.kind() != ErrorKind::NotFound {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(ids)
+}
+
+fn is_marker(program: &ProgramInfo) -> bool {
+    program.name_as_str() == Some(NAME) && program.program_type() as u32 == RAW_TRACEPOINT
+}
+
+/// The kind of the system's error behind one of aya's.
+fn io_error(error: &dyn std::error::Error) -> Option<ErrorKind> {
+    let mut error: Option<&(dyn std::error::Error + 'static)> = error.source();
+    while let Some(inner) = error {
+        if let Some(inner) = inner.downcast_ref::<io::Error>() {
+            return Some(inner.kind());
+        }
+        error = inner.source();
+    }
+    None
+}
+
+/// A process that has one of these programs open.
+fn holder(ids: &[u32]) -> Option<u32> {
+    let names = |directory: String| {
+        let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+    };
+    let mut pids = names("/proc".into()).filter_map(|name| name.parse::<u32>().ok());
+    pids.find(|pid| {
+        names(format!("/proc/{pid}/fdinfo"))
+            .filter_map(|fd| program_id(&format!("/proc/{pid}/fdinfo/{fd}")))
+            .any(|id| ids.contains(&id))
+    })
+}
+
+/// The `prog_id` of a descriptor; `None`: it is no program.
+fn program_id(fdinfo: &str) -> Option<u32> {
+    let text = fs::read_to_string(fdinfo).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok())
 }

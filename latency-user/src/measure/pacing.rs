@@ -1,12 +1,7 @@
 //! The loop of a measurement: when it takes snapshots, reads ring buffers and measures costs, and
 //! when it ends.
 
-use std::{
-    future::Future,
-    pin::pin,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{future::Future, pin::pin, time::Duration};
 
 use anyhow::{Context, Result};
 use tokio::{
@@ -26,7 +21,7 @@ const EVENTS_POLL: Duration = Duration::from_millis(10);
 /// How often stall records are read at least.
 const RECORDS_POLL: Duration = Duration::from_secs(1);
 
-/// How often a flag is checked.
+/// How often it is checked whether a measurement is over.
 const FLAG_POLL: Duration = Duration::from_millis(10);
 
 /// Why a measurement ended.
@@ -56,13 +51,13 @@ pub struct Ends<S> {
     pub outlast_stages: bool,
 }
 
-/// Becomes ready when `flag` is set, for example by a signal handler.
+/// Becomes ready when `is_over` says so, for example because a signal arrived.
 ///
 /// # Errors
 ///
 /// Never; the type matches that of other signals.
-pub async fn flag(flag: &AtomicBool) -> Result<Stop> {
-    while !flag.load(Ordering::Relaxed) {
+pub async fn until(is_over: &mut dyn FnMut() -> bool) -> Result<Stop> {
+    while !is_over() {
         sleep(FLAG_POLL).await;
     }
     Ok(Stop::Signal)

@@ -25,14 +25,14 @@ pub struct RecordingSink {
 }
 
 impl RecordingSink {
-    /// Opens the file, so that path errors show before measuring. The settings of the machine and
+    /// Opens the file with the permissions `mode`, so that path errors show before measuring. The settings of the machine and
     /// of `ifaces` (empty: of all interfaces) are recorded too.
     ///
     /// # Errors
     ///
     /// When the file cannot be created; the error names it.
-    pub fn create(path: &Path, ifaces: &[String]) -> Result<Self> {
-        Ok(Self { settings_of: Some(ifaces.to_vec()), ..Self::without_settings(path)? })
+    pub fn create(path: &Path, mode: u32, ifaces: &[String]) -> Result<Self> {
+        Ok(Self { settings_of: Some(ifaces.to_vec()), ..Self::without_settings(path, mode)? })
     }
 
     /// As [`Self::create`], for a run that changes settings.
@@ -40,8 +40,8 @@ impl RecordingSink {
     /// # Errors
     ///
     /// As [`Self::create`].
-    pub fn without_settings(path: &Path) -> Result<Self> {
-        let writer = Some(Writer::create(path)?);
+    pub fn without_settings(path: &Path, mode: u32) -> Result<Self> {
+        let writer = Some(Writer::create_with(path, mode)?);
         Ok(Self { writer, settings_of: None, failed: false, notes: Vec::new() })
     }
 

@@ -18,6 +18,8 @@ pub enum Conclusion {
     Worse,
     /// A window with the change had to end early, and whether it was the change is not shown.
     EndedEarly,
+    /// This process was stopped or hung while the setting was changed.
+    Interrupted,
     /// No difference beyond chance.
     NoDifferenceShown,
     /// The windows do not allow an answer.

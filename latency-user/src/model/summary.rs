@@ -33,6 +33,10 @@ pub struct Summary {
     pub ledger: Ledger,
     /// What the measurement itself cost.
     pub self_cost: SelfCost,
+    /// Lines of the live output that were dropped because nobody read them in time; absent in
+    /// recordings, which do not depend on a reader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped_output_lines: Option<u64>,
 }
 
 /// One series in numbers.

@@ -8,6 +8,7 @@ pub mod histogram;
 mod lines;
 pub mod loaded;
 pub mod merge;
+pub mod output;
 pub mod parts;
 pub mod reader;
 pub mod writer;

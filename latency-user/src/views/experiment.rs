@@ -38,6 +38,26 @@ pub fn tunable(
     out.write_all(text.as_bytes())
 }
 
+/// What is put back beside the setting; nothing if there is nothing.
+pub fn followers(knobs: &[String]) -> String {
+    let mut text = String::new();
+    if let Some((first, rest)) = knobs.split_first() {
+        let more = match rest.len() {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        let line = format!("may move with it, and is put back too: {first}{more}");
+        paragraph(
+            &mut text,
+            &line,
+            2,
+            Style { colour: false, width: Style::MAX_WIDTH },
+            Style::plain,
+        );
+    }
+    text
+}
+
 /// Writes an experiment.
 ///
 /// # Errors
@@ -50,7 +70,10 @@ pub fn experiment(
 ) -> io::Result<()> {
     let mut text = String::new();
     let paint = match experiment.conclusion {
-        Conclusion::Worse | Conclusion::ImprovedAtACost | Conclusion::EndedEarly => Style::alarm,
+        Conclusion::Worse
+        | Conclusion::ImprovedAtACost
+        | Conclusion::EndedEarly
+        | Conclusion::Interrupted => Style::alarm,
         _ => Style::bold,
     };
     paragraph(&mut text, &sentence(experiment), 2, style, paint);
@@ -115,6 +138,7 @@ pub fn sentence(experiment: &Experiment) -> String {
         Conclusion::Worse if !suffered.is_empty() => {
             format!("Worse in {}: {compared}", suffered.join(", "))
         }
+        Conclusion::Interrupted => format!("Interrupted. So far: {compared}"),
         _ => compared,
     };
     match &experiment.aborted {

@@ -195,6 +195,7 @@ pub(super) fn summary(all: &[Series]) -> Summary {
         *by_stage.entry(row.stage.clone()).or_default() += row.numbers.over_threshold;
     }
     Summary {
+        dropped_output_lines: None,
         run: run(),
         stalls: Stalls { threshold_ns: THRESHOLD_NS, by_stage, ..Stalls::default() },
         series,

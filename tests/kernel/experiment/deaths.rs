@@ -2,7 +2,7 @@
 //! someone else's change.
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{Command, Stdio},
@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use latency_tests::{namespace, tool};
+use serde_json::Value;
 
 use super::{HARMLESS, RMEM, Running, experiment, journals, kill, rmem};
 use crate::tracing::{latency_user, wait_until};
@@ -100,6 +101,68 @@ pub(super) fn panic() -> Result<()> {
         tracer.wait()?;
         ensure!(ended?.code() == Some(101), "it did not panic");
         wait_for_cleanup(directory.path(), "a panic", &before)
+    })
+}
+
+/// Stopped while the setting is changed: the watchdog puts it back, and the experiment says so when
+/// it goes on.
+pub(super) fn stopped() -> Result<()> {
+    namespace::run(|| {
+        let before = rmem()?;
+        for signal in [libc::SIGSTOP, libc::SIGTSTP] {
+            let directory = tempfile::tempdir()?;
+            let out = directory.path().join("result");
+            let mut command = experiment(directory.path(), HARMLESS)?;
+            let mut running = Running::start_with(&mut command, File::create(&out)?.into())?;
+            running.wait_for("window 2")?;
+            ensure!(rmem()? != before, "not changed in window 2");
+            running.signal(signal)?;
+            wait_until("the watchdog", || Ok(rmem()? == before))?;
+            // It is still there, and will put back what it may change again.
+            running.only_child()?;
+            running.signal(libc::SIGCONT)?;
+            let status = running.child.wait()?;
+            let found: Value = serde_json::from_str(&fs::read_to_string(&out)?)?;
+            ensure!(status.code() == Some(1), "{status}");
+            ensure!(found["conclusion"] == "interrupted", "{}", found["conclusion"]);
+            ensure!(found["given_up"]["code"] == "put-back-by-watchdog", "{}", found["given_up"]);
+            ensure!(rmem()? == before && journals(directory.path()).is_empty());
+        }
+        Ok(())
+    })
+}
+
+/// A watchdog that is killed or stopped is replaced within the window, and the result is the same.
+pub(super) fn watchdog() -> Result<()> {
+    namespace::run(|| {
+        let before = rmem()?;
+        for signal in [libc::SIGKILL, libc::SIGSTOP] {
+            for step in ["window 1", "window 2", "put back"] {
+                let place = format!("signal {signal} in {step}");
+                let directory = tempfile::tempdir()?;
+                let out = directory.path().join("result");
+                let mut command = experiment(directory.path(), HARMLESS)?;
+                let mut running = Running::start_with(&mut command, File::create(&out)?.into())?;
+                running.wait_for(step)?;
+                kill(running.only_child()?, signal)?;
+                running.wait_for("replaces it").context(place.clone())?;
+                running.end().context(place.clone())?;
+                let found: Value = serde_json::from_str(&fs::read_to_string(&out)?)?;
+                ensure!(found["conclusion"] != "interrupted", "{place}");
+                ensure!(directory.path().join("out/report.html").exists(), "{place}");
+                ensure!(rmem()? == before && journals(directory.path()).is_empty(), "{place}");
+            }
+            // The one that replaces it works.
+            let directory = tempfile::tempdir()?;
+            let mut running = Running::start(&mut experiment(directory.path(), HARMLESS)?)?;
+            running.wait_for("window 2")?;
+            kill(running.only_child()?, signal)?;
+            running.wait_for("replaces it")?;
+            running.signal(libc::SIGKILL)?;
+            running.child.wait()?;
+            wait_for_cleanup(directory.path(), "the second watchdog", &before)?;
+        }
+        Ok(())
     })
 }
 

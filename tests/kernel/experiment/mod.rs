@@ -44,6 +44,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         host("experiment::signals_restore_the_setting", &["ip"], deaths::signals),
         host("experiment::a_kill_during_a_write_restores_the_setting", strace, deaths::in_writes),
         host("experiment::a_panic_restores_the_setting", strace, deaths::panic),
+        host("experiment::a_stopped_experiment_is_interrupted", &["ip"], deaths::stopped),
+        host("experiment::a_dead_watchdog_is_replaced", &["ip"], deaths::watchdog),
         host("experiment::torn_journals_change_nothing", strace, deaths::torn),
         host("experiment::undo_works_without_a_watchdog", &["ip"], deaths::undo),
         host("experiment::a_foreign_change_is_kept", &["ip"], deaths::foreign),
@@ -52,6 +54,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             &["ip", "ethtool", "sysctl"],
             settings::tunings,
         ),
+        host("experiment::what_moves_with_a_setting_is_put_back", &["ip"], settings::followers),
         host("experiment::values_out_of_bounds_are_refused", &["ip"], settings::bounds),
         host("experiment::other_namespaces_by_pid_and_name", &["ip"], settings::elsewhere),
     ]
@@ -90,17 +93,20 @@ pub(crate) struct Running {
 impl Running {
     /// Starts an experiment with short windows: the lead-in, one with the change, one without.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
-        Self::spawn(
-            command
-                .args(["--window", "1s", "--settle", "200ms", "--rounds", "1"])
-                .args(CHANGED_FIRST),
-        )
+        Self::start_with(command, Stdio::null())
     }
 
-    /// Starts a command that is an experiment or runs one.
-    pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
+    /// As [`Self::start`], with its result going to `stdout`.
+    pub(crate) fn start_with(command: &mut Command, stdout: Stdio) -> Result<Self> {
+        let command = command
+            .args(["--window", "1s", "--settle", "200ms", "--rounds", "1"])
+            .args(CHANGED_FIRST);
+        Self::spawn(command, stdout)
+    }
+
+    fn spawn(command: &mut Command, stdout: Stdio) -> Result<Self> {
         let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+            command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn()?;
         let lines = BufReader::new(child.stderr.take().context("no standard error")?);
         Ok(Self { child, lines })
     }

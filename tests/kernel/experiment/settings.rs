@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context, Result, ensure};
 use latency_tests::{namespace, tool, veth};
 
-use super::{HARMLESS, RMEM, Running, experiment, rmem};
+use super::{HARMLESS, RMEM, Running, experiment, journals, rmem};
 use crate::tracing::wait_until;
 
 pub(super) fn tunings() -> Result<()> {
@@ -48,6 +48,50 @@ pub(super) fn tunings() -> Result<()> {
         ensure!(read()? == before, "{:?}, {before:?} before", read()?);
         ensure!(scheduler()? == scheduler_before, "{}", scheduler()?);
         running.child.wait()?;
+        Ok(())
+    })
+}
+
+/// Settings that the kernel moves with the one that is set are put back too, also by the watchdog.
+pub(super) fn followers() -> Result<()> {
+    namespace::run(|| {
+        veth::make(1)?;
+        let conf = |name: &str| format!("/proc/sys/net/ipv4/conf/{name}");
+        fs::write("/proc/sys/net/ipv4/ip_forward", "0")?;
+        fs::write(conf("lo/forwarding"), "1")?;
+        fs::write(conf("all/accept_redirects"), "0")?;
+        fs::write(conf("va/rp_filter"), "2")?;
+        let files = [
+            "all/forwarding",
+            "default/forwarding",
+            "lo/forwarding",
+            "va/forwarding",
+            "all/accept_redirects",
+            "va/rp_filter",
+            "vb/rp_filter",
+        ];
+        let read = || files.map(|file| fs::read_to_string(conf(file)).unwrap_or_default());
+        let before = read();
+        for (setting, signal) in [
+            ("sysctl:net.ipv4.ip_forward=1", None),
+            ("sysctl:net.ipv4.ip_forward=1", Some(libc::SIGKILL)),
+            ("sysctl:net.ipv4.conf.default.forwarding=1", None),
+            ("sysctl:net/ipv4/conf/default/rp_filter=1", Some(libc::SIGTERM)),
+        ] {
+            let directory = tempfile::tempdir()?;
+            let mut running = Running::start(&mut experiment(directory.path(), setting)?)?;
+            running.wait_for("window 2")?;
+            ensure!(read() != before, "{setting}: nothing was changed");
+            match signal {
+                None => running.end()?,
+                Some(signal) => {
+                    running.signal(signal)?;
+                    running.child.wait()?;
+                }
+            }
+            wait_until(setting, || Ok(journals(directory.path()).is_empty()))?;
+            ensure!(read() == before, "{setting}: {:?}, {before:?} before", read());
+        }
         Ok(())
     })
 }

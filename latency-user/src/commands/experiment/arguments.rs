@@ -83,6 +83,10 @@ pub struct Arguments {
     #[arg(short, long, value_name = "DIR", help_heading = "Output",
           value_hint = ValueHint::DirPath)]
     pub output: Option<PathBuf>,
+    /// Permissions of recordings and report, such as 644
+    #[arg(long, value_name = "MODE", help_heading = "Output", value_parser = values::mode,
+          default_value = values::PRIVATE)]
+    pub mode: u32,
     /// Output format
     #[arg(short, long, help_heading = "Output", value_enum, default_value = "table")]
     pub format: Format,

@@ -5,8 +5,9 @@ mod plan;
 mod undo;
 
 use std::{
-    fs,
+    fs::{self, DirBuilder},
     io::Write,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::SystemTime,
@@ -45,6 +46,7 @@ use crate::{
         exit::Exit,
         experiment::{Conclusion, Experiment},
         failure::Failure,
+        note::Note,
     },
     views::{self, Style},
 };
@@ -74,7 +76,7 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     for setting in &args.set {
         wanted.extend(tunable::plan(setting, &scope)?);
     }
-    let change = ChangeSet::new(wanted)?;
+    let change = ChangeSet::new(wanted, tunable::followers(&args.set, &scope)?)?;
     for warning in tunable::warnings(&args.set, &scope) {
         let _ = writeln!(console.err, "warning: {warning}");
     }
@@ -87,7 +89,7 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     }
     privileges::check()?;
     let _instance = SingleInstance::claim()?;
-    fs::create_dir_all(&output).with_context(|| format!("make {}", output.display()))?;
+    make_directory(&output, args.mode)?;
     let pairs = pairs(args);
     let plan = Plan {
         requested: args.set.clone(),
@@ -99,6 +101,8 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
         output: output.clone(),
         journals,
     };
+    let followers: Vec<String> = change.followers().map(Knob::to_string).collect();
+    let _ = console.err.write_all(views::experiment::followers(&followers).as_bytes());
     let about = schedule::duration(pairs, args.window, args.settle);
     let _ = console.err.write_all(
         views::experiment::announcement(pairs, args.window, about, plan.seed).as_bytes(),
@@ -109,7 +113,7 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
         let _ = console.err.write_all(progress_lines(&progress).as_bytes());
     })
     .map_err(stopped)?;
-    let page = report(&output, &found)?;
+    let page = report(&output, args.mode, &found)?;
     let _ = writeln!(console.err, "recordings and report: {}", page.display());
     show(&found.experiment, args.format, console)
 }
@@ -123,6 +127,7 @@ fn window_config(args: &Arguments, netns: u32) -> WindowConfig {
         length: args.window,
         netns,
         ifaces: args.iface.clone(),
+        mode: args.mode,
         threshold_ns: args.threshold.as_nanos() as u64,
         limit: args.abort_if,
         max_overhead: args.max_overhead,
@@ -138,21 +143,35 @@ fn show(found: &Experiment, format: Format, console: Console) -> Result<Exit> {
         }
         Format::Json => views::json::experiment(found, &mut text)?,
     }
-    Output::new(console.out, 0).write(&text)?;
-    Ok(match found.conclusion {
-        Conclusion::Worse | Conclusion::ImprovedAtACost | Conclusion::EndedEarly => Exit::Found,
+    Ok(match (deliver(&text, console)?, found.conclusion) {
+        (false, _) | (_, Conclusion::Interrupted) => Exit::Failed,
+        (_, Conclusion::Worse | Conclusion::ImprovedAtACost | Conclusion::EndedEarly) => {
+            Exit::Found
+        }
         _ => Exit::Ok,
     })
 }
 
+/// Writes the result. Returns whether somebody read it.
+fn deliver(text: &[u8], mut console: Console) -> Result<bool> {
+    let mut reader = console.unblock();
+    Output::new(console.out, 0).write(text)?;
+    let is_read = reader.drain();
+    if !is_read {
+        let note = Note::OutputNotRead { lines: reader.dropped_lines() };
+        let _ = writeln!(console.err, "warning: {note}");
+    }
+    Ok(is_read)
+}
+
 /// Writes the page of the experiment and returns its path.
-fn report(output: &Path, found: &Finished) -> Result<PathBuf> {
+fn report(output: &Path, mode: u32, found: &Finished) -> Result<PathBuf> {
     let page = output.join("report.html");
     let Finished { experiment, sides } = found;
     let mut text = Vec::new();
     let comparison = Some(&experiment.comparison);
     report::page(&[&sides.before, &sides.after], comparison, Some(experiment), &mut text)?;
-    let mut file = Masked::new(NewFile::create(&page, &[])?, Allowed::Nothing);
+    let mut file = Masked::new(NewFile::private(&page, mode, &[])?, Allowed::Nothing);
     file.write_all(&text).with_context(|| format!("write {}", page.display()))?;
     file.into_inner().finish()?;
     Ok(page)
@@ -203,12 +222,34 @@ fn dry_run(args: &Arguments, change: &ChangeSet, output: &Path, console: Console
     text.push_str(&format!("measure a lead-in of {window} into {}\n", output.display()));
     text.push_str(&format!("{} times, in random order:\n", pairs(args)));
     text.push_str(&format!("  measure {window} as it is\n"));
-    text.extend(change.saved().iter().map(|s| format!("  {}", write(&s.knob, &s.requested))));
+    let first = || change.saved().iter().filter(|saved| !saved.follows);
+    text.extend(first().map(|s| format!("  {}", write(&s.knob, &s.requested))));
     text.push_str(&format!("  measure {window} with the change\n"));
-    text.extend(change.saved().iter().rev().map(|s| format!("  {}", write(&s.knob, &s.old))));
+    text.extend(first().rev().map(|s| format!("  {}", write(&s.knob, &s.old))));
+    let followers = change.saved().iter().filter(|saved| saved.follows);
+    text.extend(followers.map(|s| format!("  if it moved too, {}", write(&s.knob, &s.old))));
     text.push_str("remove the journal\n");
     Output::new(console.out, 0).write(text.as_bytes())?;
     Ok(Exit::Ok)
+}
+
+/// Makes the directory for recordings. Those who may read them may enter it.
+fn make_directory(path: &Path, mode: u32) -> Result<()> {
+    let enter = (mode & 0o444) >> 2;
+    let made = DirBuilder::new().recursive(true).mode(mode | enter).create(path);
+    made.with_context(|| format!("make {}", path.display()))?;
+    let there = fs::symlink_metadata(path).with_context(|| format!("open {}", path.display()))?;
+    // SAFETY: takes no arguments, accesses no memory and cannot fail.
+    let us = unsafe { libc::geteuid() };
+    match there.is_dir() && there.uid() == us {
+        true => Ok(()),
+        false => Err(Failure::new(format!(
+            "{} is a link, or a directory of another user",
+            path.display()
+        ))
+        .hint("name another --output")
+        .into()),
+    }
 }
 
 /// A directory for the recordings, named after the time.
@@ -237,6 +278,11 @@ fn take_signals() -> Result<()> {
     Ok(())
 }
 
+/// The second signal ends the process at once; the watchdog then puts everything back.
 extern "C" fn stop(_: libc::c_int) {
     STOP.store(true, Ordering::Relaxed);
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: may be called in a handler, and touches no memory of ours.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }

@@ -1,12 +1,14 @@
 //! `experiment --plan`: how many windows would show a halving.
 
-use std::{fs, io::Write};
+use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::{Arguments, STOP, default_output, stopped, take_signals, window_config};
+use super::{
+    Arguments, STOP, default_output, deliver, make_directory, stopped, take_signals, window_config,
+};
 use crate::{
-    cli::{Console, stdout::Output, values::Format},
+    cli::{Console, values::Format},
     experiment::plan::{self, WINDOWS},
     kernel::{privileges, single_instance::SingleInstance},
     model::{exit::Exit, experiment::Role},
@@ -17,7 +19,7 @@ pub(super) fn run(args: &Arguments, netns: u32, mut console: Console) -> Result<
     privileges::check()?;
     let _instance = SingleInstance::claim()?;
     let output = args.output.clone().unwrap_or_else(default_output);
-    fs::create_dir_all(&output).with_context(|| format!("make {}", output.display()))?;
+    make_directory(&output, args.mode)?;
     take_signals()?;
     let config = window_config(args, netns);
     let mut report = |at, measured: Option<&_>| {
@@ -37,6 +39,5 @@ pub(super) fn run(args: &Arguments, netns: u32, mut console: Console) -> Result<
         }
         Format::Json => views::json::plan(&found, &mut text)?,
     }
-    Output::new(console.out, 0).write(&text)?;
-    Ok(Exit::Ok)
+    Ok(if deliver(&text, console)? { Exit::Ok } else { Exit::Failed })
 }

@@ -1,6 +1,10 @@
 //! Leftovers of an experiment that did not end: reported by every command, undone by `--undo`.
 
-use std::io::{self, Write};
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::AsFd,
+};
 
 use anyhow::{Result, bail};
 
@@ -40,8 +44,23 @@ pub(super) fn undo(directory: &JournalDirectory, console: Console) -> Result<Exi
     if left.is_empty() {
         text.push_str("nothing to undo\n");
     }
+    for entry in directory.in_progress() {
+        text.push_str(&format!(
+            "an experiment is in progress (process {}: {}): it puts its setting back itself\n",
+            entry.pid,
+            entry.requested.join(", ")
+        ));
+    }
     for journal in left {
         let entry = journal.entry.as_ref();
+        if let Some(knob) = entry.and_then(|entry| entry.unknown()) {
+            failed.push(format!(
+                "{} names {knob}, which no experiment changes: it is not of this program, and is \
+                 left as is",
+                journal.path().display()
+            ));
+            continue;
+        }
         let failures = entry.map(|entry| entry.restore()).unwrap_or_default();
         match entry {
             Some(entry) if entry.is_of_another_boot() => {
@@ -56,7 +75,7 @@ pub(super) fn undo(directory: &JournalDirectory, console: Console) -> Result<Exi
                 }
             }
             Some(entry) if failures.is_empty() => {
-                for saved in &entry.saved {
+                for saved in entry.saved.iter().filter(|saved| !saved.follows) {
                     text.push_str(&format!("{} is {:?}, as before\n", saved.knob, saved.old));
                 }
             }
@@ -91,8 +110,9 @@ pub(super) fn undo(directory: &JournalDirectory, console: Console) -> Result<Exi
 ///
 /// When something could not be put back.
 pub fn watch(args: &WatchArguments, mut console: Console) -> Result<Exit> {
-    let failures =
-        watchdog::watch(&args.directory, &args.journal, &mut console.out, &mut io::stdin())?;
+    // Not buffered: the watchdog waits for the descriptor.
+    let mut orders = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let failures = watchdog::watch(&args.directory, &args.journal, &mut console.out, &mut orders)?;
     if failures.is_empty() {
         return Ok(Exit::Ok);
     }

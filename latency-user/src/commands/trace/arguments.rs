@@ -68,6 +68,10 @@ pub struct Arguments {
     #[arg(short, long, value_name = "FILE.hlog", help_heading = "Output",
           value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
+    /// Permissions of the recording, such as 644
+    #[arg(long, value_name = "MODE", help_heading = "Output", value_parser = values::mode,
+          default_value = values::PRIVATE, requires = "output")]
+    pub mode: u32,
     /// Output format
     #[arg(short, long, help_heading = "Output", value_enum, default_value = "table")]
     pub format: Format,

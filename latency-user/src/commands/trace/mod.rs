@@ -41,7 +41,8 @@ pub fn run(args: &Arguments, verbose: bool, console: Console) -> Result<Exit> {
     }
     let _instance = SingleInstance::claim()?;
     let output = args.output.as_deref();
-    let recording = output.map(|path| RecordingSink::create(path, &args.iface)).transpose()?;
+    let recording =
+        output.map(|path| RecordingSink::create(path, args.mode, &args.iface)).transpose()?;
     measure::block_on(trace(args, verbose, recording, console))
 }
 
@@ -49,18 +50,20 @@ async fn trace(
     args: &Arguments,
     verbose: bool,
     mut recording: Option<RecordingSink>,
-    console: Console,
+    mut console: Console,
 ) -> Result<Exit> {
     let mut signals = Signals::new()?;
     let mut measurement = Measurement::start(&args.config(verbose))?;
     let mut child = child::spawn(&args.command)?;
+    let mut reader = console.unblock();
     let mut err = console.err;
     let mut notify = |stage: Option<Stage>, note: &Note| {
         let stage = stage.map(|stage| format!("{}: ", stage.name())).unwrap_or_default();
         let _ = writeln!(err, "warning: {stage}{note}");
     };
     let style = Style { colour: console.colour, width: Style::MAX_WIDTH };
-    let mut screen = Screen::new(Output::new(console.out, console.rows), style, args.format);
+    let output = Output::new(console.out, console.rows);
+    let mut screen = Screen::new(output, style, args.format, reader.clone());
     let mut sinks: Vec<&mut dyn Sink> = Vec::new();
     sinks.extend(recording.as_mut().map(|recording| recording as &mut dyn Sink));
     sinks.push(&mut screen);
@@ -83,7 +86,12 @@ async fn trace(
     if !balanced && args.format == Format::Json {
         notify(None, &Note::LedgerUnbalanced);
     }
-    let is_complete = balanced && !recording.is_some_and(|recording| recording.has_failed());
+    let is_read = reader.drain();
+    if !is_read {
+        notify(None, &Note::OutputNotRead { lines: reader.dropped_lines() });
+    }
+    let is_complete =
+        is_read && balanced && !recording.is_some_and(|recording| recording.has_failed());
     let child_status = match &mut child {
         Some(child) => match child.try_wait()? {
             Some(status) => Some(child::exit_status(status)),

@@ -3,11 +3,12 @@
 use anyhow::Result;
 
 use crate::{
-    cli::{stdout::Output, values::Format},
+    cli::{stdout::Output, unblocked::Unblocked, values::Format},
     measure::{
         pacing::Stop,
         sink::{Finished, Measured, Sink},
     },
+    model::summary::Summary,
     views::{self, Style},
 };
 
@@ -16,11 +17,13 @@ pub(super) struct Screen {
     output: Output,
     style: Style,
     format: Format,
+    /// Behind `output`.
+    reader: Unblocked,
 }
 
 impl Screen {
-    pub(super) fn new(output: Output, style: Style, format: Format) -> Self {
-        Self { output, style, format }
+    pub(super) fn new(output: Output, style: Style, format: Format, reader: Unblocked) -> Self {
+        Self { output, style, format, reader }
     }
 }
 
@@ -53,11 +56,13 @@ impl Sink for Screen {
 
     fn finish(&mut self, end: &Finished<'_>) -> Result<()> {
         let mut text = Vec::new();
+        let dropped_output_lines = Some(self.reader.dropped_lines());
+        let summary = &Summary { dropped_output_lines, ..end.summary.clone() };
         match self.format {
             Format::Table => {
-                views::table::summary(end.summary, end.series, self.style, &mut text)?;
+                views::table::summary(summary, end.series, self.style, &mut text)?;
             }
-            Format::Json => views::json::summary(end.summary, &mut text)?,
+            Format::Json => views::json::summary(summary, &mut text)?,
         }
         self.output.write(&text)
     }

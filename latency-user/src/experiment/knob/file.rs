@@ -53,6 +53,32 @@ impl FileKnob {
         })
     }
 
+    /// As [`super::Knob::is_setting`].
+    pub(super) fn is_setting(&self) -> bool {
+        let Some(path) = self.path.to_str() else { return false };
+        let parts: Vec<&str> = path.split('/').collect();
+        if parts.iter().skip(1).any(|part| matches!(*part, "" | "." | "..")) {
+            return false;
+        }
+        match parts[..] {
+            ["", "proc", "sys", _, ..] => true,
+            ["", "proc", "irq", irq, "smp_affinity_list"] => irq.parse::<u32>().is_ok(),
+            [
+                "",
+                "sys",
+                "class",
+                "net",
+                _,
+                "queues",
+                _,
+                "rps_cpus" | "rps_flow_cnt" | "xps_cpus",
+            ]
+            | ["", "sys", "class", "net", _, _]
+            | ["", "sys", "block", _, "queue", "scheduler"] => true,
+            _ => false,
+        }
+    }
+
     /// As [`super::Knob::is_gone`].
     pub(super) fn is_gone(&self) -> bool {
         if self.netns.is_some_and(|netns| !netns::exists(netns)) {
@@ -134,6 +160,40 @@ mod tests {
             assert_eq!(form.normal(left) == form.normal(right), same, "{left:?} {right:?}");
         }
         assert_eq!(Form::Mask.normal("100000002"), "1,00000002");
+    }
+
+    #[test]
+    fn only_settings_are_settings() {
+        let is_setting = |path: &str| {
+            FileKnob { path: path.into(), netns: None, form: Form::Words }.is_setting()
+        };
+        for path in [
+            "/proc/sys/net/ipv4/tcp_rmem",
+            "/proc/sys/net/ipv4/conf/eth0.7/rp_filter",
+            "/proc/irq/30/smp_affinity_list",
+            "/sys/class/net/eth0/queues/rx-0/rps_cpus",
+            "/sys/class/net/eth0/queues/tx-0/xps_cpus",
+            "/sys/class/net/eth0/gro_flush_timeout",
+            "/sys/block/sda/queue/scheduler",
+        ] {
+            assert!(is_setting(path), "{path}");
+        }
+        for path in [
+            "/etc/passwd",
+            "/proc/sys",
+            "/proc/sys/../sysrq-trigger",
+            "/proc/sys//x",
+            "/proc/sysrq-trigger",
+            "/proc/irq/30/../../sysrq-trigger",
+            "/proc/irq/x/smp_affinity_list",
+            "/sys/class/net/eth0/device/reset",
+            "/sys/class/net/eth0/queues/rx-0/../../device/reset",
+            "/sys/kernel/mm/transparent_hugepage/enabled",
+            "proc/sys/net/core/busy_poll",
+            "",
+        ] {
+            assert!(!is_setting(path), "{path}");
+        }
     }
 
     #[test]

@@ -65,6 +65,15 @@ impl Knob {
         }
     }
 
+    /// Whether it is one that an experiment may change: a journal that names another one was not
+    /// written by this program.
+    pub fn is_setting(&self) -> bool {
+        match self {
+            Self::File(file) => file.is_setting(),
+            Self::Nic(_) => true,
+        }
+    }
+
     /// Whether it disappeared, alone or together with its network namespace.
     pub fn is_gone(&self) -> bool {
         match self {

@@ -86,7 +86,7 @@ impl Tunable for Irq {
         scope.interfaces().into_iter().flat_map(of).collect()
     }
 
-    fn warning(&self, scope: &Scope) -> Option<Note> {
+    fn warning(&self, _target: &str, scope: &Scope) -> Option<Note> {
         let directories = processes::directories(&scope.root).ok()?;
         processes::find(&directories).ok()?.irqbalance.then_some(Note::IrqbalanceRuns)
     }

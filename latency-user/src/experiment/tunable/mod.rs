@@ -60,8 +60,14 @@ pub trait Tunable: Sync {
     /// When the target is not there, or the value is outside what the kernel states.
     fn plan(&self, target: &str, value: &str, scope: &Scope) -> Result<Vec<Assignment>>;
 
+    /// Knobs that may move when the target is set, and are put back after it. Runs inside the
+    /// namespace.
+    fn followers(&self, _target: &str, _scope: &Scope) -> Vec<Knob> {
+        Vec::new()
+    }
+
     /// A note on what may disturb an experiment with it; most have none.
-    fn warning(&self, _scope: &Scope) -> Option<Note> {
+    fn warning(&self, _target: &str, _scope: &Scope) -> Option<Note> {
         None
     }
 
@@ -118,11 +124,29 @@ pub fn plan(setting: &str, scope: &Scope) -> Result<Vec<Assignment>> {
 
 /// Notes on what may disturb an experiment with these settings.
 pub fn warnings(settings: &[String], scope: &Scope) -> Vec<Note> {
-    let names = settings.iter().filter_map(|setting| Some(setting.split_once(':')?.0));
+    let found = settings.iter().filter_map(|setting| parts(setting));
     let mut warnings: Vec<Note> =
-        names.filter_map(by_name).filter_map(|tunable| tunable.warning(scope)).collect();
+        found.filter_map(|(tunable, target)| tunable.warning(target, scope)).collect();
     warnings.dedup();
     warnings
+}
+
+/// Knobs that may move with these settings.
+///
+/// # Errors
+///
+/// When the namespace cannot be entered.
+pub fn followers(settings: &[String], scope: &Scope) -> Result<Vec<Knob>> {
+    let found = settings.iter().filter_map(|setting| parts(setting));
+    inside(scope, || {
+        Ok(found.flat_map(|(tunable, target)| tunable.followers(target, scope)).collect())
+    })
+}
+
+/// The tunable and its target, of `TUNABLE:TARGET=VALUE`.
+fn parts(setting: &str) -> Option<(&'static dyn Tunable, &str)> {
+    let (name, target) = setting.split_once('=')?.0.split_once(':')?;
+    Some((by_name(name)?, target))
 }
 
 fn by_name(name: &str) -> Option<&'static dyn Tunable> {

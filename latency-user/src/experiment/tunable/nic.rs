@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::{Assignment, Scope, Tunable, parse_number};
+use super::{Assignment, Scope, Tunable, irq::Irq, parse_number, steering};
 use crate::{
     experiment::knob::{Knob, NicKnob},
     host::nic::{
@@ -82,7 +82,7 @@ impl Tunable for NicTunable {
         self.describe
     }
 
-    fn warning(&self, _scope: &Scope) -> Option<Note> {
+    fn warning(&self, _target: &str, _scope: &Scope) -> Option<Note> {
         self.warning.clone()
     }
 
@@ -101,6 +101,11 @@ impl Tunable for NicTunable {
         Ok(vec![Assignment { knob: knob(iface, setting.clone(), scope), value }])
     }
 
+    /// A driver that sets up its queues again may forget which CPUs serve them.
+    fn followers(&self, target: &str, scope: &Scope) -> Vec<Knob> {
+        parts(target, self.usage).map_or_else(|_| Vec::new(), |(iface, _)| of_queues(iface, scope))
+    }
+
     fn targets(&self, scope: &Scope) -> Vec<(String, Knob)> {
         let mut directory = EthtoolDirectory::new();
         let mut found = Vec::new();
@@ -115,6 +120,14 @@ impl Tunable for NicTunable {
         }
         found
     }
+}
+
+/// Which CPUs serve the queues of an interface.
+pub(super) fn of_queues(iface: &str, scope: &Scope) -> Vec<Knob> {
+    let scope = Scope { ifaces: vec![iface.to_owned()], ..scope.clone() };
+    let tunables: [&dyn Tunable; 3] = [&steering::RPS, &steering::XPS, &Irq];
+    let knobs = tunables.iter().flat_map(|tunable| tunable.targets(&scope));
+    knobs.map(|(_, knob)| knob).chain(steering::flow_counts(iface, &scope)).collect()
 }
 
 /// The knob of a setting. Runs inside the namespace.

@@ -65,6 +65,11 @@ impl Tunable for Offload {
         Ok(names.map(wanted).collect())
     }
 
+    fn followers(&self, target: &str, scope: &Scope) -> Vec<Knob> {
+        nic::parts(target, "NAME")
+            .map_or_else(|_| Vec::new(), |(iface, _)| nic::of_queues(iface, scope))
+    }
+
     fn targets(&self, scope: &Scope) -> Vec<(String, Knob)> {
         let mut directory = EthtoolDirectory::new();
         let mut of = |iface: String| -> Vec<_> {

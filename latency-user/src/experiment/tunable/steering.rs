@@ -74,6 +74,12 @@ impl Tunable for Steering {
     }
 }
 
+/// How many flows each RX queue of an interface remembers.
+pub(super) fn flow_counts(iface: &str, scope: &Scope) -> Vec<Knob> {
+    let of_flows = Steering { file: "rps_flow_cnt", ..RPS };
+    of_flows.knobs(iface, scope).into_iter().map(|(_, knob)| knob).collect()
+}
+
 impl Steering {
     /// The knob of each queue of an interface, by the queue's number.
     fn knobs(&self, iface: &str, scope: &Scope) -> Vec<(String, Knob)> {

@@ -4,10 +4,10 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Assignment, Scope, Tunable};
+use super::{Assignment, Scope, Tunable, names_in};
 use crate::{
     experiment::knob::{FileKnob, Form, Knob},
-    model::failure::Failure,
+    model::{failure::Failure, note::Note},
 };
 
 /// Settings of the packet path that lists show.
@@ -37,6 +37,19 @@ const BOUNDS: [(&str, i64, i64); 6] = [
 
 /// Triples (minimum, default, maximum) that must not decrease.
 const RISING: [&str; 2] = ["net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"];
+
+/// Settings of which each moves the others.
+const MOVES: [&[&str]; 4] = [
+    &["vm.dirty_bytes", "vm.dirty_ratio"],
+    &["vm.dirty_background_bytes", "vm.dirty_background_ratio"],
+    &["vm.overcommit_kbytes", "vm.overcommit_ratio"],
+    &["kernel.watchdog", "kernel.nmi_watchdog", "kernel.soft_watchdog"],
+];
+
+/// Directories of which each subdirectory holds the settings of an interface. Those of `all` and
+/// `default` are copied to the others: some always, some where none was set.
+const PER_INTERFACE: [&str; 4] =
+    ["net/ipv4/conf", "net/ipv6/conf", "net/ipv4/neigh", "net/ipv6/neigh"];
 
 /// The tunable.
 pub(super) struct Sysctl;
@@ -70,6 +83,44 @@ impl Tunable for Sysctl {
         Ok(vec![Assignment { knob: Knob::File(knob), value }])
     }
 
+    fn followers(&self, target: &str, scope: &Scope) -> Vec<Knob> {
+        let name = target.replace('.', "/");
+        let mut paths = Vec::new();
+        // Forwarding of all interfaces has a second name.
+        let name = match &*name {
+            "net/ipv4/ip_forward" => "net/ipv4/conf/all/forwarding",
+            name => name,
+        };
+        if name == "net/ipv4/conf/all/forwarding" {
+            paths.push("net/ipv4/conf/all/accept_redirects".to_owned());
+        }
+        let parts = name.rsplitn(3, '/').collect::<Vec<_>>();
+        if let [leaf, "all" | "default", directory] = parts[..]
+            && PER_INTERFACE.contains(&directory)
+        {
+            let interfaces = names_in(&scope.root.join("proc/sys").join(directory));
+            paths.extend(interfaces.iter().map(|iface| format!("{directory}/{iface}/{leaf}")));
+        }
+        let groups = MOVES.iter().filter(|group| group.contains(&&*name.replace('/', ".")));
+        paths.extend(groups.copied().flatten().map(|other| other.replace('.', "/")));
+        let knobs = paths.iter().filter(|path| *path != name).filter_map(|path| {
+            let knob = knob(path, scope).ok()?;
+            is_writable(&knob).then_some(Knob::File(knob))
+        });
+        knobs.collect()
+    }
+
+    fn warning(&self, target: &str, _scope: &Scope) -> Option<Note> {
+        let name = target.replace('.', "/");
+        let what = match name.rsplit('/').next()? {
+            "disable_ipv6" => "IPv6 addresses and routes",
+            "forwarding" if name.starts_with("net/ipv6") => "routes learned from routers",
+            "nf_conntrack_buckets" | "nf_conntrack_max" => "tracked connections",
+            _ => return None,
+        };
+        Some(Note::SettingRemovesState { setting: target.to_owned(), what: what.to_owned() })
+    }
+
     fn targets(&self, scope: &Scope) -> Vec<(String, Knob)> {
         let found = LISTED.iter().filter_map(|name| Some((*name, knob(name, scope).ok()?)));
         let found = found.filter(|(_, knob)| knob.path.exists());
@@ -87,6 +138,11 @@ fn knob(name: &str, scope: &Scope) -> Result<FileKnob, Failure> {
     }
     let netns = if path.starts_with("net/") { scope.netns() } else { None };
     Ok(FileKnob { path: scope.root.join("proc/sys").join(path), netns, form: Form::Words })
+}
+
+fn is_writable(knob: &FileKnob) -> bool {
+    let mode = fs::metadata(&knob.path).map(|file| file.permissions().mode());
+    mode.is_ok_and(|mode| mode & 0o222 != 0)
 }
 
 fn check(name: &str, now: &str, value: &str) -> Result<(), Failure> {
@@ -128,6 +184,48 @@ mod tests {
         }
         assert!(check("net.core.netdev_budget", "300", "0").is_err());
         assert!(check("net.ipv4.tcp_congestion_control", "cubic", "reno").is_ok());
+    }
+
+    #[test]
+    fn what_a_setting_moves_follows_it() {
+        let root = tempfile::tempdir().unwrap();
+        for path in [
+            "net/ipv4/ip_forward",
+            "net/ipv4/conf/all/forwarding",
+            "net/ipv4/conf/all/accept_redirects",
+            "net/ipv4/conf/default/forwarding",
+            "net/ipv4/conf/eth0.7/forwarding",
+            "net/ipv4/conf/eth0.7/rp_filter",
+            "net/ipv4/neigh/default/gc_stale_time",
+            "net/ipv4/neigh/eth0/gc_stale_time",
+            "net/core/busy_poll",
+            "vm/dirty_bytes",
+            "vm/dirty_ratio",
+        ] {
+            let path = root.path().join("proc/sys").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "1").unwrap();
+        }
+        let scope = Scope { root: root.path().into(), netns: 1, ifaces: Vec::new() };
+        let followers = |target: &str| -> Vec<String> {
+            let prefix = root.path().join("proc/sys").display().to_string();
+            let found = Sysctl.followers(target, &scope).into_iter();
+            found.map(|knob| knob.to_string().replace(&prefix, "")).collect()
+        };
+        let forwarding = [
+            "/net/ipv4/conf/all/accept_redirects",
+            "/net/ipv4/conf/default/forwarding",
+            "/net/ipv4/conf/eth0.7/forwarding",
+        ];
+        assert_eq!(followers("net.ipv4.ip_forward"), forwarding);
+        assert_eq!(followers("net/ipv4/conf/all/forwarding"), forwarding);
+        assert_eq!(
+            followers("net.ipv4.neigh.default.gc_stale_time"),
+            ["/net/ipv4/neigh/eth0/gc_stale_time"]
+        );
+        assert_eq!(followers("vm.dirty_ratio"), ["/vm/dirty_bytes"]);
+        assert_eq!(followers("net.core.busy_poll"), Vec::<String>::new());
+        assert_eq!(followers("net/ipv4/conf/eth0.7/rp_filter"), Vec::<String>::new());
     }
 
     #[test]

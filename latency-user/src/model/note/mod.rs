@@ -130,6 +130,11 @@ pub enum Note {
         /// Why.
         error: String,
     },
+    /// The reader of the live output did not read its end.
+    OutputNotRead {
+        /// Lines that were dropped.
+        lines: u64,
+    },
     /// The machine's settings could not be read.
     SettingsUnread {
         /// Why.
@@ -307,12 +312,26 @@ pub enum Note {
     },
     /// irqbalance is running and may move IRQs.
     IrqbalanceRuns,
-    /// Only the number of channels is restored, not the settings of each.
+    /// The number of channels and their CPUs are put back, not the RSS table.
     ChannelsForgetCpus,
+    /// What the kernel removes when this is set does not come back.
+    SettingRemovesState {
+        /// The setting.
+        setting: String,
+        /// What it removes.
+        what: String,
+    },
     /// An interface lost its link.
     LinkLost {
         /// The interface.
         iface: String,
+    },
+    /// This process did not run while the setting was changed, so the watchdog put it back.
+    PutBackByWatchdog,
+    /// The watchdog ended and could not be replaced.
+    WatchdogLost {
+        /// Why.
+        error: String,
     },
     /// A quantile exceeded the limit of `--abort-if`.
     QuantileAboveLimit {

@@ -70,6 +70,9 @@ impl fmt::Display for Note {
             Self::SampledPerRecording => f.write_str("each merged recording has its own sampling"),
             Self::NoSamples => f.write_str("no stacks: no stall was sampled"),
             Self::RecordingEnded { error } => write!(f, "the recording ends here: {error}"),
+            Self::OutputNotRead { lines } => {
+                write!(f, "nobody reads the output: {lines} lines of it are lost")
+            }
             Self::SettingsUnread { error } => write!(f, "the recording has no settings: {error}"),
             Self::LedgerUnbalanced => f.write_str("the ledger does not balance: see its sums"),
             Self::LineCutShort { file, line, bytes } => {
@@ -184,10 +187,20 @@ impl fmt::Display for Note {
                  overwritten and ends the experiment",
             ),
             Self::ChannelsForgetCpus => f.write_str(
-                "channels: only their number is restored; queues that a smaller number removes \
-                 come back without their RPS, XPS and IRQ CPUs",
+                "channels: their number and the CPUs of queues (RPS, XPS, IRQs) are put back; the \
+                 table that spreads flows over queues (ethtool -x) is not",
             ),
+            Self::SettingRemovesState { setting, what } => {
+                write!(f, "{setting}: the kernel may remove {what}, which do not come back")
+            }
             Self::LinkLost { iface } => write!(f, "{iface} lost its link"),
+            Self::PutBackByWatchdog => f.write_str(
+                "this process did not run for longer than a window while the setting was changed, \
+                 so the watchdog put it back",
+            ),
+            Self::WatchdogLost { error } => {
+                write!(f, "the watchdog ended, and another could not be started: {error}")
+            }
             Self::QuantileAboveLimit { rule, reached_ns } => {
                 let reached = std::time::Duration::from_nanos(*reached_ns);
                 write!(f, "{rule}: it reached {}", humantime::format_duration(reached))

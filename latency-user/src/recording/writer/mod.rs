@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Display,
-    fs::{File, OpenOptions},
+    fs::File,
     io::Write,
     path::{Path, PathBuf},
     time::{Duration, UNIX_EPOCH},
@@ -14,9 +14,12 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use serde::Serialize;
 
-use super::format::{
-    COLLAPSE, COMMENT, INTERVAL, IntervalMeta, LEGEND, MAX_VALUE_DIVISOR, MERGE, Merge, RUN,
-    SETTINGS, STACKS, STALL, SUMMARY, SeriesMeta, StacksMeta, VERSION_LINE,
+use super::{
+    format::{
+        COLLAPSE, COMMENT, INTERVAL, IntervalMeta, LEGEND, MAX_VALUE_DIVISOR, MERGE, Merge, RUN,
+        SETTINGS, STACKS, STALL, SUMMARY, SeriesMeta, StacksMeta, VERSION_LINE,
+    },
+    output::{self, PRIVATE},
 };
 use crate::model::{
     distribution::Distribution, interval::Interval, run::Run, schema::Envelope,
@@ -35,19 +38,22 @@ pub struct Writer {
 
 impl Writer {
     /// Opens or creates the file without truncating it, so that path errors show before measuring.
-    /// [`Self::start`] truncates.
+    /// [`Self::start`] truncates. Only this user may read it.
     ///
     /// # Errors
     ///
-    /// When the file cannot be created; the error names it.
+    /// When the file cannot be created, or another user may have put it there; the error names it.
     pub fn create(path: &Path) -> Result<Self> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .with_context(|| format!("cannot create recording {}", path.display()))?;
-        Ok(Self::of(file, path))
+        Self::create_with(path, PRIVATE)
+    }
+
+    /// As [`Self::create`], with these permissions.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::create`].
+    pub fn create_with(path: &Path, mode: u32) -> Result<Self> {
+        Ok(Self::of(output::open(path, mode)?, path))
     }
 
     /// Writes to `file`; errors name it `path`.

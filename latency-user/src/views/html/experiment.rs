@@ -31,7 +31,10 @@ pub(super) struct HtmlExperiment {
 pub(super) fn is_alarming(found: &Experiment) -> bool {
     matches!(
         found.conclusion,
-        Conclusion::Worse | Conclusion::ImprovedAtACost | Conclusion::EndedEarly
+        Conclusion::Worse
+            | Conclusion::ImprovedAtACost
+            | Conclusion::EndedEarly
+            | Conclusion::Interrupted
     )
 }
 

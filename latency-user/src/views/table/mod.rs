@@ -30,7 +30,7 @@ use self::{
 };
 use super::{
     Style, cost,
-    format::{duration, length},
+    format::{counted, duration, length},
     text::{paragraph, printable},
 };
 
@@ -254,6 +254,11 @@ fn conclusion(text: &mut String, summary: &Summary, style: Style) {
     }
     if let Some(line) = stalls::limited(summary) {
         paragraph(text, &line, 4, style, Style::plain);
+    }
+    if let Some(lines @ 1..) = summary.dropped_output_lines {
+        let lines = counted(lines, "line");
+        let line = format!("  Output: {lines} dropped, because nobody read them in time.");
+        paragraph(text, &line, 4, style, Style::alarm);
     }
     for line in accounting::misses(&summary.ledger) {
         paragraph(text, &line, 4, style, Style::alarm);
