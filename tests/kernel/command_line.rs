@@ -3,8 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    os::unix::{fs::PermissionsExt, process::CommandExt},
-    process::{Command, Output, Stdio},
+    process::{Output, Stdio},
     time::Duration,
 };
 
@@ -15,11 +14,8 @@ use serde_json::Value;
 
 use crate::{
     suite::{Where, trial},
-    tracing::{Tracing, latency_user, number},
+    tracing::{Tracing, for_everybody, latency_user, number},
 };
-
-/// A user without privileges.
-const NOBODY: u32 = 65_534;
 
 /// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {
@@ -89,17 +85,6 @@ fn invalid_values() -> Result<()> {
 
 fn unknown_interface() -> Result<()> {
     refused(&run(&["trace", "--iface", "nope0"])?, 1, &["nope0", "hint: ", "lo"])
-}
-
-/// A copy of the program that any user may run.
-fn for_everybody() -> Result<(tempfile::TempDir, Command)> {
-    let directory = tempfile::tempdir()?;
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
-    let copy = directory.path().join("latency-user");
-    fs::copy(latency_user()?.get_program(), &copy)?;
-    let mut command = Command::new(copy);
-    command.uid(NOBODY).gid(NOBODY).stdin(Stdio::null());
-    Ok((directory, command))
 }
 
 fn no_privileges() -> Result<()> {

@@ -6,6 +6,7 @@
 
 mod bpftrace;
 mod command_line;
+mod confined;
 mod cost;
 mod counts;
 mod docs;
@@ -25,17 +26,28 @@ mod traps;
 mod triage;
 mod types;
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
 use latency_tests::injector;
 use libtest_mimic::Arguments;
 
+#[expect(clippy::print_stderr, reason = "what the test that runs it shows")]
 fn main() -> ExitCode {
+    if let Some(directory) = env::var_os(confined::TRIES_IN) {
+        return match confined::attempts(directory.as_ref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:?}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let trials = [
         command_line::trials(),
         readers::trials(),
+        confined::trials(),
         counts::trials(),
         preemption::trials(),
         queues::trials(),

@@ -1,8 +1,9 @@
 //! Runs `latency-user trace` as a child process and reads its JSON.
 
 use std::{
-    env,
+    env, fs,
     io::{BufRead, BufReader, Read},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
@@ -25,6 +26,20 @@ pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
     /// The last object that it printed.
     pub(crate) summary: Value,
+}
+
+/// A user without privileges.
+const NOBODY: u32 = 65_534;
+
+/// A copy of the program that any user may run.
+pub(crate) fn for_everybody() -> Result<(tempfile::TempDir, Command)> {
+    let directory = tempfile::tempdir()?;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+    let copy = directory.path().join("latency-user");
+    fs::copy(latency_user()?.get_program(), &copy)?;
+    let mut command = Command::new(copy);
+    command.uid(NOBODY).gid(NOBODY).stdin(Stdio::null());
+    Ok((directory, command))
 }
 
 /// The program under test.

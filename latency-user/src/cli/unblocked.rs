@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use crate::kernel::confine;
+
 /// Bytes that wait for a slow reader.
 const CAPACITY: usize = 1 << 20;
 
@@ -64,7 +66,11 @@ impl Unblocked {
         let queue = Arc::new(Queue::default());
         let writing = Arc::clone(&queue);
         // Without the thread nothing is written, and all of it is counted as dropped.
-        let _ = thread::Builder::new().name("output".into()).spawn(move || writing.write_to(out));
+        let _ = thread::Builder::new().name("output".into()).spawn(move || {
+            // It needs none; a kernel that refuses leaves them.
+            let _ = confine::drop_all();
+            writing.write_to(out);
+        });
         Self { queue: Arc::new(Closing(queue)), partial: Vec::new() }
     }
 

@@ -5,9 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 use latency_common::row::HistogramRow;
 
-use crate::host::{
-    cpu::interrupts::Interrupts,
-    net::interfaces::{self, Interface},
+use crate::{
+    host::{
+        cpu::interrupts::Interrupts,
+        net::interfaces::{self, Interface},
+    },
+    model::failure::Failure,
 };
 
 /// Spare slots on every machine, for what cannot be estimated.
@@ -29,6 +32,22 @@ const MEMORY_PART: u64 = 256;
 /// When the interfaces or IRQs of the machine cannot be read.
 pub fn needed_here(root: &Path, cpus: u32) -> Result<u32> {
     Ok(needed(cpus, &interfaces::list(root)?, &Interrupts::read(root)?, memory()))
+}
+
+/// Checks that slots which were asked for fit the memory of this machine.
+///
+/// # Errors
+///
+/// When their rows would take more than an eighth of it.
+pub fn check(slots: u32) -> Result<u32, Failure> {
+    let row = size_of::<HistogramRow>() as u64;
+    let most = memory() / 8 / row;
+    if u64::from(slots) > most && most > 0 {
+        let needed = u64::from(slots) * row >> 20;
+        return Err(Failure::new(format!("{slots} slots would take {needed} MiB of memory"))
+            .hint(format!("--slots takes up to {most} here, an eighth of the memory")));
+    }
+    Ok(slots)
 }
 
 /// Slots for a machine with these possible CPUs, interfaces, IRQs and bytes of memory.

@@ -422,7 +422,7 @@ fn layout(config: &Config) -> Result<RowLayout> {
     let root = Path::new("/");
     let cpus = cpus::possible(root)?;
     let slots = match config.slots {
-        Some(slots) => slots,
+        Some(slots) => slots::check(slots)?,
         None => slots::needed_here(root, cpus)?,
     };
     let rows_per_cpu = match config.stages.contains(&Stage::Softirq) {

@@ -21,6 +21,7 @@ use crate::{
         },
     },
     kernel::{
+        confine::{self, Task},
         loader::{self, AttachError, ProgramConfig},
         privileges,
         probes::{hooks, selection::KernelFacts},
@@ -84,6 +85,12 @@ fn diagnose() -> Result<Diagnosis> {
         version: env!("CARGO_PKG_VERSION"),
         cpus,
         missing_privileges: missing,
+        kept_privileges: Task::Trace { command: false }
+            .needed()
+            .into_iter()
+            .map(|(capability, _)| capability.to_string())
+            .collect(),
+        filters_system_calls: confine::can_filter(),
         tried,
         stages,
         interfaces: examine_interfaces(root)?,

@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     cli::{Console, version::VERSION},
+    kernel::{self, confine::Task},
     model::exit::Exit,
 };
 
@@ -57,6 +58,18 @@ pub enum Command {
     Triage(triage::Arguments),
     /// Collect what triage reads, to judge the host elsewhere
     Capture(capture::Arguments),
+}
+
+/// Gives up the privileges that `task` does not need. A kernel that cannot do it is no obstacle.
+fn confine(task: Task) {
+    match kernel::confine::confine(task) {
+        Ok(kept) => {
+            let kept: Vec<String> =
+                kept.iter().map(|(capability, why)| format!("{capability} ({why})")).collect();
+            log::info!("privileges given up; kept: {}", kept.join(", "));
+        }
+        Err(error) => log::warn!("not all privileges could be given up: {error:#}"),
+    }
 }
 
 impl Cli {

@@ -10,7 +10,8 @@ use std::{
     ptr, thread,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use caps::{CapSet, Capability};
 
 use crate::{host::kernel, model::failure::Failure};
 
@@ -89,16 +90,15 @@ fn inode(path: &Path) -> Result<u32> {
 fn enter(path: &Path) -> Result<()> {
     let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
     // SAFETY: changes the network namespace of this thread only; no memory is touched.
-    if unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
-        bail!("enter {}: {} (CAP_SYS_ADMIN)", path.display(), io::Error::last_os_error());
-    }
-    Ok(())
+    let entered = check(unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) });
+    entered.map_err(|error| refused(&format!("enter {}", path.display()), &error))
 }
 
 /// Gives this thread a `/sys` of its own that shows its network namespace.
 fn mount_sys() -> Result<()> {
     // SAFETY: only this thread changes its mount namespace; no memory is touched.
-    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).context("make a mount namespace")?;
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })
+        .map_err(|error| refused("make a mount namespace", &error))?;
     // Without this, the mount of /sys would propagate to the host.
     mount(c"none", c"/", c"", libc::MS_REC | libc::MS_PRIVATE).context("make mounts private")?;
     match mount(c"sysfs", c"/sys", c"sysfs", 0) {
@@ -114,6 +114,19 @@ fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong) -> io:
     check(unsafe {
         libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, ptr::null())
     })
+}
+
+/// Names the capability if that is what is missing.
+fn refused(what: &str, error: &io::Error) -> anyhow::Error {
+    let has = caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN);
+    match error.raw_os_error() {
+        Some(libc::EPERM) if !has.unwrap_or(false) => Failure::unsupported(format!(
+            "CAP_SYS_ADMIN is missing: cannot {what}, where the settings of the network are"
+        ))
+        .hint("run it as root (sudo)")
+        .into(),
+        _ => Failure::new(format!("cannot {what}: {error}")).into(),
+    }
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

@@ -2,9 +2,10 @@
 //!
 //! Owns every use of aya's loader. [`types`] has the kernel's structs and symbols, [`probes`] the
 //! methods to probe each stage, [`maps`] the readers of maps and ring-buffer records. [`loader`]
-//! combines them and [`attached`] is the result. Formats no output.
+//! combines them and [`attached`] is the result; [`confine`] then gives up privileges. Formats no output.
 
 pub mod attached;
+pub mod confine;
 pub mod loader;
 pub mod maps;
 pub mod privileges;

@@ -33,7 +33,26 @@ pub fn missing() -> Vec<Note> {
 ///
 /// A capability is missing. Lists all that are, and what fails without each.
 pub fn check() -> Result<(), Failure> {
-    let missing = missing();
+    refuse(&missing())
+}
+
+/// Checks the privileges for experiments, which also change settings of the network.
+///
+/// # Errors
+///
+/// As [`check`].
+pub fn check_experiment() -> Result<(), Failure> {
+    let mut missing = missing();
+    if !caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN).unwrap_or(false) {
+        missing.push(Note::MissingCapability {
+            capability: Capability::CAP_NET_ADMIN.to_string(),
+            consequence: "settings of the network cannot be changed".to_owned(),
+        });
+    }
+    refuse(&missing)
+}
+
+fn refuse(missing: &[Note]) -> Result<(), Failure> {
     if missing.is_empty() {
         return Ok(());
     }

@@ -17,6 +17,10 @@ pub struct Diagnosis {
     pub missing_privileges: Vec<Note>,
     /// Whether methods were tried out by loading and attaching them, which needs privileges.
     pub tried: bool,
+    /// The capabilities that `trace` keeps after attaching, if it has them; it drops all others.
+    pub kept_privileges: Vec<String>,
+    /// Whether the kernel can refuse system calls that `trace` does not need.
+    pub filters_system_calls: bool,
     /// The stages.
     pub stages: Vec<StageDiagnosis>,
     /// The interfaces of this network namespace.

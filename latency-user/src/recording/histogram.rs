@@ -61,9 +61,34 @@ pub enum DecodeError {
     /// The header has values that no histogram can have, or features that no writer uses.
     #[error("histogram header has {0}")]
     Header(&'static str),
+    /// The histograms of the file inflate to more than [`Budget`] allows.
+    #[error("more deflated data than any recording has")]
+    TooMuch,
     /// The counters do not fit their header.
     #[error("histogram has {0}")]
     Counters(&'static str),
+}
+
+/// How many bytes the histograms of a file may inflate to: without it, small files take minutes.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget(u64);
+
+impl Default for Budget {
+    /// Enough for a few of the longest histograms.
+    fn default() -> Self {
+        Self(256 << 20)
+    }
+}
+
+impl Budget {
+    /// What a line of this many bytes adds. Even empty counters of eight bytes deflate less, except
+    /// in the longest histograms.
+    const PER_BYTE: u64 = 100;
+
+    /// Allows for another line.
+    pub fn add_line(&mut self, bytes: usize) {
+        self.0 = self.0.saturating_add(bytes as u64 * Self::PER_BYTE);
+    }
 }
 
 /// A decoded histogram.
@@ -80,12 +105,12 @@ pub struct Decoded {
     pub above: u64,
 }
 
-/// Decodes one histogram whose values are in units of `unit_ns`.
+/// Decodes one histogram whose values are in units of `unit_ns`, within the budget of its file.
 ///
 /// # Errors
 ///
 /// When `bytes` is not exactly one histogram with integer values.
-pub fn decode(bytes: &[u8], unit_ns: u64) -> Result<Decoded, DecodeError> {
+pub fn decode(bytes: &[u8], unit_ns: u64, budget: &mut Budget) -> Result<Decoded, DecodeError> {
     let (cookie, rest) = word(bytes)?;
     let is_version = |(_, plain, deflated): &&(Version, u32, u32)| {
         [*plain, *deflated].contains(&(cookie & COOKIE_MASK))
@@ -93,7 +118,7 @@ pub fn decode(bytes: &[u8], unit_ns: u64) -> Result<Decoded, DecodeError> {
     let (version, plain, _) = COOKIES.iter().find(is_version).ok_or(DecodeError::Cookie(cookie))?;
     let decoded = match cookie & COOKIE_MASK == *plain {
         true => decode_plain(*version, cookie, rest, unit_ns),
-        false => decode_deflated(rest, unit_ns),
+        false => decode_deflated(rest, unit_ns, budget),
     };
     decoded.map_err(|error| match version {
         Version::V0 => DecodeError::Old("V0", Box::new(error)),
@@ -102,19 +127,20 @@ pub fn decode(bytes: &[u8], unit_ns: u64) -> Result<Decoded, DecodeError> {
     })
 }
 
-fn decode_deflated(rest: &[u8], unit_ns: u64) -> Result<Decoded, DecodeError> {
+fn decode_deflated(rest: &[u8], unit_ns: u64, budget: &mut Budget) -> Result<Decoded, DecodeError> {
     let (length, rest) = word(rest)?;
     let deflated = rest.get(..length as usize).ok_or(DecodeError::Short)?;
     nothing_follows(&rest[length as usize..])?;
-    let inflated = inflate(deflated)?;
+    let inflated = inflate(deflated, budget.0)?;
+    budget.0 -= inflated.len() as u64;
     let (cookie, rest) = word(&inflated)?;
     let version = COOKIES.iter().find(|(_, plain, _)| *plain == cookie & COOKIE_MASK);
     let (version, ..) = version.ok_or(DecodeError::Cookie(cookie))?;
     decode_plain(*version, cookie, rest, unit_ns)
 }
 
-/// Inflates the header, and then no more than the counters that the header allows.
-fn inflate(deflated: &[u8]) -> Result<Vec<u8>, DecodeError> {
+/// Inflates the header, and then no more than the counters that the header allows, nor than `most`.
+fn inflate(deflated: &[u8], most: u64) -> Result<Vec<u8>, DecodeError> {
     let mut decoder = ZlibDecoder::new(deflated);
     let mut inflated = Vec::new();
     let mut read = |inflated: &mut Vec<u8>, most: u64| {
@@ -126,8 +152,8 @@ fn inflate(deflated: &[u8]) -> Result<Vec<u8>, DecodeError> {
         0x1c84_9308 => MAX_COUNTERS, // Its header is shorter, and has no length.
         _ => Header::parse(Version::V2, rest)?.0.layout()?.counters(),
     };
-    read(&mut inflated, counters * COUNTER + 1)?;
-    Ok(inflated)
+    read(&mut inflated, (counters * COUNTER + 1).min(most))?;
+    if inflated.len() as u64 > most { Err(DecodeError::TooMuch) } else { Ok(inflated) }
 }
 
 /// Bytes of zero are padding.
@@ -365,10 +391,22 @@ mod tests {
     }
 
     #[test]
+    fn what_inflates_without_end_is_refused() {
+        let all = Distribution::default();
+        let bytes = deflated(&all.histogram());
+        let mut none = Budget(0);
+        assert_eq!(decode(&bytes, 1, &mut none), Err(DecodeError::TooMuch));
+        none.add_line(bytes.len());
+        let before = none.0;
+        decode(&bytes, 1, &mut none).unwrap();
+        assert!(none.0 < before);
+    }
+
+    #[test]
     fn every_bucket_comes_back_in_place() {
         let buckets = (0..BUCKETS).map(|index| (index as u16, 1 + index as u64 * 7919)).collect();
         let all = Distribution { buckets, ..Distribution::default() };
-        let decoded = decode(&deflated(&all.histogram()), 1).unwrap();
+        let decoded = decode(&deflated(&all.histogram()), 1, &mut Budget::default()).unwrap();
         assert!(decoded.same_buckets);
         assert_eq!(decoded.distribution.buckets, all.buckets);
         assert_eq!(decoded.distribution.max_ns, MAX_VALUE);
@@ -383,7 +421,7 @@ mod tests {
             }
             let mut bytes = Vec::new();
             V2Serializer::new().serialize(&histogram, &mut bytes).unwrap();
-            let decoded = decode(&bytes, 1).unwrap();
+            let decoded = decode(&bytes, 1, &mut Budget::default()).unwrap();
             assert_eq!(decoded.same_buckets, digits == 2);
             assert_eq!(decoded.distribution.count(), 5);
             // A bucket of one digit is up to 1/16 wide.
@@ -395,21 +433,24 @@ mod tests {
 
     #[test]
     fn invalid_histograms_are_reported() {
-        assert_eq!(decode(b"", 1), Err(DecodeError::Short));
-        assert_eq!(decode(b"HIST0000", 1), Err(DecodeError::Cookie(0x4849_5354)));
+        assert_eq!(decode(b"", 1, &mut Budget::default()), Err(DecodeError::Short));
+        assert_eq!(
+            decode(b"HIST0000", 1, &mut Budget::default()),
+            Err(DecodeError::Cookie(0x4849_5354))
+        );
         let mut histogram = Histogram::<u64>::new_with_max(1000, 2).unwrap();
         histogram.record(7).unwrap();
         let mut bytes = Vec::new();
         V2Serializer::new().serialize(&histogram, &mut bytes).unwrap();
         let last = bytes.len() - 1;
-        assert_eq!(decode(&bytes[..last], 1), Err(DecodeError::Short));
+        assert_eq!(decode(&bytes[..last], 1, &mut Budget::default()), Err(DecodeError::Short));
         // A payload length of 4 GiB: the data is missing, and nothing of that size is allocated.
         let mut long = bytes.clone();
         long[4..8].fill(0xff);
-        assert_eq!(decode(&long, 1), Err(DecodeError::Short));
+        assert_eq!(decode(&long, 1, &mut Budget::default()), Err(DecodeError::Short));
         bytes[15] = 9;
         let digits = DecodeError::Header("a precision that is not 1 to 5 digits");
-        assert_eq!(decode(&bytes, 1), Err(digits));
+        assert_eq!(decode(&bytes, 1, &mut Budget::default()), Err(digits));
     }
 
     #[test]
@@ -417,9 +458,15 @@ mod tests {
         let mut histogram = Histogram::<u64>::new_with_max(1000, 2).unwrap();
         histogram.record(7).unwrap();
         let one = deflated(&histogram);
-        assert_eq!(decode(&[&one[..], &[0; 5]].concat(), 1).unwrap().distribution.count(), 1);
+        assert_eq!(
+            decode(&[&one[..], &[0; 5]].concat(), 1, &mut Budget::default())
+                .unwrap()
+                .distribution
+                .count(),
+            1
+        );
         let two = [&one[..], &one[..]].concat();
-        assert_eq!(decode(&two, 1), Err(DecodeError::Trailing(one.len())));
+        assert_eq!(decode(&two, 1, &mut Budget::default()), Err(DecodeError::Trailing(one.len())));
     }
 
     #[test]
@@ -431,7 +478,7 @@ mod tests {
         plain.resize(64 << 20, 0);
         let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
         std::io::Write::write_all(&mut encoder, &plain).unwrap();
-        let inflated = inflate(&encoder.finish().unwrap()).unwrap();
+        let inflated = inflate(&encoder.finish().unwrap(), u64::MAX).unwrap();
         assert!(inflated.len() < 100_000, "{}", inflated.len());
     }
 
@@ -441,7 +488,7 @@ mod tests {
         for value in [1000, 70_000_000_000, 100_000_000_000] {
             histogram.record(value).unwrap();
         }
-        let decoded = decode(&deflated(&histogram), 1).unwrap();
+        let decoded = decode(&deflated(&histogram), 1, &mut Budget::default()).unwrap();
         assert_eq!((decoded.above, decoded.distribution.count()), (2, 3));
         assert_eq!(decoded.distribution.max_ns, histogram.max());
     }
@@ -453,7 +500,7 @@ mod tests {
         ) {
             let buckets: Vec<_> = counts.into_iter().collect();
             let distribution = Distribution { buckets, ..Distribution::default() };
-            let decoded = decode(&deflated(&distribution.histogram()), 1).unwrap();
+            let decoded = decode(&deflated(&distribution.histogram()), 1, &mut Budget::default()).unwrap();
             prop_assert_eq!(&decoded.distribution.buckets, &distribution.buckets);
             let lowest = distribution.buckets.first().map(|(i, _)| lowest_value(usize::from(*i)));
             prop_assert_eq!(decoded.distribution.min_ns(), lowest.unwrap_or(0));
@@ -478,8 +525,8 @@ mod tests {
             }
             let at = at % bytes.len();
             bytes[at] = byte;
-            let _ = decode(&bytes, 1);
-            let _ = decode(&bytes[..at], 1);
+            let _ = decode(&bytes, 1, &mut Budget::default());
+            let _ = decode(&bytes[..at], 1, &mut Budget::default());
         }
     }
 }

@@ -26,6 +26,15 @@ pub fn diagnosis(diagnosis: &Diagnosis, style: Style, out: &mut dyn io::Write) -
     for missing in &diagnosis.missing_privileges {
         paragraph(&mut text, &missing.to_string(), 2, style, Style::alarm);
     }
+    let refused = match diagnosis.filters_system_calls {
+        true => "; it can then neither write files nor load or start programs",
+        false => "; this kernel cannot filter system calls",
+    };
+    let kept = format!(
+        "After attaching, trace keeps {} at most{refused}.",
+        diagnosis.kept_privileges.join(", ")
+    );
+    paragraph(&mut text, &kept, 2, style, Style::dim);
     text.push('\n');
     for stage in &diagnosis.stages {
         self::stage(&mut text, stage, style);

@@ -297,6 +297,13 @@ fn channels() -> Result<()> {
     let read = || -> Result<[String; 2]> {
         Ok([shown("-l", &virtio, "Combined")?, shown("-c", &virtio, "tx-frames")?])
     };
+    // A queue that is removed loses them.
+    let queue = format!("/sys/class/net/{virtio}/queues/rx-1");
+    let steered = |file: &str| fs::read_to_string(format!("{queue}/{file}")).unwrap_or_default();
+    fs::write(format!("{queue}/rps_cpus"), "2")?;
+    fs::write(format!("{queue}/rps_flow_cnt"), "256")?;
+    let steering = || (steered("rps_cpus"), steered("rps_flow_cnt"));
+    let before_steering = steering();
     let before = read()?;
     let mut command = experiment(directory.path(), &format!("channels:{virtio}/combined=1"))?;
     command.args(["--set", &format!("coalesce:{virtio}/tx-frames=0")]);
@@ -308,6 +315,9 @@ fn channels() -> Result<()> {
     running.end()?;
     ensure!(changed == ["1", "0"] && before == ["2", "1"], "{before:?}, {changed:?}");
     ensure!(after == before, "{before:?}, {after:?}");
+    ensure!(steering() == before_steering, "{:?}, {before_steering:?} before", steering());
+    fs::write(format!("{queue}/rps_cpus"), "0")?;
+    fs::write(format!("{queue}/rps_flow_cnt"), "0")?;
 
     // While the NIC is up the driver refuses, and all settings are unchanged.
     tool::run(&format!("ip link set {virtio} up"))?;

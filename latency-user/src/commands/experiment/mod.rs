@@ -41,7 +41,7 @@ use crate::{
         tunable::{self, Scope},
         window::WindowConfig,
     },
-    kernel::{privileges, single_instance::SingleInstance},
+    kernel::{confine::Task, privileges, single_instance::SingleInstance},
     model::{
         exit::Exit,
         experiment::{Conclusion, Experiment},
@@ -72,6 +72,9 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     if args.plan {
         return plan::run(args, netns, console);
     }
+    if !args.dry_run {
+        privileges::check_experiment()?;
+    }
     let mut wanted = Vec::new();
     for setting in &args.set {
         wanted.extend(tunable::plan(setting, &scope)?);
@@ -87,7 +90,6 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     if let Some(iface) = guards::lost_link(netns, &args.iface)? {
         return Err(Failure::new(format!("{iface} does not exist or has no link")).into());
     }
-    privileges::check()?;
     let _instance = SingleInstance::claim()?;
     make_directory(&output, args.mode)?;
     let pairs = pairs(args);
@@ -108,6 +110,7 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
         views::experiment::announcement(pairs, args.window, about, plan.seed).as_bytes(),
     );
     take_signals()?;
+    super::confine(Task::Experiment);
     let found = rounds::run(&plan, &change, &STOP, &mut |progress| {
         // A closed stderr must not end the experiment.
         let _ = console.err.write_all(progress_lines(&progress).as_bytes());

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     cli::{Console, values::Format},
     experiment::plan::{self, WINDOWS},
-    kernel::{privileges, single_instance::SingleInstance},
+    kernel::{confine::Task, privileges, single_instance::SingleInstance},
     model::{exit::Exit, experiment::Role},
     views::{self, Style},
 };
@@ -21,6 +21,7 @@ pub(super) fn run(args: &Arguments, netns: u32, mut console: Console) -> Result<
     let output = args.output.clone().unwrap_or_else(default_output);
     make_directory(&output, args.mode)?;
     take_signals()?;
+    crate::commands::confine(Task::Experiment);
     let config = window_config(args, netns);
     let mut report = |at, measured: Option<&_>| {
         let line = match measured {

@@ -16,7 +16,7 @@ use crate::{
         journal::{self, JournalDirectory},
         watchdog,
     },
-    model::exit::Exit,
+    model::{exit::Exit, failure::Failure},
 };
 
 /// Warns if an experiment left something changed.
@@ -38,6 +38,14 @@ pub fn mention(err: &mut dyn Write) {
 
 /// Restores everything that was left changed.
 pub(super) fn undo(directory: &JournalDirectory, console: Console) -> Result<Exit> {
+    if let Err(error) = directory.path().read_dir()
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        let path = directory.path().display();
+        return Err(Failure::unsupported(format!("cannot read {path}: {error}"))
+            .hint("run it as the user whose experiment it was: root")
+            .into());
+    }
     let left = directory.left_over();
     let mut text = String::new();
     let mut failed = Vec::new();

@@ -12,7 +12,9 @@ pub use self::arguments::Arguments;
 use self::screen::Screen;
 use crate::{
     cli::{Console, child, signals::Signals, stdout::Output, values::Format},
-    kernel::{privileges, probes::bpf_stats::BpfStats, single_instance::SingleInstance},
+    kernel::{
+        confine::Task, privileges, probes::bpf_stats::BpfStats, single_instance::SingleInstance,
+    },
     measure::{
         self, Measurement,
         pacing::{Ends, Stop},
@@ -56,6 +58,7 @@ async fn trace(
     let mut measurement = Measurement::start(&args.config(verbose))?;
     let mut child = child::spawn(&args.command)?;
     let mut reader = console.unblock();
+    super::confine(Task::Trace { command: child.is_some() });
     let mut err = console.err;
     let mut notify = |stage: Option<Stage>, note: &Note| {
         let stage = stage.map(|stage| format!("{}: ", stage.name())).unwrap_or_default();

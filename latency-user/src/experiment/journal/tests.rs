@@ -22,8 +22,13 @@ impl Fixture {
 
     fn entry(&self, at: &str) -> JournalEntry {
         let knob = Knob::File(FileKnob { path: self.knob(), netns: None, form: Form::Words });
-        let saved =
-            SavedValue { knob, old: "old".into(), requested: "new".into(), effective: None };
+        let saved = SavedValue {
+            knob,
+            old: "old".into(),
+            requested: "new".into(),
+            effective: None,
+            follows: false,
+        };
         JournalEntry::new(at.into(), vec!["sysctl:x=new".into()], vec![saved]).unwrap()
     }
 }

@@ -250,12 +250,12 @@ mod tests {
     #[test]
     fn irqbalance_causes_a_warning() {
         let (host, scope) = host();
-        assert_eq!(Irq.warning(&scope), None);
+        assert_eq!(Irq.warning("", &scope), None);
         let process = host.path().join("proc/17");
         fs::create_dir_all(&process).unwrap();
         fs::write(process.join("comm"), "irqbalance\n").unwrap();
         fs::write(process.join("stat"), "").unwrap();
-        assert_eq!(Irq.warning(&scope), Some(Note::IrqbalanceRuns));
+        assert_eq!(Irq.warning("", &scope), Some(Note::IrqbalanceRuns));
     }
 
     #[test]

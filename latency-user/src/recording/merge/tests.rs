@@ -131,6 +131,7 @@ fn write(made: &Made, path: &Path) {
     }
     if made.finish {
         let summary = Summary {
+            dropped_output_lines: None,
             run,
             series: Vec::new(),
             stalls: Stalls::default(),

@@ -16,7 +16,7 @@ use super::{
         COLLAPSE, COMMENT, INTERVAL, IntervalMeta, MERGE, Merge, RUN, SETTINGS, STACKS, STALL,
         SUMMARY, StacksMeta,
     },
-    histogram,
+    histogram::{self, Budget},
     lines::{Line, Lines},
 };
 use crate::{
@@ -89,6 +89,8 @@ pub struct Reader {
     run: Option<(String, String)>,
     ended: bool,
     pending: Pending,
+    /// What its histograms may still inflate to.
+    budget: Budget,
     rounded: bool,
     /// The unit of another program's values, if it was given or is known from its maxima.
     unit: Option<Unit>,
@@ -156,6 +158,7 @@ impl Reader {
             has_values: false,
             ended: false,
             pending: Pending::default(),
+            budget: Budget::default(),
             rounded: false,
             unit: None,
             histograms: 0,
@@ -336,11 +339,12 @@ impl Reader {
         let bytes = STANDARD
             .decode(encoded.trim_end())
             .map_err(|error| corrupt(format!("histogram is not base64: {error}")))?;
-        let decode = |unit_ns| {
-            histogram::decode(&bytes, unit_ns).map_err(|error| corrupt(error.to_string()))
+        self.budget.add_line(line.text.len());
+        let decode = |unit_ns, budget: &mut Budget| {
+            histogram::decode(&bytes, unit_ns, budget).map_err(|error| corrupt(error.to_string()))
         };
         let unit_ns = if self.ours { 1 } else { self.unit.map_or(1, Unit::ns) };
-        let mut decoded = decode(unit_ns)?;
+        let mut decoded = decode(unit_ns, &mut self.budget)?;
         if !self.ours
             && !self.unit_is_given
             && let Some(unit) = unit_by_maximum(max, decoded.highest)
@@ -357,7 +361,7 @@ impl Reader {
             }
             if unit != Unit::Ns && self.unit.is_none() {
                 self.notes.push(Note::UnitByMaximum { file: self.file(), unit });
-                decoded = decode(unit.ns())?;
+                decoded = decode(unit.ns(), &mut self.budget)?;
             }
             self.unit = Some(unit);
         }

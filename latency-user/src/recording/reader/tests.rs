@@ -103,6 +103,7 @@ fn written(finish: bool) -> Vec<u8> {
     if finish {
         writer
             .finish(&Summary {
+                dropped_output_lines: None,
                 run: run(),
                 series: Vec::new(),
                 stalls: Stalls::default(),
