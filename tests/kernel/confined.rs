@@ -125,6 +125,9 @@ fn unprivileged() -> Result<()> {
     Ok(())
 }
 
+/// Something to try in a directory, by name.
+type Attempt = (&'static str, fn(&Path) -> io::Result<()>);
+
 /// Confines this process as `trace` is after attaching, then tries what it must not be able to do.
 /// Prints a line for each attempt: its name and `refused` or `done`.
 ///
@@ -136,7 +139,7 @@ pub(crate) fn attempts(directory: &Path) -> Result<()> {
     let old = directory.join("old");
     fs::write(&old, "old")?;
     confine::confine(Task::Trace { command: false })?;
-    let attempts: [(&str, fn(&Path) -> io::Result<()>); 12] = [
+    let attempts: [Attempt; 12] = [
         ("create a file", |there| File::create(there.join("new")).map(drop)),
         ("write a file", |there| OpenOptions::new().write(true).open(there.join("old")).map(drop)),
         ("append to a file", |there| {

@@ -18,6 +18,7 @@ mod preemption;
 mod queues;
 mod readers;
 mod recording;
+mod soak;
 mod sockets;
 mod stalls;
 mod suite;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         cost::trials(),
         experiment::trials(),
         experiment::tunings::trials(),
+        soak::trials(),
         triage::trials(),
         kernels::trials(),
         lab::trials(),

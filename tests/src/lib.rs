@@ -9,6 +9,7 @@ pub mod bench_load;
 pub mod counters;
 pub mod cpu_time;
 pub mod frames;
+pub mod fuzz;
 pub mod in_process;
 pub mod injector;
 pub mod javascript;

@@ -50,6 +50,13 @@ fn violation(package: &Value, allowed: &BTreeSet<String>) -> Option<String> {
     if package["source"].as_str().is_some_and(|source| source.starts_with("git+")) {
         return Some(format!("{name}: comes from a git repository"));
     }
+    let dependencies = package["dependencies"].as_array().into_iter().flatten();
+    let is_any = |dependency: &&Value| dependency["req"] == "*" && dependency["path"].is_null();
+    if package["source"].is_null()
+        && let Some(dependency) = dependencies.clone().find(is_any)
+    {
+        return Some(format!("{name}: takes any version of {}", dependency["name"]));
+    }
     match package["license"].as_str() {
         Some(licence) if is_allowed(licence, allowed) => None,
         Some(licence) => Some(format!("{name}: licence {licence:?} is not allowed by deny.toml")),

@@ -16,6 +16,7 @@ mod bench;
 mod build_ebpf;
 mod ci;
 mod demo;
+mod fuzz;
 mod layers;
 mod licences;
 mod picture;
@@ -52,6 +53,8 @@ enum Command {
     Bench(bench::Args),
     /// Simulate how often verdicts are wrong, and write the table of docs/verdicts.md
     Verdicts,
+    /// Search for input that breaks the readers of recordings, types, hosts and journals
+    Fuzz(fuzz::Args),
     /// Boot a Debian kernel under QEMU and run a command there
     Vm(vm::Args),
     /// Check the layers of latency-user, and that no files import one another in a circle
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::main(&args),
         Command::Bench(args) => bench::main(&args),
         Command::Verdicts => verdicts::main(),
+        Command::Fuzz(args) => fuzz::main(&args),
         Command::Vm(args) => vm::main(args),
         Command::Layers => layers::main(),
         Command::Licences => licences::main(),

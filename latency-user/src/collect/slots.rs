@@ -43,7 +43,7 @@ pub fn check(slots: u32) -> Result<u32, Failure> {
     let row = size_of::<HistogramRow>() as u64;
     let most = memory() / 8 / row;
     if u64::from(slots) > most && most > 0 {
-        let needed = u64::from(slots) * row >> 20;
+        let needed = (u64::from(slots) * row) >> 20;
         return Err(Failure::new(format!("{slots} slots would take {needed} MiB of memory"))
             .hint(format!("--slots takes up to {most} here, an eighth of the memory")));
     }

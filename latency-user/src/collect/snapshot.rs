@@ -18,6 +18,9 @@ pub type Rows = BTreeMap<u32, Distribution>;
 pub struct RowCounters {
     total: Rows,
     fresh: Rows,
+    /// What a row that was read in the middle of an event holds of it beyond its bucket: it belongs
+    /// to the next interval with events, because no interval may have more stalls than events.
+    held: Rows,
 }
 
 /// Positions of fields of [`HistogramRow`] in words.
@@ -52,10 +55,21 @@ impl RowCounters {
             return;
         }
         let total = self.total.entry(index).or_default();
-        let since = now.since(total);
+        let mut since = now.since(total);
         *total = now;
+        if let Some(held) = self.held.remove(&index) {
+            since.add(&held);
+        }
+        let excess = since.over_threshold.saturating_sub(since.count());
         if since.buckets.is_empty() {
+            if since.sum_ns > 0 || since.over_threshold > 0 || since.work > 0 {
+                self.held.insert(index, since);
+            }
             return;
+        }
+        if excess > 0 {
+            since.over_threshold -= excess;
+            self.held.insert(index, Distribution { over_threshold: excess, ..Default::default() });
         }
         match self.fresh.entry(index) {
             Entry::Vacant(entry) => {
@@ -86,6 +100,9 @@ impl RowCounters {
 /// Reads a row; `used` buckets were in use before.
 fn read_row(words: &[AtomicU64], used: usize) -> Distribution {
     let word = |at: usize| words[at].load(Ordering::Relaxed);
+    // An event is counted in its bucket first, and as a stall later: in the other order here, there
+    // are never more stalls than events.
+    let over_threshold = words[OVER_THRESHOLD].load(Ordering::Acquire);
     let mut groups = word(GROUPS);
     // A few more, to avoid reallocation.
     let mut buckets = Vec::with_capacity(used + used / 8);
@@ -99,13 +116,7 @@ fn read_row(words: &[AtomicU64], used: usize) -> Distribution {
             counts.filter(|(_, count)| *count != 0).map(|(at, count)| ((first + at) as u16, count)),
         );
     }
-    Distribution {
-        buckets,
-        sum_ns: word(SUM),
-        max_ns: word(MAX),
-        over_threshold: word(OVER_THRESHOLD),
-        work: word(WORK),
-    }
+    Distribution { buckets, sum_ns: word(SUM), max_ns: word(MAX), over_threshold, work: word(WORK) }
 }
 
 #[cfg(test)]
@@ -133,6 +144,29 @@ mod tests {
             row.buckets.iter().map(|(at, _)| lowest_value(usize::from(*at))).collect();
         assert_eq!(read, values.map(|value| lowest_value(index_of(value))));
         assert_eq!((row.count(), row.work), (15, 7));
+    }
+
+    #[test]
+    fn no_interval_has_more_stalls_than_events() {
+        let row = |values: &[u64], stalls: u64| {
+            let mut distribution = Distribution::default();
+            values.iter().for_each(|value| distribution.record(*value, u64::MAX, 0));
+            Distribution { over_threshold: stalls, ..distribution }
+        };
+        let mut counters = RowCounters::default();
+        // Read between the bucket of an event and its count as a stall.
+        counters.put(3, row(&[5, 7], 1));
+        let first = counters.take_fresh();
+        assert_eq!((first[&3].count(), first[&3].over_threshold), (2, 1));
+        counters.put(3, row(&[5, 7], 2));
+        assert!(counters.take_fresh().is_empty());
+        counters.put(3, row(&[5, 7, 9], 3));
+        let second = counters.take_fresh();
+        assert_eq!((second[&3].count(), second[&3].over_threshold), (1, 1));
+        counters.put(3, row(&[5, 7, 9, 9, 9], 4));
+        let third = counters.take_fresh();
+        assert_eq!((third[&3].count(), third[&3].over_threshold), (2, 2));
+        assert_eq!(counters.total()[&3].over_threshold, 4);
     }
 
     #[test]

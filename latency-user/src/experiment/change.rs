@@ -125,8 +125,9 @@ impl SavedValue {
     /// Whether its value is the old one, or moved with the change and was left alone since.
     fn has_only_followed(&self, step: ChangeStep) -> bool {
         match (step, self.knob.read()) {
-            (ChangeStep::Untouched, _) | (_, Err(_)) => false,
-            (ChangeStep::Writing, _) => true,
+            (ChangeStep::Untouched, _) => false,
+            // A queue that the change removed comes back without it.
+            (ChangeStep::Writing, _) | (_, Err(_)) => true,
             (ChangeStep::Written, Ok(now)) => {
                 let ours = [&*self.old, self.new_value()];
                 let is_ours = ours.iter().any(|value| self.knob.is_same(&now, value));
@@ -480,6 +481,25 @@ mod tests {
         fs::write(&moved, "5").unwrap();
         assert_eq!(restore(change.saved(), ChangeStep::Untouched), []);
         assert_eq!(read(&moved), "5");
+    }
+
+    #[test]
+    fn what_vanished_with_it_is_put_back_when_it_returns() {
+        let (directory, path) = file();
+        let queue = directory.path().join("queue");
+        fs::write(&queue, "7").unwrap();
+        let wanted = vec![Assignment { knob: knob(&path), value: "3 4".into() }];
+        let change = ChangeSet::new(wanted, vec![knob(&queue)]).unwrap();
+        // As when a driver makes its queues again, some time after the write.
+        let applied = apply(&change).unwrap();
+        fs::write(&queue, "7").unwrap();
+        fs::remove_file(&queue).unwrap();
+        assert!(applied.saved()[1].has_only_followed(ChangeStep::Written));
+        assert_eq!(applied.saved()[1].write_old(), Restored::Gone);
+        fs::write(&queue, "0").unwrap();
+        assert_eq!(applied.saved()[1].write_old(), Restored::Original);
+        assert_eq!(fs::read_to_string(&queue).unwrap(), "7");
+        applied.revert().unwrap();
     }
 
     #[test]

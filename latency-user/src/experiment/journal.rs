@@ -108,7 +108,7 @@ impl JournalEntry {
     }
 
     /// Parses the lines of a journal; `None`: the first line is torn or of another version.
-    fn read(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let mut entry: Self = serde_json::from_str(lines.next()?).ok()?;
         let lines = lines.map_while(|line| serde_json::from_str::<JournalLine>(line).ok());
@@ -240,7 +240,7 @@ impl JournalDirectory {
     /// What the journal `name` says, without its lock: for a watchdog whose experiment holds it and
     /// does not run.
     pub fn peek(&self, name: &str) -> Option<JournalEntry> {
-        JournalEntry::read(&text_of(&self.0.join(name))?)
+        JournalEntry::parse(&text_of(&self.0.join(name))?)
     }
 
     /// The experiments that are in progress: their journals are locked.
@@ -250,12 +250,12 @@ impl JournalDirectory {
             file.is_some_and(|file| lock(&file, libc::LOCK_EX | libc::LOCK_NB).is_err())
         };
         let locked = self.paths().into_iter().filter(is_locked);
-        locked.filter_map(|path| JournalEntry::read(&text_of(&path)?)).collect()
+        locked.filter_map(|path| JournalEntry::parse(&text_of(&path)?)).collect()
     }
 
     fn check_free(&self, entry: &JournalEntry) -> Result<(), Failure> {
         for path in self.paths() {
-            let Some(other) = text_of(&path).and_then(|text| JournalEntry::read(&text)) else {
+            let Some(other) = text_of(&path).and_then(|text| JournalEntry::parse(&text)) else {
                 continue;
             };
             let is_ours =
@@ -305,7 +305,7 @@ impl Journal {
         }
         let mut text = String::new();
         let is_read = file.read_to_string(&mut text).is_ok();
-        let entry = is_read.then(|| JournalEntry::read(&text)).flatten();
+        let entry = is_read.then(|| JournalEntry::parse(&text)).flatten();
         // A file that cannot be read may be complete.
         let is_torn = is_read && entry.is_none() && !text.contains('\n');
         Some(Self { file, path, entry, is_torn })

@@ -72,7 +72,7 @@ pub struct HostSnapshot {
 
 impl HostSnapshot {
     /// A host from its two samples.
-    pub(super) fn new(first: FileTree, second: FileTree, elapsed: Duration) -> Self {
+    pub fn new(first: FileTree, second: FileTree, elapsed: Duration) -> Self {
         Self {
             first,
             second,

@@ -48,7 +48,13 @@ pub(crate) struct Args {
     /// Run everything this many times: a test that fails in some of them is a defect
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     times: u32,
+    /// Only kill tracers and experiments at random moments on this machine: 600 and 200 of them
+    #[arg(long)]
+    soak: bool,
 }
+
+/// How many times as many kills `--soak` makes.
+const SOAK: &str = "20";
 
 /// Programs and objects under test.
 struct Built {
@@ -87,6 +93,13 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         .with_context(|| format!("{TESTS_PACKAGE} has no test program named {KERNEL_TESTS}"))?;
 
     let mut sum = Tally::default();
+    if args.soak {
+        let mut soak = root_tests(&built, kernel_tests, SOAK)?;
+        soak.arg("root::soak::");
+        run(&mut soak, &mut sum)?;
+        println!("{sum}");
+        return Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     for time in 1..=args.times {
         let mut tally = Tally::default();
         run_all(&built, &programs, kernel_tests, args.no_vm, &mut tally)?;
@@ -111,7 +124,7 @@ fn run_all(
     process::step("system tests that need no root");
     run(&mut host_tests(built, programs), tally)?;
     process::step("kernel tests on the running kernel");
-    run(&mut root_tests(built, kernel_tests)?, tally)?;
+    run(&mut root_tests(built, kernel_tests, "1")?, tally)?;
     process::step("quick run of the benchmark");
     run_bench(tally)?;
     if no_vm {
@@ -212,12 +225,13 @@ fn host_tests(built: &Built, programs: &[Artifact]) -> Command {
     cargo
 }
 
-fn root_tests(built: &Built, kernel_tests: &Artifact) -> Result<Command> {
+fn root_tests(built: &Built, kernel_tests: &Artifact, soak: &str) -> Result<Command> {
     let directory = workspace::root().join("tests");
     // `env`, because sudo passes no variables on.
     let mut command = process::as_root("env")?;
     command.arg(format!("CARGO_MANIFEST_DIR={}", directory.display()));
     command.args(built.variables().iter().map(|(name, value)| format!("{name}={value}")));
+    command.arg(format!("LATENCY_SOAK={soak}"));
     command.arg(&kernel_tests.executable).current_dir(directory);
     Ok(command)
 }

@@ -111,7 +111,7 @@ impl Btf {
         let mut offset = 0;
         for name in path.split('.') {
             let (member_offset, member) = self.member(id, name, 0)?;
-            offset += member_offset;
+            offset = member_offset.checked_add(offset)?;
             id = member;
         }
         Some(offset)
@@ -134,7 +134,7 @@ impl Btf {
     /// Offset and type of the member `name` of struct or union `id`.
     fn member(&self, id: u32, name: &str, depth: u32) -> Option<(u32, u32)> {
         let at = *self.types.get(self.strip(id)? as usize)? as usize;
-        let info = self.word(at + 4).ok()?;
+        let (info, size) = (self.word(at + 4).ok()?, self.word(at + 8).ok()?);
         if !matches!(kind(info), KIND_STRUCT | KIND_UNION) || depth > MAX_DEPTH {
             return None;
         }
@@ -144,9 +144,13 @@ impl Btf {
             let position = self.word(member + 8).ok()?;
             // If the kind flag is set, the upper byte is the width of a bit-field.
             let bits = if info >> 31 == 1 { position & 0xff_ffff } else { position };
+            // Damaged: nothing lies outside of its struct.
+            if bits / 8 >= size {
+                continue;
+            }
             if member_name == 0 {
                 if let Some((inner, found)) = self.member(member_type, name, depth + 1) {
-                    return Some((bits / 8 + inner, found));
+                    return Some(((bits / 8).checked_add(inner)?, found));
                 }
             } else if string(&self.data, self.strings + member_name as usize).ok()? == name {
                 let bit_field = info >> 31 == 1 && position >> 24 != 0;

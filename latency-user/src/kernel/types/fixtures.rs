@@ -47,7 +47,9 @@ impl BtfBuilder {
         for (name, kind, bits) in members {
             words.extend([self.name(name), *kind, *bits]);
         }
-        self.add(info | members.len() as u32, name, 0, &words)
+        // No member is longer than 16 bytes.
+        let last = members.iter().map(|(.., bits)| (bits & 0xff_ffff) / 8).max().unwrap_or(0);
+        self.add(info | members.len() as u32, name, last + 16, &words)
     }
 
     fn bytes(self) -> Vec<u8> {
