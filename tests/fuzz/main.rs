@@ -108,6 +108,11 @@ fn records_do_not_panic() {
 }
 
 #[test]
+fn netlink_messages_do_not_panic() {
+    check("netlink");
+}
+
+#[test]
 fn journals_do_not_panic() {
     check("journal");
 }

@@ -6,7 +6,7 @@ use std::{
     path::Path,
     process::{Child, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -17,13 +17,16 @@ use libtest_mimic::Trial;
 use crate::{
     experiment::{CHANGED_FIRST, HARMLESS, RMEM, experiment, journals, kill, rmem},
     suite::{Where, trial},
-    tracing::{latency_user, wait_until},
+    tracing::{Tracing, latency_user, wait_until},
 };
 
 /// Kills in CI: of tracers, of experiments.
 const KILLS: [u32; 2] = [30, 10];
 
-/// Multiplies them.
+/// How long packets flood a tracer in CI, s.
+const FLOOD: u32 = 12;
+
+/// Multiplies them; a flood fifteen times as much: an hour for a factor of 20.
 const FACTOR: &str = "LATENCY_SOAK";
 
 /// The tests of this file.
@@ -32,6 +35,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     [
         host("soak::killed_tracers_leave_nothing", &["ip"], tracers),
         host("soak::killed_experiments_change_nothing", &["ip"], experiments),
+        host("soak::a_flood_of_stalls_keeps_memory_flat", &["ip"], flood),
     ]
     .into_iter()
     .flatten()
@@ -149,6 +153,67 @@ fn experiments() -> Result<()> {
             wait_until(&text, || Ok(programs() == programs_before))?;
         }
         Ok(())
+    })
+}
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    resident_kib: u64,
+    descriptors: usize,
+}
+
+fn held(pid: u32) -> Result<Held> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let resident = line.trim().trim_end_matches(" kB").parse()?;
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+    Ok(Held { resident_kib: resident, descriptors })
+}
+
+/// Nearly each event is a stall, with a record and samples. What the tracer holds does not grow, and
+/// its books balance.
+#[expect(clippy::print_stderr, reason = "the figures of a long run are its result")]
+fn flood() -> Result<()> {
+    let factor = times(1);
+    let seconds = if factor == 1 { FLOOD } else { FLOOD * factor * 15 };
+    namespace::run(|| {
+        veth::make(1)?;
+        let mut sender = veth::sender()?;
+        let directory = tempfile::tempdir()?;
+        let recording = directory.path().join("run.hlog");
+        let path = recording.to_string_lossy().into_owned();
+        let arguments = ["--interval", "1s", "--threshold", "2us", "--output", &path];
+        let tracing = Tracing::start(&arguments)?;
+        let pid = tracing.id();
+        let (start, length) = (Instant::now(), Duration::from_secs(seconds.into()));
+        let mut early: Option<Held> = None;
+        while start.elapsed() < length {
+            sender.send(2000, 9)?;
+            // What is allocated once, is by then.
+            if early.is_none() && start.elapsed() > length / 3 {
+                early = Some(held(pid)?);
+            }
+        }
+        let (early, late) = (early.context("too short")?, held(pid)?);
+        let summary = tracing.summary()?;
+        let bytes = recording.metadata()?.len();
+        let events = summary["ledger"]["stages"].as_array().into_iter().flatten();
+        let started: u64 = events.filter_map(|stage| stage["started"].as_u64()).sum();
+        let stalls: u64 = summary["stalls"]["by_stage"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, count)| count.as_u64())
+            .sum();
+        eprintln!(
+            "{seconds} s: {started} events, {stalls} stalls, {early:?} to {late:?}, {bytes} bytes"
+        );
+        ensure!(summary["ledger"]["balanced"] == true, "{}", summary["ledger"]);
+        ensure!(stalls > u64::from(seconds), "no storm: {stalls} stalls");
+        ensure!(late.descriptors == early.descriptors, "{early:?}, {late:?}");
+        ensure!(late.resident_kib <= early.resident_kib + 8192, "{early:?}, {late:?}");
+        is_readable(&recording)
     })
 }
 

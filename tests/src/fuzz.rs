@@ -21,6 +21,7 @@ use latency_user::{
     recording::reader::Reader,
     triage::{self, HostSnapshot},
 };
+use netlink_bindings::{ethtool, netdev, traits::NetlinkRequest};
 
 /// A reader: its name, the function, and where its seeds are.
 pub struct Target {
@@ -33,11 +34,12 @@ pub struct Target {
 }
 
 /// All readers.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     Target { name: "recording", read: recording, seeds: recordings },
     Target { name: "btf", read: btf, seeds: types },
     Target { name: "host", read: host, seeds: hosts },
     Target { name: "record", read: record, seeds: records },
+    Target { name: "netlink", read: netlink, seeds: messages },
     Target { name: "journal", read: journal, seeds: journals },
     Target { name: "tag", read: tag, seeds: tags },
 ];
@@ -137,6 +139,37 @@ pub fn record(bytes: &[u8]) {
 
 fn records() -> Vec<Vec<u8>> {
     (0..8).map(|kind| [vec![kind], vec![0; 511]].concat()).collect()
+}
+
+/// Answers of the kernel on queues, NAPI instances, rings and channels.
+pub fn netlink(bytes: &[u8]) {
+    let of_netdev = netdev::Request::new;
+    let queue = answer(&of_netdev().op_queue_get_dump(), bytes);
+    let _ = (queue.get_type(), queue.get_id(), queue.get_napi_id());
+    let instance = answer(&of_netdev().op_napi_get_dump(), bytes);
+    let _ = (instance.get_id(), instance.get_irq());
+    let counts = answer(&of_netdev().op_qstats_get_dump(), bytes);
+    let _ = (counts.get_queue_type(), counts.get_queue_id(), counts.get_rx_packets());
+    let of_ethtool = ethtool::Request::new;
+    let rings = answer(&of_ethtool().op_rings_get_do(), bytes);
+    let _ = (rings.get_rx(), rings.get_rx_max(), rings.get_tx(), rings.get_tx_max());
+    let channels = answer(&of_ethtool().op_channels_get_do(), bytes);
+    let _ = (channels.get_rx_count(), channels.get_combined_count(), channels.get_combined_max());
+}
+
+fn answer<'a, R: NetlinkRequest>(_: &R, bytes: &'a [u8]) -> R::ReplyType<'a> {
+    R::decode_reply(bytes)
+}
+
+/// Attributes of a number each, with and without a header of generic netlink.
+fn messages() -> Vec<Vec<u8>> {
+    let attributes: Vec<u8> = (1..9_u16)
+        .flat_map(|kind| {
+            let head = [8_u16.to_ne_bytes(), kind.to_ne_bytes()].concat();
+            [head, u32::from(kind).to_ne_bytes().to_vec()].concat()
+        })
+        .collect();
+    vec![attributes.clone(), [vec![1, 1, 0, 0], attributes].concat()]
 }
 
 /// The journal of an experiment. Reads nothing but the text.

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use crate::{process, setup, workspace};
 
 /// The readers, as `tests/src/fuzz.rs` names them.
-const TARGETS: [&str; 6] = ["recording", "btf", "host", "record", "journal", "tag"];
+const TARGETS: [&str; 7] = ["recording", "btf", "host", "record", "netlink", "journal", "tag"];
 
 /// Longer inputs are not kept.
 const LONGEST: u64 = 4096;

@@ -24,7 +24,7 @@ const PIECE: usize = 1 << 14;
 const COURTESY: Duration = Duration::from_millis(20);
 
 /// How long the end of the output waits for a reader that takes nothing.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(400);
 
 /// A writer that never waits long. Its clones write to the same queue.
 #[derive(Clone)]

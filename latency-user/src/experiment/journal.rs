@@ -42,6 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 const ENDING: &str = "journal";
+const UNFINISHED: &str = "unfinished";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The contents of a journal.
@@ -165,10 +166,11 @@ impl JournalDirectory {
     pub fn begin(&self, entry: &JournalEntry) -> Result<Journal> {
         // Experiments that start at the same time must see each other; dropping it unlocks it.
         let _gate = self.lock()?;
+        self.remove_unfinished();
         self.check_free(entry)?;
         let name = format!("{}-{}", entry.pid, entry.started_at.replace(':', ""));
         let path = self.0.join(format!("{name}.{ENDING}"));
-        let unfinished = self.0.join(format!("{name}.unfinished"));
+        let unfinished = self.0.join(format!("{name}.{UNFINISHED}"));
         let place = || format!("write {}", unfinished.display());
         let mut file = OpenOptions::new()
             .read(true)
@@ -211,14 +213,27 @@ impl JournalDirectory {
                 ))
                 .into());
         }
+        // One that others may open, as older versions made it, they can also lock. Any other
+        // directory is the user's own.
+        if self.0 == Path::new(DIRECTORY)
+            && directory.metadata().is_ok_and(|metadata| metadata.mode() & 0o077 != 0)
+        {
+            directory
+                .set_permissions(fs::Permissions::from_mode(0o700))
+                .with_context(|| format!("make {} private", place()))?;
+        }
         let end = Instant::now() + PATIENCE;
         while let Err(error) = lock(&directory, libc::LOCK_EX | libc::LOCK_NB) {
             if error.kind() != ErrorKind::WouldBlock {
                 return Err(error).with_context(|| format!("lock {}", place()));
             }
             if Instant::now() > end {
-                return Err(Failure::new(format!("{} is held by another process", place()))
-                    .hint(format!("`lsof {}` names it", place()))
+                let who = match holder(&directory) {
+                    Some(pid) => format!("process {pid}"),
+                    None => "a process that is not visible here".to_owned(),
+                };
+                return Err(Failure::new(format!("{} is held by {who}", place()))
+                    .hint("another experiment is starting, or hangs: wait, or end that process")
                     .into());
             }
             thread::sleep(Duration::from_millis(20));
@@ -276,11 +291,38 @@ impl JournalDirectory {
         Ok(())
     }
 
+    /// Removes what no experiment needs: journals that were not finished. Does nothing where there
+    /// is no directory, or where it is held.
+    pub fn clean(&self) {
+        if self.0.exists()
+            && let Ok(_gate) = self.lock()
+        {
+            self.remove_unfinished();
+        }
+    }
+
+    /// Removes journals that were not finished, as on a full disk: their changes never started.
+    /// Needs the lock of the directory: without it, one may be about to be finished.
+    fn remove_unfinished(&self) {
+        for path in self.with_ending(UNFINISHED) {
+            // Whoever has locked it is writing it.
+            let is_left =
+                open(&path).is_some_and(|file| lock(&file, libc::LOCK_EX | libc::LOCK_NB).is_ok());
+            if is_left {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+
     fn paths(&self) -> Vec<PathBuf> {
+        self.with_ending(ENDING)
+    }
+
+    fn with_ending(&self, wanted: &str) -> Vec<PathBuf> {
         let entries = self.0.read_dir().into_iter().flatten().filter_map(Result::ok);
         let mut paths: Vec<_> = entries
             .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|ending| ending == ENDING))
+            .filter(|path| path.extension().is_some_and(|ending| ending == wanted))
             .collect();
         paths.sort();
         paths
@@ -388,6 +430,19 @@ fn distrust(file: &File) -> Option<&'static str> {
         _ => return Some("belongs to another user"),
     }
     (metadata.mode() & WRITABLE_BY_OTHERS != 0).then_some("can be written by other users")
+}
+
+/// The process that holds a lock (flock) on a file, as `/proc/locks` lists it.
+fn holder(file: &File) -> Option<u32> {
+    let file = file.metadata().ok()?;
+    let (major, minor) = (libc::major(file.dev()), libc::minor(file.dev()));
+    let wanted = format!("{major:02x}:{minor:02x}:{}", file.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    // `1: FLOCK  ADVISORY  WRITE 5023 fe:00:131 0 EOF`; who waits has an arrow before its kind.
+    locks.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [_, "FLOCK", _, _, pid, inode, ..] if inode == wanted => pid.parse().ok(),
+        _ => None,
+    })
 }
 
 /// Appends a line and syncs it to disk.

@@ -406,6 +406,8 @@ impl Windows<'_> {
     fn keep(&mut self) -> Result<Setting> {
         (self.report)(Progress::Keeping);
         self.apply()?.keep();
+        // What follows only writes the results, however long that takes.
+        self.safeguards.rest();
         Ok(Setting::Kept)
     }
 }

@@ -3,12 +3,12 @@
 
 use std::{
     fs::{self, File},
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::Path,
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use latency_tests::{namespace, tool};
 use serde_json::Value;
 
@@ -88,19 +88,36 @@ pub(super) fn in_writes() -> Result<()> {
 pub(super) fn panic() -> Result<()> {
     namespace::run(|| {
         let before = rmem()?;
-        let directory = tempfile::tempdir()?;
-        let mut running = Running::start(&mut experiment(directory.path(), HARMLESS)?)?;
-        running.wait_for("window 2")?;
-        ensure!(rmem()? != before, "not changed in window 2");
-        let mut tracer = Command::new("strace")
-            .args(["-qq", "-o", "/dev/null", "-p", &running.child.id().to_string()])
-            .args(["-e", "inject=nanosleep,clock_nanosleep:error=EINVAL"])
-            .stdin(Stdio::null())
-            .spawn()?;
-        let ended = running.child.wait();
-        tracer.wait()?;
-        ensure!(ended?.code() == Some(101), "it did not panic");
-        wait_for_cleanup(directory.path(), "a panic", &before)
+        // On a slow machine an experiment may end before it is traced.
+        for _ in 0..3 {
+            let directory = tempfile::tempdir()?;
+            let mut running = Running::start(&mut experiment(directory.path(), HARMLESS)?)?;
+            running.wait_for("window 2")?;
+            ensure!(rmem()? != before, "not changed in window 2");
+            let mut tracer = Command::new("strace")
+                .args(["-qq", "-o", "/dev/null", "-p", &running.child.id().to_string()])
+                .args(["-e", "inject=nanosleep,clock_nanosleep:error=EINVAL"])
+                .stdin(Stdio::null())
+                .spawn()?;
+            let status = format!("/proc/{}/status", running.child.id());
+            let is_traced = || {
+                let status = fs::read_to_string(&status).unwrap_or_default();
+                status.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
+            };
+            let mut was_traced = false;
+            wait_until("strace", || {
+                was_traced |= is_traced();
+                Ok(was_traced || running.child.try_wait()?.is_some())
+            })?;
+            let message = running.rest()?;
+            let ended = running.child.wait()?;
+            tracer.wait()?;
+            if was_traced {
+                ensure!(ended.code() == Some(101), "it did not panic: {ended}: {message}");
+                return wait_for_cleanup(directory.path(), "a panic", &before);
+            }
+        }
+        bail!("no experiment was traced before it ended")
     })
 }
 
@@ -113,6 +130,8 @@ pub(super) fn stopped() -> Result<()> {
             let directory = tempfile::tempdir()?;
             let out = directory.path().join("result");
             let mut command = experiment(directory.path(), HARMLESS)?;
+            // SIGTSTP stops no process group whose parents are all in it, or gone.
+            command.process_group(0);
             let mut running = Running::start_with(&mut command, File::create(&out)?.into())?;
             running.wait_for("window 2")?;
             ensure!(rmem()? != before, "not changed in window 2");

@@ -120,10 +120,16 @@ impl Running {
         Ok(())
     }
 
-    /// Waits until it ends with a conclusion; without load, any conclusion will do.
-    pub(crate) fn end(mut self) -> Result<()> {
+    /// What it prints until it ends.
+    pub(crate) fn rest(&mut self) -> Result<String> {
         let mut message = String::new();
         self.lines.read_to_string(&mut message)?;
+        Ok(message)
+    }
+
+    /// Waits until it ends with a conclusion; without load, any conclusion will do.
+    pub(crate) fn end(mut self) -> Result<()> {
+        let message = self.rest()?;
         let status = self.child.wait()?;
         ensure!(matches!(status.code(), Some(0 | 4)), "{status}: {message}");
         Ok(())

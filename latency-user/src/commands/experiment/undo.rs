@@ -46,6 +46,7 @@ pub(super) fn undo(directory: &JournalDirectory, console: Console) -> Result<Exi
             .hint("run it as the user whose experiment it was: root")
             .into());
     }
+    directory.clean();
     let left = directory.left_over();
     let mut text = String::new();
     let mut failed = Vec::new();

@@ -193,3 +193,28 @@ fn what_others_can_have_written_is_not_believed() {
     let error = fixture.directory.begin(&fixture.entry("2")).err().unwrap().to_string();
     assert!(error.contains("can be written by other users"), "{error}");
 }
+
+#[test]
+fn who_holds_a_lock_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = File::open(directory.path()).unwrap();
+    assert_eq!(holder(&file), None);
+    lock(&file, libc::LOCK_EX).unwrap();
+    assert_eq!(holder(&file), Some(std::process::id()));
+}
+
+#[test]
+fn journals_that_were_not_finished_are_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let [left, held, other] = ["1-1.unfinished", "2-2.unfinished", "3-3.txt"].map(|name| {
+        let path = directory.path().join(name);
+        fs::write(&path, "{").unwrap();
+        path
+    });
+    let writer = File::open(&held).unwrap();
+    lock(&writer, libc::LOCK_EX).unwrap();
+    JournalDirectory::new(directory.path()).clean();
+    assert!(!left.exists() && held.exists() && other.exists());
+    JournalDirectory::new(directory.path().join("none")).clean();
+}
