@@ -127,7 +127,7 @@ fn tags_do_not_panic_and_read_back() {
 #[test]
 fn changed_types_yield_no_offset_outside_of_a_struct() {
     use latency_user::kernel::types::{btf, offsets};
-    let Ok(bytes) = fs::read(btf::VMLINUX) else { return };
+    let bytes = fs::read(btf::VMLINUX).expect("a kernel with type information, as README requires");
     let right = offsets::resolve(&btf::Btf::parse(bytes.clone()).expect("the kernel's types"));
     let mut random = fastrand::Rng::with_seed(7);
     let mut same = 0;
@@ -142,5 +142,6 @@ fn changed_types_yield_no_offset_outside_of_a_struct() {
             assert!(offset == u32::MAX || offset < 1 << 16, "{name} at {offset}: byte {at}");
         }
     }
-    assert!(same >= 15, "{same} of 20");
+    // A change of a type's kind or length makes all behind it unreadable, which is refused.
+    assert!(same >= 10, "{same} of 20");
 }

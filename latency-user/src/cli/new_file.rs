@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::model::failure::Failure;
+use crate::{model::failure::Failure, recording::output};
 
 /// A file that replaces the one at its path when it is finished. Until then, and if it is never
 /// finished, the old one stays as it is.
@@ -193,22 +193,12 @@ fn check(path: &Path, inputs: &[PathBuf]) -> Result<(), Failure> {
     let name = path.display();
     // A link to an input is told as that.
     refuse_input(&fs::metadata(path).unwrap_or_else(|_| there.clone()), path, inputs)?;
-    let kind = there.file_type();
-    // SAFETY: takes no arguments, accesses no memory and cannot fail.
-    let us = unsafe { libc::geteuid() };
-    if kind.is_file() && there.uid() == us {
-        return Ok(());
+    match output::why_not(&there) {
+        None => Ok(()),
+        Some((what, hint)) => {
+            Err(Failure::new(format!("cannot create {name}: it is {what}")).hint(hint))
+        }
     }
-    let (what, hint) = if kind.is_file() {
-        ("a file of another user", "remove it, or name another file")
-    } else if kind.is_symlink() {
-        ("a symbolic link", "name the file that it points to")
-    } else if kind.is_dir() {
-        ("a directory", "name a file in it")
-    } else {
-        ("no regular file", "name a regular file")
-    };
-    Err(Failure::new(format!("cannot create {name}: it is {what}")).hint(hint))
 }
 
 fn directory_of(path: &Path) -> &Path {

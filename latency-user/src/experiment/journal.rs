@@ -30,7 +30,7 @@ use super::{
     change::{self, ChangeStep, RestoreFailure, SavedValue},
     knob::Knob,
 };
-use crate::model::failure::Failure;
+use crate::{model::failure::Failure, recording::output};
 
 /// The default directory of journals.
 pub const DIRECTORY: &str = "/var/lib/latency-user";
@@ -422,12 +422,8 @@ fn text_of(path: &Path) -> Option<String> {
 /// Why another user can have written a file or directory; `None`: only we, or root, can.
 fn distrust(file: &File) -> Option<&'static str> {
     let Ok(metadata) = file.metadata() else { return Some("cannot be examined") };
-    // SAFETY: takes no arguments, accesses no memory and cannot fail.
-    let us = unsafe { libc::geteuid() };
-    match metadata.uid() {
-        0 => {}
-        owner if owner == us => {}
-        _ => return Some("belongs to another user"),
+    if metadata.uid() != 0 && !output::is_ours(&metadata) {
+        return Some("belongs to another user");
     }
     (metadata.mode() & WRITABLE_BY_OTHERS != 0).then_some("can be written by other users")
 }

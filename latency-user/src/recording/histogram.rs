@@ -500,7 +500,8 @@ mod tests {
         ) {
             let buckets: Vec<_> = counts.into_iter().collect();
             let distribution = Distribution { buckets, ..Distribution::default() };
-            let decoded = decode(&deflated(&distribution.histogram()), 1, &mut Budget::default()).unwrap();
+            let bytes = deflated(&distribution.histogram());
+            let decoded = decode(&bytes, 1, &mut Budget::default()).unwrap();
             prop_assert_eq!(&decoded.distribution.buckets, &distribution.buckets);
             let lowest = distribution.buckets.first().map(|(i, _)| lowest_value(usize::from(*i)));
             prop_assert_eq!(decoded.distribution.min_ns(), lowest.unwrap_or(0));

@@ -1,4 +1,5 @@
-//! The file of a recording in progress: ours alone, whatever stands at its path.
+//! The file of a recording in progress: ours alone, whatever stands at its path. Also what any output
+//! file must not replace.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -22,7 +23,7 @@ pub const PRIVATE: u32 = 0o600;
 pub(super) fn open(path: &Path, mode: u32) -> Result<File> {
     let failed = || format!("cannot create recording {}", path.display());
     if let Ok(there) = fs::symlink_metadata(path)
-        && let Some((what, hint)) = distrust(&there)
+        && let Some((what, hint)) = why_not_in_place(&there)
     {
         return Err(refuse(path, what, hint));
     }
@@ -36,7 +37,7 @@ pub(super) fn open(path: &Path, mode: u32) -> Result<File> {
         .with_context(failed)?;
     // What was opened may be another file than the one that was looked at.
     let opened = file.metadata().with_context(failed)?;
-    if let Some((what, hint)) = distrust(&opened) {
+    if let Some((what, hint)) = why_not_in_place(&opened) {
         return Err(refuse(path, what, hint));
     }
     if opened.is_file() {
@@ -51,11 +52,25 @@ fn refuse(path: &Path, what: &str, hint: &str) -> anyhow::Error {
         .into()
 }
 
-/// Why a file is not written, with what to do; `None`: it is.
-fn distrust(file: &fs::Metadata) -> Option<(&'static str, &'static str)> {
-    let kind = file.file_type();
+/// Why a file is not written where it is, with what to do; `None`: it is.
+fn why_not_in_place(file: &fs::Metadata) -> Option<(&'static str, &'static str)> {
+    why_not(file).or_else(|| {
+        let has_names = file.is_file() && file.nlink() > 1;
+        has_names.then_some(("a file with several names", ANOTHER))
+    })
+}
+
+/// Whether a file belongs to the user of this process.
+pub fn is_ours(file: &fs::Metadata) -> bool {
     // SAFETY: takes no arguments, accesses no memory and cannot fail.
-    let us = unsafe { libc::geteuid() };
+    file.uid() == unsafe { libc::geteuid() }
+}
+
+const ANOTHER: &str = "remove it, or name another file";
+
+/// Why a file is not replaced by an output, with what to do; `None`: it is.
+pub fn why_not(file: &fs::Metadata) -> Option<(&'static str, &'static str)> {
+    let kind = file.file_type();
     if kind.is_symlink() {
         Some(("a symbolic link", "name the file that it points to"))
     } else if kind.is_dir() {
@@ -64,10 +79,8 @@ fn distrust(file: &fs::Metadata) -> Option<(&'static str, &'static str)> {
         None
     } else if !kind.is_file() {
         Some(("no regular file", "name a regular file"))
-    } else if file.uid() != us {
-        Some(("a file of another user", "remove it, or name another file"))
-    } else if file.nlink() > 1 {
-        Some(("a file with several names", "remove it, or name another file"))
+    } else if !is_ours(file) {
+        Some(("a file of another user", ANOTHER))
     } else {
         None
     }

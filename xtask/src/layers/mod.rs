@@ -47,7 +47,7 @@ const LAYERS: &[Layer] = &[
     ),
     layer("triage", &["model", "file_tree", "host", "kernel", "measure"]),
     layer("views", &["model"]),
-    layer("cli", &["model", "host", "kernel", "collect"]),
+    layer("cli", &["model", "host", "kernel", "recording", "collect"]),
     layer(
         "commands",
         &[

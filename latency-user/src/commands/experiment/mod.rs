@@ -7,7 +7,7 @@ mod undo;
 use std::{
     fs::{self, DirBuilder},
     io::Write,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::SystemTime,
@@ -48,6 +48,7 @@ use crate::{
         failure::Failure,
         note::Note,
     },
+    recording::output,
     views::{self, Style},
 };
 
@@ -242,9 +243,7 @@ fn make_directory(path: &Path, mode: u32) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(mode | enter).create(path);
     made.with_context(|| format!("make {}", path.display()))?;
     let there = fs::symlink_metadata(path).with_context(|| format!("open {}", path.display()))?;
-    // SAFETY: takes no arguments, accesses no memory and cannot fail.
-    let us = unsafe { libc::geteuid() };
-    match there.is_dir() && there.uid() == us {
+    match there.is_dir() && output::is_ours(&there) {
         true => Ok(()),
         false => Err(Failure::new(format!(
             "{} is a link, or a directory of another user",

@@ -115,7 +115,6 @@ impl Tunable for Sysctl {
         let what = match name.rsplit('/').next()? {
             "disable_ipv6" => "IPv6 addresses and routes",
             "forwarding" if name.starts_with("net/ipv6") => "routes learned from routers",
-            "nf_conntrack_buckets" | "nf_conntrack_max" => "tracked connections",
             _ => return None,
         };
         Some(Note::SettingRemovesState { setting: target.to_owned(), what: what.to_owned() })
