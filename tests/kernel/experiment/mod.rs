@@ -104,7 +104,7 @@ impl Running {
         Self::spawn(command, stdout)
     }
 
-    fn spawn(command: &mut Command, stdout: Stdio) -> Result<Self> {
+    pub(crate) fn spawn(command: &mut Command, stdout: Stdio) -> Result<Self> {
         let mut child =
             command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn()?;
         let lines = BufReader::new(child.stderr.take().context("no standard error")?);

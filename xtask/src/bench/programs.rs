@@ -67,8 +67,12 @@ pub(crate) fn since(later: &Programs, earlier: &Programs) -> Runs {
     sum
 }
 
-/// Whether a process has attached every program that it holds, or holds perf events only (older
-/// ways of attaching to them create no link).
+/// The instructions of a program that returns 0 and nothing else: such ones may be held without
+/// ever being attached, as a sign that a tracer runs.
+const INSTRUCTIONS_OF_A_SIGN: u64 = 2;
+
+/// Whether a process has attached every program that it holds and that does something, or holds
+/// perf events only (older ways of attaching to them create no link).
 pub(crate) fn traces(id: u32) -> bool {
     let process = Path::new("/proc").join(id.to_string());
     let entries = |directory: &str| {
@@ -81,7 +85,13 @@ pub(crate) fn traces(id: u32) -> bool {
         let mut targets = entries("fd").filter_map(|entry| fs::read_link(entry.path()).ok());
         return targets.any(|target| target.as_os_str() == "anon_inode:[perf_event]");
     }
-    texts.iter().filter_map(|text| parse(text)).all(|(program, _)| linked.contains(&program))
+    texts.iter().filter_map(|text| to_attach(text)).all(|program| linked.contains(&program))
+}
+
+/// The program of a descriptor, if it does something.
+fn to_attach(fdinfo: &str) -> Option<u32> {
+    let (program, _) = parse(fdinfo)?;
+    (field(fdinfo, "verified_insns") != Some(INSTRUCTIONS_OF_A_SIGN)).then_some(program)
 }
 
 /// Number of open descriptors of a process; 0 when it is gone.
@@ -122,6 +132,8 @@ mod tests {
         let link = "pos:\t0\nlink_type:\traw_tracepoint\nlink_id:\t5896\nprog_id:\t10469\n";
         assert_eq!(parse(link), None);
         assert_eq!((linked_program(program), linked_program(link)), (None, Some(10469)));
+        let sign = program.replace("verified_insns:\t42", "verified_insns:\t2");
+        assert_eq!((to_attach(program), to_attach(&sign)), (Some(10469), None));
     }
 
     #[test]
