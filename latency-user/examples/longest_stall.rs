@@ -58,6 +58,7 @@ fn main() -> Result<()> {
         let ends = Ends {
             duration: Some(Duration::from_secs(10)),
             signal: future::pending(),
+            early: None,
             outlast_stages: false,
         };
         measurement.follow(ends, &mut [&mut sink], &mut notify).await?;

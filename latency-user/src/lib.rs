@@ -15,6 +15,7 @@
 //! - [`experiment`]
 //! - [`triage`]
 //! - [`views`]
+//! - [`serve`]
 //! - [`cli`]
 //! - [`commands`]
 
@@ -30,5 +31,6 @@ pub mod kernel;
 pub mod measure;
 pub mod model;
 pub mod recording;
+pub mod serve;
 pub mod triage;
 pub mod views;

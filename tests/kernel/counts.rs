@@ -39,15 +39,15 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Bounds from a kernel counter read around a run: the run's count must lie between them.
-struct Bracket {
+pub(crate) struct Bracket {
     /// Increase from after the tracer's start to before its end.
-    least: u64,
+    pub(crate) least: u64,
     /// Increase from before the tracer's start to after its end.
     most: u64,
 }
 
 /// Traces while `load` runs. Reads kernel counters before and after both the start and the end.
-fn bracketed(
+pub(crate) fn bracketed(
     arguments: &[&str],
     read: impl Fn() -> Result<Vec<u64>>,
     load: impl FnOnce() -> Result<()>,
@@ -69,20 +69,20 @@ fn bracketed(
 }
 
 /// Counts of a softirq vector, by CPU.
-fn softirqs(vector: &str) -> Result<Vec<u64>> {
+pub(crate) fn softirqs(vector: &str) -> Result<Vec<u64>> {
     let softirqs = Softirqs::read(Path::new("/"))?;
     let counts = softirqs.counts(vector).with_context(|| format!("no vector {vector}"))?;
     Ok(counts.iter().map(|count| u64::from(*count)).collect())
 }
 
 /// The count of the one series of a CPU that `is_it` picks; 0 if there is none.
-fn count_on(summary: &Value, cpu: usize, is_it: impl Fn(&Value) -> bool) -> Result<u64> {
+pub(crate) fn count_on(summary: &Value, cpu: usize, is_it: impl Fn(&Value) -> bool) -> Result<u64> {
     let rows = series(summary, |row| row["cpu"] == cpu as u64 && is_it(row));
     ensure!(rows.len() <= 1, "CPU {cpu}: {rows:?}");
     rows.first().map_or(Ok(0), |row| number(row, "count"))
 }
 
-fn check(what: &str, count: u64, bracket: &Bracket) -> Result<()> {
+pub(crate) fn check(what: &str, count: u64, bracket: &Bracket) -> Result<()> {
     let Bracket { least, most } = bracket;
     ensure!((*least..=*most).contains(&count), "{what}: {count}, the kernel: {least} to {most}");
     Ok(())

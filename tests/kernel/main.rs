@@ -18,6 +18,7 @@ mod preemption;
 mod queues;
 mod readers;
 mod recording;
+mod serve;
 mod soak;
 mod sockets;
 mod stalls;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         experiment::trials(),
         experiment::tunings::trials(),
         soak::trials(),
+        serve::trials(),
         triage::trials(),
         kernels::trials(),
         lab::trials(),

@@ -72,11 +72,15 @@ impl NicDirectory for Driver {
 fn cost(cpus: usize, queues: usize) -> Duration {
     let root = tempfile::tempdir().unwrap();
     host(root.path(), cpus, queues);
-    let config =
-        SampleConfig { duration: Duration::from_millis(1), trace: false, max_overhead: None };
+    let config = SampleConfig {
+        duration: Duration::from_millis(1),
+        trace: false,
+        max_overhead: None,
+        daemon: None,
+    };
     let run = || {
         let before = cpu_time::of_this_thread();
-        let host = triage::sample(root.path(), &mut Driver, config);
+        let host = triage::sample(root.path(), &mut Driver, &config);
         let judged = triage::judge(&host, &host.busy_interfaces());
         assert_eq!(judged.ifaces, ["eth0"]);
         cpu_time::of_this_thread() - before

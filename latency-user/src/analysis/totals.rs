@@ -15,7 +15,7 @@ use crate::model::{
     series::{Series, SeriesId, SeriesKey, attrs::QueueAttrs},
     stall::{Stall, time::CpuSteal},
     summary::{SeriesSummary, Stalls, Summary},
-    tcp_pressure::TcpPressure,
+    tcp_pressure::{self, TcpPressure},
 };
 
 /// Stalls that a summary lists.
@@ -217,5 +217,12 @@ impl RunEnd {
         self.ledger.add(other.ledger);
         self.self_cost.add(&other.self_cost);
         self.tcp.clear();
+    }
+
+    /// Adds what the time directly after this one reported, of the same run.
+    pub fn continue_with(&mut self, next: Self) {
+        self.ledger.continue_with(next.ledger);
+        self.tcp = tcp_pressure::sums(std::mem::take(&mut self.tcp), &next.tcp);
+        self.self_cost = next.self_cost;
     }
 }

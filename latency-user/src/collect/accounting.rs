@@ -99,6 +99,55 @@ pub fn in_progress(stage: Stage, method: Method, attached: &Attached) -> u64 {
     }
 }
 
+/// Events and records that had started at one moment of a run.
+pub struct Started {
+    stages: [u64; STAGES],
+    records: [RecordLedger; RECORD_COUNTS],
+}
+
+impl Started {
+    /// Those that have started now.
+    pub fn now(attached: &Attached) -> Self {
+        Self { stages: sum_started(&attached.cpus), records: sum_records(&attached.cpus) }
+    }
+}
+
+/// The ledger of a run that goes on, as of the rows that were read last. `earlier`: what had started
+/// before they were read.
+///
+/// While it is read, events end and others start. A stage balances if what has ended lies between
+/// what had started before and what has started after, and as many are in progress as are missing.
+pub fn of_running(mut ledger: Ledger, earlier: &Started, cpus: u32) -> Ledger {
+    let cpus = u64::from(cpus);
+    for counts in &mut ledger.stages {
+        let Some(stage) = counts.stage.known() else { continue };
+        let at = stage as usize;
+        let ended = counts.recorded + counts.unmatched_start + counts.backwards;
+        // Collapses nest two deep, and run in process context, too.
+        let in_progress = if stage == Stage::TcpCollapse { u64::MAX } else { cpus };
+        let least = earlier.stages[at].saturating_sub(in_progress);
+        let sent = earlier.records[at];
+        let had_to_send = sent.submitted + sent.dropped + sent.limited;
+        let records_balance = (sent.submitted..=counts.records.submitted)
+            .contains(&counts.records.received)
+            && (stage == Stage::Softirq
+                || (had_to_send <= counts.over_threshold + cpus
+                    && counts.over_threshold <= counts.records.total() + cpus));
+        counts.balanced = (least..=counts.started).contains(&ended) && records_balance;
+        counts.in_progress = counts.started.saturating_sub(ended);
+        counts.records.submitted = counts.records.received;
+    }
+    for (counts, at) in
+        [(&mut ledger.collapses, COLLAPSE_RECORDS), (&mut ledger.samples, SAMPLE_RECORDS)]
+    {
+        // Records that are on their way have not been submitted, as far as this ledger goes.
+        if (earlier.records[at].submitted..=counts.submitted).contains(&counts.received) {
+            counts.submitted = counts.received;
+        }
+    }
+    ledger.closed()
+}
+
 /// The ledger of a run whose programs are detached.
 pub fn close(
     probes: &[SelectedProbe],

@@ -4,7 +4,10 @@ use latency_common::stage::Stage;
 
 use crate::{
     kernel::probes::selection::ProbeChoice,
-    model::run::{DEFAULT_THRESHOLD_NS, Transport},
+    model::{
+        method::Method,
+        run::{DEFAULT_THRESHOLD_NS, Transport},
+    },
 };
 
 /// About one sample per millisecond, the default threshold: nearly every stall has a sample. A
@@ -70,6 +73,16 @@ impl Config {
             collapse_threshold_ns: DEFAULT_COLLAPSE_THRESHOLD_NS,
             records_per_second: DEFAULT_RECORDS_PER_SECOND,
             record_bytes: None,
+        }
+    }
+}
+
+impl Config {
+    /// The one method that was asked for; `None`: the best ones are used.
+    pub fn forced_method(&self) -> Option<Method> {
+        match self.choice {
+            ProbeChoice::Auto => None,
+            ProbeChoice::Forced(method) => Some(method),
         }
     }
 }

@@ -14,7 +14,7 @@ use latency_common::{
 };
 
 use super::{
-    accounting::{self, Received},
+    accounting::{self, Received, Started},
     config::Config,
     context::Context,
     cost::{self, CostMeter, CostSample},
@@ -298,6 +298,31 @@ impl Tracer {
         self.naming.name(self.rows.total().clone()).0
     }
 
+    /// What has started so far: for [`Self::ledger_so_far`], before the rows are read.
+    pub fn started(&self) -> Started {
+        Started::now(&self.attached)
+    }
+
+    /// The ledger as of the last [`Self::take_series`], before which `earlier` was taken. Only with
+    /// rows: without them, events on their way cannot be told from lost ones.
+    pub fn ledger_so_far(&self, earlier: &Started) -> Ledger {
+        let mut misses = self.misses.clone();
+        misses.extend(self.attached.misses());
+        accounting::of_running(self.ledger(misses), earlier, self.layout.cpus)
+    }
+
+    fn ledger(&self, misses: Vec<ProgramCounts>) -> Ledger {
+        accounting::close(
+            &self.probes,
+            &self.attached,
+            &self.layout,
+            self.transport,
+            self.rows.total(),
+            &Received { events: &self.events, stalls: &self.stalls },
+            misses,
+        )
+    }
+
     /// Detaches all programs, letting events in progress end first; reads the remaining data and
     /// closes the ledger.
     pub fn finish(&mut self) -> Ledger {
@@ -313,15 +338,8 @@ impl Tracer {
         while self.drain_events() {}
         self.drain_records();
         self.read(true);
-        accounting::close(
-            &self.probes,
-            &self.attached,
-            &self.layout,
-            self.transport,
-            self.rows.total(),
-            &Received { events: &self.events, stalls: &self.stalls },
-            std::mem::take(&mut self.misses),
-        )
+        let misses = std::mem::take(&mut self.misses);
+        self.ledger(misses)
     }
 
     /// Waits until no event of the stages selected by `of` is in progress, at most for [`DRAIN`].

@@ -65,8 +65,9 @@ pub fn run(args: &Arguments, console: Console) -> Result<Exit> {
     };
     let mut file = NewFile::private(path, args.mode, &[])?;
     let mut nics = EthtoolDirectory::new();
-    let config = SampleConfig { duration: args.duration, trace: false, max_overhead: None };
-    let host = triage::sample(Path::new("/"), &mut nics, config);
+    let config =
+        SampleConfig { duration: args.duration, trace: false, max_overhead: None, daemon: None };
+    let host = triage::sample(Path::new("/"), &mut nics, &config);
     triage::save(&host, BufWriter::new(&mut file))?;
     file.finish()?;
     Ok(Exit::Ok)

@@ -4,10 +4,13 @@
 pub mod capture;
 pub mod compare;
 pub mod doctor;
+pub mod dump;
 pub mod experiment;
 pub mod merge;
 pub mod report;
+pub mod serve;
 pub mod trace;
+pub mod tracer;
 pub mod triage;
 
 use anyhow::Result;
@@ -41,6 +44,10 @@ pub struct Cli {
 pub enum Command {
     /// Time softirqs, NAPI polls, hard IRQs and tcp_collapse on the running kernel
     Trace(trace::Arguments),
+    /// Trace all the time: metrics, a page, and recordings of the minutes around each stall
+    Serve(serve::Arguments),
+    /// Ask the daemon for a recording of the last minutes
+    Dump(dump::Arguments),
     /// Show recordings as tables, JSON, CSV or a page to send
     Report(report::Arguments),
     /// Compare two recordings and test whether stalls changed
@@ -89,6 +96,8 @@ impl Cli {
         }
         match &self.command {
             Command::Trace(arguments) => trace::run(arguments, self.verbose > 0, console),
+            Command::Serve(arguments) => serve::run(arguments, console),
+            Command::Dump(arguments) => dump::run(arguments, console),
             Command::Report(arguments) => report::run(arguments, console),
             Command::Compare(arguments) => compare::run(arguments, console),
             Command::Merge(arguments) => merge::run(arguments, console),

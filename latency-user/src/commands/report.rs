@@ -46,7 +46,7 @@ Examples:
   Numbers of many runs for a spreadsheet:
       latency-user report *.hlog --format csv --output runs.csv")]
 pub struct Arguments {
-    /// Recordings, or interval logs of other programs
+    /// Recordings, or interval logs of other programs; - is the standard input
     #[arg(value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
     pub files: Vec<PathBuf>,
     /// Output format

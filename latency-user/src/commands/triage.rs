@@ -18,6 +18,7 @@ use crate::{
         values::{self, Format},
     },
     host::nic::ethtool::EthtoolDirectory,
+    measure::daemon::SOCKET,
     model::{exit::Exit, failure::Failure},
     recording::output::PRIVATE,
     triage::{self, HostSnapshot, SampleConfig},
@@ -61,6 +62,9 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE.tar.gz", value_hint = ValueHint::FilePath,
           conflicts_with = "root")]
     pub capture: Option<PathBuf>,
+    /// Control socket of a daemon, which traces if it is there
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, default_value = SOCKET)]
+    pub socket: PathBuf,
     /// Show every rule's answer
     #[arg(short, long)]
     pub all: bool,
@@ -87,8 +91,9 @@ pub fn run(args: &Arguments, console: Console) -> Result<Exit> {
                 duration: args.duration,
                 trace: !args.no_trace,
                 max_overhead: args.max_overhead,
+                daemon: Some(args.socket.clone()),
             };
-            triage::sample(Path::new("/"), &mut nics, config)
+            triage::sample(Path::new("/"), &mut nics, &config)
         }
     };
     if let Some(mut file) = file {

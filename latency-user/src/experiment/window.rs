@@ -1,6 +1,9 @@
 //! A window: a period that is measured and recorded, with or without the change.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 
@@ -43,6 +46,8 @@ pub struct WindowConfig {
     pub limit: Option<Limit>,
     /// The largest share of any CPU that the programs may take, 0 to 1; `None`: no limit.
     pub max_overhead: Option<f64>,
+    /// The control socket of the daemon that measures; `None`: this process does.
+    pub daemon: Option<PathBuf>,
 }
 
 /// A measured window.
@@ -55,7 +60,7 @@ pub struct Window {
 
 impl WindowConfig {
     /// The configuration of the measurement.
-    fn measurement(&self) -> MeasureConfig {
+    pub fn measurement(&self) -> MeasureConfig {
         let interval = self.length / LEAST_INTERVALS;
         MeasureConfig {
             tracer: Config { threshold_ns: self.threshold_ns, ..Config::new() },
@@ -63,6 +68,7 @@ impl WindowConfig {
             show_all: true,
             interval: interval.clamp(Duration::from_millis(100), Duration::from_secs(1)),
             max_overhead: self.max_overhead,
+            daemon: self.daemon.clone(),
         }
     }
 
@@ -95,7 +101,12 @@ impl WindowConfig {
                 sinks.push(&mut **side);
             }
             let duration = Some(self.length);
-            let ends = Ends { duration, signal: pacing::until(is_over), outlast_stages: true };
+            let ends = Ends {
+                duration,
+                signal: pacing::until(is_over),
+                early: None,
+                outlast_stages: true,
+            };
             let stopped = measurement.follow(ends, &mut sinks, &mut notify).await?;
             let after = guards::read(self.netns, &self.ifaces)?;
             let aborted = match stopped {

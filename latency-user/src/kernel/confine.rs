@@ -23,6 +23,8 @@ pub enum Task {
         /// Whether it may have to end a command that it started.
         command: bool,
     },
+    /// To follow programs that are attached, and now and then to attach them anew.
+    Serve,
     /// To change settings, and to attach programs again and again.
     Experiment,
 }
@@ -45,6 +47,10 @@ impl Task {
             Self::Trace { command: true } => {
                 needed.push((Capability::CAP_KILL, "ending the command"));
             }
+            Self::Serve => needed.extend([
+                (Capability::CAP_PERFMON, "attaching programs anew"),
+                (Capability::CAP_SYS_RESOURCE, "locked memory for maps before Linux 5.11"),
+            ]),
             Self::Experiment => needed.extend([
                 (Capability::CAP_PERFMON, "attaching programs for each window"),
                 (Capability::CAP_NET_ADMIN, "settings of the network"),

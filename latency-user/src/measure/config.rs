@@ -1,6 +1,6 @@
 //! What to measure, how often, and the limit of the overhead.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use crate::collect::config::Config;
 
@@ -17,6 +17,8 @@ pub struct MeasureConfig {
     pub interval: Duration,
     /// The largest share of any CPU that the programs may take, 0 to 1; `None`: no limit.
     pub max_overhead: Option<f64>,
+    /// The control socket of the daemon that measures; `None`: this process does.
+    pub daemon: Option<PathBuf>,
 }
 
 impl MeasureConfig {
@@ -28,6 +30,7 @@ impl MeasureConfig {
             show_all: false,
             interval: Duration::from_secs(1),
             max_overhead: None,
+            daemon: None,
         }
     }
 }

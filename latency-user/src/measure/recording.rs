@@ -1,6 +1,9 @@
 //! The sink that writes a recording.
 
-use std::path::Path;
+use std::{
+    io::{self, ErrorKind, Write},
+    path::Path,
+};
 
 use anyhow::Result;
 
@@ -10,7 +13,7 @@ use super::{
 };
 use crate::{
     host::settings,
-    model::{note::Note, run::Run},
+    model::{note::Note, run::Run, summary::Summary},
     recording::writer::Writer,
 };
 
@@ -21,12 +24,15 @@ pub struct RecordingSink {
     /// Interfaces whose settings are recorded (empty: all); `None`: no settings are recorded.
     settings_of: Option<Vec<String>>,
     failed: bool,
+    /// The lines that did not reach the reader of a stream.
+    dropped_lines: Option<Box<dyn Fn() -> u64>>,
+    is_closed: bool,
     notes: Vec<Note>,
 }
 
 impl RecordingSink {
-    /// Opens the file with the permissions `mode`, so that path errors show before measuring. The settings of the machine and
-    /// of `ifaces` (empty: of all interfaces) are recorded too.
+    /// Opens the file with the permissions `mode`, so that path errors show before measuring. The
+    /// settings of the machine and of `ifaces` (empty: of all interfaces) are recorded too.
     ///
     /// # Errors
     ///
@@ -41,8 +47,32 @@ impl RecordingSink {
     ///
     /// As [`Self::create`].
     pub fn without_settings(path: &Path, mode: u32) -> Result<Self> {
-        let writer = Some(Writer::create_with(path, mode)?);
-        Ok(Self { writer, settings_of: None, failed: false, notes: Vec::new() })
+        Ok(Self::of(Writer::create_with(path, mode)?))
+    }
+
+    /// Records to a reader of `out`, with the settings of `ifaces`. The run ends when the reader has
+    /// gone. `dropped_lines` counts what it did not read in time.
+    pub fn to_stream(
+        out: Box<dyn Write + Send>,
+        ifaces: &[String],
+        dropped_lines: impl Fn() -> u64 + 'static,
+    ) -> Self {
+        Self {
+            settings_of: Some(ifaces.to_vec()),
+            dropped_lines: Some(Box::new(dropped_lines)),
+            ..Self::of(Writer::to_stream(out, "to standard output"))
+        }
+    }
+
+    fn of(writer: Writer) -> Self {
+        Self {
+            writer: Some(writer),
+            settings_of: None,
+            failed: false,
+            dropped_lines: None,
+            is_closed: false,
+            notes: Vec::new(),
+        }
     }
 
     /// Whether the recording is incomplete.
@@ -59,6 +89,11 @@ impl RecordingSink {
     }
 
     fn fail(&mut self, error: &anyhow::Error) {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if self.dropped_lines.is_some() && kind == Some(ErrorKind::BrokenPipe) {
+            self.is_closed = true;
+            return;
+        }
         self.notes.push(Note::RecordingEnded { error: format!("{error:#}") });
         self.failed = true;
     }
@@ -87,11 +122,13 @@ impl Sink for RecordingSink {
 
     fn interval(&mut self, interval: &Measured<'_>) -> Result<Option<Stop>> {
         self.write(|writer| writer.interval(interval.all));
-        Ok(None)
+        Ok(self.is_closed.then_some(Stop::Closed))
     }
 
     fn finish(&mut self, end: &Finished<'_>) -> Result<()> {
-        if let Some(Err(error)) = self.writer.take().map(|writer| writer.finish(end.summary)) {
+        let dropped_output_lines = self.dropped_lines.as_ref().map(|count| count());
+        let summary = &Summary { dropped_output_lines, ..end.summary.clone() };
+        if let Some(Err(error)) = self.writer.take().map(|writer| writer.finish(summary)) {
             self.fail(&error);
         }
         Ok(())

@@ -7,7 +7,10 @@ use anyhow::Result;
 use super::pacing::Stop;
 use crate::{
     analysis::totals::Totals,
-    model::{interval::Interval, note::Note, run::Run, series::Series, summary::Summary},
+    model::{
+        cost::SelfCost, interval::Interval, ledger::Ledger, note::Note, run::Run, series::Series,
+        summary::Summary, tcp_pressure::TcpPressure,
+    },
 };
 
 /// One interval, as passed to a sink.
@@ -24,6 +27,19 @@ pub struct Measured<'a> {
     pub shown: &'a Interval,
     /// Totals of the shown part since the start.
     pub totals: &'a Totals,
+    /// What the end of the run would report; `None`: no sink needs it.
+    pub so_far: Option<&'a SoFar>,
+}
+
+/// What the end of a run would report if it were now.
+#[derive(Clone, Debug, Default)]
+pub struct SoFar {
+    /// The ledger, as far as it can be told while events happen.
+    pub ledger: Ledger,
+    /// What the measurement has cost.
+    pub self_cost: SelfCost,
+    /// What TCP did to stay inside its receive buffers, by network namespace.
+    pub tcp: Vec<TcpPressure>,
 }
 
 /// The result of a run, as passed to a sink.
@@ -77,6 +93,11 @@ pub trait Sink {
     /// As [`Self::start`].
     fn finish(&mut self, _end: &Finished<'_>) -> Result<()> {
         Ok(())
+    }
+
+    /// Whether intervals need what the end of the run would report.
+    fn needs_so_far(&self) -> bool {
+        false
     }
 
     /// Notes for the user about this sink since the last call.

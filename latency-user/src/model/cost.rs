@@ -43,6 +43,28 @@ impl SelfCost {
     }
 }
 
+impl SelfCost {
+    /// The cost of this measurement and of one directly after it, by the same process.
+    pub fn continue_with(&mut self, next: &Self) {
+        self.user_cpu_s += next.user_cpu_s;
+        self.programs = next.programs;
+        self.row_bytes = next.row_bytes;
+        self.resident_bytes = self.resident_bytes.max(next.resident_bytes);
+        let programs = std::mem::take(&mut self.kernel.programs);
+        let measured_s = self.kernel.measured_s + next.kernel.measured_s;
+        self.kernel = KernelCost { programs, measured_s, ..next.kernel.clone() };
+        for program in &next.kernel.programs {
+            match self.kernel.programs.iter_mut().find(|known| known.program == program.program) {
+                Some(known) => {
+                    known.runs += program.runs;
+                    known.ns += program.ns;
+                }
+                None => self.kernel.programs.push(program.clone()),
+            }
+        }
+    }
+}
+
 /// The cost of the programs, by the kernel's run-time statistics. The statistics have a cost of
 /// their own, which the figures include, so they are switched on for a part of the run only.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

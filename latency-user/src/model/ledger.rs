@@ -201,7 +201,42 @@ impl StageCounts {
     }
 }
 
+impl StageCounts {
+    /// What was counted since `earlier`, a ledger of the same run. What was in progress then counts
+    /// as started since.
+    #[must_use]
+    fn since(&self, earlier: &Self) -> Self {
+        let less = |now: u64, then: u64| now.saturating_sub(then);
+        Self {
+            stage: self.stage.clone(),
+            started: less(self.started + earlier.in_progress, earlier.started),
+            recorded: less(self.recorded, earlier.recorded),
+            over_threshold: less(self.over_threshold, earlier.over_threshold),
+            in_progress: self.in_progress,
+            unmatched_start: less(self.unmatched_start, earlier.unmatched_start),
+            backwards: less(self.backwards, earlier.backwards),
+            unmatched_end: less(self.unmatched_end, earlier.unmatched_end),
+            table_full: less(self.table_full, earlier.table_full),
+            clamped: less(self.clamped, earlier.clamped),
+            ring_submitted: less(self.ring_submitted, earlier.ring_submitted),
+            ring_received: less(self.ring_received, earlier.ring_received),
+            ring_dropped: less(self.ring_dropped, earlier.ring_dropped),
+            records: self.records.since(&earlier.records),
+            balanced: self.balanced,
+        }
+    }
+}
+
 impl RecordCounts {
+    fn since(&self, earlier: &Self) -> Self {
+        Self {
+            submitted: self.submitted.saturating_sub(earlier.submitted),
+            received: self.received.saturating_sub(earlier.received),
+            dropped: self.dropped.saturating_sub(earlier.dropped),
+            limited: self.limited.saturating_sub(earlier.limited),
+        }
+    }
+
     /// Combines the counts of both sides.
     pub fn new(sent: &RecordLedger, received: u64) -> Self {
         Self { submitted: sent.submitted, received, dropped: sent.dropped, limited: sent.limited }
@@ -256,6 +291,56 @@ impl Ledger {
         self.balanced &= other.balanced;
     }
 
+    /// The ledger since `earlier`, one of the same run: the part of it that was in between.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let stages = self.stages.iter().map(|counts| {
+            let before = earlier.stages.iter().find(|before| before.stage == counts.stage);
+            before.map_or_else(|| counts.clone(), |before| counts.since(before))
+        });
+        let programs = self.programs.iter().map(|program| {
+            let before = earlier.programs.iter().find(|known| known.program == program.program);
+            let less = |now: Option<u64>, then: Option<u64>| {
+                now.map(|now| now.saturating_sub(then.unwrap_or(0)))
+            };
+            ProgramCounts {
+                program: program.program.clone(),
+                recursion_misses: less(
+                    program.recursion_misses,
+                    before.and_then(|before| before.recursion_misses),
+                ),
+                missed: less(program.missed, before.and_then(|before| before.missed)),
+            }
+        });
+        Self {
+            stages: stages.collect(),
+            malformed_events: self.malformed_events.saturating_sub(earlier.malformed_events),
+            rows_that_differ: self.rows_that_differ,
+            slots: self.slots,
+            collapses: self.collapses.since(&earlier.collapses),
+            samples: self.samples.since(&earlier.samples),
+            malformed_records: self.malformed_records.saturating_sub(earlier.malformed_records),
+            programs: programs.collect(),
+            balanced: self.balanced,
+        }
+    }
+
+    /// Adds the ledger of the time directly after this one, of the same run.
+    pub fn continue_with(&mut self, next: Self) {
+        let before = self.clone();
+        self.slots = Slots::default();
+        self.add(next.clone());
+        for counts in &mut self.stages {
+            let of_stage = |ledger: &Self| {
+                ledger.stages.iter().find(|known| known.stage == counts.stage).cloned()
+            };
+            if let (Some(before), Some(next)) = (of_stage(&before), of_stage(&next)) {
+                counts.started -= before.in_progress.min(counts.started);
+                counts.in_progress = next.in_progress;
+            }
+        }
+    }
+
     /// Checks every sum and sets `balanced`.
     #[must_use]
     pub fn closed(mut self) -> Self {
@@ -280,6 +365,35 @@ fn plus(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn ledger(started: u64, in_progress: u64, dropped: u64) -> Ledger {
+        let recorded = started - in_progress;
+        let counts = StageCounts {
+            over_threshold: recorded / 10,
+            ..StageCounts::new(
+                Stage::NetRx,
+                &StageLedger::default(),
+                &RecordLedger { dropped, ..RecordLedger::default() },
+                UserCounts { started, recorded, in_progress, ..UserCounts::default() },
+                true,
+            )
+        };
+        let slots = Slots { capacity: 64, used: 7 };
+        Ledger { stages: vec![counts], slots, ..Ledger::default() }
+    }
+
+    #[test]
+    fn parts_of_a_run_add_up_to_it() {
+        let moments = [ledger(101, 2, 0), ledger(211, 1, 3), ledger(499, 3, 5)];
+        let mut sum = moments[0].clone();
+        for pair in moments.windows(2) {
+            let part = pair[1].since(&pair[0]);
+            let counts = &part.stages[0];
+            assert_eq!(counts.started, counts.recorded + counts.in_progress);
+            sum.continue_with(part);
+        }
+        assert_eq!(sum, moments[2]);
+    }
 
     fn balanced(stage: Stage, over_threshold: u64, ring_dropped: u64, in_rows: bool) -> bool {
         let recorded = 100;

@@ -60,3 +60,23 @@ impl TcpPressure {
         Self { netns: 0, ended: false, ..*self } == Self::default()
     }
 }
+
+/// What happened since `earlier`, in every namespace in which something did.
+pub fn since(now: &[TcpPressure], earlier: &[TcpPressure]) -> Vec<TcpPressure> {
+    let since = now.iter().map(|now| {
+        let before = earlier.iter().find(|before| before.netns == now.netns);
+        before.map_or(*now, |before| now.since(before))
+    });
+    since.filter(|pressure| !pressure.is_none()).collect()
+}
+
+/// The sums by namespace.
+pub fn sums(mut sums: Vec<TcpPressure>, others: &[TcpPressure]) -> Vec<TcpPressure> {
+    for other in others {
+        match sums.iter_mut().find(|sum| sum.netns == other.netns) {
+            Some(sum) => *sum = TcpPressure { ended: other.ended, ..sum.plus(other) },
+            None => sums.push(*other),
+        }
+    }
+    sums
+}

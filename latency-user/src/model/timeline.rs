@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::series::{Series, SeriesId, SeriesKey};
+use super::{
+    distribution::Distribution,
+    series::{Series, SeriesId, SeriesKey},
+};
 
 /// Maximum number of columns: more are not readable in a figure or a table.
 pub const MAX_COLUMNS: usize = 60;
@@ -32,6 +35,18 @@ pub struct Cell {
 impl Timeline {
     /// Adds the next interval.
     pub fn add(&mut self, length: Duration, series: &[Series<SeriesKey>]) {
+        let known = series.iter().filter_map(|Series { id, distribution, .. }| {
+            Some((id.known()?, Cell::of(distribution)))
+        });
+        self.add_cells(length, known);
+    }
+
+    /// Adds the next interval, by what each series did in it.
+    pub fn add_cells<'a>(
+        &mut self,
+        length: Duration,
+        series: impl IntoIterator<Item = (&'a SeriesId, Cell)>,
+    ) {
         self.span = self.span.max(1);
         if self.seconds.is_empty() || self.filled == self.span {
             if self.seconds.len() == MAX_COLUMNS {
@@ -43,18 +58,13 @@ impl Timeline {
         self.filled += 1;
         let column = self.seconds.len() - 1;
         self.seconds[column] += length.as_secs_f64();
-        for Series { id, distribution, .. } in series {
-            let Some(id) = id.known() else { continue };
+        for (id, cell) in series {
             let cells = match self.cells.get_mut(id) {
                 Some(cells) => cells,
                 None => self.cells.entry(id.clone()).or_default(),
             };
             cells.resize(column + 1, Cell::default());
-            cells[column].add(Cell {
-                count: distribution.count(),
-                max_ns: distribution.max_ns,
-                stalls: distribution.over_threshold,
-            });
+            cells[column].add(cell);
         }
     }
 
@@ -82,6 +92,15 @@ impl Timeline {
 }
 
 impl Cell {
+    /// These durations in one column.
+    pub fn of(durations: &Distribution) -> Self {
+        Self {
+            count: durations.count(),
+            max_ns: durations.max_ns,
+            stalls: durations.over_threshold,
+        }
+    }
+
     /// Adds what happened in another column or series.
     pub fn add(&mut self, other: Self) {
         self.count += other.count;

@@ -2,12 +2,15 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
 
 use flate2::bufread::MultiGzDecoder;
 use thiserror::Error;
+
+/// The name of the standard input as a file.
+const STDIN: &str = "-";
 
 /// How data starts that gzip compressed.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -71,9 +74,17 @@ pub(super) struct Lines {
 }
 
 impl Lines {
+    /// Opens a file; `-` is the standard input.
     pub(super) fn open(path: &Path) -> Result<Self, ReadError> {
+        if path.as_os_str() == STDIN {
+            return Self::of(Path::new("standard input"), io::stdin());
+        }
         let file =
             File::open(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
+        Self::of(path, file)
+    }
+
+    fn of(path: &Path, file: impl Read + 'static) -> Result<Self, ReadError> {
         let mut input = BufReader::with_capacity(1 << 16, file);
         let start =
             input.fill_buf().map_err(|source| ReadError::Io { path: path.to_owned(), source })?;

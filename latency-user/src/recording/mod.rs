@@ -3,8 +3,10 @@
 //! Owns the file format ([`mod@format`]), writing ([`writer`]) and reading ([`reader`]), recordings in
 //! memory ([`loaded`], cut into [`parts`]), and merging ([`merge`]).
 
+pub mod encoder;
 pub mod format;
 pub mod histogram;
+pub mod join;
 mod lines;
 pub mod loaded;
 pub mod merge;

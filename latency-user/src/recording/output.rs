@@ -20,7 +20,7 @@ pub const PRIVATE: u32 = 0o600;
 ///
 /// When it cannot be opened, or is something that another user may have put there: a symbolic link,
 /// a FIFO, a file of another user, a file with a second name.
-pub(super) fn open(path: &Path, mode: u32) -> Result<File> {
+pub fn open(path: &Path, mode: u32) -> Result<File> {
     let failed = || format!("cannot create recording {}", path.display());
     if let Ok(there) = fs::symlink_metadata(path)
         && let Some((what, hint)) = why_not_in_place(&there)

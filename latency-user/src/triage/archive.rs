@@ -131,8 +131,8 @@ mod tests {
     #[test]
     fn a_capture_holds_exactly_the_samples() {
         let duration = Duration::from_millis(1);
-        let config = SampleConfig { duration, trace: false, max_overhead: None };
-        let host = sample(Path::new("/"), &mut NoNics, config);
+        let config = SampleConfig { duration, trace: false, max_overhead: None, daemon: None };
+        let host = sample(Path::new("/"), &mut NoNics, &config);
         let mut packed = Vec::new();
         save(&host, &mut packed).unwrap();
         let directory = tempfile::tempdir().unwrap();

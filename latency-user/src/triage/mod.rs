@@ -14,7 +14,7 @@ mod trace;
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// How to sample a live host.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SampleConfig {
     /// Time between the two samples.
     pub duration: Duration,
@@ -47,13 +47,15 @@ pub struct SampleConfig {
     pub trace: bool,
     /// Maximum share of any CPU that the trace may take, 0 to 1; `None`: no limit.
     pub max_overhead: Option<f64>,
+    /// The control socket of a daemon, which traces if it is there; `None`: there is none.
+    pub daemon: Option<PathBuf>,
 }
 
 /// Samples the host below `root` twice.
-pub fn sample(root: &Path, nics: &mut dyn NicDirectory, config: SampleConfig) -> HostSnapshot {
+pub fn sample(root: &Path, nics: &mut dyn NicDirectory, config: &SampleConfig) -> HostSnapshot {
     // Start the trace before the first sample, which must not include the CPU time of loading it.
     let mut trace = match config.trace {
-        true => ShortTrace::start(config.max_overhead),
+        true => ShortTrace::start(config.max_overhead, config.daemon.as_deref()),
         false => Err("it was not requested".into()),
     };
     let started = Instant::now();

@@ -1,6 +1,6 @@
 //! The short trace that triage runs if allowed: stalls by stage.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use crate::{
     kernel::{privileges, single_instance::SingleInstance},
     measure::{
         self, MeasureConfig, Measurement,
+        daemon::{self, Request},
         pacing::{Ends, Stop},
     },
     model::{
@@ -49,7 +50,8 @@ pub(super) struct StageStalls {
 /// A trace in progress.
 pub(super) struct ShortTrace {
     measurement: Measurement,
-    _instance: SingleInstance,
+    /// `None`: a daemon traces.
+    _instance: Option<SingleInstance>,
 }
 
 impl ShortTrace {
@@ -58,10 +60,24 @@ impl ShortTrace {
     /// # Errors
     ///
     /// Why a trace is impossible.
-    pub(super) fn start(max_overhead: Option<f64>) -> Result<Self, String> {
-        privileges::check().map_err(|failure| failure.message)?;
-        let instance = SingleInstance::claim().map_err(|failure| failure.message)?;
-        let config = MeasureConfig { max_overhead, ..MeasureConfig::new() };
+    pub(super) fn start(max_overhead: Option<f64>, daemon: Option<&Path>) -> Result<Self, String> {
+        let mut config = MeasureConfig { max_overhead, ..MeasureConfig::new() };
+        let instance = match daemon.filter(|socket| daemon::is_there(socket)) {
+            Some(socket) => {
+                let answer = daemon::ask(socket, &Request::Status).map_err(text)?.answer;
+                let differences = answer.differences(&config.tracer);
+                if !differences.is_empty() {
+                    let differences = differences.join("; ");
+                    return Err(format!("a daemon traces here already, with {differences}"));
+                }
+                config.daemon = Some(socket.to_owned());
+                None
+            }
+            None => {
+                privileges::check().map_err(|failure| failure.message)?;
+                Some(SingleInstance::claim().map_err(|failure| failure.message)?)
+            }
+        };
         let measurement = Measurement::start(&config).map_err(text)?;
         Ok(Self { measurement, _instance: instance })
     }
@@ -75,6 +91,7 @@ impl ShortTrace {
         let ends = Ends {
             duration: Some(duration),
             signal: std::future::pending::<Result<Stop>>(),
+            early: None,
             outlast_stages: true,
         };
         let mut notify = |_, note: &Note| log::info!("the short trace: {note}");

@@ -47,6 +47,7 @@ const LAYERS: &[Layer] = &[
     ),
     layer("triage", &["model", "file_tree", "host", "kernel", "measure"]),
     layer("views", &["model"]),
+    layer("serve", &["model", "analysis", "host", "recording", "measure", "triage", "views"]),
     layer("cli", &["model", "host", "kernel", "recording", "collect"]),
     layer(
         "commands",
@@ -61,6 +62,7 @@ const LAYERS: &[Layer] = &[
             "experiment",
             "triage",
             "views",
+            "serve",
             "cli",
         ],
     ),

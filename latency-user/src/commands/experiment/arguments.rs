@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum, ValueHint};
 
 use crate::{
     cli::values::{self, Format},
+    commands::tracer::DaemonArguments,
     experiment::{abort::Limit, journal},
 };
 
@@ -79,6 +80,9 @@ pub struct Arguments {
     /// stage is disabled for the rest of the window
     #[arg(long, value_name = "SHARE", help_heading = "How long", value_parser = values::share)]
     pub max_overhead: Option<f64>,
+    /// How to get along with a daemon.
+    #[command(flatten)]
+    pub daemon: DaemonArguments,
     /// Directory for recordings and the report [default: named after the time]
     #[arg(short, long, value_name = "DIR", help_heading = "Output",
           value_hint = ValueHint::DirPath)]

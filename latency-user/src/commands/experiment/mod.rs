@@ -29,6 +29,7 @@ use crate::cli::{
 };
 pub use crate::experiment::watchdog::COMMAND as WATCHDOG;
 use crate::{
+    commands::tracer::Tracer,
     experiment::{
         change::ChangeSet,
         guards,
@@ -41,7 +42,8 @@ use crate::{
         tunable::{self, Scope},
         window::WindowConfig,
     },
-    kernel::{confine::Task, privileges, single_instance::SingleInstance},
+    kernel::{confine::Task, privileges},
+    measure::daemon,
     model::{
         exit::Exit,
         experiment::{Conclusion, Experiment},
@@ -73,7 +75,9 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     if args.plan {
         return plan::run(args, netns, console);
     }
-    if !args.dry_run {
+    let mut window = window_config(args, netns);
+    let is_attached = daemon::is_there(&args.daemon.socket) && !args.daemon.take_over;
+    if !args.dry_run && !is_attached {
         privileges::check_experiment()?;
     }
     let mut wanted = Vec::new();
@@ -91,12 +95,14 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
     if let Some(iface) = guards::lost_link(netns, &args.iface)? {
         return Err(Failure::new(format!("{iface} does not exist or has no link")).into());
     }
-    let _instance = SingleInstance::claim()?;
+    let check = privileges::check_experiment;
+    let tracer = Tracer::choose(&window.measurement(), &args.daemon, check, &mut console.err)?;
+    window.daemon = tracer.daemon();
     make_directory(&output, args.mode)?;
     let pairs = pairs(args);
     let plan = Plan {
         requested: args.set.clone(),
-        window: window_config(args, netns),
+        window,
         settle: args.settle,
         pairs,
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)),
@@ -135,6 +141,7 @@ fn window_config(args: &Arguments, netns: u32) -> WindowConfig {
         threshold_ns: args.threshold.as_nanos() as u64,
         limit: args.abort_if,
         max_overhead: args.max_overhead,
+        daemon: None,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     collect::config::{
         Config, DEFAULT_RECORDS_PER_SECOND, DEFAULT_RING_EVENTS, DEFAULT_SAMPLE_HZ, default_stages,
     },
+    commands::tracer::DaemonArguments,
     kernel::probes::selection::ProbeChoice,
     measure::MeasureConfig,
     model::failure::Failure,
@@ -29,6 +30,8 @@ Examples:
       latency-user trace --format json -- ./load-test.sh > trace.jsonl
   For hours beside production traffic, at a bounded cost:
       latency-user trace --max-overhead 1% --interval 10s --output night.hlog
+  On another machine, shown on this one:
+      ssh HOST latency-user trace --output - --duration 30s | latency-user report -
   What else ran in softirq context:
       latency-user trace --stages rx_wait,net_rx,softirq --duration 10s")]
 pub struct Arguments {
@@ -64,7 +67,7 @@ pub struct Arguments {
     /// Trace while this command runs, and pass on its exit status
     #[arg(last = true, value_name = "COMMAND", help_heading = "How long")]
     pub command: Vec<OsString>,
-    /// Write a recording: an HdrHistogram interval log
+    /// Write a recording: an HdrHistogram interval log. With -, to stdout, where a pipe takes it
     #[arg(short, long, value_name = "FILE.hlog", help_heading = "Output",
           value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
@@ -99,6 +102,9 @@ pub struct Arguments {
     #[arg(long, value_name = "N", help_heading = "Advanced",
           value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub slots: Option<u32>,
+    /// How to get along with a daemon.
+    #[command(flatten)]
+    pub daemon: DaemonArguments,
 }
 
 impl Arguments {

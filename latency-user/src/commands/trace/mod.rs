@@ -3,7 +3,7 @@
 mod arguments;
 mod screen;
 
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, Result};
 use latency_common::stage::Stage;
@@ -12,11 +12,10 @@ pub use self::arguments::Arguments;
 use self::screen::Screen;
 use crate::{
     cli::{Console, child, signals::Signals, stdout::Output, values::Format},
-    kernel::{
-        confine::Task, privileges, probes::bpf_stats::BpfStats, single_instance::SingleInstance,
-    },
+    commands::tracer::Tracer,
+    kernel::{confine::Task, privileges, probes::bpf_stats::BpfStats},
     measure::{
-        self, Measurement,
+        self, MeasureConfig, Measurement,
         pacing::{Ends, Stop},
         recording::RecordingSink,
         sink::Sink,
@@ -25,37 +24,54 @@ use crate::{
     views::Style,
 };
 
+/// Standard output as the file of a recording.
+const STDOUT: &str = "-";
+
 /// Runs the command.
 ///
 /// # Errors
 ///
 /// Errors in the arguments, the privileges, the kernel or the output are found before the first
 /// program is attached.
-pub fn run(args: &Arguments, verbose: bool, console: Console) -> Result<Exit> {
+pub fn run(args: &Arguments, verbose: bool, mut console: Console) -> Result<Exit> {
     args.check_interfaces()?;
     child::find_program(&args.command)?;
-    privileges::check()?;
-    if args.max_overhead.is_some() {
-        BpfStats::switch_on().map_err(|refused| {
-            Failure::unsupported(format!("--max-overhead: {refused}"))
-                .hint("run it as root, or without --max-overhead")
-        })?;
-    }
-    let _instance = SingleInstance::claim()?;
-    let output = args.output.as_deref();
-    let recording =
-        output.map(|path| RecordingSink::create(path, args.mode, &args.iface)).transpose()?;
-    measure::block_on(trace(args, verbose, recording, console))
+    let config = args.config(verbose);
+    let check = || {
+        privileges::check()?;
+        if args.max_overhead.is_some() {
+            BpfStats::switch_on().map_err(|refused| {
+                Failure::unsupported(format!("--max-overhead: {refused}"))
+                    .hint("run it as root, or without --max-overhead")
+            })?;
+        }
+        Ok(())
+    };
+    let tracer = Tracer::choose(&config, &args.daemon, check, &mut console.err)?;
+    let config = MeasureConfig { daemon: tracer.daemon(), ..config };
+    let recording = match &args.output {
+        Some(path) if path.as_os_str() == STDOUT => {
+            if io::stdout().is_terminal() {
+                let hint = "a pipe takes it: latency-user trace --output - | latency-user report -";
+                let what = "a recording does not go to a terminal";
+                return Err(Failure::usage(what).hint(hint).into());
+            }
+            None
+        }
+        Some(path) => Some(RecordingSink::create(path, args.mode, &args.iface)?),
+        None => None,
+    };
+    measure::block_on(trace(args, &config, recording, console))
 }
 
 async fn trace(
     args: &Arguments,
-    verbose: bool,
+    config: &MeasureConfig,
     mut recording: Option<RecordingSink>,
     mut console: Console,
 ) -> Result<Exit> {
     let mut signals = Signals::new()?;
-    let mut measurement = Measurement::start(&args.config(verbose))?;
+    let mut measurement = Measurement::start(config)?;
     let mut child = child::spawn(&args.command)?;
     let mut reader = console.unblock();
     super::confine(Task::Trace { command: child.is_some() });
@@ -65,11 +81,18 @@ async fn trace(
         let _ = writeln!(err, "warning: {stage}{note}");
     };
     let style = Style { colour: console.colour, width: Style::MAX_WIDTH };
-    let output = Output::new(console.out, console.rows);
-    let mut screen = Screen::new(output, style, args.format, reader.clone());
+    let mut screen = None;
+    if args.output.as_ref().is_some_and(|path| path.as_os_str() == STDOUT) {
+        let dropped = reader.clone();
+        let dropped_lines = move || dropped.dropped_lines();
+        recording = Some(RecordingSink::to_stream(console.out, &args.iface, dropped_lines));
+    } else {
+        let output = Output::new(console.out, console.rows);
+        screen = Some(Screen::new(output, style, args.format, reader.clone()));
+    }
     let mut sinks: Vec<&mut dyn Sink> = Vec::new();
     sinks.extend(recording.as_mut().map(|recording| recording as &mut dyn Sink));
-    sinks.push(&mut screen);
+    sinks.extend(screen.as_mut().map(|screen| screen as &mut dyn Sink));
     let outlast_stages = child.is_some();
     let signal = async {
         tokio::select! {
@@ -81,7 +104,7 @@ async fn trace(
             }
         }
     };
-    let ends = Ends { duration: args.duration, signal, outlast_stages };
+    let ends = Ends { duration: args.duration, signal, early: None, outlast_stages };
     let stopped = measurement.follow(ends, &mut sinks, &mut notify).await;
     let outcome = measurement.finish(&mut sinks, &mut notify)?;
     log::info!("stopped: {:?}", stopped?);

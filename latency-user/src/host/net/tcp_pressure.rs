@@ -74,6 +74,12 @@ struct Seen {
     is_there: bool,
 }
 
+impl Seen {
+    fn grown(&self) -> TcpPressure {
+        self.before.plus(&self.last.since(&self.first))
+    }
+}
+
 impl Watch {
     /// Starts with the current counters.
     pub fn new(root: &Path) -> Self {
@@ -116,15 +122,22 @@ impl Watch {
             namespace.last = counters;
             namespace.is_there = true;
         }
+        // Hosts of containers make a namespace every few seconds, for months.
+        self.seen.retain(|_, namespace| namespace.is_there || !namespace.grown().is_none());
     }
 
     /// Growth since the start, by namespace; namespaces without growth are left out.
     pub fn finish(&mut self) -> Vec<TcpPressure> {
         self.update();
+        self.so_far()
+    }
+
+    /// As [`Self::finish`], as of the last read.
+    pub fn so_far(&self) -> Vec<TcpPressure> {
         let grown = self.seen.iter().map(|(netns, namespace)| TcpPressure {
             netns: *netns,
             ended: !namespace.is_there,
-            ..namespace.before.plus(&namespace.last.since(&namespace.first))
+            ..namespace.grown()
         });
         grown.filter(|grown| !grown.is_none()).collect()
     }

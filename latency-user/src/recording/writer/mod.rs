@@ -6,34 +6,34 @@ use std::{
     fs::File,
     io::Write,
     path::{Path, PathBuf},
-    time::{Duration, UNIX_EPOCH},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
-use base64::{Engine, engine::general_purpose::STANDARD};
-use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use serde::Serialize;
 
 use super::{
-    format::{
-        COLLAPSE, COMMENT, INTERVAL, IntervalMeta, LEGEND, MAX_VALUE_DIVISOR, MERGE, Merge, RUN,
-        SETTINGS, STACKS, STALL, SUMMARY, SeriesMeta, StacksMeta, VERSION_LINE,
-    },
+    encoder::{self, Encoder},
+    format::{INTERVAL, IntervalMeta, MERGE, Merge, RUN, SETTINGS, SUMMARY, SeriesMeta},
     output::{self, PRIVATE},
 };
-use crate::model::{
-    distribution::Distribution, interval::Interval, run::Run, schema::Envelope,
-    settings::HostSettings, summary::Summary,
-};
+use crate::model::{interval::Interval, run::Run, settings::HostSettings, summary::Summary};
 
 /// A longer interval is written in pieces, so that the text of thousands of series is not held.
 const PIECE: usize = 1 << 20;
 
 /// A recording that is being written.
 pub struct Writer {
-    file: File,
+    target: Target,
     path: PathBuf,
-    serializer: V2DeflateSerializer,
+    encoder: Encoder,
+}
+
+/// Where a recording goes.
+enum Target {
+    File(File),
+    /// Takes each interval in one piece.
+    Stream(Box<dyn Write + Send>),
 }
 
 impl Writer {
@@ -58,7 +58,13 @@ impl Writer {
 
     /// Writes to `file`; errors name it `path`.
     pub fn of(file: File, path: &Path) -> Self {
-        Self { file, path: path.to_owned(), serializer: V2DeflateSerializer::new() }
+        Self { target: Target::File(file), path: path.to_owned(), encoder: Encoder::new() }
+    }
+
+    /// Writes to `out`, each interval in one piece: `out` may leave out pieces, but not parts.
+    /// Errors name it `name`.
+    pub fn to_stream(out: Box<dyn Write + Send>, name: &str) -> Self {
+        Self { target: Target::Stream(out), path: name.into(), encoder: Encoder::new() }
     }
 
     /// Truncates the file and writes the header. Must be called before the first interval.
@@ -68,24 +74,11 @@ impl Writer {
     /// When the file cannot be written (the error names it), or when `run.started_at` is not
     /// an RFC 3339 time.
     pub fn start(&mut self, run: &Run) -> Result<()> {
-        let started = run
-            .started()
-            .with_context(|| format!("start of the run {:?} is not a time", run.started_at))?;
-        // Pipes and devices cannot be truncated and do not need to be.
-        if self.file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-            self.file
-                .set_len(0)
+        let text = encoder::header(run)?;
+        if let Some(file) = self.target.regular_file() {
+            file.set_len(0)
                 .with_context(|| format!("cannot truncate recording {}", self.path.display()))?;
         }
-        let epoch = started.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut text = format!(
-            "{VERSION_LINE}\n#[StartTime: {} (seconds since epoch), {}]\n",
-            seconds(epoch),
-            run.started_at
-        );
-        comment(&mut text, RUN, run)?;
-        text.push_str(LEGEND);
-        text.push('\n');
         self.append(&text)
     }
 
@@ -147,25 +140,15 @@ impl Writer {
         };
         for series in interval.series.iter().filter(|s| !s.distribution.buckets.is_empty()) {
             let tag = series.id.to_string();
-            let time = (start, interval.duration);
-            self.histogram(&mut text, &tag, time, &series.distribution)?;
+            let values = self.encoder.values(&series.distribution)?;
+            encoder::line(&mut text, &tag, (start, interval.duration), &values);
             meta.series.insert(tag, SeriesMeta::new(series.attrs, &series.distribution));
-            if text.len() > PIECE {
+            if text.len() > PIECE && matches!(self.target, Target::File(_)) {
                 self.append(&std::mem::take(&mut text))?;
             }
         }
-        for stall in &interval.batch.stalls {
-            comment(&mut text, STALL, stall)?;
-        }
-        for collapse in &interval.batch.collapses {
-            comment(&mut text, COLLAPSE, collapse)?;
-        }
-        let batch = &interval.batch;
-        if !batch.stacks.is_empty() || !batch.times.is_empty() {
-            let (stacks, times) = (batch.stacks.clone(), Some(batch.times.clone()));
-            comment(&mut text, STACKS, &StacksMeta { stacks, times })?;
-        }
-        comment(&mut text, INTERVAL, &meta)?;
+        text.push_str(&encoder::batch(interval)?);
+        text.push_str(&encoder::comment(INTERVAL, &meta)?);
         self.append(&text)
     }
 
@@ -176,68 +159,38 @@ impl Writer {
     /// When the file cannot be written or synced; the error names it.
     pub fn finish(mut self, summary: &Summary) -> Result<()> {
         self.object(SUMMARY, summary)?;
-        // Pipes and devices cannot be synced.
-        let regular = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
-        if regular {
-            self.file
-                .sync_all()
+        if let Some(file) = self.target.regular_file() {
+            file.sync_all()
                 .with_context(|| format!("cannot sync recording {}", self.path.display()))?;
         }
         Ok(())
     }
 
-    /// Appends a histogram line.
-    fn histogram(
-        &mut self,
-        text: &mut String,
-        tag: &str,
-        (start, duration): (Duration, Duration),
-        distribution: &Distribution,
-    ) -> Result<()> {
-        let (start, duration) = (seconds(start), seconds(duration));
-        let max = distribution.max_ns as f64 / MAX_VALUE_DIVISOR;
-        let histogram = self.compress(distribution)?;
-        // A series of another program may have no tag: it is written without one, too.
-        let tag = if tag.is_empty() { String::new() } else { format!("Tag={tag},") };
-        text.push_str(&format!("{tag}{start},{duration},{max:.3},{histogram}\n"));
-        Ok(())
-    }
-
-    /// The last field of a histogram line.
-    fn compress(&mut self, distribution: &Distribution) -> Result<String> {
-        let mut bytes = Vec::new();
-        self.serializer
-            .serialize(&distribution.histogram(), &mut bytes)
-            .context("cannot compress a histogram")?;
-        Ok(STANDARD.encode(bytes))
-    }
-
     /// Appends one object.
     fn object(&mut self, kind: &'static str, body: &impl Serialize) -> Result<()> {
-        let mut text = String::new();
-        comment(&mut text, kind, body)?;
-        self.append(&text)
+        self.append(&encoder::comment(kind, body)?)
     }
 
     /// Writes `text` to the kernel, so that it outlives the process.
     fn append(&mut self, text: &str) -> Result<()> {
-        self.file
-            .write_all(text.as_bytes())
-            .with_context(|| format!("cannot write recording {}", self.path.display()))
+        let written = match &mut self.target {
+            Target::File(file) => file.write_all(text.as_bytes()),
+            Target::Stream(out) => out.write_all(text.as_bytes()).and_then(|()| out.flush()),
+        };
+        written.with_context(|| format!("cannot write recording {}", self.path.display()))
     }
 }
 
-/// Appends a comment line that carries `body`.
-fn comment(text: &mut String, kind: &'static str, body: &impl Serialize) -> Result<()> {
-    let object = serde_json::to_string(&Envelope::new(kind, body))
-        .with_context(|| format!("cannot write the {kind} of a recording as JSON"))?;
-    text.push_str(&format!("{COMMENT} {object}\n"));
-    Ok(())
-}
-
-/// Seconds with three decimals, which every reader understands.
-fn seconds(duration: Duration) -> String {
-    format!("{}.{:03}", duration.as_secs(), duration.subsec_millis())
+impl Target {
+    /// The file, if it can be truncated and synced: pipes and devices cannot.
+    fn regular_file(&self) -> Option<&File> {
+        match self {
+            Self::File(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => {
+                Some(file)
+            }
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use hdrhistogram::{
     Histogram,
     serialization::{
@@ -19,12 +20,14 @@ use super::*;
 use crate::{
     analysis::totals::Totals,
     model::{
+        distribution::Distribution,
         run::{Sampling, Transport},
         series::{
             Location, Queue, QueueId, Series,
             attrs::{NamedBy, QueueAttrs},
         },
     },
+    recording::format::COMMENT,
 };
 
 fn run() -> Run {

@@ -78,7 +78,30 @@ struct Page<'a> {
     recordings: Vec<HtmlRecording>,
     settings: Vec<settings::HtmlSetting>,
     legend: &'a [(&'a str, &'a str)],
+    live: Option<&'a Live>,
     version: &'a str,
+}
+
+/// What only the page of a daemon has.
+#[derive(Serialize)]
+pub struct Live {
+    /// After how many seconds it is fetched again.
+    pub refresh_s: u64,
+    /// What the daemon has to say about itself.
+    pub notes: Vec<String>,
+    /// The recordings that it keeps, newest first.
+    pub kept: Vec<Kept>,
+}
+
+/// A recording that a daemon keeps.
+#[derive(Serialize)]
+pub struct Kept {
+    /// Its name.
+    pub name: String,
+    /// Its size, for people.
+    pub size: String,
+    /// Where its page is.
+    pub href: String,
 }
 
 /// A figure with its numbers.
@@ -124,6 +147,25 @@ pub fn page(
     experiment: Option<&Experiment>,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
+    render(recordings, compared, experiment, None, out)
+}
+
+/// Writes the page of a daemon, about the last minutes.
+///
+/// # Errors
+///
+/// What `out` fails with.
+pub fn live_page(recent: &Recording<'_>, live: &Live, out: &mut dyn io::Write) -> io::Result<()> {
+    render(std::slice::from_ref(recent), None, None, Some(live), out)
+}
+
+fn render(
+    recordings: &[Recording<'_>],
+    compared: Option<&Comparison>,
+    experiment: Option<&Experiment>,
+    live: Option<&Live>,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
     let shown: Vec<HtmlRecording> = recordings.iter().map(show).collect();
     let verdict = match (experiment, compared, shown.first()) {
         (Some(found), ..) => experiment_text::sentence(found),
@@ -157,6 +199,7 @@ pub fn page(
         recordings: shown,
         settings: settings::rows(recordings),
         legend: &heat::LEGEND,
+        live,
         version: env!("CARGO_PKG_VERSION"),
     };
     let mut environment = Environment::new();

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
-use super::{Measurement, Notify, Sinks};
+use super::Local;
+use crate::measure::{Notify, Sinks, report_notes};
 
 /// How often the cost of the programs is measured, for how long, and when first. Measuring adds
 /// clock readings to each run of a program.
@@ -51,7 +52,7 @@ impl Schedule {
     }
 }
 
-impl Measurement {
+impl Local {
     /// Ends a measurement of the cost. If it is above the limit, disables the stage that saves
     /// most. Returns whether a stage is still timed.
     pub(super) fn check_overhead(
@@ -74,7 +75,7 @@ impl Measurement {
         for sink in sinks.iter_mut() {
             sink.run_changed(&self.run)?;
         }
-        super::report_notes(sinks, notify);
+        report_notes(sinks, notify);
         Ok(self.tracer.times_something())
     }
 }
