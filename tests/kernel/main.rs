@@ -1,8 +1,9 @@
 //! Tests against a real kernel: the running one, or Debian's in a virtual machine.
 //!
 //! They need root. `LATENCY_USER` is the path of the tested program, `STALL_INJECTOR` and
-//! `TCP_COLLAPSE_LOAD` those of test programs; `LATENCY_VM` is set in a virtual machine.
-//! `cargo xtask test` sets them. Tests run one at a time: only one tracer can run on a machine.
+//! `TCP_COLLAPSE_LOAD` those of test programs, `PROMETHEUS` the directory of Prometheus's;
+//! `LATENCY_VM` is set in a virtual machine. `cargo xtask test` sets them. Tests run one at a time:
+//! only one tracer can run on a machine.
 
 mod bpftrace;
 mod command_line;
@@ -15,6 +16,7 @@ mod frozen;
 mod kernels;
 mod lab;
 mod preemption;
+mod prometheus;
 mod queues;
 mod readers;
 mod recording;
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         experiment::tunings::trials(),
         soak::trials(),
         serve::trials(),
+        prometheus::trials(),
         triage::trials(),
         kernels::trials(),
         lab::trials(),

@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Stdio},
@@ -35,6 +36,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("serve::the_minutes_around_a_stall_are_kept", Where::Host, &["tar"], stall),
         trial("serve::a_kill_leaves_a_readable_ring", Where::Host, &[], killed),
         trial("serve::a_client_may_take_over", Where::Host, &[], taken_over),
+        trial("serve::the_page_is_for_its_own_host_only", Where::Host, &[], page),
+        trial("serve::a_recording_goes_through_a_pipe", Where::Host, &[], pipe),
+        trial("serve::units_are_valid", Where::Host, &["systemd-analyze"], units),
     ]
     .into_iter()
     .flatten()
@@ -45,19 +49,35 @@ pub(crate) fn trials() -> Vec<Trial> {
 const PACKETS: u64 = 20_011;
 
 /// A running daemon.
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     directory: tempfile::TempDir,
+    http: Http,
+}
+
+/// Where it answers HTTP.
+enum Http {
+    Unix(PathBuf),
+    Address(String),
 }
 
 impl Daemon {
     /// Starts it and waits until it is ready.
-    fn start(arguments: &[&str]) -> Result<Self> {
+    pub(crate) fn start(arguments: &[&str]) -> Result<Self> {
         Self::start_in(tempfile::tempdir()?, arguments)
     }
 
     fn start_in(directory: tempfile::TempDir, arguments: &[&str]) -> Result<Self> {
         let at = |name: &str| directory.path().join(name);
+        let given = arguments.iter().position(|argument| *argument == "--listen");
+        let (http, listen) = match given {
+            Some(position) => (Http::Address(arguments[position + 1].to_owned()), Vec::new()),
+            None => {
+                let path = at("http");
+                let listen = vec!["--listen".to_owned(), format!("unix:{}", path.display())];
+                (Http::Unix(path), listen)
+            }
+        };
         let mut child = latency_user()?
             .arg("serve")
             .args(["--max-overhead", "100%", "--interval", "100ms"])
@@ -65,23 +85,21 @@ impl Daemon {
             .arg(at("state"))
             .arg("--socket")
             .arg(at("control"))
-            .arg("--listen")
-            .arg(format!("unix:{}", at("http").display()))
+            .args(listen)
             .args(arguments)
             .stdin(Stdio::null())
             .spawn()
             .context("start the daemon")?;
-        let http = at("http");
         wait_until("the daemon", || {
             if let Some(status) = child.try_wait()? {
                 anyhow::bail!("the daemon ended with {status}");
             }
             Ok(get(&http, "/readyz", "").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")))
         })?;
-        Ok(Self { child, directory })
+        Ok(Self { child, directory, http })
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -89,17 +107,17 @@ impl Daemon {
         self.at("control").display().to_string()
     }
 
-    fn metrics(&self) -> Result<String> {
-        get(&self.at("http"), "/metrics", "")
+    pub(crate) fn metrics(&self) -> Result<String> {
+        get(&self.http, "/metrics", "")
     }
 
     /// The value of a metric whose line starts with `name`, summed over labels.
-    fn metric(&self, name: &str) -> Result<f64> {
+    pub(crate) fn metric(&self, name: &str) -> Result<f64> {
         sum(&self.metrics()?, name)
     }
 
     /// Sends a request; the answer, and what follows.
-    fn ask(&self, request: &str) -> Result<(Value, BufReader<UnixStream>)> {
+    pub(crate) fn ask(&self, request: &str) -> Result<(Value, BufReader<UnixStream>)> {
         let mut stream = UnixStream::connect(self.at("control"))?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         writeln!(stream, "{request}")?;
@@ -114,7 +132,7 @@ impl Daemon {
         unsafe { libc::kill(self.child.id().cast_signed(), signal) };
     }
 
-    fn end(mut self) -> Result<tempfile::TempDir> {
+    pub(crate) fn end(mut self) -> Result<tempfile::TempDir> {
         self.signal(libc::SIGTERM);
         let status = self.child.wait()?;
         ensure!(status.success(), "the daemon ended with {status}");
@@ -131,9 +149,23 @@ impl Drop for Daemon {
 }
 
 /// The answer to a request of `path`, with its head.
-fn get(socket: &Path, path: &str, headers: &str) -> Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+fn get(http: &Http, path: &str, headers: &str) -> Result<String> {
+    let patience = Some(Duration::from_secs(30));
+    match http {
+        Http::Unix(socket) => {
+            let stream = UnixStream::connect(socket)?;
+            stream.set_read_timeout(patience)?;
+            exchange(stream, path, headers)
+        }
+        Http::Address(address) => {
+            let stream = TcpStream::connect(address)?;
+            stream.set_read_timeout(patience)?;
+            exchange(stream, path, headers)
+        }
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, path: &str, headers: &str) -> Result<String> {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
@@ -141,7 +173,7 @@ fn get(socket: &Path, path: &str, headers: &str) -> Result<String> {
 }
 
 /// The sum of all values of a metric.
-fn sum(metrics: &str, name: &str) -> Result<f64> {
+pub(crate) fn sum(metrics: &str, name: &str) -> Result<f64> {
     let mut sum = None;
     for line in metrics.lines() {
         let Some(rest) = line.strip_prefix(name) else { continue };
@@ -154,7 +186,7 @@ fn sum(metrics: &str, name: &str) -> Result<f64> {
 }
 
 /// The runs of net_rx in all recordings of a directory.
-fn recorded(directory: &Path) -> Result<Distribution> {
+pub(crate) fn recorded(directory: &Path) -> Result<Distribution> {
     let mut sum = Distribution::default();
     for entry in fs::read_dir(directory)? {
         let recording = RecordingTotals::read(&entry?.path())?;
@@ -176,7 +208,7 @@ fn metrics() -> Result<()> {
         ensure!(answer["error"].is_null(), "{answer}");
         let text = daemon.metrics()?;
         let openmetrics = "Accept: application/openmetrics-text;version=1.0.0\r\n";
-        let open = get(&daemon.at("http"), "/metrics", openmetrics)?;
+        let open = get(&daemon.http, "/metrics", openmetrics)?;
         ensure!(open.trim_end().ends_with("# EOF") && open.contains("openmetrics-text"), "{open}");
         let ring = daemon.at("state").join("ring");
         let directory = daemon.end()?;
@@ -290,13 +322,13 @@ fn stall() -> Result<()> {
         let triage = String::from_utf8_lossy(&triage.stdout).into_owned();
         ensure!(triage.contains("tcp_rmem"), "{triage}");
         // Its page, and that of the recording.
-        let page = get(&daemon.at("http"), "/", "")?;
+        let page = get(&daemon.http, "/", "")?;
         let name = Path::new(path).file_stem().and_then(|name| name.to_str()).context("no name")?;
         ensure!(page.contains("tcp_collapse") && page.contains(name), "{page}");
-        let page = get(&daemon.at("http"), &format!("/recordings/{name}"), "")?;
+        let page = get(&daemon.http, &format!("/recordings/{name}"), "")?;
         ensure!(page.starts_with("HTTP/1.1 200") && page.contains("tcp_collapse"), "{page}");
         for wrong in ["/recordings/..%2fring", "/recordings/.hidden", "/recordings/a/b", "/x"] {
-            let answer = get(&daemon.at("http"), wrong, "")?;
+            let answer = get(&daemon.http, wrong, "")?;
             ensure!(answer.starts_with("HTTP/1.1 404"), "{wrong}: {answer}");
         }
         ensure!(daemon.metric("latency_user_recordings_total")? >= 1.0, "not counted");
@@ -352,5 +384,103 @@ fn taken_over() -> Result<()> {
             Ok(daemon.metric("latency_user_intervals_total")? > paused + 3.0)
         })?;
         daemon.end().map(drop)
+    })
+}
+
+/// systemd accepts the units, and rates the service's exposure at most at 3.5.
+fn units() -> Result<()> {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/systemd");
+    let directory = tempfile::tempdir()?;
+    let program = latency_user()?.get_program().to_string_lossy().into_owned();
+    let service = fs::read_to_string(units.join("latency-user.service"))?;
+    let service = service.replace("/usr/local/bin/latency-user", &program);
+    let path = directory.path().join("latency-user.service");
+    fs::write(&path, service)?;
+    let socket = directory.path().join("latency-user.socket");
+    fs::copy(units.join("latency-user.socket"), &socket)?;
+    let (service, socket) = (path.display(), socket.display());
+    tool::run(&format!("systemd-analyze verify {service} {socket}"))?;
+    tool::run(&format!("systemd-analyze security --offline=true --threshold=35 {service}"))?;
+    Ok(())
+}
+
+/// What a page of another site could ask for, in the name of a browser.
+fn page() -> Result<()> {
+    namespace::run(|| {
+        let address = "127.0.0.1:9468";
+        let daemon = Daemon::start(&["--listen", address])?;
+        let ask = |head: &str| -> Result<String> {
+            let mut stream = TcpStream::connect(address)?;
+            stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+            write!(stream, "{head}\r\nConnection: close\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        for host in ["127.0.0.1:9468", "localhost:9468"] {
+            let answer = ask(&format!("GET / HTTP/1.1\r\nHost: {host}"))?;
+            ensure!(answer.starts_with("HTTP/1.1 200"), "{host}: {answer}");
+            let policy = answer.lines().find(|line| line.starts_with("content-security-policy"));
+            let policy = policy.context("no content policy")?;
+            ensure!(policy.contains("default-src 'none'; style-src 'sha256-"), "{policy}");
+            ensure!(
+                !answer.contains("<script") && answer.contains("http-equiv=\"refresh\""),
+                "page"
+            );
+        }
+        for host in ["evil.example", "evil.example:9468", "127.0.0.1", "127.0.0.1:80", ""] {
+            for path in ["/", "/recordings/x"] {
+                let answer = ask(&format!("GET {path} HTTP/1.1\r\nHost: {host}"))?;
+                ensure!(answer.starts_with("HTTP/1.1 403"), "{host} {path}: {answer}");
+            }
+            let answer = ask(&format!("GET /metrics HTTP/1.1\r\nHost: {host}"))?;
+            ensure!(answer.starts_with("HTTP/1.1 200"), "{host}: {answer}");
+        }
+        for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+            let answer = ask(&format!("{method} /metrics HTTP/1.1\r\nHost: {address}"))?;
+            ensure!(answer.starts_with("HTTP/1.1 405"), "{method}: {answer}");
+        }
+        // Connections that say nothing keep nobody else out.
+        let silent: Vec<TcpStream> =
+            (0..40).map(|_| TcpStream::connect(address)).collect::<Result<_, _>>()?;
+        ensure!(daemon.metrics()?.contains("latency_user_build_info"), "no metrics");
+        drop(silent);
+        daemon.end().map(drop)
+    })
+}
+
+fn pipe() -> Result<()> {
+    namespace::run(|| {
+        let program = latency_user()?.get_program().to_string_lossy().into_owned();
+        let line = format!(
+            "{program} trace --output - --interval 100ms --duration 4s | {program} report - \
+             --format json"
+        );
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", &line])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        thread::sleep(Duration::from_secs(2));
+        load::udp(1009)?;
+        let mut text = String::new();
+        shell.stdout.take().context("no pipe")?.read_to_string(&mut text)?;
+        ensure!(shell.wait()?.success(), "{text}");
+        let summary: Value = serde_json::from_str(text.lines().last().context("no report")?)?;
+        ensure!(summary["ledger"]["balanced"] == true, "{}", summary["ledger"]);
+        let runs: u64 = summary["series"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|row| row["stage"] == "net_rx")
+            .filter_map(|row| row["count"].as_u64())
+            .sum();
+        ensure!(runs >= 1009, "{runs} runs");
+        // A reader that has gone ends it.
+        let gone = format!("{program} trace --output - --interval 100ms --duration 60s | head -1");
+        let started = Instant::now();
+        tool::shell(&gone)?;
+        ensure!(started.elapsed() < Duration::from_secs(30), "it went on");
+        Ok(())
     })
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    reader::{Reader, RecordingEntry},
+    reader::{ReadError, Reader, RecordingEntry},
     writer::Writer,
 };
 use crate::{
@@ -30,6 +30,8 @@ pub struct Joined {
     pub length: Duration,
     /// Notes on the files.
     pub notes: Vec<Note>,
+    /// Why some of them could not be read, from some line on.
+    pub unread: Vec<String>,
 }
 
 /// Writes the recordings at `paths`, in this order, as one. `write_into` opens it; it is not called
@@ -40,16 +42,32 @@ pub struct Joined {
 ///
 /// # Errors
 ///
-/// When a recording cannot be read, or the result cannot be written.
+/// When the result cannot be written, or a recording is another program's log.
 pub fn join(paths: &[PathBuf], write_into: impl FnOnce() -> Result<Writer>) -> Result<Joined> {
     let mut joined = Joined::default();
     let mut whole = Whole::default();
     let mut write_into = Some(write_into);
     for path in paths {
-        let mut part = Part::open(path)?;
+        let mut part = match Part::open(path) {
+            Ok(part) => part,
+            Err(error) => {
+                whole.has_all_ends = false;
+                joined.unread.push(error.to_string());
+                continue;
+            }
+        };
         let mut start = Duration::ZERO;
         let mut ended = false;
-        while let Some(entry) = part.reader.next_entry()? {
+        loop {
+            let entry = match part.reader.next_entry() {
+                Ok(Some(entry)) => entry,
+                Ok(None) => break,
+                // What came before it is kept, and so are the others.
+                Err(error) => {
+                    joined.unread.push(error.to_string());
+                    break;
+                }
+            };
             match entry {
                 RecordingEntry::Run(run) => {
                     start = part.run(run, &whole)?;
@@ -92,7 +110,7 @@ struct Part {
 }
 
 impl Part {
-    fn open(path: &Path) -> Result<Self> {
+    fn open(path: &Path) -> Result<Self, ReadError> {
         let reader = Reader::open(path)?;
         Ok(Self { reader, run: None, started: None, settings: None, skipped: Duration::ZERO })
     }

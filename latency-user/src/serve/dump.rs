@@ -139,6 +139,9 @@ fn write(
     for note in &joined.notes {
         log::warn!("{name}: {note}");
     }
+    for error in &joined.unread {
+        log::warn!("{name}: left out: {error}");
+    }
     if joined.intervals == 0 {
         bail!("its time holds no interval");
     }

@@ -96,13 +96,17 @@ impl Ring {
             .collect();
         known.sort();
         let next = known.last().map_or(1, |(last, _)| last + 1);
-        let segments = known.into_iter().map(|(_, path)| Segment {
-            bytes: path.metadata().map_or(0, |metadata| metadata.len()),
-            // What was cut short before its first interval holds nothing.
-            length: length(&path).unwrap_or_default(),
-            path,
-        });
-        let segments = segments.collect();
+        let mut segments = VecDeque::new();
+        for (_, path) in known {
+            match length(&path) {
+                Some(length) => {
+                    let bytes = path.metadata().map_or(0, |metadata| metadata.len());
+                    segments.push_back(Segment { path, length, bytes });
+                }
+                // It was cut short before its first interval.
+                None => remove(&path),
+            }
+        }
         let mut ring =
             Self { directory: directory.to_owned(), limits, segments, current: None, next };
         ring.forget(0);
@@ -210,8 +214,10 @@ impl Ring {
 
     /// Keeps what was written, without a summary.
     fn give_up(&mut self) {
-        if let Some(current) = self.current.take() {
-            self.segments.push_back(current.segment);
+        let Some(Current { segment, .. }) = self.current.take() else { return };
+        match segment.length.is_zero() {
+            true => remove(&segment.path),
+            false => self.segments.push_back(segment),
         }
     }
 
@@ -245,12 +251,17 @@ impl Ring {
     }
 
     fn forget_one(&mut self) {
-        if let Some(oldest) = self.segments.pop_front()
-            && let Err(error) = fs::remove_file(&oldest.path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            log::warn!("cannot remove {}: {error}", oldest.path.display());
+        if let Some(oldest) = self.segments.pop_front() {
+            remove(&oldest.path);
         }
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        log::warn!("cannot remove {}: {error}", path.display());
     }
 }
 
@@ -387,6 +398,27 @@ mod tests {
         fill(&mut ring, 42..=42, 1);
         let all = paths(&ring.last(Duration::MAX));
         assert_eq!(events(&all[all.len() - 3..], directory.path()), (6, (37..=42).sum()));
+    }
+
+    #[test]
+    fn a_segment_that_cannot_be_read_loses_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("ring");
+        let mut ring = Ring::open(&place, limits(100, 1 << 20)).unwrap();
+        fill(&mut ring, 1..=6, 2);
+        let all = paths(&ring.last(Duration::MAX));
+        let text = fs::read_to_string(&all[1]).unwrap();
+        // After its first interval, which is kept.
+        let at = text.match_indices("\"interval\"").next().unwrap().0;
+        let at = at + text[at..].find('\n').unwrap() + 1;
+        fs::write(&all[1], format!("{}garbage\n{}", &text[..at], &text[at..])).unwrap();
+        assert_eq!(events(&all, directory.path()), (5, 1 + 2 + 3 + 5 + 6));
+        fs::write(&all[1], "").unwrap();
+        assert_eq!(events(&all, directory.path()), (4, 1 + 2 + 5 + 6));
+        // What holds nothing goes when the ring is opened.
+        drop(ring);
+        assert_eq!(Ring::open(&place, limits(100, 1 << 20)).unwrap().segments.len(), 2);
+        assert!(!all[1].exists());
     }
 
     #[test]

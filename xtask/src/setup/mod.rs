@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: installs only what is missing on this machine.
 //!
-//! Owns the list of tools that each level needs. `apt` calls the package manager, `toolchain`
-//! installs the BPF toolchain, and `build_ebpf` detects compilers that can build for BPF.
+//! Owns the list of tools that each level needs. `apt` calls the package manager, `unpacked` brings
+//! packages without installing them, `toolchain` installs the BPF toolchain, and `build_ebpf` detects compilers that can build for BPF.
 
 use std::process::{Command, ExitCode, Stdio};
 
@@ -11,6 +11,7 @@ use crate::{build_ebpf, process};
 
 pub(crate) mod apt;
 mod toolchain;
+pub(crate) mod unpacked;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -91,6 +92,9 @@ pub(crate) fn ensure(level: Level) -> Result<()> {
         .map(|tool| tool.package)
         .collect();
     apt::install(&missing)?;
+    if level >= Level::Test {
+        unpacked::package(unpacked::PROMETHEUS)?;
+    }
     toolchain::ensure()
 }
 

@@ -61,6 +61,8 @@ struct Built {
     latency_user: PathBuf,
     load: PathBuf,
     injector: PathBuf,
+    /// Where the programs of Prometheus are, which is not installed.
+    prometheus: PathBuf,
 }
 
 impl Built {
@@ -70,6 +72,7 @@ impl Built {
             ("LATENCY_USER".to_owned(), text(&self.latency_user)),
             ("TCP_COLLAPSE_LOAD".to_owned(), text(&self.load)),
             ("STALL_INJECTOR".to_owned(), text(&self.injector)),
+            ("PROMETHEUS".to_owned(), text(&self.prometheus)),
         ]
     }
 
@@ -85,6 +88,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         latency_user: workspace::release_binary("latency-user", "latency-user")?,
         load: workspace::release_binary(TESTS_PACKAGE, demo::LOAD)?,
         injector: objects.join("stall-injector-ebpf"),
+        prometheus: setup::unpacked::package(setup::unpacked::PROMETHEUS)?.join("usr/bin"),
     };
     let programs = workspace::system_tests()?;
     let kernel_tests = programs

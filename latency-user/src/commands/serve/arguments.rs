@@ -30,6 +30,8 @@ const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9468
 /// The ring and the recordings by default.
 const STATE: &str = "/var/lib/latency-user";
 
+const DEFAULT_MAX_OVERHEAD: f64 = 0.01;
+
 /// Default triggers, as multiples of the threshold: a stall this long, and so many in ten seconds.
 const LONG_STALL: u32 = 20;
 const MANY_STALLS: u64 = 50;
@@ -79,9 +81,10 @@ pub struct Options {
     /// Length of an interval [default: 1s; 10s on more than 64 CPUs]
     #[arg(long, help_heading = "What", value_parser = values::interval)]
     pub interval: Option<Duration>,
-    /// Limit the programs to this share of any CPU [default: 1%]
-    #[arg(long, value_name = "SHARE", help_heading = "What", value_parser = values::share)]
-    pub max_overhead: Option<f64>,
+    /// Limit the programs to this share of any CPU, or none: without CAP_SYS_ADMIN their cost cannot
+    /// be measured [default: 1%]
+    #[arg(long, value_name = "SHARE", help_heading = "What", value_parser = max_overhead)]
+    pub max_overhead: Option<MaxOverhead>,
     /// Stack samples of stalls in progress, per second and CPU; 0: none [default: 997]
     #[arg(long, value_name = "HZ", help_heading = "What",
           value_parser = clap::value_parser!(u64).range(..=20_000))]
@@ -139,6 +142,17 @@ pub struct Options {
     #[arg(long, value_name = "N", help_heading = "Metrics",
           value_parser = clap::value_parser!(i32).range(0..=8))]
     pub native_schema: Option<i32>,
+}
+
+/// A limit of the overhead, 0 to 1; `None`: no limit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaxOverhead(Option<f64>);
+
+fn max_overhead(text: &str) -> Result<MaxOverhead, String> {
+    match text {
+        "none" => Ok(MaxOverhead(None)),
+        _ => values::share(text).map(|share| MaxOverhead(Some(share))),
+    }
 }
 
 fn listen(text: &str) -> Result<Listen, String> {
@@ -263,7 +277,7 @@ impl Options {
         let seconds = if cpus > 64 { 10 } else { 1 };
         let measure = MeasureConfig {
             interval: self.interval.unwrap_or(Duration::from_secs(seconds)),
-            max_overhead: Some(self.max_overhead.unwrap_or(0.01)),
+            max_overhead: self.max_overhead.map_or(Some(DEFAULT_MAX_OVERHEAD), |limit| limit.0),
             tracer: TracerConfig {
                 by_name: self.stages.is_some(),
                 stages: self.stages.unwrap_or_else(default_stages),
@@ -375,6 +389,8 @@ mod tests {
         assert_eq!(config.measure.max_overhead, Some(0.01));
         assert_eq!(config.measure.interval, Duration::from_secs(1));
         assert_eq!(Options::default().config(65).measure.interval, Duration::from_secs(10));
+        assert_eq!(of("max-overhead = \"none\"").unwrap().measure.max_overhead, None);
+        assert_eq!(of("max-overhead = \"2%\"").unwrap().measure.max_overhead, Some(0.02));
         assert_eq!(of("trigger = \"none\"").unwrap().triggers, []);
         assert_eq!(of("listen = \"none\"").unwrap().listen, Listen::Nowhere);
     }

@@ -78,7 +78,7 @@ pub fn run(args: &Arguments, console: Console) -> Result<Exit> {
     if config.measure.max_overhead.is_some() {
         BpfStats::switch_on().map_err(|refused| {
             Failure::unsupported(format!("the limit of the overhead cannot be kept: {refused}"))
-                .hint("run it as root, or with CAP_SYS_ADMIN")
+                .hint("run it as root, with CAP_SYS_ADMIN, or with --max-overhead none")
         })?;
     }
     let instance = SingleInstance::claim()?;

@@ -236,7 +236,7 @@ impl Metrics {
         let (mut seconds, mut cpus) = (Vec::new(), Vec::new());
         for stage in self.stages() {
             let of = vec![("stage", stage.name().to_owned())];
-            let (ns, cpu) = self.longest[stage as usize].last;
+            let Some((ns, cpu)) = self.longest[stage as usize].last else { continue };
             seconds.push((of.clone(), ns as f64 / 1e9));
             cpus.extend(cpu.map(|cpu| (of, f64::from(cpu))));
         }

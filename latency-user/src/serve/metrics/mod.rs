@@ -62,8 +62,8 @@ pub struct Metrics {
 struct Longest {
     /// In the current minute: its duration in ns, and its CPU.
     current: (u64, Option<u32>),
-    /// In the last full one.
-    last: (u64, Option<u32>),
+    /// In the last full one; `None`: none is over yet.
+    last: Option<(u64, Option<u32>)>,
 }
 
 impl Metrics {
@@ -129,7 +129,7 @@ impl Metrics {
     fn add_longest(&mut self, measured: &Measured<'_>) {
         if self.minute_started.elapsed() >= MINUTE {
             for longest in &mut self.longest {
-                longest.last = std::mem::take(&mut longest.current);
+                longest.last = Some(std::mem::take(&mut longest.current));
             }
             self.minute_started = Instant::now();
         }

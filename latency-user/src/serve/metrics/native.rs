@@ -89,7 +89,7 @@ impl NativeMap {
 pub fn classic(durations: &Distribution) -> Vec<(f64, u64)> {
     let mut bounds: Vec<(f64, u64)> =
         CLASSIC.map(|power| (((1u64 << power) - 1) as f64 / 1e9, 0)).collect();
-    bounds.push((f64::MAX, 0));
+    bounds.push((f64::INFINITY, 0));
     let last = bounds.len() - 1;
     for &(index, count) in &durations.buckets {
         let octave = u64::BITS - lowest_value(index.into()).leading_zeros();
