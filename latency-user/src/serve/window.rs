@@ -22,7 +22,7 @@ use crate::{
 pub const LENGTH: Duration = Duration::from_secs(15 * 60);
 
 /// Length of a column of the timeline.
-const COLUMN: Duration = Duration::from_secs(15);
+const COLUMN: Duration = Duration::from_secs(5);
 
 /// The last minutes, one by one.
 #[derive(Debug, Default)]
