@@ -91,8 +91,9 @@ pub(crate) fn check(what: &str, count: u64, bracket: &Bracket) -> Result<()> {
 fn net_rx() -> Result<()> {
     namespace::run(|| {
         let (summary, brackets) = bracketed(&[], || softirqs("NET_RX"), || load::udp(PACKETS))?;
+        // On a busy machine one run may handle several packets.
         ensure!(
-            brackets.iter().map(|bracket| bracket.least).sum::<u64>() >= PACKETS,
+            brackets.iter().map(|bracket| bracket.least).sum::<u64>() >= PACKETS / 2,
             "too little load"
         );
         for (cpu, bracket) in brackets.iter().enumerate() {
