@@ -219,6 +219,7 @@ fn metrics() -> Result<()> {
         let count = durations.count() as f64;
         ensure!(count >= LEAST_RUNS as f64, "{count} runs of {PACKETS} packets");
         for text in [&text, &open] {
+            ensure!(sum(text, "latency_user_ledger_balanced")? == 1.0, "{text}");
             let name = "latency_user_net_rx_duration_seconds";
             let told = sum(text, &format!("{name}_count"))?;
             ensure!(told == count, "{told} told, {count} recorded");

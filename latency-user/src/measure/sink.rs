@@ -32,7 +32,7 @@ pub struct Measured<'a> {
 }
 
 /// What the end of a run would report if it were now.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SoFar {
     /// The ledger, as far as it can be told while events happen.
     pub ledger: Ledger,
@@ -40,6 +40,17 @@ pub struct SoFar {
     pub self_cost: SelfCost,
     /// What TCP did to stay inside its receive buffers, by network namespace.
     pub tcp: Vec<TcpPressure>,
+}
+
+/// Nothing has happened, and nothing is missing.
+impl Default for SoFar {
+    fn default() -> Self {
+        Self {
+            ledger: Ledger { balanced: true, ..Ledger::default() },
+            self_cost: SelfCost::default(),
+            tcp: Vec::new(),
+        }
+    }
 }
 
 /// The result of a run, as passed to a sink.

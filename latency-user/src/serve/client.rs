@@ -97,8 +97,8 @@ impl Client {
         self.is_ending = true;
     }
 
-    /// Passes on an interval, before which `before` had happened: to a new client, the header of its
-    /// recording only, because it was not there when the interval began.
+    /// Passes on an interval; to a new client, which was not there when it began, the header of its
+    /// recording instead.
     ///
     /// # Errors
     ///
@@ -163,5 +163,26 @@ impl Client {
             Ok(()) => Fate::Stays,
             Err(_) => Fate::Leaves,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_does_not_read_is_cut_off() {
+        let (client, reader) = new(1);
+        let piece = || "x".repeat(1 << 20);
+        for _ in 0..8 {
+            assert_eq!(client.send(piece()), Fate::Stays);
+        }
+        assert_eq!(client.send(piece()), Fate::CutOff);
+        drop(reader);
+        let (client, reader) = new(2);
+        // A single interval may be longer than all that may wait.
+        assert_eq!(client.send("x".repeat(MOST_WAITING + 1)), Fate::Stays);
+        drop(reader);
+        assert_eq!(client.send(piece()), Fate::CutOff);
     }
 }

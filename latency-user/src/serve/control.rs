@@ -38,6 +38,9 @@ use crate::{
 const LONGEST_REQUEST: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// A client that takes nothing for this time is left.
+const WRITE_TIME: Duration = Duration::from_secs(120);
+
 /// Listens at `path`. What a daemon that was killed has left there is replaced.
 ///
 /// # Errors
@@ -57,7 +60,7 @@ pub fn listen(path: &Path) -> Result<net::UnixListener> {
         }
         if net::UnixStream::connect(path).is_ok() {
             let what = format!("another daemon listens at {}", path.display());
-            return Err(Failure::new(what).hint("`latency-user status` asks it").into());
+            return Err(Failure::new(what).hint("stop it, or set `socket` to another path").into());
         }
         fs::remove_file(path).with_context(place)?;
     }
@@ -186,7 +189,8 @@ async fn follow(
                 None => return to.shutdown().await,
                 Some(piece) => {
                     // While it is written, what follows waits, and is counted.
-                    if let Err(error) = to.write_all(&piece).await {
+                    let written = timeout(WRITE_TIME, to.write_all(&piece)).await;
+                    if let Err(error) = written.unwrap_or_else(|late| Err(late.into())) {
                         leave(shared, id);
                         return Err(error);
                     }

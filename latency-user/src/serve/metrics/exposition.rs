@@ -6,10 +6,10 @@ use latency_common::stage::Stage;
 use prometheus_client::{
     collector::Collector,
     encoding::{
-        DescriptorEncoder, EncodeLabelSet, EncodeMetric, LabelSetEncoder, MetricEncoder,
+        DescriptorEncoder, EncodeCounterValue, EncodeLabelSet, LabelSetEncoder, MetricEncoder,
         NativeHistogram, NativeHistogramBuckets, NoLabelSet, prometheus_protobuf, text,
     },
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    metrics::MetricType,
     registry::{Registry, Unit},
 };
 
@@ -151,25 +151,30 @@ impl Metrics {
         let samples = self.culprit_samples.iter();
         let samples = samples.map(|(name, count)| (vec![("function", name.clone())], *count));
         let what = "Samples of stalls in progress, by the function that they are blamed on";
-        counters(to, "culprit_samples", what, samples.collect())?;
+        counters(to, ("culprit_samples", None), what, samples.collect())?;
         self.losses(to)?;
         self.cost(to)?;
         let recordings = self.recordings.iter();
         let recordings = recordings.map(|(name, n)| (vec![("trigger", name.clone())], *n));
         counters(
             to,
-            "recordings",
+            ("recordings", None),
             "Recordings kept, by what triggered them",
             recordings.collect(),
         )?;
         let failed = vec![(vec![], self.failed_recordings)];
-        counters(to, "recordings_failed", "Recordings that could not be written", failed)?;
+        counters(to, ("recordings_failed", None), "Recordings that could not be written", failed)?;
         let missing = vec![(vec![], self.missing_in_ring)];
-        counters(to, "ring_intervals_missing", "Intervals that could not be kept", missing)?;
+        counters(
+            to,
+            ("ring_intervals_missing", None),
+            "Intervals that could not be kept",
+            missing,
+        )?;
         let slow = vec![(vec![], self.slow_clients)];
-        counters(to, "clients_cut_off", "Clients that did not read", slow)?;
+        counters(to, ("clients_cut_off", None), "Clients that did not read", slow)?;
         gauge(to, "clients", "Clients that are attached", vec![(vec![], self.clients as f64)])?;
-        counters(to, "intervals", "Intervals measured", vec![(vec![], self.intervals)])?;
+        counters(to, ("intervals", None), "Intervals measured", vec![(vec![], self.intervals)])?;
         let level = vec![(vec![("level", self.durations.level().name().to_owned())], 1.0)];
         gauge(to, "label_level", "Level of detail of the labels of histograms", level)?;
         let build = vec![
@@ -226,10 +231,10 @@ impl Metrics {
                 }
             }
         }
-        counters(to, "stalls", "Events at or above the threshold; exact", counts)?;
+        counters(to, ("stalls", None), "Events at or above the threshold; exact", counts)?;
         let what = "Time of stalls; those above the limit of reports are in \
                     latency_user_events_lost_total, and not in here";
-        seconds_counters(to, "stall", what, seconds)
+        counters(to, ("stall", Some(&Unit::Seconds)), what, seconds)
     }
 
     fn longest(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -262,20 +267,20 @@ impl Metrics {
         }
         let what = "Events that were not timed (unmatched_start, backwards, ring_full), and stalls \
                     that were counted but not reported one by one (report_dropped, report_limit)";
-        counters(to, "events_lost", what, lost)?;
+        counters(to, ("events_lost", None), what, lost)?;
         let missed = ledger.programs.iter().filter_map(|program| {
             let missed = [program.recursion_misses, program.missed].into_iter().flatten();
             let missed = missed.reduce(|sum, more| sum + more)?;
             Some((vec![("program", program.program.clone())], missed))
         });
         let what = "Runs of programs that the kernel skipped";
-        counters(to, "program_runs_missed", what, missed.collect())?;
+        counters(to, ("program_runs_missed", None), what, missed.collect())?;
         let unnamed = ledger
             .stages
             .iter()
             .map(|stage| (vec![("stage", stage.stage.to_string())], stage.table_full));
         let what = "Events of queues and IRQs that found no row of their own (--slots)";
-        counters(to, "events_without_row", what, unnamed.collect())?;
+        counters(to, ("events_without_row", None), what, unnamed.collect())?;
         let balanced = f64::from(u8::from(ledger.balanced));
         let what =
             "Whether all events are accounted for, as far as it can be told while they happen";
@@ -289,12 +294,17 @@ impl Metrics {
         let programs = kernel.programs.iter();
         let times = programs.map(|p| (of(&p.program), p.ns as f64 / 1e9)).collect();
         let what = "Run time of the programs in the part of the time in which it was measured";
-        seconds_counters(to, "program_run", what, times)?;
+        counters(to, ("program_run", Some(&Unit::Seconds)), what, times)?;
         let measured = vec![(vec![], kernel.measured_s)];
         let what = "Time in which the run time of the programs was measured";
-        seconds_counters(to, "cost_measured", what, measured)?;
+        counters(to, ("cost_measured", Some(&Unit::Seconds)), what, measured)?;
         let user = vec![(vec![], cost.user_cpu_s)];
-        seconds_counters(to, "user_cpu", "CPU time of this process while it traced", user)?;
+        counters(
+            to,
+            ("user_cpu", Some(&Unit::Seconds)),
+            "CPU time of this process while it traced",
+            user,
+        )?;
         let busiest = vec![(vec![], kernel.busiest_share)];
         let what = "Share that the programs took of the CPU with most of their runs";
         gauge(to, "overhead_ratio", what, busiest)?;
@@ -333,36 +343,21 @@ fn what(stage: Stage) -> &'static str {
     }
 }
 
-fn counters(
+/// The unit, if there is one, is appended to the name.
+fn counters<V: EncodeCounterValue>(
     to: &mut DescriptorEncoder<'_>,
-    name: &str,
+    (name, unit): (&str, Option<&Unit>),
     what: &str,
-    values: Vec<(Pairs, u64)>,
+    values: Vec<(Pairs, V)>,
 ) -> fmt::Result {
-    let mut metric = to.encode_descriptor(name, what, None, MetricType::Counter)?;
+    let mut metric = to.encode_descriptor(name, what, unit, MetricType::Counter)?;
     for (pairs, value) in values {
         let set = Set(&pairs);
         match pairs.is_empty() {
             true => metric.encode_counter::<NoLabelSet, _, f64>(&value, None)?,
-            false => ConstCounter::new(value).encode(metric.encode_family(&set)?)?,
-        }
-    }
-    Ok(())
-}
-
-/// The unit is appended to the name.
-fn seconds_counters(
-    to: &mut DescriptorEncoder<'_>,
-    name: &str,
-    what: &str,
-    values: Vec<(Pairs, f64)>,
-) -> fmt::Result {
-    let mut metric = to.encode_descriptor(name, what, Some(&Unit::Seconds), MetricType::Counter)?;
-    for (pairs, value) in values {
-        let set = Set(&pairs);
-        match pairs.is_empty() {
-            true => metric.encode_counter::<NoLabelSet, _, f64>(&value, None)?,
-            false => ConstCounter::new(value).encode(metric.encode_family(&set)?)?,
+            false => {
+                metric.encode_family(&set)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+            }
         }
     }
     Ok(())
@@ -379,7 +374,7 @@ fn gauge(
         let set = Set(&pairs);
         match pairs.is_empty() {
             true => metric.encode_gauge(&value)?,
-            false => ConstGauge::new(value).encode(metric.encode_family(&set)?)?,
+            false => metric.encode_family(&set)?.encode_gauge(&value)?,
         }
     }
     Ok(())
