@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf, Pod,
     maps::{Array, HashMap, MapData, RingBuf},
@@ -35,6 +35,8 @@ pub struct Attached {
     pub(super) links: Vec<Placed>,
     pub(super) disabled_stages: Array<MapData, u32>,
     pub(super) sampler: Vec<Link>,
+    /// Why the packet probe could not be loaded.
+    pub(super) packet_probe_failure: Option<String>,
     pub(super) rx_queue_links: Vec<Link>,
     pub(super) reports_kprobe_misses: bool,
     /// All rows.
@@ -163,14 +165,14 @@ impl Attached {
         if !self.rx_queue_links.is_empty() {
             return Ok(());
         }
+        if let Some(failure) = &self.packet_probe_failure {
+            bail!("{failure}");
+        }
         let program: &mut RawTracePoint = self
             .ebpf
             .program_mut(hooks::RX_QUEUE_PROGRAM)
             .context("the eBPF object has no packet probe")?
             .try_into()?;
-        if program.fd().is_err() {
-            program.load()?;
-        }
         for tracepoint in hooks::RX_QUEUE_TRACEPOINTS {
             let id = program.attach(tracepoint)?;
             self.rx_queue_links.push(Box::new(program.take_link(id)?));

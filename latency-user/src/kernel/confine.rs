@@ -132,9 +132,10 @@ impl Task {
 const WRITING: [libc::c_int; 4] = [libc::O_WRONLY, libc::O_RDWR, libc::O_CREAT, libc::O_TRUNC];
 
 /// Commands of `bpf` that load, attach or pin something (`linux/bpf.h`): `BPF_MAP_CREATE`,
-/// `PROG_LOAD`, `OBJ_PIN`, `PROG_ATTACH`, `PROG_TEST_RUN`, `RAW_TRACEPOINT_OPEN`, `BTF_LOAD`,
-/// `LINK_CREATE`, `LINK_UPDATE`, `PROG_BIND_MAP`, `TOKEN_CREATE`.
-const LOADING: [u64; 11] = [0, 5, 6, 8, 10, 17, 18, 28, 29, 35, 36];
+/// `PROG_LOAD`, `OBJ_PIN`, `PROG_ATTACH`, `PROG_TEST_RUN`, `BTF_LOAD`, `LINK_CREATE`,
+/// `LINK_UPDATE`, `PROG_BIND_MAP`, `TOKEN_CREATE`. Not `RAW_TRACEPOINT_OPEN`: the packet probe,
+/// loaded before, comes and goes.
+const LOADING: [u64; 10] = [0, 5, 6, 8, 10, 18, 28, 29, 35, 36];
 
 /// Confines all threads of this process. Returns the capabilities that are left.
 ///

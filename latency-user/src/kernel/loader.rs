@@ -126,6 +126,11 @@ pub fn attach(
     for (hook, stage, method) in &wanted {
         load_program(&mut ebpf, hook, facts).map_err(|error| refused(*stage, *method, &error))?;
     }
+    // It is attached later, when loading is given up.
+    let packet_probe_failure = match in_use(probes).any(|(stage, _)| stage == Stage::NapiPoll) {
+        true => load_packet_probe(&mut ebpf).err().map(|error| format!("{error:#}")),
+        false => None,
+    };
     let mut links = Vec::new();
     for (hook, stage, method) in &wanted {
         let link = attach_program(&mut ebpf, hook, facts)
@@ -166,6 +171,7 @@ pub fn attach(
         links,
         disabled_stages,
         sampler,
+        packet_probe_failure,
         rx_queue_links: Vec::new(),
         reports_kprobe_misses: facts.btf.offset("bpf_link_info", misses_field).is_some(),
         records,
@@ -256,6 +262,11 @@ fn load_program(ebpf: &mut Ebpf, hook: &Hook, facts: &KernelFacts) -> Result<(),
         Target::Fexit(f) => <&mut FExit>::try_from(program)?.load(f, facts.aya_btf()?),
         Target::Kprobe(_) | Target::Kretprobe(_) => <&mut KProbe>::try_from(program)?.load(),
     }
+}
+
+fn load_packet_probe(ebpf: &mut Ebpf) -> Result<()> {
+    let program = ebpf.program_mut(hooks::RX_QUEUE_PROGRAM).context("no packet probe")?;
+    Ok(<&mut RawTracePoint>::try_from(program)?.load()?)
 }
 
 fn attach_program(ebpf: &mut Ebpf, hook: &Hook, facts: &KernelFacts) -> Result<Link, ProgramError> {
