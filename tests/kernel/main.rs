@@ -11,10 +11,12 @@ mod confined;
 mod cost;
 mod counts;
 mod docs;
+mod endurance;
 mod experiment;
 mod frozen;
 mod kernels;
 mod lab;
+mod otlp;
 mod preemption;
 mod prometheus;
 mod queues;
@@ -65,6 +67,8 @@ fn main() -> ExitCode {
         experiment::tunings::trials(),
         soak::trials(),
         serve::trials(),
+        endurance::trials(),
+        otlp::trials(),
         prometheus::trials(),
         triage::trials(),
         kernels::trials(),

@@ -48,7 +48,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 type Tags = BTreeMap<String, BTreeMap<u64, u64>>;
 
 fn buckets() -> Result<()> {
-    let python = python::with_hdrhistogram()?;
+    let python = python::with_packages()?;
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("run.hlog");
     let ours = namespace::run(|| {
@@ -106,7 +106,7 @@ fn read_with(python: &Path, recording: &Path) -> Result<BTreeMap<String, Value>>
 
 /// The file of a real run with all its comments: Python's counts match the run's summary.
 fn traced() -> Result<()> {
-    let python = python::with_hdrhistogram()?;
+    let python = python::with_packages()?;
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("run.hlog");
     let text = path.to_string_lossy().into_owned();

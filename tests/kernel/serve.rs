@@ -7,7 +7,7 @@ use std::{
     net::TcpStream,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use crate::{
     counts::{bracketed, check, count_on, softirqs},
+    experiment::{HARMLESS, RMEM, experiment, rmem},
     suite::{Where, trial},
     tracing::{Tracing, latency_user, wait_until},
 };
@@ -36,6 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("serve::the_minutes_around_a_stall_are_kept", Where::Host, &["tar"], stall),
         trial("serve::a_kill_leaves_a_readable_ring", Where::Host, &[], killed),
         trial("serve::a_client_may_take_over", Where::Host, &[], taken_over),
+        trial("serve::experiments_and_triage_follow_it", Where::Host, &["ip"], followed),
         trial("serve::the_page_is_for_its_own_host_only", Where::Host, &[], page),
         trial("serve::a_recording_goes_through_a_pipe", Where::Host, &[], pipe),
         trial("serve::units_are_valid", Where::Host, &["systemd-analyze"], units),
@@ -70,7 +72,16 @@ impl Daemon {
         Self::start_in(tempfile::tempdir()?, arguments)
     }
 
-    fn start_in(directory: tempfile::TempDir, arguments: &[&str]) -> Result<Self> {
+    pub(crate) fn start_in(directory: tempfile::TempDir, arguments: &[&str]) -> Result<Self> {
+        Self::start_as(latency_user()?, directory, arguments)
+    }
+
+    /// Starts it by a command that ends with the program.
+    pub(crate) fn start_as(
+        mut program: Command,
+        directory: tempfile::TempDir,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let at = |name: &str| directory.path().join(name);
         let given = arguments.iter().position(|argument| *argument == "--listen");
         let (http, listen) = match given {
@@ -81,9 +92,12 @@ impl Daemon {
                 (Http::Unix(path), listen)
             }
         };
-        let mut child = latency_user()?
+        let overhead: &[&str] =
+            if arguments.contains(&"--max-overhead") { &[] } else { &["--max-overhead", "100%"] };
+        let mut child = program
             .arg("serve")
-            .args(["--max-overhead", "100%", "--interval", "100ms"])
+            .args(overhead)
+            .args(["--interval", "100ms"])
             .arg("--state")
             .arg(at("state"))
             .arg("--socket")
@@ -106,12 +120,26 @@ impl Daemon {
         self.directory.path().join(name)
     }
 
-    fn socket(&self) -> String {
+    pub(crate) fn socket(&self) -> String {
         self.at("control").display().to_string()
     }
 
     pub(crate) fn metrics(&self) -> Result<String> {
-        get(&self.http, "/metrics", "")
+        self.get("/metrics")
+    }
+
+    /// The answer to a request of `path`, with its head.
+    pub(crate) fn get(&self, path: &str) -> Result<String> {
+        get(&self.http, path, "")
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its status if it has ended.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
     }
 
     /// The value of a metric whose line starts with `name`, summed over labels.
@@ -130,7 +158,7 @@ impl Daemon {
         Ok((serde_json::from_str(&line).with_context(|| line.clone())?, stream))
     }
 
-    fn signal(&self, signal: i32) {
+    pub(crate) fn signal(&self, signal: i32) {
         // SAFETY: signals a child that was not waited for, so its id is still its own.
         unsafe { libc::kill(self.child.id().cast_signed(), signal) };
     }
@@ -391,6 +419,46 @@ fn taken_over() -> Result<()> {
     })
 }
 
+/// An experiment changes a setting and triage asks the host, while the daemon traces for both.
+fn followed() -> Result<()> {
+    namespace::run(|| {
+        let daemon = Daemon::start(&[])?;
+        let socket = daemon.socket();
+        let directory = tempfile::tempdir()?;
+        let before = rmem()?;
+        let mut experiment = experiment(directory.path(), HARMLESS)?
+            .args(["--socket", &socket, "--window", "1s", "--settle", "50ms", "--rounds", "2"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut was_changed = false;
+        while experiment.try_wait()?.is_none() {
+            load::udp(101)?;
+            was_changed |= rmem()? != before;
+        }
+        let output = experiment.wait_with_output()?;
+        ensure!(output.status.success(), "the experiment ended with {}", output.status);
+        let found: Value = serde_json::from_slice(&output.stdout)?;
+        let windows = found["windows"].as_array().context("no windows")?;
+        let least = |window: &Value| window["events"].as_u64() > Some(50);
+        ensure!(windows.len() == 5 && windows.iter().all(least), "{windows:?}");
+        ensure!(was_changed && rmem()? == before, "{RMEM} holds {}", rmem()?);
+        let triage = latency_user()?
+            .args(["triage", "--iface", "lo", "--format", "json", "--socket", &socket])
+            .stdin(Stdio::null())
+            .output()?;
+        let text = String::from_utf8_lossy(&triage.stdout).into_owned();
+        let last: Value = serde_json::from_str(text.lines().last().context("no answer")?)?;
+        let trace = last["path"].as_array().into_iter().flatten().find(|s| s["step"] == "trace");
+        let trace = trace.context("no step trace")?;
+        // Alone, it would be refused: another tracer is there.
+        ensure!(matches!(trace["outcome"].as_str(), Some("ok" | "found")), "{trace}");
+        ensure!(daemon.get("/healthz")?.starts_with("HTTP/1.1 200"), "not healthy");
+        daemon.end().map(drop)
+    })
+}
+
 /// systemd accepts the units, and rates the service's exposure at most at 3.5.
 fn units() -> Result<()> {
     let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/systemd");
@@ -427,10 +495,9 @@ fn page() -> Result<()> {
             let policy = answer.lines().find(|line| line.starts_with("content-security-policy"));
             let policy = policy.context("no content policy")?;
             ensure!(policy.contains("default-src 'none'; style-src 'sha256-"), "{policy}");
-            ensure!(
-                !answer.contains("<script") && answer.contains("http-equiv=\"refresh\""),
-                "page"
-            );
+            ensure!(!answer.contains("<script") && answer.contains("\r\nrefresh: 30\r\n"), "page");
+            let still = ask(&format!("GET /?still HTTP/1.1\r\nHost: {host}"))?;
+            ensure!(still.starts_with("HTTP/1.1 200") && !still.contains("\r\nrefresh:"), "still");
         }
         for host in ["evil.example", "evil.example:9468", "127.0.0.1", "127.0.0.1:80", ""] {
             for path in ["/", "/recordings/x"] {

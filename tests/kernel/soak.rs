@@ -48,7 +48,7 @@ fn times(kills: u32) -> u32 {
 }
 
 /// Numbers of the loaded eBPF programs of this program, by the name of its marker and of one probe.
-fn programs() -> Vec<u32> {
+pub(crate) fn programs() -> Vec<u32> {
     let names = ["latency_user", "softirq_entry", "softirq_raise", "sample_stall"];
     let loaded = loaded_programs().filter_map(Result::ok);
     let ours = loaded.filter(|program| program.name_as_str().is_some_and(|n| names.contains(&n)));
@@ -158,12 +158,12 @@ fn experiments() -> Result<()> {
 
 /// What a process holds.
 #[derive(Clone, Copy, Debug)]
-struct Held {
-    resident_kib: u64,
-    descriptors: usize,
+pub(crate) struct Held {
+    pub(crate) resident_kib: u64,
+    pub(crate) descriptors: usize,
 }
 
-fn held(pid: u32) -> Result<Held> {
+pub(crate) fn held(pid: u32) -> Result<Held> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let resident = line.trim().trim_end_matches(" kB").parse()?;

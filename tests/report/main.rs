@@ -25,7 +25,8 @@ use latency_user::{
         run::{Run, Sampling, Transport},
         series::{Location, Queue, QueueId, Series},
     },
-    recording::writer::Writer,
+    recording::{loaded::LoadedRecording, writer::Writer},
+    views::html,
 };
 use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
@@ -98,12 +99,12 @@ fn axe_core() -> Result<()> {
 }
 
 fn hdrhistogram() -> Result<()> {
-    python::with_hdrhistogram().map(drop)
+    python::with_packages().map(drop)
 }
 
 /// Recordings of the same time, of hosts whose clocks and intervals do not line up.
 fn merged() {
-    let python = python::with_hdrhistogram().unwrap();
+    let python = python::with_packages().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let mut files = Vec::new();
@@ -311,12 +312,44 @@ fn hour_fits() {
 }
 
 fn chromium_is_silent() {
-    let output = browse(&report(&[&python::script(VERSION_1[1])], "html"), &[]);
-    assert!(output.status.success(), "chromium ended with {}", output.status);
-    let log = String::from_utf8_lossy(&output.stderr);
-    assert!(!log.contains("CONSOLE"), "{log}");
-    let page = String::from_utf8_lossy(&output.stdout);
-    assert!(page.contains("<polyline") && page.contains("</table>"), "{page}");
+    let file = python::script(VERSION_1[1]);
+    for page in [report(&[&file], "html"), live_page(&file)] {
+        let output = browse(&page, &[]);
+        assert!(output.status.success(), "chromium ended with {}", output.status);
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(!log.contains("CONSOLE"), "{log}");
+        let page = String::from_utf8_lossy(&output.stdout);
+        assert!(page.contains("<polyline") && page.contains("</table>"), "{page}");
+    }
+}
+
+/// The page of the daemon, as if its last minutes were this recording.
+fn live_page(file: &Path) -> String {
+    let recording = LoadedRecording::read(file).unwrap();
+    let (summary, series) = recording.totals.summary().unwrap();
+    let totals = &recording.totals.totals;
+    let culprits = totals.stalls.culprits();
+    let recent = html::Recording {
+        name: "host, the last minutes".to_owned(),
+        summary: &summary,
+        series: &series,
+        timeline: &recording.timeline,
+        stalls: totals.stalls.longest(),
+        collapses: totals.stalls.slowest(),
+        culprits: &culprits,
+        time: totals.stalls.time(),
+        settings: None,
+        notes: &[],
+    };
+    let kept = ["host-2026-01-02T03-04-05-stall", "host-2026-01-02T04-04-05-signal"].map(|name| {
+        let size = "81 kB".to_owned();
+        html::Kept { href: format!("recordings/{name}"), size, name: name.to_owned() }
+    });
+    let notes = vec!["Intervals are not kept: no space left on device".to_owned()];
+    let live = html::Live { refresh_s: Some(30), notes, kept: kept.into() };
+    let mut page = Vec::new();
+    html::live_page(&recent, &live, &mut page).unwrap();
+    String::from_utf8(page).unwrap()
 }
 
 /// Opens a page in chromium, which prints the resulting DOM.
@@ -348,9 +381,9 @@ fn axe_finds_no_violation() {
     let axe = axe::script().unwrap();
     let file = python::script(VERSION_1[1]);
     let file = file.as_path();
-    for files in [&[file][..], &[file, file]] {
+    for page in [report(&[file], "html"), report(&[file, file], "html"), live_page(file)] {
         let script = format!("<script>{axe}</script><script>{RUN_AXE}</script></body>");
-        let page = report(files, "html").replace("</body>", &script);
+        let page = page.replace("</body>", &script);
         for scheme in ["0", "1"] {
             let dark = format!("--blink-settings=preferredColorScheme={scheme}");
             let output = browse(&page, &[&dark, "--virtual-time-budget=20000"]);
@@ -365,7 +398,7 @@ fn axe_finds_no_violation() {
 }
 
 fn second_implementation() {
-    let python = python::with_hdrhistogram().unwrap();
+    let python = python::with_packages().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let (log, theirs) = (directory.path().join("log.hlog"), directory.path().join("log.hgrm"));
     let output = Command::new(python)

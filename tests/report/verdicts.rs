@@ -38,7 +38,7 @@ pub(super) fn simulated() {
 /// Cloudflare's two published tables of `net_rx_action`, as one interval each: 260 of 3,685,271 runs
 /// at or above 1 ms against 39 of 3,567,235, a ratio of 6.45.
 pub(super) fn published() {
-    let python = python::with_hdrhistogram().unwrap();
+    let python = python::with_packages().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let (before, after) = (path("before.hlog"), path("after.hlog"));

@@ -1,4 +1,5 @@
-//! Python with a second HdrHistogram implementation, in a private virtual environment.
+//! Python with a second HdrHistogram implementation and OpenTelemetry's messages, in a private
+//! virtual environment.
 
 use std::{
     env, fs,
@@ -10,14 +11,14 @@ use anyhow::{Context, Result};
 use crate::tool;
 
 /// The packages, pinned: other versions may give other results.
-const PACKAGES: &str = "hdrhistogram==0.10.3";
+const PACKAGES: &str = "hdrhistogram==0.10.3 opentelemetry-proto==1.45.2";
 
-/// The interpreter that has the package `hdrhistogram`. The first call installs it.
+/// The interpreter that has the packages. The first call installs them.
 ///
 /// # Errors
 ///
-/// When there is no `python3` with `venv`, or the package cannot be installed.
-pub fn with_hdrhistogram() -> Result<PathBuf> {
+/// When there is no `python3` with `venv`, or a package cannot be installed.
+pub fn with_packages() -> Result<PathBuf> {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?;
     let environment = Path::new(&manifest).join("../target/python");
     let python = environment.join("bin/python");

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{metrics::levels::Level, ring::Limits, trigger::Trigger};
+use super::{endpoint::Endpoint, metrics::levels::Level, ring::Limits, trigger::Trigger};
 use crate::measure::MeasureConfig;
 
 /// Where HTTP is answered.
@@ -49,6 +49,10 @@ pub struct Config {
     pub max_series: usize,
     /// Schema of native histograms.
     pub schema: i32,
+    /// The collector to which metrics are pushed; `None`: to nobody.
+    pub otlp: Option<Endpoint>,
+    /// How often.
+    pub otlp_every: Duration,
     /// Whether the page and recordings are shown, too, on addresses that are not loopback.
     pub page_everywhere: bool,
 }

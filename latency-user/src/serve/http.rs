@@ -218,7 +218,12 @@ async fn answer(
         },
         _ => match may_see_page(request.headers(), via, shared) {
             Err(why) => text(StatusCode::FORBIDDEN, why),
-            Ok(()) => page_of(path, shared).await,
+            Ok(()) => {
+                // Who reads slowly, or has it read aloud, keeps the page still.
+                let refresh_s =
+                    (path == "/" && request.uri().query() != Some("still")).then_some(REFRESH_S);
+                page_of(path, refresh_s, shared).await
+            }
         },
     }
 }
@@ -256,18 +261,28 @@ fn metrics(headers: &HeaderMap, shared: &Shared) -> Response<Full<Bytes>> {
     }
 }
 
-async fn page_of(path: &str, shared: &Arc<Shared>) -> Response<Full<Bytes>> {
+async fn page_of(
+    path: &str,
+    refresh_s: Option<u64>,
+    shared: &Arc<Shared>,
+) -> Response<Full<Bytes>> {
     let shared = Arc::clone(shared);
     let path = path.to_owned();
     let made = tokio::task::spawn_blocking(move || match path.as_str() {
-        "/" => front(&shared).map(Some),
+        "/" => front(&shared, refresh_s).map(Some),
         _ => match path.strip_prefix("/recordings/") {
             Some(name) => recording(&shared, name),
             None => Ok(None),
         },
     });
     match made.await {
-        Ok(Ok(Some(page))) => html_response(page),
+        Ok(Ok(Some(page))) => {
+            let mut response = html_response(page);
+            if let Some(seconds) = refresh_s {
+                response.headers_mut().insert(header::REFRESH, seconds.into());
+            }
+            response
+        }
         Ok(Ok(None)) => text(StatusCode::NOT_FOUND, "there is no such page\n"),
         Ok(Err(error)) => {
             log::warn!("page: {error:#}");
@@ -278,7 +293,7 @@ async fn page_of(path: &str, shared: &Arc<Shared>) -> Response<Full<Bytes>> {
 }
 
 /// The page about the last minutes.
-fn front(shared: &Shared) -> Result<Vec<u8>> {
+fn front(shared: &Shared, refresh_s: Option<u64>) -> Result<Vec<u8>> {
     let (recent, error, run) = {
         let page = shared.page();
         (page.window.recent(&page.minute, &page.run), page.ring_error.clone(), page.run.clone())
@@ -290,11 +305,7 @@ fn front(shared: &Shared) -> Result<Vec<u8>> {
         Some(html::Kept { href: format!("recordings/{name}"), size: bytes(size), name })
     });
     let notes = error.map(|error| format!("Intervals are not kept: {error}"));
-    let live = html::Live {
-        refresh_s: REFRESH_S,
-        notes: notes.into_iter().collect(),
-        kept: kept.collect(),
-    };
+    let live = html::Live { refresh_s, notes: notes.into_iter().collect(), kept: kept.collect() };
     let culprits = recent.totals.stalls.culprits();
     let recording = html::Recording {
         name: format!("{}, the last minutes", run.host),

@@ -69,11 +69,13 @@ pub struct Recent {
 }
 
 impl Recent {
-    /// Whether a stage was disabled, or new queues find no row.
+    /// Whether a stage was disabled, a CPU is not sampled, or new queues find no row.
     pub fn lacks_something(&self) -> bool {
         let is_disabled = |note: &Note| matches!(note, Note::StageDisabled { .. });
+        let is_unsampled = |note: &Note| matches!(note, Note::CpusNotSampled { .. });
         let slots = self.minute.after().ledger.slots;
         self.run.probes.iter().any(|probe| probe.notes.iter().any(is_disabled))
+            || self.run.sampling.notes.iter().any(is_unsampled)
             || (slots.capacity > 0 && slots.used >= slots.capacity)
     }
 }

@@ -22,7 +22,7 @@ fn main() -> Result<()> {
             write(Path::new(file), number(series)?, number(intervals)?)?;
         }
         ["python"] => {
-            let python = python::with_hdrhistogram()?;
+            let python = python::with_packages()?;
             println!("{}\n{}", python.display(), python::script("read_recording.py").display());
         }
         ["javascript"] => {

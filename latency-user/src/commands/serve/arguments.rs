@@ -18,6 +18,7 @@ use crate::{
     model::failure::Failure,
     serve::{
         config::{Config, Listen},
+        endpoint::Endpoint,
         metrics::{levels::Level, native},
         ring::Limits,
         trigger::Trigger,
@@ -142,6 +143,12 @@ pub struct Options {
     #[arg(long, value_name = "N", help_heading = "Metrics",
           value_parser = clap::value_parser!(i32).range(0..=8))]
     pub native_schema: Option<i32>,
+    /// Push metrics to a collector of OpenTelemetry, too: OTLP over HTTP, to an address
+    #[arg(long, value_name = "URL", help_heading = "Metrics")]
+    pub otlp: Option<Endpoint>,
+    /// How often to push [default: 1m]
+    #[arg(long, value_name = "TIME", help_heading = "Metrics", value_parser = values::interval)]
+    pub otlp_every: Option<Duration>,
 }
 
 /// A limit of the overhead, 0 to 1; `None`: no limit.
@@ -266,7 +273,9 @@ impl Options {
             on_stall,
             labels,
             max_series,
-            native_schema
+            native_schema,
+            otlp,
+            otlp_every
         )
     }
 
@@ -306,6 +315,8 @@ impl Options {
             labels: self.labels.unwrap_or(Level::Device),
             max_series: self.max_series.unwrap_or(2000) as usize,
             schema: self.native_schema.unwrap_or(native::SCHEMA),
+            otlp: self.otlp,
+            otlp_every: self.otlp_every.unwrap_or(minutes(1)),
             page_everywhere: self.page_everywhere.unwrap_or(false),
             measure,
         }

@@ -42,6 +42,7 @@ use crate::{
         config::{Config, Listen},
         control, dump, http,
         metrics::Metrics,
+        push,
         request::Request,
         ring::Ring,
         shared::{Recent, Shared, lock},
@@ -121,6 +122,9 @@ fn describe(config: &Config, text: &mut Vec<u8>) -> Result<()> {
     };
     writeln!(text, "HTTP        {listen}")?;
     writeln!(text, "socket      {}", config.socket.display())?;
+    if let Some(collector) = &config.otlp {
+        writeln!(text, "OTLP        {collector}, every {}", time(config.otlp_every))?;
+    }
     Ok(())
 }
 
@@ -206,9 +210,11 @@ fn answer(
                 tokio::spawn(http::serve(listener, Arc::clone(&shared)));
             }
             tokio::spawn(control::serve(control, Arc::clone(&shared)));
+            tokio::spawn(push::serve(Arc::clone(&shared)));
             let _ = stopped.await;
             // Clients get their ends.
             tokio::time::sleep(Duration::from_millis(200)).await;
+            push::last(&shared).await;
         });
     };
     thread::Builder::new().name("clients".into()).spawn(answer).context("start a thread")

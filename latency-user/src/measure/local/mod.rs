@@ -1,7 +1,8 @@
 //! A measurement with a tracer of this process. [`mod@follow`] is its loop, [`overhead`] limits the
-//! cost of the programs.
+//! cost of the programs, [`hotplug`] tells of CPUs that come online.
 
 mod follow;
+mod hotplug;
 mod overhead;
 
 use std::{
@@ -13,6 +14,8 @@ use std::{
 };
 
 use anyhow::Result;
+
+use self::hotplug::CpuWatch;
 
 use super::{
     MeasureConfig, Notify, Outcome, Sinks,
@@ -55,6 +58,7 @@ pub struct Local {
     totals: Totals,
     pressure: tcp_pressure::Watch,
     steal: StealWatch,
+    cpu_watch: CpuWatch,
 }
 
 impl Local {
@@ -98,6 +102,7 @@ impl Local {
             totals: Totals::default(),
             pressure: tcp_pressure::Watch::new(root),
             steal: StealWatch::new(root),
+            cpu_watch: CpuWatch::new(config.tracer.sample_hz),
         })
     }
 
@@ -190,6 +195,7 @@ impl Local {
 
     /// Passes the interval since the last call to the sinks.
     fn interval(&mut self, sinks: Sinks<'_, '_>, notify: Notify<'_>) -> Result<Option<Stop>> {
+        self.check_cpus(sinks, notify)?;
         let started = sinks.iter().any(|sink| sink.needs_so_far()).then(|| self.tracer.started());
         let interval = self.take_interval()?;
         let shown: Cow<'_, Interval> = self.filter.apply(&interval);

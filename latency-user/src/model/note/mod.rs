@@ -119,6 +119,11 @@ pub enum Note {
     SymbolsHidden,
     /// The sampling clock does not tick while interrupts are off.
     SamplerBlindSpot,
+    /// CPUs came online after the start: the sampling clock does not tick there.
+    CpusNotSampled {
+        /// Their numbers.
+        cpus: Vec<u32>,
+    },
     /// Merged recordings each have their own sampling.
     SampledPerRecording,
     /// There are no stacks, because no stall was sampled.

@@ -67,6 +67,15 @@ impl fmt::Display for Note {
                 "the sampling clock does not tick while interrupts are off: hard-IRQ handlers and \
                  sections with interrupts disabled have no stacks",
             ),
+            Self::CpusNotSampled { cpus } => {
+                let numbers: Vec<String> = cpus.iter().map(ToString::to_string).collect();
+                write!(
+                    f,
+                    "CPU {} came online after the start: its stalls are counted and timed, and \
+                     have no stacks",
+                    numbers.join(", ")
+                )
+            }
             Self::SampledPerRecording => f.write_str("each merged recording has its own sampling"),
             Self::NoSamples => f.write_str("no stacks: no stall was sampled"),
             Self::RecordingEnded { error } => write!(f, "the recording ends here: {error}"),

@@ -72,8 +72,7 @@ impl Form {
 ///
 /// When a value does not fit the form.
 pub fn render(metrics: &Arc<Mutex<Metrics>>, form: Form) -> Result<Vec<u8>, fmt::Error> {
-    let mut registry = Registry::with_prefix("latency_user");
-    registry.register_collector(Box::new(Scrape(Arc::clone(metrics))));
+    let registry = registry(metrics);
     if form == Form::Protobuf {
         return prometheus_protobuf::encode_to_vec(&registry).map_err(|_| fmt::Error);
     }
@@ -83,6 +82,13 @@ pub fn render(metrics: &Arc<Mutex<Metrics>>, form: Form) -> Result<Vec<u8>, fmt:
         text = plain(&text);
     }
     Ok(text.into_bytes())
+}
+
+/// All metrics.
+pub(super) fn registry(metrics: &Arc<Mutex<Metrics>>) -> Registry {
+    let mut registry = Registry::with_prefix("latency_user");
+    registry.register_collector(Box::new(Scrape(Arc::clone(metrics))));
+    registry
 }
 
 /// OpenMetrics as Prometheus's text: there, the name of a counter has its `_total` everywhere.
@@ -173,6 +179,8 @@ impl Metrics {
         )?;
         let slow = vec![(vec![], self.slow_clients)];
         counters(to, ("clients_cut_off", None), "Clients that did not read", slow)?;
+        let failed = vec![(vec![], self.failed_pushes)];
+        counters(to, ("pushes_failed", None), "Pushes that a collector did not take", failed)?;
         gauge(to, "clients", "Clients that are attached", vec![(vec![], self.clients as f64)])?;
         counters(to, ("intervals", None), "Intervals measured", vec![(vec![], self.intervals)])?;
         let level = vec![(vec![("level", self.durations.level().name().to_owned())], 1.0)];
@@ -246,7 +254,11 @@ impl Metrics {
             cpus.extend(cpu.map(|cpu| (of, f64::from(cpu))));
         }
         gauge(to, "max_seconds", "Longest event of the last full minute", seconds)?;
-        gauge(to, "worst_cpu", "CPU of the longest event of the last full minute", cpus)
+        gauge(to, "worst_cpu", "CPU of the longest event of the last full minute", cpus)?;
+        let of_queues = self.queue_cpus.last.iter();
+        let of_queues = of_queues.map(|(labels, (cpu, _))| (pairs(labels), f64::from(*cpu)));
+        let what = "CPU with most hard IRQs of the queue in the last full minute";
+        gauge(to, "queue_cpu", what, of_queues.collect())
     }
 
     fn losses(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -6,10 +6,12 @@
 mod exposition;
 pub mod levels;
 pub mod native;
+pub mod otlp;
+mod queue_cpus;
 
 use std::{
     collections::BTreeMap,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use latency_common::stage::{STAGES, Stage};
@@ -18,6 +20,7 @@ pub use self::exposition::{Form, render};
 use self::{
     levels::{Level, Leveled},
     native::NativeMap,
+    queue_cpus::QueueCpus,
 };
 use crate::{
     analysis::{culprits::culprits, totals::RunEnd},
@@ -36,9 +39,11 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Metrics {
     run: Run,
+    started: SystemTime,
     durations: Leveled,
     map: NativeMap,
     longest: [Longest; STAGES],
+    queue_cpus: QueueCpus,
     minute_started: Instant,
     culprit_samples: BTreeMap<String, u64>,
     /// What earlier tracers of this daemon reported.
@@ -55,6 +60,8 @@ pub struct Metrics {
     pub slow_clients: u64,
     /// Intervals that the ring of recordings lacks.
     pub missing_in_ring: u64,
+    /// Pushes to a collector that failed.
+    pub failed_pushes: u64,
 }
 
 /// The longest event of a stage.
@@ -71,9 +78,11 @@ impl Metrics {
     pub fn new(run: Run, level: Level, most_series: usize, schema: i32) -> Self {
         Self {
             run,
+            started: SystemTime::now(),
             durations: Leveled::new(level, most_series),
             map: NativeMap::new(schema),
             longest: Default::default(),
+            queue_cpus: QueueCpus::default(),
             minute_started: Instant::now(),
             culprit_samples: BTreeMap::new(),
             earlier: None,
@@ -84,6 +93,7 @@ impl Metrics {
             clients: 0,
             slow_clients: 0,
             missing_in_ring: 0,
+            failed_pushes: 0,
         }
     }
 
@@ -114,7 +124,11 @@ impl Metrics {
         if let Some(so_far) = measured.so_far {
             self.so_far = so_far.clone();
         }
+        if self.minute_started.elapsed() >= MINUTE {
+            self.end_minute();
+        }
         self.add_longest(measured);
+        self.queue_cpus.add(measured.all);
         let stacks: Vec<&Stack> =
             measured.all.batch.stacks.iter().map(|located| &located.stack).collect();
         for culprit in culprits(stacks, &Default::default()) {
@@ -126,13 +140,15 @@ impl Metrics {
         self.durations.add(measured.all)
     }
 
-    fn add_longest(&mut self, measured: &Measured<'_>) {
-        if self.minute_started.elapsed() >= MINUTE {
-            for longest in &mut self.longest {
-                longest.last = Some(std::mem::take(&mut longest.current));
-            }
-            self.minute_started = Instant::now();
+    fn end_minute(&mut self) {
+        for longest in &mut self.longest {
+            longest.last = Some(std::mem::take(&mut longest.current));
         }
+        self.queue_cpus.end_minute();
+        self.minute_started = Instant::now();
+    }
+
+    fn add_longest(&mut self, measured: &Measured<'_>) {
         for series in &measured.all.series {
             let longest = &mut self.longest[series.id.stage as usize].current;
             if series.distribution.max_ns > longest.0 {

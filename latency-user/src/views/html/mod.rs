@@ -85,8 +85,8 @@ struct Page<'a> {
 /// What only the page of a daemon has.
 #[derive(Serialize)]
 pub struct Live {
-    /// After how many seconds it is fetched again.
-    pub refresh_s: u64,
+    /// After how many seconds it is fetched again; `None`: it stays as it is.
+    pub refresh_s: Option<u64>,
     /// What the daemon has to say about itself.
     pub notes: Vec<String>,
     /// The recordings that it keeps, newest first.
