@@ -170,7 +170,7 @@ impl Attached {
                 self.pass_on(&before, sinks, notify)
             }
             RecordingEntry::Run(run) => {
-                self.run.probes = run.probes;
+                self.run.change_to(&run);
                 for sink in sinks.iter_mut() {
                     sink.run_changed(&self.run)?;
                 }

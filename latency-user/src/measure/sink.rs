@@ -25,7 +25,7 @@ pub struct Measured<'a> {
     pub all: &'a Interval,
     /// The part that the user asked to see.
     pub shown: &'a Interval,
-    /// Totals of the shown part since the start.
+    /// Totals of the shown part since the start; without series if no sink needs them.
     pub totals: &'a Totals,
     /// What the end of the run would report; `None`: no sink needs it.
     pub so_far: Option<&'a SoFar>,
@@ -109,6 +109,11 @@ pub trait Sink {
     /// Whether intervals need what the end of the run would report.
     fn needs_so_far(&self) -> bool {
         false
+    }
+
+    /// Whether it uses [`Measured::totals`], or the totals at the end.
+    fn needs_totals(&self) -> bool {
+        true
     }
 
     /// Notes for the user about this sink since the last call.

@@ -87,7 +87,7 @@ impl Distribution {
         self.work = self.work.saturating_add(other.work);
     }
 
-    /// Merges two ascending lists. Allocates only if `other` has new buckets, which in a long
+    /// Merges two ascending lists. Moves counts only if `other` has new buckets, which in a long
     /// recording is rare.
     fn add_buckets(&mut self, other: &[(u16, u64)]) {
         let mut at = 0;
@@ -101,9 +101,19 @@ impl Distribution {
                 _ => missing.push((index, count)),
             }
         }
-        if !missing.is_empty() {
-            self.buckets.extend(missing);
-            self.buckets.sort_unstable_by_key(|(index, _)| *index);
+        // From the end, so that nothing is overwritten before it was moved.
+        let mut from = self.buckets.len();
+        let mut to = from + missing.len();
+        self.buckets.resize(to, (0, 0));
+        while let Some(&(index, _)) = missing.last() {
+            to -= 1;
+            match from.checked_sub(1).map(|last| self.buckets[last]) {
+                Some(known) if known.0 > index => {
+                    self.buckets[to] = known;
+                    from -= 1;
+                }
+                _ => self.buckets[to] = missing.pop().unwrap_or_default(),
+            }
         }
     }
 

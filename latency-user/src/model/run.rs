@@ -118,6 +118,17 @@ pub struct Run {
 }
 
 impl Run {
+    /// Takes over what may change in the middle of a run: how stages are timed and stacks are
+    /// sampled. Returns whether something did.
+    pub fn change_to(&mut self, now: &Self) -> bool {
+        let is_other = self.probes != now.probes || self.sampling != now.sampling;
+        if is_other {
+            self.probes.clone_from(&now.probes);
+            self.sampling.clone_from(&now.sampling);
+        }
+        is_other
+    }
+
     /// When tracing started; `None`: the text is not a time.
     pub fn started(&self) -> Option<SystemTime> {
         humantime::parse_rfc3339(&self.started_at).ok()

@@ -8,18 +8,20 @@ use std::{
 
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use serde::Serialize;
 
-use super::format::{
-    COLLAPSE, COMMENT, INTERVAL, IntervalMeta, LEGEND, MAX_VALUE_DIVISOR, RUN, STACKS, STALL,
-    SeriesMeta, StacksMeta, VERSION_LINE,
+use super::{
+    deflated::Deflater,
+    format::{
+        COLLAPSE, COMMENT, INTERVAL, IntervalMeta, LEGEND, MAX_VALUE_DIVISOR, RUN, STACKS, STALL,
+        SeriesMeta, StacksMeta, VERSION_LINE,
+    },
 };
 use crate::model::{distribution::Distribution, interval::Interval, run::Run, schema::Envelope};
 
 /// Compresses histograms, and keeps the memory that this takes.
 pub struct Encoder {
-    serializer: V2DeflateSerializer,
+    deflater: Deflater,
 }
 
 /// An interval whose histograms are compressed: its text for any start of the recording.
@@ -34,9 +36,14 @@ pub struct EncodedInterval {
 }
 
 impl Encoder {
-    /// An encoder.
+    /// An encoder that takes few bytes.
     pub fn new() -> Self {
-        Self { serializer: V2DeflateSerializer::new() }
+        Self { deflater: Deflater::new() }
+    }
+
+    /// An encoder that takes little time, and more bytes.
+    pub fn quick() -> Self {
+        Self { deflater: Deflater::storing() }
     }
 
     /// Compresses an interval that was measured.
@@ -67,10 +74,7 @@ impl Encoder {
     /// The last two fields of a histogram line.
     pub(super) fn values(&mut self, distribution: &Distribution) -> Result<String> {
         let max = distribution.max_ns as f64 / MAX_VALUE_DIVISOR;
-        let mut bytes = Vec::new();
-        self.serializer
-            .serialize(&distribution.histogram(), &mut bytes)
-            .context("cannot compress a histogram")?;
+        let bytes = self.deflater.deflate(distribution).context("cannot encode a histogram")?;
         Ok(format!("{max:.3},{}", STANDARD.encode(bytes)))
     }
 }

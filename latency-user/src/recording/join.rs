@@ -169,9 +169,8 @@ impl Whole {
     /// The header of a part: how stages are timed may have changed.
     fn change(&mut self, part: Option<&Run>) -> Result<()> {
         if let (Some(run), Some(part), Some(writer)) = (&mut self.run, part, &mut self.writer)
-            && run.probes != part.probes
+            && run.change_to(part)
         {
-            run.probes.clone_from(&part.probes);
             writer.header(run)?;
         }
         Ok(())

@@ -3,6 +3,7 @@
 //! Owns the file format ([`mod@format`]), writing ([`writer`]) and reading ([`reader`]), recordings in
 //! memory ([`loaded`], cut into [`parts`]), and merging ([`merge`]).
 
+mod deflated;
 pub mod encoder;
 pub mod format;
 pub mod histogram;

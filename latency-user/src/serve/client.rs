@@ -118,7 +118,8 @@ impl Client {
         following.so_far.add(measured.all, measured.so_far);
         if self.is_ending {
             let length = measured.elapsed.saturating_sub(following.start);
-            let summary = following.so_far.summary(&following.run, length);
+            let so_far = std::mem::take(&mut following.so_far).ended();
+            let summary = so_far.summary(&following.run, length);
             text.push_str(&encoder::comment(SUMMARY, &summary)?);
         }
         let fate = self.send(text);
@@ -148,7 +149,7 @@ impl Client {
     /// When it is no JSON.
     pub fn run_changed(&mut self, run: &Run) -> Result<Fate> {
         let Some(following) = &mut self.following else { return Ok(Fate::Stays) };
-        following.run.probes.clone_from(&run.probes);
+        following.run.change_to(run);
         let text = encoder::comment(RUN, &following.run)?;
         Ok(self.send(text))
     }

@@ -193,7 +193,7 @@ impl Ring {
     /// When it cannot be written.
     pub fn run_changed(&mut self, run: &Run) -> Result<()> {
         let Some(current) = &mut self.current else { return Ok(()) };
-        current.run.probes.clone_from(&run.probes);
+        current.run.change_to(run);
         let text = encoder::comment(RUN, &current.run)?;
         current.append(&text)
     }

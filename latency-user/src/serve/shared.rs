@@ -81,6 +81,34 @@ impl Recent {
 }
 
 impl Shared {
+    /// For a run that has just started. The receiver gets the work of the thread that writes
+    /// recordings.
+    pub fn new(config: Config, run: Run) -> (Arc<Self>, mpsc::Receiver<Job>) {
+        let (jobs, work) = mpsc::channel();
+        let metrics = Metrics::new(run.clone(), config.labels, config.max_series, config.schema);
+        let recent = Recent {
+            run,
+            window: Window::default(),
+            minute: Minute::default(),
+            last_interval: None,
+            ring_error: None,
+        };
+        let shared = Self {
+            config: RwLock::new(Arc::new(config)),
+            metrics: Arc::new(Mutex::new(metrics)),
+            page: Mutex::new(recent),
+            clients: Mutex::default(),
+            requests: Mutex::default(),
+            early: Arc::default(),
+            restarting: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            pauses: Mutex::default(),
+            pause_asked: Notify::new(),
+            jobs: Mutex::new(Some(jobs)),
+        };
+        (Arc::new(shared), work)
+    }
+
     /// The configuration as of now.
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))

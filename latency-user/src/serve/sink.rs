@@ -52,7 +52,7 @@ impl DaemonSink {
         let armed = shared.config().triggers.iter().cloned().map(Armed::new).collect();
         Self {
             shared: Arc::clone(shared),
-            encoder: Encoder::new(),
+            encoder: Encoder::quick(),
             ring,
             armed,
             pending: Vec::new(),
@@ -154,8 +154,8 @@ impl DaemonSink {
     fn close(&mut self, run: &Run) {
         let mut page = self.shared.page();
         let next = page.minute.next();
-        let minute = std::mem::replace(&mut page.minute, next);
-        page.window.add(minute.clone());
+        let minute = std::mem::replace(&mut page.minute, next).ended();
+        page.window.add(Arc::clone(&minute));
         drop(page);
         if let Err(error) = self.ring.close(|length| minute.summary(run, length)) {
             log::warn!("the summary of a minute is missing: {error:#}");
@@ -241,5 +241,10 @@ impl Sink for DaemonSink {
 
     fn needs_so_far(&self) -> bool {
         true
+    }
+
+    fn needs_totals(&self) -> bool {
+        // It has its own, of the last minutes.
+        false
     }
 }

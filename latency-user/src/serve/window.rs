@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -27,7 +28,7 @@ const COLUMN: Duration = Duration::from_secs(5);
 /// The last minutes, one by one.
 #[derive(Debug, Default)]
 pub struct Window {
-    minutes: VecDeque<Minute>,
+    minutes: VecDeque<Arc<Minute>>,
 }
 
 /// A part of the time that was measured: that of one segment of the ring.
@@ -87,12 +88,17 @@ impl Minute {
         Self::new(self.after.clone())
     }
 
-    /// Its summary: that of a run of this length.
+    /// Ends it.
+    #[must_use]
+    pub fn ended(mut self) -> Arc<Self> {
+        self.totals.end = Some(self.end());
+        Arc::new(self)
+    }
+
+    /// The summary of one that has ended: that of a run of this length.
     pub fn summary(&self, run: &Run, length: Duration) -> Summary {
-        let mut totals = self.totals.clone();
-        totals.end = Some(self.end());
         let run = Run { duration_s: length.as_secs_f64(), ..run.clone() };
-        totals.summary(run, &totals.series())
+        self.totals.summary(run, &self.totals.series())
     }
 
     fn end(&self) -> RunEnd {
@@ -126,7 +132,7 @@ pub struct Recent {
 
 impl Window {
     /// Adds a minute that is over.
-    pub fn add(&mut self, minute: Minute) {
+    pub fn add(&mut self, minute: Arc<Minute>) {
         self.minutes.push_back(minute);
         let mut length: Duration = self.minutes.iter().map(|minute| minute.length).sum();
         while let Some(oldest) = self.minutes.front()
@@ -143,7 +149,7 @@ impl Window {
         let mut timeline = Timeline::default();
         let mut end: Option<RunEnd> = None;
         let mut length = Duration::ZERO;
-        for minute in self.minutes.iter().chain([current]) {
+        for minute in self.minutes.iter().map(Arc::as_ref).chain([current]) {
             totals.join(Totals { end: None, ..minute.totals.clone() });
             for (seconds, cells) in &minute.columns {
                 timeline.add_cells(*seconds, cells.iter().map(|(id, cell)| (id, *cell)));

@@ -47,6 +47,8 @@ pub(super) enum Benchmark {
     Tail,
     /// CPU time, memory and start-up of latency-user itself
     User,
+    /// CPU time and memory of the daemon
+    Serve,
     /// Cost as events, queues and stalls grow
     Scale,
     /// Recordings, compared with other readers of the format

@@ -15,6 +15,7 @@ pub(crate) struct Built {
     pub(super) load: PathBuf,
     pub(super) noop: PathBuf,
     pub(super) rows: PathBuf,
+    pub(super) serve: PathBuf,
     pub(super) files: PathBuf,
     pub(super) object: PathBuf,
     pub(super) noop_object: PathBuf,
@@ -30,6 +31,7 @@ impl Built {
             load: tests("bench-load")?,
             noop: tests("bench-noop")?,
             rows: tests("bench-rows")?,
+            serve: tests("bench-serve")?,
             files: tests("bench-files")?,
             object: objects.join("latency-ebpf"),
             noop_object: objects.join("bench-noop-ebpf"),
@@ -46,6 +48,7 @@ impl Built {
             load: release.join("bench-load"),
             noop: release.join("bench-noop"),
             rows: release.join("bench-rows"),
+            serve: release.join("bench-serve"),
             files: release.join("bench-files"),
             object: objects.join("latency-ebpf"),
             noop_object: objects.join("bench-noop-ebpf"),
@@ -57,8 +60,9 @@ impl Built {
         Ok(built)
     }
 
-    pub(super) fn files(&self) -> [&PathBuf; 8] {
-        let Self { latency_user, load, noop, rows, files, object, noop_object, injector } = self;
-        [latency_user, load, noop, rows, files, object, noop_object, injector]
+    pub(super) fn files(&self) -> [&PathBuf; 9] {
+        let Self { latency_user, load, noop, rows, serve, files, object, noop_object, injector } =
+            self;
+        [latency_user, load, noop, rows, serve, files, object, noop_object, injector]
     }
 }

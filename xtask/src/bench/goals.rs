@@ -84,6 +84,22 @@ pub(crate) static USER_CPU: Goal = goal(
     0.3,
     "%",
 );
+pub(crate) static SERVE_USER: Goal = goal(
+    "serve_user",
+    "user space of serve under 0.3 % of one core here, at 1 s",
+    Bound::AtMost,
+    0.3,
+    "%",
+);
+pub(crate) static SERVE_USER_LARGE: Goal =
+    goal("serve_user_256x64", "and at 256 CPUs x 64 queues, at 10 s", Bound::AtMost, 0.3, "%");
+pub(crate) static SERVE_PEAK: Goal = goal(
+    "serve_peak",
+    "peak memory of serve under 64 MB beside the rows",
+    Bound::AtMost,
+    64.0,
+    "MB",
+);
 pub(crate) static MEMORY: Goal =
     goal("memory_beside_rows", "under 20 MB besides the rows", Bound::AtMost, 20.0, "MB");
 pub(crate) static STARTUP: Goal =
@@ -97,7 +113,7 @@ pub(crate) static NOTHING_LOST: Goal = goal(
 );
 
 /// All goals, in the order of the table.
-pub(crate) static ALL: [&Goal; 12] = [
+pub(crate) static ALL: [&Goal; 15] = [
     &CYCLE_TO_SOFTIRQS,
     &CYCLE_TO_NOOP,
     &BPFTRACE_TO_CYCLE,
@@ -107,6 +123,9 @@ pub(crate) static ALL: [&Goal; 12] = [
     &TCP_P99_9,
     &UDP_P99_9,
     &USER_CPU,
+    &SERVE_USER,
+    &SERVE_USER_LARGE,
+    &SERVE_PEAK,
     &MEMORY,
     &STARTUP,
     &NOTHING_LOST,

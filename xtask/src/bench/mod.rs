@@ -104,6 +104,7 @@ fn measure(args: &Args, built: &Built) -> Results {
         Benchmark::Rate,
         Benchmark::Tail,
         Benchmark::User,
+        Benchmark::Serve,
         Benchmark::Scale,
         Benchmark::Files,
     ];
@@ -129,6 +130,7 @@ fn measure(args: &Args, built: &Built) -> Results {
             }
             Benchmark::User => benchmarks::single_run::run(built, &plan, &mut results)
                 .and_then(|()| benchmarks::rows::run(built, &plan, &mut results)),
+            Benchmark::Serve => benchmarks::serve::run(built, &plan, &mut results),
             Benchmark::Scale => benchmarks::scale::run(built, &plan, &mut results),
             Benchmark::Files => benchmarks::files::run(built, &plan, &mut results),
         };

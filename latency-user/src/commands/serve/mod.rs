@@ -5,11 +5,7 @@ mod arguments;
 use std::{
     io::Write,
     path::Path,
-    sync::{
-        Arc, Mutex, RwLock,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+    sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -20,7 +16,6 @@ use sd_notify::NotifyState;
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::Notify,
 };
 
 pub use self::arguments::{Arguments, Options};
@@ -40,14 +35,11 @@ use crate::{
     model::{exit::Exit, failure::Failure, note::Note},
     serve::{
         config::{Config, Listen},
-        control, dump, http,
-        metrics::Metrics,
-        push,
+        control, dump, http, push,
         request::Request,
         ring::Ring,
-        shared::{Recent, Shared, lock},
+        shared::{Shared, lock},
         sink::DaemonSink,
-        window::{Minute, Window},
     },
 };
 
@@ -138,29 +130,7 @@ async fn serve(
     let listeners = http::listen(&config.listen)?;
     let measure = config.measure.clone();
     let measurement = Measurement::start(&measure)?;
-    let run = measurement.run().clone();
-    let (jobs, work) = mpsc::channel();
-    let metrics = Metrics::new(run.clone(), config.labels, config.max_series, config.schema);
-    let early = Arc::new(Notify::new());
-    let shared = Arc::new(Shared {
-        metrics: Arc::new(Mutex::new(metrics)),
-        page: Mutex::new(Recent {
-            run,
-            window: Window::default(),
-            minute: Minute::default(),
-            last_interval: None,
-            ring_error: None,
-        }),
-        clients: Mutex::default(),
-        requests: Mutex::default(),
-        early: Arc::clone(&early),
-        restarting: AtomicBool::new(false),
-        paused: AtomicBool::new(false),
-        pauses: Mutex::default(),
-        pause_asked: Notify::new(),
-        jobs: Mutex::new(Some(jobs)),
-        config: RwLock::new(Arc::new(config)),
-    });
+    let (shared, work) = Shared::new(config, measurement.run().clone());
     let mut sink = DaemonSink::new(&shared, ring);
     super::confine(Task::Serve);
     let writer = {

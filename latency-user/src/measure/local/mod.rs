@@ -200,7 +200,9 @@ impl Local {
         let interval = self.take_interval()?;
         let shown: Cow<'_, Interval> = self.filter.apply(&interval);
         self.pressure.read_if_due();
-        self.totals.add(&shown);
+        if sinks.iter().any(|sink| sink.needs_totals()) {
+            self.totals.add(&shown);
+        }
         let so_far = match started {
             Some(started) => Some(SoFar {
                 ledger: self.tracer.ledger_so_far(&started),

@@ -11,6 +11,7 @@ pub(crate) mod per_event;
 pub(crate) mod rate;
 pub(crate) mod rows;
 pub(crate) mod scale;
+pub(crate) mod serve;
 pub(crate) mod single_run;
 pub(crate) mod tail;
 

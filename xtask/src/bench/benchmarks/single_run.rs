@@ -127,7 +127,7 @@ fn is_link(target: &str) -> bool {
 }
 
 /// Resident memory of mapped BPF maps, and of everything else.
-fn resident_kb(smaps: &str) -> (u64, u64) {
+pub(super) fn resident_kb(smaps: &str) -> (u64, u64) {
     let (mut of_maps, mut others, mut is_map) = (0, 0, false);
     for line in smaps.lines() {
         if let Some(kb) = field_kb(line, "Rss") {
@@ -139,12 +139,12 @@ fn resident_kb(smaps: &str) -> (u64, u64) {
     (of_maps, others)
 }
 
-fn field_kb(text: &str, name: &str) -> Option<u64> {
+pub(super) fn field_kb(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-fn read(path: &Path) -> Result<String> {
+pub(super) fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
