@@ -30,6 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         host("endurance::no_memory_leaves_a_readable_ring", &[], no_memory),
         host("endurance::scrapes_and_clients_leave_memory_flat", &[], many),
         host("endurance::three_capabilities_are_enough", &["setpriv"], few_capabilities),
+        host("endurance::no_capability_is_left_if_none_is_wanted", &[], no_capability),
         trial("endurance::a_step_of_the_clock_tears_nothing", Where::Vm, &[], clock),
         trial("endurance::a_cpu_that_comes_online_is_told", Where::Vm, &[], hotplug),
     ]
@@ -284,6 +285,38 @@ fn few_capabilities() -> Result<()> {
         ensure!(effective & !allowed == 0, "{effective:x}");
         ensure!(daemon.metric(RUNS)? > 5003.0 / 2.0, "too few runs");
         ensure!(daemon.metric("latency_user_ledger_balanced")? == 1.0, "not balanced");
+        daemon.end().map(drop)
+    })
+}
+
+fn no_capability() -> Result<()> {
+    namespace::run(|| {
+        let refused = latency_user()?.args(["serve", "--give-up-privileges"]).output()?;
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        ensure!(message.contains("--max-overhead none"), "{message}");
+        let daemon = Daemon::start(&["--give-up-privileges", "--max-overhead", "none"])?;
+        for thread in fs::read_dir(format!("/proc/{}/task", daemon.id()))? {
+            let status = fs::read_to_string(thread?.path().join("status"))?;
+            for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+                let none = format!("\n{set}:\t0000000000000000\n");
+                ensure!(status.contains(&none), "{set}: {status}");
+            }
+            ensure!(status.contains("\nNoNewPrivs:\t1\n"), "{status}");
+        }
+        let socket = daemon.socket();
+        let tracing = Tracing::start(&["--socket", &socket])?;
+        load::udp(5003)?;
+        let summary = tracing.summary()?;
+        ensure!(summary["ledger"]["balanced"] == true, "{}", summary["ledger"]);
+        ensure!(daemon.metric(RUNS)? > 5003.0 / 2.0, "too few runs");
+        ensure!(daemon.metric("latency_user_ledger_balanced")? == 1.0, "not balanced");
+        let dump = latency_user()?
+            .args(["dump", "--last", "1m", "--reason", "a test", "--socket", &socket])
+            .output()?;
+        ensure!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+        let (answer, _) = daemon.ask(r#"{"request":"pause"}"#)?;
+        let error = answer["error"].as_str().context("it paused")?;
+        ensure!(error.contains("given up its privileges"), "{error}");
         daemon.end().map(drop)
     })
 }

@@ -23,8 +23,11 @@ pub enum Task {
         /// Whether it may have to end a command that it started.
         command: bool,
     },
-    /// To follow programs that are attached, and now and then to attach them anew.
-    Serve,
+    /// To follow programs that are attached, and to answer.
+    Serve {
+        /// Whether it attaches them anew now and then.
+        again: bool,
+    },
     /// To change settings, and to attach programs again and again.
     Experiment,
 }
@@ -35,6 +38,9 @@ pub type Kept = (Capability, &'static str);
 impl Task {
     /// The capabilities that it needs.
     pub fn needed(self) -> Vec<Kept> {
+        if self == (Self::Serve { again: false }) {
+            return Vec::new();
+        }
         let mut needed = vec![
             (Capability::CAP_SYS_ADMIN, "run-time statistics of eBPF programs"),
             (Capability::CAP_BPF, "eBPF maps"),
@@ -47,7 +53,7 @@ impl Task {
             Self::Trace { command: true } => {
                 needed.push((Capability::CAP_KILL, "ending the command"));
             }
-            Self::Serve => needed.extend([
+            Self::Serve { .. } => needed.extend([
                 (Capability::CAP_PERFMON, "attaching programs anew"),
                 (Capability::CAP_SYS_RESOURCE, "locked memory for maps before Linux 5.11"),
             ]),
@@ -207,6 +213,8 @@ fn filter(task: Task) -> Result<SeccompFilter, seccompiler::BackendError> {
         rules.insert(libc::SYS_openat, writing(2)?);
         #[cfg(target_arch = "x86_64")]
         rules.insert(libc::SYS_open, writing(1)?);
+    }
+    if matches!(task, Task::Trace { .. } | Task::Serve { again: false }) {
         let loading = LOADING.iter().map(|command| when(0, SeccompCmpOp::Eq, *command));
         rules.insert(libc::SYS_bpf, loading.collect::<Result<_, _>>()?);
     }

@@ -53,6 +53,8 @@ pub struct Config {
     pub otlp: Option<Endpoint>,
     /// How often.
     pub otlp_every: Duration,
+    /// Whether no capability is left after the start: programs are not attached anew then.
+    pub gives_up_privileges: bool,
     /// Whether the page and recordings are shown, too, on addresses that are not loopback.
     pub page_everywhere: bool,
 }
@@ -71,6 +73,7 @@ impl Config {
             labels: old.labels,
             max_series: old.max_series,
             schema: old.schema,
+            gives_up_privileges: old.gives_up_privileges,
             ..self
         }
     }
@@ -95,6 +98,7 @@ impl Config {
             ("labels", self.labels != old.labels),
             ("max-series", self.max_series != old.max_series),
             ("native-schema", self.schema != old.schema),
+            ("give-up-privileges", self.gives_up_privileges != old.gives_up_privileges),
         ];
         differ.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
     }

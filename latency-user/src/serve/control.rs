@@ -133,6 +133,10 @@ async fn answer(stream: UnixStream, shared: &Arc<Shared>, id: u64) -> Result<()>
 
 /// Stops tracing until what is put into `hold` is dropped.
 async fn pause(shared: &Shared, hold: &mut Option<oneshot::Sender<()>>) -> Answer {
+    if shared.config().gives_up_privileges {
+        let error = "it has given up its privileges, and could not trace again".to_owned();
+        return Answer { error: Some(error), ..Answer::default() };
+    }
     let (resume, resumed) = oneshot::channel();
     let (paused, is_paused) = oneshot::channel();
     if !shared.pause(Pause { paused, resumed }) {

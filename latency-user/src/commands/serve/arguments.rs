@@ -100,6 +100,10 @@ pub struct Options {
     /// and addresses
     #[arg(long, help_heading = "Who may ask", num_args = 0..=1, default_missing_value = "true")]
     pub page_everywhere: Option<bool>,
+    /// Keep no capability after the start: a stage that was disabled stays so, no client can take
+    /// over, and processes behind sockets have no names. Needs --max-overhead none
+    #[arg(long, help_heading = "Who may ask", num_args = 0..=1, default_missing_value = "true")]
+    pub give_up_privileges: Option<bool>,
     /// Directory of the ring and of recordings [default: $STATE_DIRECTORY, or
     /// /var/lib/latency-user]
     #[arg(long, value_name = "DIRECTORY", help_heading = "What is kept")]
@@ -263,6 +267,7 @@ impl Options {
             listen,
             socket,
             page_everywhere,
+            give_up_privileges,
             state,
             ring,
             trigger,
@@ -317,6 +322,7 @@ impl Options {
             schema: self.native_schema.unwrap_or(native::SCHEMA),
             otlp: self.otlp,
             otlp_every: self.otlp_every.unwrap_or(minutes(1)),
+            gives_up_privileges: self.give_up_privileges.unwrap_or(false),
             page_everywhere: self.page_everywhere.unwrap_or(false),
             measure,
         }

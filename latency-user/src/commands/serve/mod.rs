@@ -83,7 +83,12 @@ pub fn run(args: &Arguments, console: Console) -> Result<Exit> {
 fn configuration(args: &Arguments) -> Result<Config> {
     let cpus = cpus::online(Path::new("/")).map_or(1, |cpus| cpus.len());
     let file = args.config.as_deref().map(Options::read).transpose()?.unwrap_or_default();
-    Ok(args.options.clone().over(file).config(cpus))
+    let config = args.options.clone().over(file).config(cpus);
+    if config.gives_up_privileges && config.measure.max_overhead.is_some() {
+        let text = "--give-up-privileges: the cost of the programs cannot be measured then";
+        return Err(Failure::usage(text).hint("add --max-overhead none").into());
+    }
+    Ok(config)
 }
 
 fn describe(config: &Config, text: &mut Vec<u8>) -> Result<()> {
@@ -132,7 +137,7 @@ async fn serve(
     let measurement = Measurement::start(&measure)?;
     let (shared, work) = Shared::new(config, measurement.run().clone());
     let mut sink = DaemonSink::new(&shared, ring);
-    super::confine(Task::Serve);
+    super::confine(Task::Serve { again: !shared.config().gives_up_privileges });
     let writer = {
         let shared = Arc::clone(&shared);
         thread::Builder::new()
@@ -274,6 +279,9 @@ impl Patience {
 
     /// Waits until the tracer is to be replaced.
     async fn over(&mut self, shared: &Shared) {
+        if shared.config().gives_up_privileges {
+            return std::future::pending().await;
+        }
         (self.since, self.started) = (None, Instant::now());
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;

@@ -60,3 +60,48 @@ impl QueueCpus {
             .collect();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{
+        distribution::Distribution,
+        series::{Location, Queue, QueueId, Series, attrs::QueueAttrs},
+    };
+
+    fn times(count: u64) -> Distribution {
+        Distribution { buckets: vec![(9, count)], ..Distribution::default() }
+    }
+
+    fn irq(number: u32, cpu: u32, count: u64) -> Series {
+        let at = Location::Irq { number: Some(number), name: Some("eth0-rx".into()), cpu };
+        Series::new(Stage::Irq, at, times(count))
+    }
+
+    fn polls(id: QueueId, irq: Option<u32>) -> Series {
+        let queue = Queue::Device { iface: "eth0".into(), netns: None, id };
+        let mut series = Series::new(Stage::NapiPoll, Location::Queue(queue), times(5));
+        series.attrs = QueueAttrs { irq, ..QueueAttrs::default() };
+        series
+    }
+
+    #[test]
+    fn a_queue_is_on_the_cpu_with_most_of_its_irqs() {
+        let mut cpus = QueueCpus::default();
+        let second = Duration::from_secs(1);
+        let queues = [polls(QueueId::Rx(0), Some(40)), polls(QueueId::Rx(1), Some(41))];
+        let others = [polls(QueueId::Rx(2), None), polls(QueueId::Napi(8193), Some(40))];
+        for irqs in [[irq(40, 3, 5), irq(40, 7, 6)], [irq(40, 3, 2), irq(42, 1, 9)]] {
+            let series = irqs.into_iter().chain(queues.clone()).chain(others.clone()).collect();
+            cpus.add(&Interval::new(Duration::ZERO, second, series));
+        }
+        assert!(cpus.last.is_empty());
+        cpus.end_minute();
+        let told: Vec<_> = cpus.last.iter().map(|(queue, cpu)| (queue.queue, *cpu)).collect();
+        assert_eq!(told, [(Some(0), (3, 7))]);
+        cpus.end_minute();
+        assert!(cpus.last.is_empty());
+    }
+}
