@@ -1,8 +1,9 @@
 //! A collector in another language gets the histograms that the recordings hold.
 
 use std::{
-    io::{BufRead, BufReader},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, Command, Stdio},
+    sync::mpsc::Receiver,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -15,7 +16,7 @@ use serde_json::Value;
 use crate::{
     serve::{Daemon, recorded},
     suite::{Where, trial},
-    tracing::wait_until,
+    tracing::{lines, wait_until},
 };
 
 /// The tests of this file.
@@ -32,8 +33,11 @@ const PACKETS: u64 = 20_011;
 /// A collector, which prints what it gets.
 struct Collector {
     child: Child,
-    lines: BufReader<ChildStdout>,
+    lines: Receiver<String>,
 }
+
+/// A collector that prints nothing for so long has got nothing.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Collector {
     fn start(python: &std::path::Path) -> Result<(Self, u64)> {
@@ -43,15 +47,14 @@ impl Collector {
             .stdout(Stdio::piped())
             .spawn()
             .context("start the collector")?;
-        let lines = BufReader::new(child.stdout.take().context("no output")?);
+        let lines = lines(child.stdout.take().context("no output")?);
         let mut collector = Self { child, lines };
         let port = collector.next()?["port"].as_u64().context("no port")?;
         Ok((collector, port))
     }
 
     fn next(&mut self) -> Result<Value> {
-        let mut line = String::new();
-        self.lines.read_line(&mut line)?;
+        let line = self.lines.recv_timeout(PATIENCE).context("the collector got no more")?;
         serde_json::from_str(&line).with_context(|| format!("parse {line:?}"))
     }
 
@@ -147,6 +150,9 @@ fn pushed() -> Result<()> {
         for value in &values {
             let (start, end) = (value["start"].as_u64(), value["end"].as_u64());
             ensure!(start > Some(0) && end > start, "{value}");
+            // A unit of 1 would change the names of gauges in Prometheus.
+            let is_ratio = value["name"].as_str().is_some_and(|name| name.ends_with("_ratio"));
+            ensure!((value["unit"] == "1") == is_ratio, "{value}");
             ensure!(value["resource"]["service.name"] == "latency-user", "{value}");
             ensure!(value["resource"]["service.instance.id"].is_string(), "{value}");
         }

@@ -394,13 +394,44 @@ fn killed() -> Result<()> {
     })
 }
 
+/// A client that records what it follows.
+struct Follower {
+    tracing: Tracing,
+    directory: tempfile::TempDir,
+}
+
+impl Follower {
+    fn start(socket: &str) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("run.hlog").display().to_string();
+        let tracing = Tracing::start(&["--socket", socket, "--output", &path])?;
+        Ok(Self { tracing, directory })
+    }
+
+    /// Ends it. When its intervals start, in seconds.
+    fn times(self) -> Result<Vec<f64>> {
+        self.tracing.summary()?;
+        let text = fs::read_to_string(self.directory.path().join("run.hlog"))?;
+        let lines = text.lines().filter_map(|line| line.strip_prefix("#[latency-user]"));
+        let objects = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let intervals = objects.filter(|object| object["kind"] == "interval");
+        intervals.map(|object| object["start_s"].as_f64().context("no start")).collect()
+    }
+}
+
 fn taken_over() -> Result<()> {
     namespace::run(|| {
         let daemon = Daemon::start(&[])?;
         let socket = daemon.socket();
+        let follower = Follower::start(&socket)?;
         let other = ["--threshold", "7ms", "--socket", &socket, "--take-over"];
         let tracing = Tracing::start(&other)?;
         let paused = daemon.metric("latency_user_intervals_total")?;
+        // What was kept before can be had meanwhile.
+        let dump = latency_user()?
+            .args(["dump", "--last", "1m", "--reason", "a test", "--socket", &socket])
+            .output()?;
+        ensure!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
         load::udp(PACKETS)?;
         let summary = tracing.summary()?;
         ensure!(summary["run"]["threshold_ns"] == 7_000_000, "{}", summary["run"]);
@@ -415,6 +446,8 @@ fn taken_over() -> Result<()> {
         wait_until("the daemon to trace again", || {
             Ok(daemon.metric("latency_user_intervals_total")? > paused + 3.0)
         })?;
+        let times = follower.times()?;
+        ensure!(times.windows(2).all(|pair| pair[0] < pair[1]), "times of a follower: {times:?}");
         daemon.end().map(drop)
     })
 }
@@ -513,7 +546,7 @@ fn page() -> Result<()> {
         }
         // Connections that say nothing keep nobody else out.
         let silent: Vec<TcpStream> =
-            (0..40).map(|_| TcpStream::connect(address)).collect::<Result<_, _>>()?;
+            (0..200).map(|_| TcpStream::connect(address)).collect::<Result<_, _>>()?;
         ensure!(daemon.metrics()?.contains("latency_user_build_info"), "no metrics");
         drop(silent);
         daemon.end().map(drop)

@@ -211,7 +211,8 @@ fn flood() -> Result<()> {
         );
         ensure!(summary["ledger"]["balanced"] == true, "{}", summary["ledger"]);
         ensure!(stalls > u64::from(seconds), "no storm: {stalls} stalls");
-        ensure!(late.descriptors == early.descriptors, "{early:?}, {late:?}");
+        // A file that is being read, and the packet probe, come and go.
+        ensure!(late.descriptors <= early.descriptors + 4, "{early:?}, {late:?}");
         ensure!(late.resident_kib <= early.resident_kib + 8192, "{early:?}, {late:?}");
         is_readable(&recording)
     })

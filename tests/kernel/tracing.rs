@@ -150,7 +150,7 @@ impl Tracing {
 }
 
 /// The lines of a child's output, read at once.
-fn lines(stdout: ChildStdout) -> Receiver<String> {
+pub(crate) fn lines(stdout: ChildStdout) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(stdout).lines() {

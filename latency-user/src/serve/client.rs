@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -45,8 +45,10 @@ pub struct Reader {
 
 /// What is known of a client that has got its header.
 struct Following {
-    /// Start of its recording, counted from the start of the run.
-    start: Duration,
+    /// When its recording starts: not of the tracer's time, which starts anew with each tracer.
+    began: Instant,
+    /// The end of the interval before, counted from then.
+    length: Duration,
     run: Run,
     so_far: Minute,
 }
@@ -113,13 +115,14 @@ impl Client {
             let text = self.begin(measured, settings)?;
             return Ok(self.send(text));
         };
-        let start = measured.elapsed.saturating_sub(interval.duration());
-        let mut text = interval.text(start.saturating_sub(following.start))?;
+        let start = following.began.elapsed().saturating_sub(interval.duration());
+        let start = start.max(following.length);
+        following.length = start + interval.duration();
+        let mut text = interval.text(start)?;
         following.so_far.add(measured.all, measured.so_far);
         if self.is_ending {
-            let length = measured.elapsed.saturating_sub(following.start);
             let so_far = std::mem::take(&mut following.so_far).ended();
-            let summary = so_far.summary(&following.run, length);
+            let summary = so_far.summary(&following.run, following.length);
             text.push_str(&encoder::comment(SUMMARY, &summary)?);
         }
         let fate = self.send(text);
@@ -138,7 +141,8 @@ impl Client {
             text.push_str(&encoder::comment(SETTINGS, settings)?);
         }
         let so_far = Minute::new(measured.so_far.cloned().unwrap_or_else(SoFar::default));
-        self.following = Some(Following { start: measured.elapsed, run, so_far });
+        let (began, length) = (Instant::now(), Duration::ZERO);
+        self.following = Some(Following { began, length, run, so_far });
         Ok(text)
     }
 

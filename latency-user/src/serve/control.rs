@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{
     client::{self, MOST_CLIENTS},
-    request::Request as Dump,
+    request::{REQUESTED, Request as Dump},
     shared::{Pause, Shared, lock},
 };
 use crate::{
@@ -166,7 +166,7 @@ async fn dump(shared: &Shared, last_s: f64, reason: &str) -> Answer {
     };
     let (reply, written) = oneshot::channel();
     let reason = reason.chars().filter(|c| !c.is_control()).take(200).collect();
-    let request = Dump { last, trigger: "manual", reason, reply: Some(reply) };
+    let request = Dump { last, trigger: REQUESTED[0], reason, reply: Some(reply) };
     lock(&shared.requests).push(request);
     shared.early.notify_one();
     match written.await {
@@ -185,7 +185,7 @@ async fn follow(
     let (client, mut reader) = client::new(id);
     shared.clients().push(client);
     shared.early.notify_one();
-    let mut line = String::new();
+    let (mut said, mut bytes) = (Vec::new(), [0; 256]);
     let mut is_ending = false;
     loop {
         tokio::select! {
@@ -194,21 +194,27 @@ async fn follow(
                 Some(piece) => {
                     // While it is written, what follows waits, and is counted.
                     let written = timeout(WRITE_TIME, to.write_all(&piece)).await;
+                    if written.is_err() {
+                        log::warn!("client {id} was cut off: it took nothing for {WRITE_TIME:?}");
+                        shared.metrics().slow_clients += 1;
+                    }
                     if let Err(error) = written.unwrap_or_else(|late| Err(late.into())) {
                         leave(shared, id);
                         return Err(error);
                     }
                 }
             },
-            read = from.read_line(&mut line), if !is_ending => match read {
-                Ok(length) if length > 0 && line.trim_end() == END => {
-                    is_ending = true;
-                    let mut clients = shared.clients();
-                    clients.iter_mut().filter(|c| c.id() == id).for_each(client::Client::end);
-                    drop(clients);
-                    shared.early.notify_one();
+            read = from.read(&mut bytes), if !is_ending => match read {
+                Ok(length) if length > 0 && said.len() < LONGEST_REQUEST as usize => {
+                    said.extend_from_slice(&bytes[..length]);
+                    is_ending = said.split_inclusive(|byte| *byte == b'\n').any(is_end);
+                    if is_ending {
+                        let mut clients = shared.clients();
+                        clients.iter_mut().filter(|c| c.id() == id).for_each(client::Client::end);
+                        drop(clients);
+                        shared.early.notify_one();
+                    }
                 }
-                Ok(length) if length > 0 && line.len() < LONGEST_REQUEST as usize => line.clear(),
                 _ => {
                     leave(shared, id);
                     return Ok(());
@@ -216,6 +222,11 @@ async fn follow(
             },
         }
     }
+}
+
+/// Whether a client that follows says with this line that it wants no more.
+fn is_end(line: &[u8]) -> bool {
+    line.strip_suffix(b"\n").is_some_and(|line| line.trim_ascii_end() == END.as_bytes())
 }
 
 fn leave(shared: &Shared, id: u64) {

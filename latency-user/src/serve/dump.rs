@@ -41,14 +41,27 @@ pub fn directory(state: &Path) -> PathBuf {
     state.join("recordings")
 }
 
-/// The name of a recording of now, without an ending.
-pub fn name(host: &str, trigger: &str) -> String {
+/// The name of a recording of now, without an ending: none that is `taken`, nor one of a file.
+pub fn name(state: &Path, host: &str, trigger: &str, taken: impl Fn(&str) -> bool) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
     let host: String = host.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
     let host = host.trim_start_matches('.');
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let now: String = now.chars().filter(|c| !matches!(c, '-' | ':')).collect();
-    format!("{host}-{now}-{trigger}")
+    let name = format!("{host}-{now}-{trigger}");
+    let directory = directory(state);
+    let is_taken = |name: &str| {
+        let files = [format!("{name}{RECORDING}"), format!("{name}{CAPTURED}"), parts_of(name)];
+        taken(name) || files.iter().any(|file| directory.join(file).exists())
+    };
+    let more = (2..).map(|number| format!("{name}-{number}"));
+    let mut names = std::iter::once(name.clone()).chain(more);
+    names.find(|name| !is_taken(name)).unwrap_or(name)
+}
+
+/// The directory of the parts of a recording.
+fn parts_of(name: &str) -> String {
+    format!(".{name}.parts")
 }
 
 /// Links to segments of the ring, in a directory of their own.
@@ -60,16 +73,14 @@ pub fn link(state: &Path, name: &str, segments: &[&Segment]) -> Result<(PathBuf,
     if segments.is_empty() {
         bail!("nothing was kept yet");
     }
-    let parts = directory(state).join(format!(".{name}.parts"));
+    let parts = directory(state).join(parts_of(name));
     let place = || format!("cannot make {}", parts.display());
     fs::create_dir_all(&parts).with_context(place)?;
     let mut links = Vec::new();
     for (at, segment) in segments.iter().enumerate() {
         let link = parts.join(format!("{at:06}{RECORDING}"));
-        match fs::hard_link(&segment.path, &link) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            linked => linked.with_context(|| format!("cannot link {}", segment.path.display()))?,
-        }
+        fs::hard_link(&segment.path, &link)
+            .with_context(|| format!("cannot link {}", segment.path.display()))?;
         links.push(link);
     }
     Ok((parts, links))
@@ -98,7 +109,9 @@ pub fn work(shared: &Arc<Shared>, jobs: &mpsc::Receiver<Job>) {
                     }
                     Err(error) => {
                         metrics.failed_recordings += 1;
+                        drop(metrics);
                         log::warn!("no recording {name}: {error:#}");
+                        forget_capture(&directory(&shared.config().state), &name);
                     }
                 }
                 if let Some(reply) = reply {
@@ -109,11 +122,22 @@ pub fn work(shared: &Arc<Shared>, jobs: &mpsc::Receiver<Job>) {
     }
 }
 
-/// What an earlier run of the daemon has left unfinished.
+/// Removes the capture of a recording that there is not.
+fn forget_capture(directory: &Path, name: &str) {
+    // There may be none.
+    let _ = fs::remove_file(directory.join(format!("{name}{CAPTURED}")));
+}
+
+/// What an earlier run of the daemon has left unfinished: captures without their recording, too.
 pub fn clean(state: &Path) {
-    let unfinished = fs::read_dir(directory(state)).into_iter().flatten().filter_map(|entry| {
+    let directory = directory(state);
+    let unfinished = fs::read_dir(&directory).into_iter().flatten().filter_map(|entry| {
         let path = entry.ok()?.path();
-        path.file_name()?.to_str()?.starts_with('.').then_some(path)
+        let name = path.file_name()?.to_str()?;
+        let is_alone = name
+            .strip_suffix(CAPTURED)
+            .is_some_and(|name| !directory.join(format!("{name}{RECORDING}")).exists());
+        (name.starts_with('.') || is_alone).then_some(path)
     });
     for path in unfinished {
         let removed = match path.is_dir() {
@@ -162,7 +186,7 @@ fn capture(directory: &Path, name: &str) -> Result<()> {
     fs::rename(&unfinished, &path).with_context(|| format!("cannot make {}", path.display()))
 }
 
-/// The recordings in a directory, oldest first.
+/// The recordings in a directory, oldest first, with the bytes of each and its capture.
 pub fn kept(directory: &Path) -> Vec<(PathBuf, u64)> {
     let mut kept: Vec<(SystemTime, PathBuf, u64)> = fs::read_dir(directory)
         .into_iter()
@@ -175,7 +199,7 @@ pub fn kept(directory: &Path) -> Vec<(PathBuf, u64)> {
             (is_kept && metadata.is_file()).then_some((
                 metadata.modified().ok()?,
                 path.clone(),
-                metadata.len(),
+                metadata.len() + path.with_extension("tar.gz").metadata().map_or(0, |m| m.len()),
             ))
         })
         .collect();

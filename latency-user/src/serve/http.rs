@@ -1,6 +1,7 @@
 //! HTTP, read-only: metrics, health, a page about the last minutes, and pages of recordings.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     fs, io,
     net::SocketAddr,
@@ -10,7 +11,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -28,7 +29,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use sha2::{Digest, Sha256};
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::Semaphore,
+    task::AbortHandle,
     time::timeout,
 };
 
@@ -36,18 +37,21 @@ use super::{
     config::Listen,
     dump,
     metrics::{self, Form},
-    shared::Shared,
+    shared::{Front, Shared, lock},
 };
 use crate::{
     recording::loaded::LoadedRecording,
     views::{format::bytes, html},
 };
 
-/// Connections at a time.
+/// Connections at a time. With more, the oldest is closed: those that say nothing keep nobody out.
 const MOST_CONNECTIONS: usize = 64;
 
 /// A request's head comes within this time, and so does the next one on the same connection.
 const HEAD_TIME: Duration = Duration::from_secs(60);
+
+/// The page is made anew after this time.
+const PAGE_AGE: Duration = Duration::from_secs(2);
 
 /// A connection is closed after this time, and cut off after twice of it.
 const CONNECTION_TIME: Duration = Duration::from_secs(300);
@@ -138,9 +142,8 @@ pub async fn serve(listener: Listener, shared: Arc<Shared>) {
         Ok(listener) => listener,
         Err(error) => return log::warn!("HTTP: {error}"),
     };
-    let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut connections: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
         let accepted = match &listener {
             Accepting::Tcp(tcp) => tcp.accept().await.map(|(stream, _)| {
                 let via = Via { local: stream.local_addr().ok() };
@@ -160,13 +163,19 @@ pub async fn serve(listener: Listener, shared: Arc<Shared>) {
             }
         };
         let shared = Arc::clone(&shared);
-        tokio::spawn(async move {
-            let _permit = permit;
+        connections.retain(|connection| !connection.is_finished());
+        if connections.len() >= MOST_CONNECTIONS
+            && let Some(oldest) = connections.pop_front()
+        {
+            oldest.abort();
+        }
+        let answered = tokio::spawn(async move {
             match stream {
                 Stream::Tcp(stream) => connection(TokioIo::new(stream), via, shared).await,
                 Stream::Unix(stream) => connection(TokioIo::new(stream), via, shared).await,
             }
         });
+        connections.push_back(answered.abort_handle());
     }
 }
 
@@ -247,7 +256,7 @@ fn may_see_page(headers: &HeaderMap, via: &Via, shared: &Shared) -> Result<(), &
 fn metrics(headers: &HeaderMap, shared: &Shared) -> Response<Full<Bytes>> {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let form = Form::accepted(accept.unwrap_or_default());
-    match metrics::render(&shared.metrics, form) {
+    match metrics::render(shared.metrics().clone(), form) {
         Ok(body) => {
             let mut response = Response::new(Full::new(body.into()));
             let kind = HeaderValue::from_static(form.content_type());
@@ -292,12 +301,25 @@ async fn page_of(
     }
 }
 
-/// The page about the last minutes.
+/// The page about the last minutes. Who asks for it again and again gets the same one for a while.
 fn front(shared: &Shared, refresh_s: Option<u64>) -> Result<Vec<u8>> {
-    let (recent, error, run) = {
+    let mut last = lock(&shared.front);
+    let is_fresh = |front: &&Front| front.made.elapsed() < PAGE_AGE && front.refresh_s == refresh_s;
+    if let Some(front) = last.as_ref().filter(is_fresh) {
+        return Ok(front.text.clone());
+    }
+    let text = make_front(shared, refresh_s)?;
+    *last = Some(Front { made: Instant::now(), refresh_s, text: text.clone() });
+    Ok(text)
+}
+
+fn make_front(shared: &Shared, refresh_s: Option<u64>) -> Result<Vec<u8>> {
+    // The measurement must not wait while sums are made.
+    let (window, minute, error, run) = {
         let page = shared.page();
-        (page.window.recent(&page.minute, &page.run), page.ring_error.clone(), page.run.clone())
+        (page.window.clone(), page.minute.clone(), page.ring_error.clone(), page.run.clone())
     };
+    let recent = window.recent(&minute, &run);
     let mut kept = dump::kept(&dump::directory(&shared.config().state));
     kept.reverse();
     let kept = kept.into_iter().take(MOST_KEPT).filter_map(|(path, size)| {

@@ -59,7 +59,7 @@ async fn push(shared: &Shared, patience: Duration) -> Option<Result<()>> {
 }
 
 async fn post(shared: &Shared, endpoint: &Endpoint) -> Result<()> {
-    let message = otlp::request(&shared.metrics).context("a metric has no form")?;
+    let message = otlp::request(shared.metrics().clone()).context("a metric has no form")?;
     let stream = TcpStream::connect(endpoint.address).await.context("cannot connect")?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.context("no HTTP")?;

@@ -4,6 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use tokio::sync::oneshot;
 
+/// What asks for recordings, beside triggers: `dump`, and SIGUSR2.
+pub const REQUESTED: [&str; 2] = ["manual", "signal"];
+
 /// A recording that somebody asked for.
 pub struct Request {
     /// The newest data of this length.

@@ -156,10 +156,11 @@ impl Ring {
             self.start(interval.duration(), head)?;
         }
         let Some(current) = &mut self.current else { return Ok(()) };
-        let start = current.segment.length;
+        let start = current.started.elapsed().saturating_sub(interval.duration());
+        let start = start.max(current.segment.length);
         let text = interval.text(start)?;
         current.append(&text)?;
-        current.segment.length = current.started.elapsed().max(start + interval.duration());
+        current.segment.length = start + interval.duration();
         let bytes = current.segment.bytes;
         self.forget(bytes);
         Ok(())

@@ -15,7 +15,8 @@ use super::{
     client::Client,
     config::Config,
     metrics::Metrics,
-    request::{Job, Request},
+    request::{Job, REQUESTED, Request},
+    trigger::Trigger,
     window::{Minute, Window},
 };
 use crate::model::{note::Note, run::Run};
@@ -25,7 +26,7 @@ pub struct Shared {
     /// The configuration.
     pub config: RwLock<Arc<Config>>,
     /// What metrics are made of.
-    pub metrics: Arc<Mutex<Metrics>>,
+    pub metrics: Mutex<Metrics>,
     /// What the page is made of.
     pub page: Mutex<Recent>,
     /// Those who follow the intervals.
@@ -44,6 +45,18 @@ pub struct Shared {
     pub pause_asked: Notify,
     /// To the thread that writes recordings; `None`: it is to end.
     pub jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    /// The page as it was made last.
+    pub front: Mutex<Option<Front>>,
+}
+
+/// A page that was made.
+pub struct Front {
+    /// When.
+    pub made: Instant,
+    /// For which period of fetching it again.
+    pub refresh_s: Option<u64>,
+    /// Its text.
+    pub text: Vec<u8>,
 }
 
 /// A client that wants to trace instead of the daemon.
@@ -85,7 +98,11 @@ impl Shared {
     /// recordings.
     pub fn new(config: Config, run: Run) -> (Arc<Self>, mpsc::Receiver<Job>) {
         let (jobs, work) = mpsc::channel();
-        let metrics = Metrics::new(run.clone(), config.labels, config.max_series, config.schema);
+        let mut metrics =
+            Metrics::new(run.clone(), config.labels, config.max_series, config.schema);
+        // A counter that appears with 1 has not increased.
+        let kinds = config.triggers.iter().map(Trigger::kind).chain(REQUESTED);
+        metrics.recordings = kinds.map(|kind| (kind.to_owned(), 0)).collect();
         let recent = Recent {
             run,
             window: Window::default(),
@@ -95,7 +112,7 @@ impl Shared {
         };
         let shared = Self {
             config: RwLock::new(Arc::new(config)),
-            metrics: Arc::new(Mutex::new(metrics)),
+            metrics: Mutex::new(metrics),
             page: Mutex::new(recent),
             clients: Mutex::default(),
             requests: Mutex::default(),
@@ -105,6 +122,7 @@ impl Shared {
             pauses: Mutex::default(),
             pause_asked: Notify::new(),
             jobs: Mutex::new(Some(jobs)),
+            front: Mutex::default(),
         };
         (Arc::new(shared), work)
     }

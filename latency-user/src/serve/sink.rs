@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -12,7 +12,7 @@ use super::{
     client::{Client, Fate},
     dump,
     request::{Job, Request},
-    ring::{Head, Ring},
+    ring::{Head, Ring, SEGMENT},
     shared::{Shared, lock},
     trigger::Armed,
 };
@@ -111,7 +111,9 @@ impl DaemonSink {
             let Some(reason) = armed.check(measured, config.pause) else { continue };
             let trigger = armed.trigger.kind();
             log::warn!("{}: {reason}", armed.trigger);
-            let name = dump::name(&measured.run.host, trigger);
+            let pending = &self.pending;
+            let is_pending = |name: &str| pending.iter().any(|other| other.name == name);
+            let name = dump::name(&config.state, &measured.run.host, trigger, is_pending);
             self.shared.send(Job::Capture { name: name.clone() });
             let now = Instant::now();
             self.pending.push(Pending {
@@ -125,9 +127,11 @@ impl DaemonSink {
     }
 
     /// Takes what was asked for since the last interval.
-    fn take_requests(&mut self, measured: &Measured<'_>) {
+    fn take_requests(&mut self, host: &str) {
         for request in std::mem::take(&mut *lock(&self.shared.requests)) {
-            let name = dump::name(&measured.run.host, request.trigger);
+            let is_pending = |name: &str| self.pending.iter().any(|other| other.name == name);
+            let state = &self.shared.config().state;
+            let name = dump::name(state, host, request.trigger, is_pending);
             self.shared.send(Job::Capture { name: name.clone() });
             let now = Instant::now();
             let before = request.last;
@@ -139,7 +143,9 @@ impl DaemonSink {
     fn rotate(&mut self, run: &Run, is_end: bool) {
         let now = Instant::now();
         let is_needed = self.pending.iter().any(|pending| is_end || pending.due <= now);
-        if self.ring.is_due() || is_needed || is_end {
+        let length = self.shared.page().minute.length();
+        let is_due = self.ring.is_due() || length >= SEGMENT || is_needed || is_end;
+        if is_due && !(length.is_zero() && self.ring.is_between()) {
             self.close(run);
         }
         let (due, later) = std::mem::take(&mut self.pending)
@@ -149,6 +155,13 @@ impl DaemonSink {
         for pending in due {
             self.dump(pending);
         }
+    }
+
+    /// Writes what was decided on and asked for, while nothing is measured.
+    pub fn catch_up(&mut self) {
+        let run = self.shared.page().run.clone();
+        self.take_requests(&run.host);
+        self.rotate(&run, true);
     }
 
     fn close(&mut self, run: &Run) {
@@ -202,8 +215,10 @@ impl DaemonSink {
         }
         self.pass_on(measured, &interval)?;
         self.check_triggers(measured);
-        self.take_requests(measured);
-        self.rotate(measured.run, is_end && !self.shared.is_restarting());
+        self.take_requests(&measured.run.host);
+        // A tracer that is replaced goes on at once; one that is paused may not.
+        let goes_on = self.shared.is_restarting() && !self.shared.paused.load(Ordering::SeqCst);
+        self.rotate(measured.run, is_end && !goes_on);
         Ok(())
     }
 }
@@ -232,9 +247,9 @@ impl Sink for DaemonSink {
         self.take(measured, true)
     }
 
-    fn finish(&mut self, _end: &Finished<'_>) -> Result<()> {
+    fn finish(&mut self, end: &Finished<'_>) -> Result<()> {
         self.shared.page().minute.restart();
-        self.shared.metrics().restart();
+        self.shared.metrics().restart(end.summary);
         self.shared.clients().iter_mut().for_each(Client::restart);
         Ok(())
     }

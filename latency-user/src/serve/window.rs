@@ -26,7 +26,7 @@ pub const LENGTH: Duration = Duration::from_secs(15 * 60);
 const COLUMN: Duration = Duration::from_secs(5);
 
 /// The last minutes, one by one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Window {
     minutes: VecDeque<Arc<Minute>>,
 }
@@ -76,6 +76,11 @@ impl Minute {
     pub fn restart(&mut self) {
         self.earlier = Some(self.end());
         (self.before, self.after) = Default::default();
+    }
+
+    /// How much of the time it holds.
+    pub fn length(&self) -> Duration {
+        self.length
     }
 
     /// What had happened at its end.

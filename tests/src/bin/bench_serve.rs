@@ -72,7 +72,7 @@ fn main() -> Result<()> {
             totals: &totals,
             so_far: Some(&so_far),
         })?;
-        let scraped = metrics::render(&shared.metrics, Form::Protobuf)?;
+        let scraped = metrics::render(shared.metrics().clone(), Form::Protobuf)?;
         ensure!(scraped.len() > 1000, "{} bytes scraped", scraped.len());
         if nth > 0 {
             spent.push((cpu_time::of_this_thread() - started).as_secs_f64());

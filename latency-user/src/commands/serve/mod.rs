@@ -36,7 +36,7 @@ use crate::{
     serve::{
         config::{Config, Listen},
         control, dump, http, push,
-        request::Request,
+        request::{REQUESTED, Request},
         ring::Ring,
         shared::{Shared, lock},
         sink::DaemonSink,
@@ -237,29 +237,35 @@ async fn measure_all_the_time(
             drop(instance);
             log::warn!("a client traces instead");
             let _ = pause.paused.send(());
-            tokio::select! {
-                stop = signals.received() => return stop.map(|_| balanced),
-                // It has gone, whether it said so or not.
-                _ = pause.resumed => {}
+            let mut resumed = pause.resumed;
+            loop {
+                tokio::select! {
+                    stop = signals.received() => return stop.map(|_| balanced),
+                    () = shared.early.notified() => sink.catch_up(),
+                    // It has gone, whether it said so or not.
+                    _ = &mut resumed => break,
+                }
             }
-            instance = claim_again(&mut signals).await?;
+            let Some(claimed) = claim_again(&mut signals).await? else { return Ok(balanced) };
+            instance = claimed;
             shared.paused.store(false, Ordering::SeqCst);
         }
         log::warn!("the tracer is started anew, with all stages");
-        measurement = Measurement::start(&shared.config().measure)?;
+        measurement =
+            Measurement::start(&shared.config().measure).inspect_err(|_| sink.catch_up())?;
         shared.restarting.store(false, Ordering::Relaxed);
     }
 }
 
-/// A client that traced may take a moment to end.
-async fn claim_again(signals: &mut Signals) -> Result<SingleInstance> {
+/// A client that traced may take a moment to end. `None`: a signal came first.
+async fn claim_again(signals: &mut Signals) -> Result<Option<SingleInstance>> {
     loop {
         match SingleInstance::claim() {
-            Ok(instance) => return Ok(instance),
+            Ok(instance) => return Ok(Some(instance)),
             Err(error) => log::warn!("tracing is not possible yet: {error}"),
         }
         tokio::select! {
-            _ = signals.received() => anyhow::bail!("interrupted"),
+            stop = signals.received() => return stop.map(|_| None),
             () = tokio::time::sleep(CLAIM_AGAIN) => {}
         }
     }
@@ -336,7 +342,7 @@ impl Signals {
                 _ = self.user.recv() => {
                     let last = self.shared.config().before;
                     let reason = "SIGUSR2".to_owned();
-                    let request = Request { last, trigger: "signal", reason, reply: None };
+                    let request = Request { last, trigger: REQUESTED[1], reason, reply: None };
                     lock(&self.shared.requests).push(request);
                     self.shared.early.notify_one();
                 }

@@ -1,6 +1,6 @@
 //! The forms in which metrics are read, chosen by what a client accepts.
 
-use std::{fmt, sync::Arc, sync::Mutex, sync::PoisonError};
+use std::fmt;
 
 use latency_common::stage::Stage;
 use prometheus_client::{
@@ -71,7 +71,7 @@ impl Form {
 /// # Errors
 ///
 /// When a value does not fit the form.
-pub fn render(metrics: &Arc<Mutex<Metrics>>, form: Form) -> Result<Vec<u8>, fmt::Error> {
+pub fn render(metrics: Metrics, form: Form) -> Result<Vec<u8>, fmt::Error> {
     let registry = registry(metrics);
     if form == Form::Protobuf {
         return prometheus_protobuf::encode_to_vec(&registry).map_err(|_| fmt::Error);
@@ -85,9 +85,9 @@ pub fn render(metrics: &Arc<Mutex<Metrics>>, form: Form) -> Result<Vec<u8>, fmt:
 }
 
 /// All metrics.
-pub(super) fn registry(metrics: &Arc<Mutex<Metrics>>) -> Registry {
+pub(super) fn registry(metrics: Metrics) -> Registry {
     let mut registry = Registry::with_prefix("latency_user");
-    registry.register_collector(Box::new(Scrape(Arc::clone(metrics))));
+    registry.register_collector(Box::new(Scrape(metrics)));
     registry
 }
 
@@ -118,7 +118,7 @@ fn plain(text: &str) -> String {
 
 /// The metrics at the moment of a scrape.
 #[derive(Debug)]
-struct Scrape(Arc<Mutex<Metrics>>);
+struct Scrape(Metrics);
 
 /// Names and values of labels.
 type Pairs = Vec<(&'static str, String)>;
@@ -142,8 +142,7 @@ impl EncodeLabelSet for Set<'_> {
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let metrics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        metrics.encode(&mut encoder)
+        self.0.encode(&mut encoder)
     }
 }
 

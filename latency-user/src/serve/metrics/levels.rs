@@ -22,7 +22,7 @@ pub enum Level {
 }
 
 /// The durations of all stages since the start, at one level.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Leveled {
     level: Level,
     most: usize,

@@ -11,6 +11,7 @@ mod queue_cpus;
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -25,7 +26,7 @@ use self::{
 use crate::{
     analysis::{culprits::culprits, totals::RunEnd},
     measure::sink::{Measured, SoFar},
-    model::{run::Run, stall::batch::Stack},
+    model::{run::Run, stall::batch::Stack, summary::Summary},
 };
 
 /// Functions that have a name of their own; the others are counted as [`OTHERS`].
@@ -36,12 +37,12 @@ const OTHERS: &str = "other";
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What metrics are made of.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     run: Run,
     started: SystemTime,
     durations: Leveled,
-    map: NativeMap,
+    map: Arc<NativeMap>,
     longest: [Longest; STAGES],
     queue_cpus: QueueCpus,
     minute_started: Instant,
@@ -80,7 +81,7 @@ impl Metrics {
             run,
             started: SystemTime::now(),
             durations: Leveled::new(level, most_series),
-            map: NativeMap::new(schema),
+            map: Arc::new(NativeMap::new(schema)),
             longest: Default::default(),
             queue_cpus: QueueCpus::default(),
             minute_started: Instant::now(),
@@ -102,8 +103,10 @@ impl Metrics {
         self.run = run.clone();
     }
 
-    /// The tracer is started anew; counters go on.
-    pub fn restart(&mut self) {
+    /// A tracer has ended, whose books are closed; counters go on.
+    pub fn restart(&mut self, end: &Summary) {
+        self.so_far.ledger = end.ledger.clone();
+        self.so_far.self_cost = end.self_cost.clone();
         self.earlier = Some(self.end());
         self.so_far = SoFar::default();
     }

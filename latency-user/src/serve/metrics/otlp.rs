@@ -3,7 +3,6 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -36,14 +35,11 @@ struct Period {
 /// # Errors
 ///
 /// When a value does not fit the form.
-pub fn request(metrics: &Arc<Mutex<Metrics>>) -> Result<ExportMetricsServiceRequest, fmt::Error> {
+pub fn request(metrics: Metrics) -> Result<ExportMetricsServiceRequest, fmt::Error> {
+    let version = metrics.run.version.clone().into_owned();
+    let resource = resource(&metrics.run.host, &version);
+    let period = Period { start: ns(metrics.started), end: ns(SystemTime::now()) };
     let families = prometheus_protobuf::encode(&exposition::registry(metrics))?;
-    let (resource, version, started) = {
-        let metrics = metrics.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = metrics.run.version.clone().into_owned();
-        (resource(&metrics.run.host, &version), version, metrics.started)
-    };
-    let period = Period { start: ns(started), end: ns(SystemTime::now()) };
     let scope = InstrumentationScope { name: "latency-user".into(), version, ..Default::default() };
     let metrics = families.into_iter().map(|family| metric(family, period)).collect();
     let scope_metrics = ScopeMetrics { scope: Some(scope), metrics, ..Default::default() };
@@ -78,10 +74,12 @@ fn attribute(key: &str, value: String) -> KeyValue {
 
 fn metric(family: MetricFamily, period: Period) -> Metric {
     let name = family.name.strip_suffix("_total").unwrap_or(&family.name).to_owned();
+    // A unit of 1 would append `_ratio` to the name of a gauge in Prometheus.
     let unit = match () {
         () if name.ends_with("_seconds") => "s",
         () if name.ends_with("_bytes") => "By",
-        () => "1",
+        () if name.ends_with("_ratio") => "1",
+        () => "",
     };
     let cumulative = AggregationTemporality::Cumulative.into();
     let kind = family.r#type();

@@ -10,7 +10,7 @@ use crate::model::{interval::Interval, series::labels::Labels};
 const MOST: usize = 1024;
 
 /// The CPU of each queue that has an IRQ, by where the IRQ was handled.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct QueueCpus {
     /// IRQs in the current minute, by number and CPU.
     irqs: BTreeMap<(u32, u32), u64>,
