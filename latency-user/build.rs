@@ -28,7 +28,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("cargo::rerun-if-changed={}", source.display());
         }
     }
-    let objects = build_ebpf::build(&workspace, &[PACKAGE])?;
+    // Of the machine that latency-user is built for, which another may compile it on.
+    let architecture = env::var("CARGO_CFG_TARGET_ARCH")?;
+    let objects = build_ebpf::build(&workspace, &[PACKAGE], &architecture)?;
     let object = fs::read(objects.join(PACKAGE))?;
     fs::write(Path::new(&env::var("OUT_DIR")?).join(PACKAGE), &object)?;
 

@@ -11,6 +11,7 @@ mod confined;
 mod cost;
 mod counts;
 mod docs;
+mod elsewhere;
 mod endurance;
 mod experiment;
 mod frozen;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         soak::trials(),
         serve::trials(),
         endurance::trials(),
+        elsewhere::trials(),
         otlp::trials(),
         prometheus::trials(),
         triage::trials(),

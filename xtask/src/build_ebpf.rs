@@ -44,6 +44,14 @@ pub(crate) struct Compiler {
     pub(crate) llvm: Option<u32>,
 }
 
+impl Compiler {
+    /// Its programs: the compiler and cargo.
+    #[allow(dead_code, reason = "the build script that includes this file does not call it")]
+    pub(crate) fn programs(self) -> (PathBuf, PathBuf) {
+        (self.rustc, self.cargo)
+    }
+}
+
 /// The linker that turns LLVM bitcode into a BPF object.
 pub(crate) struct Linker {
     path: PathBuf,
@@ -53,12 +61,20 @@ pub(crate) struct Linker {
 
 const TARGET_DIRECTORY: &str = "target/bpf";
 
-/// Builds the binaries of `packages` and returns the directory of the objects. There is one object
-/// per package, with the name of the package.
+/// Tells the crates of the kernel side which machine's registers hold the arguments of a kprobe.
+const MACHINE: &str = "AYA_BPF_TARGET_ARCH";
+
+/// Builds the binaries of `packages` for kernels of `architecture`, as cargo names it (`x86_64`),
+/// and returns the directory of the objects. There is one object per package, with the name of the
+/// package.
 ///
-/// The target directory is `target/bpf`, separate from the workspace's: the outer cargo holds the
-/// lock on the latter while a build script calls this.
-pub(crate) fn build(workspace: &Path, packages: &[&str]) -> Result<PathBuf, BuildError> {
+/// The target directory is one of an architecture below `target/bpf`, separate from the
+/// workspace's: the outer cargo holds the lock on the latter while a build script calls this.
+pub(crate) fn build(
+    workspace: &Path,
+    packages: &[&str],
+    architecture: &str,
+) -> Result<PathBuf, BuildError> {
     let compiler = find_compiler().ok_or_else(|| {
         BuildError(
             "no rustc with a core library for BPF: run `cargo xtask setup` to install one".into(),
@@ -70,10 +86,10 @@ pub(crate) fn build(workspace: &Path, packages: &[&str]) -> Result<PathBuf, Buil
     check_llvm(&compiler, &linker)?;
 
     let target = target();
-    let target_dir = workspace.join(TARGET_DIRECTORY);
+    let target_dir = workspace.join(TARGET_DIRECTORY).join(architecture);
     let mut cargo = Command::new(&compiler.cargo);
     clean_environment(&mut cargo);
-    cargo.current_dir(workspace).env("RUSTC", &compiler.rustc);
+    cargo.current_dir(workspace).env("RUSTC", &compiler.rustc).env(MACHINE, architecture);
     // Encoded, so that a path with a space stays one argument.
     let linker_flag = format!("linker={}", linker.path.display());
     let flags = ["-C", &linker_flag, "-C", "debuginfo=2", "-C", "link-arg=--btf"];
@@ -100,12 +116,12 @@ pub(crate) fn build(workspace: &Path, packages: &[&str]) -> Result<PathBuf, Buil
             packages.join(", ")
         )));
     }
-    Ok(objects(workspace))
+    Ok(objects(workspace, architecture))
 }
 
 /// The directory of the objects that [`build`] creates.
-pub(crate) fn objects(workspace: &Path) -> PathBuf {
-    workspace.join(TARGET_DIRECTORY).join(target()).join("release")
+pub(crate) fn objects(workspace: &Path, architecture: &str) -> PathBuf {
+    workspace.join(TARGET_DIRECTORY).join(architecture).join(target()).join("release")
 }
 
 /// A compiler that can build for BPF; one with a prebuilt core library is preferred.

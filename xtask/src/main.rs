@@ -12,7 +12,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod architecture;
 mod bench;
+mod build;
 mod build_ebpf;
 mod ci;
 mod demo;
@@ -39,6 +41,8 @@ struct Cli {
 enum Command {
     /// Install what is missing for building, the demo or the tests
     Setup(setup::Args),
+    /// Build latency-user as one static program, for this machine or another architecture
+    Build(build::Args),
     /// Compile only the eBPF programs
     BuildEbpf,
     /// Reproduce the tcp_collapse case in a private network namespace and test its fix
@@ -68,6 +72,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Setup(args) => setup::main(&args),
+        Command::Build(args) => build::main(&args),
         Command::BuildEbpf => workspace::build_ebpf().map(|_| ExitCode::SUCCESS),
         Command::Demo => demo::main(),
         Command::Picture => picture::main(),

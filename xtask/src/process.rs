@@ -84,6 +84,21 @@ pub(crate) fn die_with_parent(command: &mut Command, signal: libc::c_int) {
     unsafe { command.pre_exec(set_signal) };
 }
 
+/// Lets the child, and what it starts, run only while no other process wants the CPU.
+pub(crate) fn only_when_idle(command: &mut Command) {
+    let set_policy = || {
+        let parameters = libc::sched_param { sched_priority: 0 };
+        // SAFETY: changes an attribute of the calling process; the parameters live long enough.
+        if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) } == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    };
+    // SAFETY: the closure only makes a system call, which allocates nothing and takes no lock.
+    unsafe { command.pre_exec(set_policy) };
+}
+
 /// The command as typed in a shell.
 pub(crate) fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());

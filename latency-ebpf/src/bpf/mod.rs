@@ -19,6 +19,19 @@ pub(crate) mod stalls;
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
+/// The machine whose registers the kprobes read, as Rust names it; the loader compares it. Set by
+/// the build.
+#[used]
+#[unsafe(link_section = "architecture")]
+#[unsafe(no_mangle)]
+static ARCHITECTURE: [u8; MACHINE.len()] = *MACHINE;
+const MACHINE: &[u8; env!("AYA_BPF_TARGET_ARCH").len()] = {
+    match env!("AYA_BPF_TARGET_ARCH").as_bytes().first_chunk() {
+        Some(name) => name,
+        None => panic!("the array has the length of the name"),
+    }
+};
+
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo) -> ! {
     // The verifier rejects programs that could get here.

@@ -8,6 +8,7 @@ pub mod attached;
 pub mod confine;
 pub mod loader;
 pub mod maps;
+mod object;
 pub mod privileges;
 pub mod probes;
 pub mod single_instance;

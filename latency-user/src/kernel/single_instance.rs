@@ -101,8 +101,10 @@ fn load() -> io::Result<OwnedFd> {
 
 /// The programs of other tracers that were there before ours.
 fn others(ours: &OwnedFd) -> io::Result<Vec<u32>> {
-    let own = program_id(&format!("/proc/self/fdinfo/{}", ours.as_raw_fd()));
-    let own = own.ok_or_else(|| io::Error::other("its own one has no number"))?;
+    let own = format!("/proc/self/fdinfo/{}", ours.as_raw_fd());
+    let own = program_id(&own).ok_or_else(|| {
+        io::Error::other(format!("{own} does not give its own one's number: is /proc mounted?"))
+    })?;
     let mut ids = Vec::new();
     for program in loaded_programs() {
         match program {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 use crate::{
+    architecture::Architecture,
     build_ebpf,
     workspace::{self, TESTS_PACKAGE},
 };
@@ -41,8 +42,9 @@ impl Built {
 
     /// Finds what [`Self::build`] built in an earlier run.
     pub(super) fn find() -> Result<Self> {
-        let release = workspace::root().join("target/release");
-        let objects = build_ebpf::objects(&workspace::root());
+        let host = Architecture::host()?;
+        let release = workspace::release_directory(host);
+        let objects = build_ebpf::objects(&workspace::root(), host.rust());
         let built = Self {
             latency_user: release.join("latency-user"),
             load: release.join("bench-load"),

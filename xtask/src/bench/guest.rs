@@ -7,7 +7,7 @@ use std::{env, fs::File, io::Write, process::ExitCode, time::Duration};
 use anyhow::{Context, Result};
 
 use super::{args::Args, built::Built, tools};
-use crate::{build_ebpf, vm};
+use crate::{architecture::Architecture, build_ebpf, vm};
 
 /// Longest run of the machine. Slices are short, but bpftrace takes long to start.
 const DEADLINE: Duration = Duration::from_secs(60 * 60);
@@ -38,6 +38,7 @@ pub(crate) fn run(
     let guest = vm::Guest {
         // Accepts both `6.12`, as in package names, and `debian-6.12`.
         kernel: kernel.strip_prefix("debian-").unwrap_or(kernel).to_owned(),
+        architecture: Architecture::host()?,
         command,
         variables: Vec::new(),
         files: built.files().into_iter().cloned().chain(baselines).collect(),

@@ -1,7 +1,8 @@
 //! `cargo xtask setup`: installs only what is missing on this machine.
 //!
 //! Owns the list of tools that each level needs. `apt` calls the package manager, `unpacked` brings
-//! packages without installing them, `toolchain` installs the BPF toolchain, and `build_ebpf` detects compilers that can build for BPF.
+//! packages without installing them into a `folder`, `toolchain` installs the BPF toolchain, and
+//! `build_ebpf` detects compilers that can build for BPF.
 
 use std::process::{Command, ExitCode, Stdio};
 
@@ -10,6 +11,7 @@ use anyhow::Result;
 use crate::{build_ebpf, process};
 
 pub(crate) mod apt;
+pub(crate) mod folder;
 mod toolchain;
 pub(crate) mod unpacked;
 
@@ -54,6 +56,7 @@ const TOOLS: &[Tool] = &[
     program(Level::Test, "bpftrace", "bpftrace"),
     program(Level::Test, "bpftool", "bpftool"),
     program(Level::Test, "qemu-system-x86_64", "qemu-system-x86"),
+    program(Level::Test, "qemu-system-aarch64", "qemu-system-arm"),
     program(Level::Test, "busybox", "busybox-static"),
     // depmod resolves dependencies of the modules for the virtual machines; xz unpacks them.
     program(Level::Test, "depmod", "kmod"),

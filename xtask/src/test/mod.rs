@@ -20,9 +20,10 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    bench, demo, process, setup,
+    architecture::Architecture,
+    bench, build, demo, process, setup,
     vm::{self, nic::Nic},
-    workspace::{self, Artifact, EBPF_PACKAGES, KERNEL_TESTS, TESTS_PACKAGE},
+    workspace::{self, Artifact, EBPF_PACKAGES, GuestPrograms, KERNEL_TESTS, TESTS_PACKAGE},
 };
 
 mod tally;
@@ -37,6 +38,14 @@ const NEW_KERNEL: &str = "6.12";
 const LAB_KERNEL: &str = "6.12-full";
 /// A kernel whose softirqs can be preempted.
 const RT_KERNEL: &str = "6.12-rt";
+/// The tests on kernels whose softirqs can be preempted.
+const PREEMPTION: &str = "root::preemption::";
+/// The kernels of the long form: from the oldest to the newest that Debian has.
+const ALL_KERNELS: [(Architecture, &[&str]); 2] = [
+    (Architecture::Amd64, &["5.10", OLD_KERNEL, "6.1-rt", NEW_KERNEL, RT_KERNEL, "6.18", "newest"]),
+    (Architecture::Arm64, &[OLD_KERNEL, NEW_KERNEL, "6.12-16k"]),
+];
+
 /// Emulation is 10 to 50 times slower.
 const VM_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
@@ -51,29 +60,73 @@ pub(crate) struct Args {
     /// Only kill tracers and experiments at random moments on this machine: 600 and 200 of them
     #[arg(long)]
     soak: bool,
+    /// Only the kernel tests on this kernel, in a virtual machine (repeatable)
+    #[arg(long, value_name = "SERIES", conflicts_with = "soak")]
+    kernel: Vec<String>,
+    /// Architecture of the kernels [default: this machine's]
+    #[arg(long, value_name = "ARCHITECTURE", requires = "kernel")]
+    arch: Option<Architecture>,
+    /// Only the kernel tests whose names contain this
+    #[arg(long, value_name = "TEXT", default_value = "", requires = "kernel")]
+    only: String,
+    /// Only build what the kernel tests of other architectures need
+    #[arg(long, requires = "arch", hide = true)]
+    only_build: bool,
+    /// Only the kernel tests on all kernels and architectures that Debian has, in virtual machines:
+    /// hours
+    #[arg(long, conflicts_with_all = ["kernel", "soak"])]
+    nightly: bool,
 }
 
 /// How many times as many kills `--soak` makes.
 const SOAK: &str = "20";
 
-/// Programs and objects under test.
+/// The eBPF object that makes stalls.
+const INJECTOR: &str = "stall-injector-ebpf";
+
+/// Programs and objects under test, of one architecture.
 struct Built {
+    architecture: Architecture,
     latency_user: PathBuf,
     load: PathBuf,
     injector: PathBuf,
-    /// Where the programs of Prometheus are, which is not installed.
-    prometheus: PathBuf,
+    kernel_tests: PathBuf,
+    /// Where the programs of Prometheus are, which is not installed; on the running kernel only.
+    prometheus: Option<PathBuf>,
 }
 
 impl Built {
+    fn here(kernel_tests: &Artifact) -> Result<Self> {
+        let architecture = Architecture::host()?;
+        Ok(Self {
+            architecture,
+            injector: workspace::build_ebpf()?.join(INJECTOR),
+            latency_user: build::latency_user(architecture)?,
+            load: workspace::release_binary(TESTS_PACKAGE, demo::LOAD)?,
+            kernel_tests: kernel_tests.executable.clone(),
+            prometheus: Some(
+                setup::unpacked::package(setup::unpacked::PROMETHEUS)?.join("usr/bin"),
+            ),
+        })
+    }
+
+    /// For machines of another architecture.
+    fn foreign(architecture: Architecture) -> Result<Self> {
+        let injector = workspace::build_ebpf_for(architecture)?.join(INJECTOR);
+        let programs = workspace::guest_programs(architecture, demo::LOAD)?;
+        let GuestPrograms { latency_user, load, kernel_tests } = programs;
+        Ok(Self { architecture, latency_user, load, injector, kernel_tests, prometheus: None })
+    }
+
     fn variables(&self) -> Vec<(String, String)> {
+        let mut variables = vec![
+            ("LATENCY_USER", &self.latency_user),
+            ("TCP_COLLAPSE_LOAD", &self.load),
+            ("STALL_INJECTOR", &self.injector),
+        ];
+        variables.extend(self.prometheus.as_ref().map(|programs| ("PROMETHEUS", programs)));
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        vec![
-            ("LATENCY_USER".to_owned(), text(&self.latency_user)),
-            ("TCP_COLLAPSE_LOAD".to_owned(), text(&self.load)),
-            ("STALL_INJECTOR".to_owned(), text(&self.injector)),
-            ("PROMETHEUS".to_owned(), text(&self.prometheus)),
-        ]
+        variables.into_iter().map(|(name, path)| (name.to_owned(), text(path))).collect()
     }
 
     fn files(&self) -> Vec<PathBuf> {
@@ -83,71 +136,158 @@ impl Built {
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     setup::ensure(setup::Level::Test)?;
-    let objects = workspace::build_ebpf()?;
-    let built = Built {
-        latency_user: workspace::release_binary("latency-user", "latency-user")?,
-        load: workspace::release_binary(TESTS_PACKAGE, demo::LOAD)?,
-        injector: objects.join("stall-injector-ebpf"),
-        prometheus: setup::unpacked::package(setup::unpacked::PROMETHEUS)?.join("usr/bin"),
-    };
+    if let Some(architecture) = args.arch.filter(|architecture| !architecture.is_host()) {
+        let built = Built::foreign(architecture)?;
+        if args.only_build {
+            return Ok(ExitCode::SUCCESS);
+        }
+        return on_kernels(&args.kernel, &built, &args.only);
+    }
     let programs = workspace::system_tests()?;
     let kernel_tests = programs
         .iter()
         .find(|artifact| artifact.kind == "test" && artifact.name == KERNEL_TESTS)
         .with_context(|| format!("{TESTS_PACKAGE} has no test program named {KERNEL_TESTS}"))?;
-
+    let built = Built::here(kernel_tests)?;
+    if !args.kernel.is_empty() {
+        return on_kernels(&args.kernel, &built, &args.only);
+    }
+    if args.nightly {
+        return nightly(&built);
+    }
     let mut sum = Tally::default();
     if args.soak {
-        let mut soak = root_tests(&built, kernel_tests, SOAK)?;
+        let mut soak = root_tests(&built, SOAK)?;
         soak.arg("root::soak::");
         run(&mut soak, &mut sum)?;
-        println!("{sum}");
-        return Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(outcome(&sum));
     }
     for time in 1..=args.times {
         let mut tally = Tally::default();
-        run_all(&built, &programs, kernel_tests, args.no_vm, &mut tally)?;
+        run_all(&built, &programs, args.no_vm, &mut tally)?;
         if args.times > 1 {
             println!("run {time} of {}: {tally}", args.times);
         }
         sum.add(&tally);
     }
-    println!("{sum}");
-    Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(outcome(&sum))
 }
 
-fn run_all(
-    built: &Built,
-    programs: &[Artifact],
-    kernel_tests: &Artifact,
-    no_vm: bool,
-    tally: &mut Tally,
-) -> Result<()> {
+/// Runs the kernel tests whose names contain `only` on each kernel, in a virtual machine.
+fn on_kernels(kernels: &[String], built: &Built, only: &str) -> Result<ExitCode> {
+    let mut tally = Tally::default();
+    for series in kernels {
+        process::step(&format!("kernel tests on Linux {series}, {}", built.architecture.debian()));
+        run_in_vm(series, built, only, &[], &mut tally);
+    }
+    Ok(outcome(&tally))
+}
+
+/// Runs the kernel tests on every kernel. One that Debian does not have any more is skipped by name.
+fn nightly(here: &Built) -> Result<ExitCode> {
+    let mut tally = Tally::default();
+    for (architecture, kernels) in ALL_KERNELS {
+        let foreign;
+        let built = match architecture.is_host() {
+            true => here,
+            false => {
+                foreign = Built::foreign(architecture)?;
+                &foreign
+            }
+        };
+        for series in kernels {
+            let name = format!("Linux {series}, {}", architecture.debian());
+            if let Err(error) = vm::fetch(series, architecture) {
+                eprintln!("skipped: {name}: {error:#}");
+                tally.skipped += 1;
+                continue;
+            }
+            let mut of_kernel = Tally::default();
+            process::step(&format!("kernel tests on {name}"));
+            // The other tests' durations assume that softirqs are not preempted.
+            let only = if series.ends_with("-rt") { PREEMPTION } else { "" };
+            run_in_vm(series, built, only, &[], &mut of_kernel);
+            println!("{name}: {of_kernel}");
+            tally.add(&of_kernel);
+        }
+    }
+    Ok(outcome(&tally))
+}
+
+/// Prints the counts in the line that ends a run.
+fn outcome(tally: &Tally) -> ExitCode {
+    eprintln!("slowest tests: {}", tally.slowest());
+    println!("{tally}");
+    if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run_all(built: &Built, programs: &[Artifact], no_vm: bool, tally: &mut Tally) -> Result<()> {
     process::step("tests of the crates");
     run(&mut unit_tests(built), tally)?;
     process::step("system tests that need no root");
     run(&mut host_tests(built, programs), tally)?;
+    // In the time that the tests leave: most of them wait.
+    let guests = if no_vm { None } else { Some(IdleBuild::start(Architecture::Arm64)?) };
     process::step("kernel tests on the running kernel");
-    run(&mut root_tests(built, kernel_tests, "1")?, tally)?;
+    run(&mut root_tests(built, "1")?, tally)?;
+    let foreign = guests.map(IdleBuild::end).transpose()?;
     process::step("quick run of the benchmark");
     run_bench(tally)?;
-    if no_vm {
-        return Ok(());
-    }
+    let Some(foreign) = foreign else { return Ok(()) };
     // An emulated machine takes one CPU: the slowest runs beside the others.
     for series in [OLD_KERNEL, NEW_KERNEL, RT_KERNEL, LAB_KERNEL] {
-        vm::fetch(series)?;
+        vm::fetch(series, built.architecture)?;
     }
     process::step(&format!("kernel tests on Linux {OLD_KERNEL} in a virtual machine, beside:"));
-    let mut beside = Beside::start(OLD_KERNEL, built, kernel_tests)?;
+    let mut beside = Beside::start(OLD_KERNEL, built)?;
     process::step(&format!("kernel tests on Linux {NEW_KERNEL} in a virtual machine"));
-    run_in_vm(NEW_KERNEL, built, kernel_tests, "", &[], tally);
+    run_in_vm(NEW_KERNEL, built, "", &[], tally);
     process::step("kernel tests on PREEMPT_RT in a virtual machine");
-    run_in_vm(RT_KERNEL, built, kernel_tests, "root::preemption::", &[], tally);
+    run_in_vm(RT_KERNEL, built, PREEMPTION, &[], tally);
     process::step("kernel tests on real NICs in a virtual machine");
-    run_in_vm(LAB_KERNEL, built, kernel_tests, "root::lab::", &lab(), tally);
+    run_in_vm(LAB_KERNEL, built, "root::lab::", &lab(), tally);
+    process::step(&format!("kernel tests on Linux {NEW_KERNEL}, arm64, in a virtual machine"));
+    run_in_vm(NEW_KERNEL, &foreign, "", &[], tally);
     process::step(&format!("kernel tests on Linux {OLD_KERNEL}, which ran beside"));
     beside.end(tally)
+}
+
+/// A build of what the kernel tests of another architecture need, in a process of its own that runs
+/// only while nothing else does.
+struct IdleBuild {
+    architecture: Architecture,
+    child: Child,
+}
+
+impl IdleBuild {
+    fn start(architecture: Architecture) -> Result<Self> {
+        let output = workspace::root().join("target/cross-build.log");
+        let file = File::create(&output).with_context(|| format!("write {}", output.display()))?;
+        let mut command = Command::new(env::current_exe().context("find this program")?);
+        command.args(["test", "--only-build", "--kernel", NEW_KERNEL, "--arch"]);
+        command.arg(architecture.debian());
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        process::die_with_parent(&mut command, libc::SIGTERM);
+        process::only_when_idle(&mut command);
+        let child = command.spawn().with_context(|| process::line(&command))?;
+        Ok(Self { architecture, child })
+    }
+
+    /// Waits for its end.
+    fn end(mut self) -> Result<Built> {
+        process::step(&format!("waiting for the build for {}", self.architecture.rust()));
+        // Failed or not: what is missing is built now, with its messages.
+        self.child.wait()?;
+        Built::foreign(self.architecture)
+    }
+}
+
+impl Drop for IdleBuild {
+    fn drop(&mut self) {
+        // Fails only if it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// A machine that runs beside this process, in a process of its own. What it prints is kept.
@@ -158,7 +298,7 @@ struct Beside {
 }
 
 impl Beside {
-    fn start(series: &'static str, built: &Built, kernel_tests: &Artifact) -> Result<Self> {
+    fn start(series: &'static str, built: &Built) -> Result<Self> {
         let output = workspace::root().join(format!("target/vm/beside-{series}.log"));
         let file = File::create(&output).with_context(|| format!("write {}", output.display()))?;
         let mut command = Command::new(env::current_exe().context("find this program")?);
@@ -171,7 +311,7 @@ impl Beside {
         for file in built.files() {
             command.arg("--file").arg(file);
         }
-        command.arg(series).arg("--").arg(&kernel_tests.executable);
+        command.arg(series).arg("--").arg(&built.kernel_tests);
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         process::die_with_parent(&mut command, libc::SIGTERM);
         let child = command.spawn().with_context(|| process::line(&command))?;
@@ -229,14 +369,14 @@ fn host_tests(built: &Built, programs: &[Artifact]) -> Command {
     cargo
 }
 
-fn root_tests(built: &Built, kernel_tests: &Artifact, soak: &str) -> Result<Command> {
+fn root_tests(built: &Built, soak: &str) -> Result<Command> {
     let directory = workspace::root().join("tests");
     // `env`, because sudo passes no variables on.
     let mut command = process::as_root("env")?;
     command.arg(format!("CARGO_MANIFEST_DIR={}", directory.display()));
     command.args(built.variables().iter().map(|(name, value)| format!("{name}={value}")));
     command.arg(format!("LATENCY_SOAK={soak}"));
-    command.arg(&kernel_tests.executable).current_dir(directory);
+    command.arg(&built.kernel_tests).current_dir(directory);
     Ok(command)
 }
 
@@ -288,17 +428,10 @@ fn lab() -> Vec<Nic> {
 
 /// Like `run`, in a virtual machine, with the tests whose names contain `filter`. A machine that dies
 /// counts as one failure and does not stop the others.
-fn run_in_vm(
-    series: &str,
-    built: &Built,
-    kernel_tests: &Artifact,
-    filter: &str,
-    nics: &[Nic],
-    tally: &mut Tally,
-) {
+fn run_in_vm(series: &str, built: &Built, filter: &str, nics: &[Nic], tally: &mut Tally) {
     let mut variables = built.variables();
     variables.push(("LATENCY_VM".to_owned(), series.to_owned()));
-    let mut command = vec![kernel_tests.executable.to_string_lossy().into_owned()];
+    let mut command = vec![built.kernel_tests.to_string_lossy().into_owned()];
     if !nics.is_empty() {
         let names: Vec<&str> = nics.iter().map(|nic| nic.name()).collect();
         variables.push(("LATENCY_LAB".to_owned(), names.join(",")));
@@ -308,6 +441,7 @@ fn run_in_vm(
     }
     let guest = vm::Guest {
         kernel: series.to_owned(),
+        architecture: built.architecture,
         command,
         variables,
         files: built.files(),

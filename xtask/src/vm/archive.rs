@@ -47,6 +47,24 @@ impl Archive {
         self.entries.insert(path, Entry::Bytes { content, permissions });
     }
 
+    /// Puts a link to `target` at `path`, whose directories are no links.
+    pub(crate) fn symlink(&mut self, path: &Path, target: &Path) {
+        self.parents(path);
+        self.entries.insert(path.to_owned(), Entry::Symlink(target.to_owned()));
+    }
+
+    /// Puts a file of the host at `path`, whose directories are no links.
+    pub(crate) fn file(&mut self, path: &Path, source: PathBuf) {
+        self.parents(path);
+        self.entries.insert(path.to_owned(), Entry::HostFile(source));
+    }
+
+    fn parents(&mut self, path: &Path) {
+        for parent in path.ancestors().skip(1).filter(|parent| *parent != Path::new("/")) {
+            self.entries.entry(parent.to_owned()).or_insert(Entry::Directory);
+        }
+    }
+
     /// Packs a file of the host and every shared library it needs, at the same paths.
     pub(crate) fn program(&mut self, path: &Path) -> Result<()> {
         self.host_file(path)?;

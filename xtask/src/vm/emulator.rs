@@ -3,15 +3,17 @@
 //! Owns where it is and how it is started.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::cache;
-use crate::{process, setup::apt};
+use crate::{
+    architecture::Architecture,
+    setup::apt::{self, Installed, Private},
+};
 
 const PACKAGE: &str = "qemu-system-x86";
 const PROGRAM: &str = "usr/bin/qemu-system-x86_64";
@@ -24,23 +26,16 @@ pub(crate) struct Emulator {
 impl Emulator {
     /// The newest QEMU of the backports, downloaded unless cached.
     pub(crate) fn fetch() -> Result<Self> {
-        let backports = apt::Backports::open(&cache::directory().join("apt"))?;
-        let packages = backports.needed(PACKAGE)?;
+        let host = Architecture::host()?;
+        let release = apt::release()?;
+        let suites = [release.clone(), format!("{release}-backports")];
+        let lists = cache::directory().join("apt/backports");
+        let backports = Private::open(&lists, &suites, host.debian(), Installed::Here)?;
+        let packages = backports.needed(&[PACKAGE])?;
         let version = packages.iter().find_map(|package| package.strip_prefix("qemu-system-x86="));
         let version = version.context("the backports have no newer QEMU than the system")?;
         let root = cache::directory().join(format!("{PACKAGE}_{}", version.replace(':', "_")));
-        if !root.is_dir() {
-            let partial = root.with_extension(format!("partial-{}", std::process::id()));
-            fs::create_dir_all(&partial)
-                .with_context(|| format!("cannot create {}", partial.display()))?;
-            process::step(&format!("unpacking {}", packages.join(" ")));
-            for package in &packages {
-                backports.unpack(package, &partial)?;
-            }
-            if fs::rename(&partial, &root).is_err() && !root.is_dir() {
-                bail!("cannot move {} to {}", partial.display(), root.display());
-            }
-        }
+        backports.unpack_all(&packages, &root)?;
         Ok(Self { root })
     }
 

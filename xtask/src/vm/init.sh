@@ -25,6 +25,9 @@ while read -r module; do
     insmod "$module" || echo "init: cannot load $module"
 done </modules/order
 
+# Emulated interrupts take so long that the kernel would sample less and less.
+echo 0 >/proc/sys/kernel/perf_cpu_time_max_percent
+
 ip link set lo up
 if [ -e /sys/class/net/eth0 ]; then
     # QEMU's user-mode network; only its gateway answers.
@@ -32,8 +35,8 @@ if [ -e /sys/class/net/eth0 ]; then
     ip link set eth0 up
 fi
 
-exec 9>/dev/ttyS1
-stty -F /dev/ttyS1 raw -echo
+exec 9>@CHANNEL@
+stty -F @CHANNEL@ raw -echo
 echo "xtask-vm: ready" >&9
 # Through cat: on a terminal the command would colour and redraw its output. Through descriptor 3
 # and in a subshell: messages of this shell, such as "Killed", are not the command's output.

@@ -1,11 +1,11 @@
-//! Debian's kernel packages: finds the current one of a series, downloads and unpacks it without
-//! installing it.
+//! Debian's kernel packages: finds the newest one of a series in Debian's releases, downloads and
+//! unpacks it without installing it.
 //!
-//! Owns the names of the meta-packages and the cached kernels. Contains no full version, because
-//! Debian replaces kernel packages and removes the old ones.
+//! Owns where kernels are looked for and the cached ones. Contains no full version, because Debian
+//! replaces kernel packages and removes the old ones.
 
 use std::{
-    fs,
+    os::unix,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -13,7 +13,14 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::cache;
-use crate::{process, setup::apt};
+use crate::{
+    architecture::Architecture,
+    process,
+    setup::{
+        apt::{self, Installed, Private},
+        folder,
+    },
+};
 
 /// An unpacked kernel package.
 pub(crate) struct Kernel {
@@ -25,83 +32,123 @@ pub(crate) struct Kernel {
     pub(crate) root: PathBuf,
 }
 
-/// The newest kernel of `series` (6.1, 6.12-rt, ...) that apt knows, downloaded unless cached.
-pub(crate) fn fetch(series: &str) -> Result<Kernel> {
-    if std::env::consts::ARCH != "x86_64" {
-        bail!("virtual machines need an x86_64 host, this one is {}", std::env::consts::ARCH);
-    }
+/// Releases of Debian with the suites that have kernels, the preferred one last.
+const RELEASES: [&[&str]; 4] = [
+    &["bullseye-security", "bullseye"],
+    &["bookworm-backports", "bookworm-security", "bookworm"],
+    &["trixie-backports", "trixie-security", "trixie"],
+    &["sid"],
+];
+
+/// The series that is the newest kernel of all.
+const NEWEST: &str = "newest";
+
+/// The newest kernel of `series` (6.1, 6.12-rt, newest, ...) that Debian has, downloaded unless
+/// cached.
+pub(crate) fn fetch(series: &str, architecture: Architecture) -> Result<Kernel> {
     if !apt::is_here() {
         bail!("kernels are downloaded with apt-get, which is missing: use a Debian-based machine");
     }
-    let package = match package(series) {
-        Some(package) => package,
-        None => {
-            apt::update()?;
-            package(series).with_context(|| unknown(series))?
-        }
-    };
-    let version = apt::candidate(&package)
-        .with_context(|| format!("apt knows package {package} but no version of it"))?;
-
-    let directory = cache::directory().join(format!("{package}_{version}"));
-    if !directory.is_dir() {
-        // Checked before the long download.
-        process::need("depmod")?;
-        let partial =
-            cache::directory().join(format!("{package}_{version}.partial-{}", std::process::id()));
-        fs::create_dir_all(&partial)
-            .with_context(|| format!("cannot create {}", partial.display()))?;
-        if apt::unpack(&package, &partial).is_err() {
-            // The package lists may be outdated.
-            apt::update()?;
-            apt::unpack(&package, &partial)?;
-        }
-        index_modules(&partial)?;
-        // Renamed last, so that a directory of that name is complete. Two processes may race:
-        // either result will do.
-        if fs::rename(&partial, &directory).is_err() && !directory.is_dir() {
-            bail!("cannot move {} to {}", partial.display(), directory.display());
+    let pattern = pattern(series, architecture);
+    let here = apt::release()?;
+    // The machine's own release first: its mirror is there for sure.
+    let (own, others): (Vec<&[&str]>, Vec<_>) =
+        RELEASES.into_iter().partition(|suites| suites.contains(&here.as_str()));
+    let mut releases: Vec<_> = own.into_iter().chain(others).collect();
+    if series.starts_with(NEWEST) {
+        releases.reverse();
+        releases.sort_by_key(|suites| !suites.contains(&"sid"));
+    }
+    let mut errors = Vec::new();
+    for suites in releases {
+        match fetch_from(suites, &pattern, architecture) {
+            Ok(Some(kernel)) => return Ok(kernel),
+            Ok(None) => {}
+            Err(error) => errors.push(format!("{error:#}")),
         }
     }
-    open(directory)
-}
-
-/// The package that the meta-package of this series depends on.
-fn package(series: &str) -> Option<String> {
-    let (number, flavour) = match series.rsplit_once('-') {
-        Some((number, "rt")) => (number, "-rt"),
-        Some((number, "full")) => (number, ""),
-        _ => (series, "-cloud"),
-    };
-    // The meta-package of the release's default kernel has no number.
-    let metas =
-        [format!("linux-image-{number}{flavour}-amd64"), format!("linux-image{flavour}-amd64")];
-    let prefix = format!("linux-image-{number}.");
-    metas
-        .iter()
-        .filter_map(|meta| apt::depends(meta).ok())
-        .flatten()
-        .find(|package| package.starts_with(&prefix))
-}
-
-fn unknown(series: &str) -> String {
-    format!(
-        "apt has no kernel {series}: try 6.1, 6.12, 6.12-rt or 6.12-full (6.12 needs Debian's updates)"
+    let errors =
+        if errors.is_empty() { String::new() } else { format!(" ({})", errors.join("; ")) };
+    bail!(
+        "Debian has no kernel {series} for {}{errors}: try 5.10, 6.1, 6.12, 6.18, {NEWEST}, or one \
+         of them with -rt, or -full for all drivers",
+        architecture.debian()
     )
 }
 
+/// Looks in one release of Debian.
+fn fetch_from(
+    suites: &[&str],
+    pattern: &str,
+    architecture: Architecture,
+) -> Result<Option<Kernel>> {
+    let preferred = suites.last().copied().unwrap_or_default();
+    let debian = architecture.debian();
+    let lists = cache::directory().join(format!("apt/{preferred}-{debian}"));
+    let suites: Vec<_> = suites.iter().map(|suite| (*suite).to_owned()).collect();
+    let lists = Private::open(&lists, &suites, debian, Installed::Nothing)?;
+    let Some(package) = newest(lists.names(pattern)?) else { return Ok(None) };
+    let version = lists
+        .candidate(&package)
+        .with_context(|| format!("apt knows package {package} but no version of it"))?;
+
+    let directory = cache::directory().join(format!("{package}_{version}"));
+    folder::complete(&directory, |partial| {
+        // Checked before the long download.
+        process::need("depmod")?;
+        lists.unpack(&package, partial)?;
+        // From 6.19 on, the image and the modules are in packages of their own.
+        let parts = |name: &String| {
+            ["linux-binary-", "linux-modules-"].iter().any(|prefix| name.starts_with(prefix))
+        };
+        for part in lists.depends(&package)?.into_iter().filter(parts) {
+            lists.unpack(&part, partial)?;
+        }
+        index_modules(partial)
+    })?;
+    open(directory).map(Some)
+}
+
+/// The names of a series' packages, as a regular expression.
+fn pattern(series: &str, architecture: Architecture) -> String {
+    let (number, flavour, suffix) = match series.rsplit_once('-') {
+        Some((number, "rt")) => (number, "-rt", ""),
+        Some((number, "full")) => (number, "", ""),
+        // Pages of 16 KiB, all drivers.
+        Some((number, "16k")) => (number, "", "-16k"),
+        _ => (series, "-cloud", ""),
+    };
+    let number = match number {
+        NEWEST => "[0-9]+[.]".to_owned(),
+        number => format!("{}[.]", number.replace('.', "[.]")),
+    };
+    let debian = architecture.debian();
+    format!("^linux-image-{number}[^-]*(-[0-9]+)?{flavour}-{debian}{suffix}$")
+}
+
+/// The name with the highest version: digits count as numbers.
+fn newest(names: Vec<String>) -> Option<String> {
+    names.into_iter().max_by_key(|name| {
+        let numbers = name.split(|c: char| !c.is_ascii_digit());
+        numbers.filter_map(|number| number.parse().ok()).collect::<Vec<u64>>()
+    })
+}
+
 fn open(root: PathBuf) -> Result<Kernel> {
-    let modules = root.join("lib/modules");
-    let release = only_entry(&modules)?;
-    let image = root.join("boot").join(format!("vmlinuz-{release}"));
-    if !image.is_file() {
-        bail!("no kernel image at {}: remove {} and retry", image.display(), root.display());
-    }
+    let release = only_entry(&root.join("lib/modules"))?;
+    let places = [format!("boot/vmlinuz-{release}"), format!("usr/lib/modules/{release}/vmlinuz")];
+    let image = places.iter().map(|place| root.join(place)).find(|image| image.is_file());
+    let image = image
+        .with_context(|| format!("no kernel image in {}: remove it and retry", root.display()))?;
     Ok(Kernel { release, image, root })
 }
 
 /// Writes `modules.dep`, which the package lacks: its installation scripts would run depmod.
 fn index_modules(root: &Path) -> Result<()> {
+    // Since Debian 13 packages have the directory that `/lib` is a link to.
+    if !root.join("lib").exists() {
+        unix::fs::symlink("usr/lib", root.join("lib")).context("link usr/lib as lib")?;
+    }
     let release = only_entry(&root.join("lib/modules"))?;
     let mut depmod = Command::new(process::need("depmod")?);
     process::run(depmod.arg("--basedir").arg(root).arg(release))
@@ -116,5 +163,28 @@ fn only_entry(directory: &Path) -> Result<String> {
     match (entries.next(), entries.next()) {
         (Some(only), None) => Ok(only.file_name().to_string_lossy().into_owned()),
         _ => bail!("expected exactly one entry in {}", directory.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_versions_are_compared_as_numbers() {
+        let names = ["linux-image-6.1.0-9-cloud-amd64", "linux-image-6.1.0-49-cloud-amd64"];
+        assert_eq!(newest(names.map(str::to_owned).into()).as_deref(), Some(names[1]));
+        let names = ["linux-image-7.10.1-cloud-amd64", "linux-image-7.9.12+deb14-cloud-amd64"];
+        assert_eq!(newest(names.map(str::to_owned).into()).as_deref(), Some(names[0]));
+    }
+
+    #[test]
+    fn series_have_patterns() {
+        let amd64 = |series| pattern(series, Architecture::Amd64);
+        assert_eq!(amd64("6.1"), "^linux-image-6[.]1[.][^-]*(-[0-9]+)?-cloud-amd64$");
+        assert_eq!(amd64("6.12-rt"), "^linux-image-6[.]12[.][^-]*(-[0-9]+)?-rt-amd64$");
+        assert_eq!(amd64("newest"), "^linux-image-[0-9]+[.][^-]*(-[0-9]+)?-cloud-amd64$");
+        let large = pattern("6.12-16k", Architecture::Arm64);
+        assert_eq!(large, "^linux-image-6[.]12[.][^-]*(-[0-9]+)?-arm64-16k$");
     }
 }

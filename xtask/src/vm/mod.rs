@@ -1,7 +1,8 @@
 //! `cargo xtask vm`: boots a Debian kernel under QEMU and runs one command there.
 //!
 //! Owns the contents of the machine and the files of a boot. The kernel comes from `kernel`, its
-//! modules from `modules`, the file system from `archive`; `qemu` runs the machine.
+//! modules from `modules`, programs of another architecture from `userland`, the file system from
+//! `archive`; `qemu` runs the machine.
 
 use std::{
     fs,
@@ -13,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{build_ebpf, process};
+use crate::{architecture::Architecture, build_ebpf, process, setup::folder};
 
 mod archive;
 mod cache;
@@ -22,6 +23,7 @@ mod kernel;
 mod modules;
 pub(crate) mod nic;
 mod qemu;
+mod userland;
 
 use archive::Archive;
 pub(crate) use emulator::Emulator;
@@ -40,8 +42,12 @@ const GUEST_DIRECTORIES: [&str; 9] =
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Kernel series as Debian names it, such as 6.1, 6.12, 6.12-rt, or 6.12-full with all drivers
+    /// Kernel series as Debian names it, such as 5.10, 6.1, 6.12, 6.12-rt, 6.12-full with all
+    /// drivers, or newest
     kernel: String,
+    /// Architecture of the machine [default: this one's]
+    #[arg(long, value_name = "ARCHITECTURE")]
+    arch: Option<Architecture>,
     /// Environment variable for the command (repeatable)
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = parse_variable)]
     variables: Vec<(String, String)>,
@@ -62,6 +68,7 @@ pub(crate) struct Args {
 /// A machine to boot for one command.
 pub(crate) struct Guest {
     pub(crate) kernel: String,
+    pub(crate) architecture: Architecture,
     pub(crate) command: Vec<String>,
     pub(crate) variables: Vec<(String, String)>,
     pub(crate) files: Vec<PathBuf>,
@@ -72,6 +79,7 @@ pub(crate) struct Guest {
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let guest = Guest {
         kernel: args.kernel,
+        architecture: args.arch.map_or_else(Architecture::host, Ok)?,
         command: args.command,
         variables: args.variables,
         files: args.files,
@@ -83,14 +91,14 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
 }
 
 /// Downloads a kernel if it is not there yet.
-pub(crate) fn fetch(kernel: &str) -> Result<()> {
-    kernel::fetch(kernel).map(drop)
+pub(crate) fn fetch(kernel: &str, architecture: Architecture) -> Result<()> {
+    kernel::fetch(kernel, architecture).map(drop)
 }
 
 /// Boots the machine, copies the command's output to standard output as it arrives, passes each
 /// line to `watch` too, and returns the command's exit status (128 + n for signal n).
 pub(crate) fn boot(guest: &Guest, watch: &mut dyn FnMut(&str)) -> Result<u8> {
-    let kernel = kernel::fetch(&guest.kernel)?;
+    let kernel = kernel::fetch(&guest.kernel, guest.architecture)?;
     let emulator = match guest.nics.iter().any(|nic| nic.needs_newer_emulator()) {
         true => Some(Emulator::fetch()?),
         false => None,
@@ -104,6 +112,7 @@ pub(crate) fn boot(guest: &Guest, watch: &mut dyn FnMut(&str)) -> Result<u8> {
         packed.elapsed().as_secs_f64()
     ));
     let machine = qemu::Machine {
+        architecture: guest.architecture,
         image: &kernel.image,
         release: &kernel.release,
         directory: &run.directory,
@@ -124,7 +133,8 @@ struct Run {
 
 impl Run {
     fn create(kernel: &str) -> Result<Self> {
-        sweep();
+        // A failed boot keeps its files until the next one.
+        folder::sweep(&cache::directory(), |name| name.starts_with("run-"));
         let directory = cache::directory().join(format!("run-{kernel}-{}", std::process::id()));
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
@@ -141,22 +151,6 @@ impl Run {
     }
 }
 
-/// Removes the files of earlier boots and partial downloads whose xtask process is gone: a killed
-/// one could not remove them, and a failed boot keeps them until the next one.
-fn sweep() {
-    let Ok(entries) = cache::directory().read_dir() else { return };
-    for entry in entries.filter_map(Result::ok) {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let ours = name.starts_with("run-") || name.contains(".partial-");
-        let process = name.rsplit_once('-').filter(|_| ours);
-        if process.is_some_and(|(_, id)| !Path::new("/proc").join(id).exists()) {
-            // It does no harm if it stays.
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
 /// Writes the machine's file system to `path` and returns its size in bytes.
 ///
 /// Uncompressed: it never leaves the host, and decompression is slow when emulated.
@@ -165,11 +159,7 @@ fn pack(guest: &Guest, kernel: &Kernel, path: &Path) -> Result<u64> {
     for directory in GUEST_DIRECTORIES {
         archive.directory(Path::new(directory));
     }
-    let busybox = process::need("busybox")?;
-    archive.program(&busybox)?;
-    for tool in GUEST_TOOLS.iter().filter_map(|name| build_ebpf::find_program(name)) {
-        archive.program(&tool)?;
-    }
+    let busybox = pack_tools(guest.architecture, &mut archive)?;
     for file in &guest.files {
         archive.program(&std::path::absolute(file)?)?;
     }
@@ -185,12 +175,27 @@ fn pack(guest: &Guest, kernel: &Kernel, path: &Path) -> Result<u64> {
     let command = command_script(guest, &mut archive)?;
     archive.bytes(Path::new("/command"), command, 0o755);
     let init = INIT.replace("@BUSYBOX@", &busybox.to_string_lossy());
+    let init = init.replace("@CHANNEL@", qemu::channel(guest.architecture));
     archive.bytes(Path::new("/init"), init.into_bytes(), 0o755);
 
     let file =
         fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     let mut out = BufWriter::new(file);
     archive.write(&mut out).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Packs the programs that tests use and returns the path of busybox.
+fn pack_tools(architecture: Architecture, archive: &mut Archive) -> Result<PathBuf> {
+    if !architecture.is_host() {
+        userland::pack(architecture, archive)?;
+        return Ok(PathBuf::from(userland::BUSYBOX));
+    }
+    let busybox = process::need("busybox")?;
+    archive.program(&busybox)?;
+    for tool in GUEST_TOOLS.iter().filter_map(|name| build_ebpf::find_program(name)) {
+        archive.program(&tool)?;
+    }
+    Ok(busybox)
 }
 
 /// A shell script that execs the command. Packs the program too if the host has it.
@@ -200,6 +205,8 @@ fn command_script(guest: &Guest, archive: &mut Archive) -> Result<Vec<u8>> {
     };
     let program = if name.contains('/') {
         Some(std::path::absolute(name)?)
+    } else if !guest.architecture.is_host() {
+        None
     } else {
         // If not found here, it is searched in the machine's PATH, where busybox has many applets.
         build_ebpf::find_program(name)

@@ -21,7 +21,7 @@ use super::{
     emulator::Emulator,
     nic::{self, Nic},
 };
-use crate::process;
+use crate::{architecture::Architecture, process};
 
 const READY: &[u8] = b"xtask-vm: ready";
 const EXIT: &[u8] = b"xtask-vm: exit ";
@@ -42,7 +42,7 @@ const TROUBLE: [&str; 7] = [
 ];
 /// None of these changes how softirqs run compared with a real machine; mitigations are off because
 /// they are expensive under emulation.
-const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off";
+const KERNEL_ARGUMENTS: &str = "quiet loglevel=4 panic=-1 mitigations=off";
 /// With working KVM a machine is ready within 3 s. Where /dev/kvm can be opened but does not work,
 /// QEMU hangs forever.
 const KVM_READY: Duration = Duration::from_secs(20);
@@ -60,8 +60,26 @@ enum Acceleration {
     Emulation,
 }
 
+/// The device of the second serial line in the machine.
+pub(super) const fn channel(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::Amd64 => "/dev/ttyS1",
+        // The board has one line; another is on the PCI bus.
+        Architecture::Arm64 => "/dev/ttyS0",
+    }
+}
+
+/// The name of QEMU's program.
+const fn program(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::Amd64 => "qemu-system-x86_64",
+        Architecture::Arm64 => "qemu-system-aarch64",
+    }
+}
+
 /// What to boot, and where to write its files.
 pub(crate) struct Machine<'a> {
+    pub(crate) architecture: Architecture,
     pub(crate) image: &'a Path,
     pub(crate) release: &'a str,
     pub(crate) initramfs: &'a Path,
@@ -88,7 +106,7 @@ impl Machine<'_> {
     /// Boots with KVM if it works here, otherwise emulated, and returns the command's exit status.
     pub(crate) fn run(&self, watch: &mut dyn FnMut(&str)) -> Result<u8> {
         let mut end = None;
-        if kvm_may_work() {
+        if self.architecture.is_host() && kvm_may_work() {
             match self.boot(Acceleration::Kvm, watch)? {
                 End::NotReady(why) => {
                     process::step(&format!("KVM does not work here ({why}): using emulation"));
@@ -181,7 +199,7 @@ impl Machine<'_> {
     fn start(&self, acceleration: Acceleration) -> Result<Qemu> {
         let qemu = match self.emulator {
             Some(emulator) => emulator.program(),
-            None => process::need("qemu-system-x86_64")?,
+            None => process::need(program(self.architecture))?,
         };
         // In a network namespace of its own: nothing else is connected to its tap devices.
         let mut command = if self.nics.contains(&Nic::VirtioMq) {
@@ -201,26 +219,50 @@ impl Machine<'_> {
             // Single-threaded: with one thread per CPU, a CPU can still execute a breakpoint that
             // another CPU has just removed from the kernel's code (attaching a tracepoint sets
             // one briefly), and the kernel panics with "int3: 0000".
-            Acceleration::Emulation => command.args(["-accel", "tcg,thread=single", "-cpu", "max"]),
+            Acceleration::Emulation => {
+                // The default signs pointers by an algorithm that is slow to emulate.
+                let cpu = match self.architecture {
+                    Architecture::Amd64 => "max",
+                    Architecture::Arm64 => "max,pauth-impdef=on",
+                };
+                command.args(["-accel", "tcg,thread=single", "-cpu", cpu])
+            }
         };
         // NICs have as many queues as CPUs, at most.
         let cpus = if self.nics.is_empty() { "2" } else { "4" };
         command.args(["-smp", cpus, "-m", "2048", "-no-reboot", "-nodefaults"]);
         command.args(["-display", "none", "-monitor", "none"]);
-        let mut kernel_arguments = KERNEL_ARGUMENTS.to_owned();
-        if self.nics.is_empty() {
-            single_nics(&mut command);
-        } else {
-            // PCIe, for NICs that are devices of it. Its emulated timer is too slow for the kernel's
-            // check of interrupts.
-            command.args(["-machine", "q35"]);
-            kernel_arguments.push_str(" no_timer_check");
-            for (number, nic) in self.nics.iter().enumerate() {
-                nic.add_pair(&mut command, number, self.directory);
+        let mut kernel_arguments = format!("{KERNEL_ARGUMENTS} console={}", self.console_device());
+        match self.architecture {
+            // PCIe, for NICs that are devices of it. Its emulated timer is too slow for the
+            // kernel's check of interrupts.
+            Architecture::Amd64 if !self.nics.is_empty() => {
+                command.args(["-machine", "q35"]);
+                kernel_arguments.push_str(" no_timer_check");
+            }
+            Architecture::Amd64 => {}
+            // Interrupts with priorities, so that a PMU can have one that is not masked.
+            Architecture::Arm64 => {
+                command.args(["-machine", "virt,gic-version=3"]);
+                kernel_arguments.push_str(" irqchip.gicv3_pseudo_nmi=1");
             }
         }
+        if self.nics.is_empty() {
+            single_nics(&mut command);
+        }
+        for (number, nic) in self.nics.iter().enumerate() {
+            nic.add_pair(&mut command, number, self.directory);
+        }
         command.arg("-serial").arg(format!("file:{}", self.console().display()));
-        command.args(["-serial", "stdio"]);
+        match self.architecture {
+            Architecture::Amd64 => command.args(["-serial", "stdio"]),
+            Architecture::Arm64 => command.args([
+                "-chardev",
+                "stdio,id=channel",
+                "-device",
+                "pci-serial,chardev=channel",
+            ]),
+        };
         command.arg("-kernel").arg(self.image).arg("-initrd").arg(self.initramfs);
         command.args(["-append", &kernel_arguments]);
 
@@ -228,8 +270,15 @@ impl Machine<'_> {
             .with_context(|| format!("cannot write {}", self.qemu_log().display()))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         process::die_with_parent(&mut command, libc::SIGKILL);
-        let child = command.spawn().context("cannot start qemu-system-x86_64")?;
+        let child = command.spawn().context("cannot start QEMU")?;
         Ok(Qemu(child))
+    }
+
+    const fn console_device(&self) -> &'static str {
+        match self.architecture {
+            Architecture::Amd64 => "ttyS0",
+            Architecture::Arm64 => "ttyAMA0",
+        }
     }
 
     fn console(&self) -> PathBuf {
