@@ -183,6 +183,8 @@ mod tests {
         // Without a usable TSC, the kernel reads a slower clock source.
         let frames = stack(&["read_hpet", "bpf_ktime_get_ns", "bpf:stall_injector"], 1);
         assert_eq!(culprit(&frames.frames), Some("bpf:stall_injector"));
+        let frames = ["arch_counter_read", "ktime_get_mono_fast_ns", "bpf:spin", "bpf:injector"];
+        assert_eq!(culprit(&stack(&frames, 1).frames), Some("bpf:injector"));
         let frames = stack(&["read_tsc", "ktime_get"], 1);
         assert_eq!(culprit(&frames.frames), Some("read_tsc"));
         assert_eq!(culprit(&[]), None);

@@ -2,7 +2,7 @@
 //! so their time belongs to their caller.
 
 /// Name prefixes that only helpers have: no function with one of them is itself an answer.
-const HELPER_PREFIXES: [&str; 58] = [
+const HELPER_PREFIXES: [&str; 64] = [
     // Entry code, and frames that may appear below an interrupted context.
     "asm_",
     "sysvec_",
@@ -11,6 +11,11 @@ const HELPER_PREFIXES: [&str; 58] = [
     "entry_SYSCALL",
     "ret_from_",
     "irqentry_",
+    // The same on Arm.
+    "el0_",
+    "el0t_",
+    "el1_",
+    "el1h_",
     // Copying, clearing and summing memory.
     "memcpy",
     "memmove",
@@ -25,6 +30,7 @@ const HELPER_PREFIXES: [&str; 58] = [
     "_copy_from_",
     "__copy_user_",
     "raw_copy_",
+    "__arch_copy_",
     "clear_page",
     "csum_",
     "__csum_partial",
@@ -69,10 +75,12 @@ const HELPER_PREFIXES: [&str; 58] = [
     // Reading the clock.
     "ktime_get",
     "bpf_ktime_get",
+    // On Arm; workarounds for errata of its timers have names of their own.
+    "arch_counter_",
 ];
 
 /// Helpers by exact name: other functions with the same prefix can be answers.
-const HELPERS: [&str; 97] = [
+const HELPERS: [&str; 98] = [
     "memcmp",
     "copy_page",
     "copy_page_to_iter",
@@ -132,6 +140,7 @@ const HELPERS: [&str; 97] = [
     "rcu_is_watching",
     "rcu_segcblist_enqueue",
     "call_rcu",
+    "call_rcu_hurry",
     "__call_rcu_common",
     "__bpf_prog_enter",
     "__bpf_prog_exit",
@@ -166,8 +175,8 @@ const HELPERS: [&str; 97] = [
     "pvclock_clocksource_read_nowd",
     "xen_clocksource_get_cycles",
     "read_hv_clock_tsc_cs",
-    "arch_counter_get_cntvct",
     "sched_clock",
+    "sched_clock_noinstr",
     "sched_clock_cpu",
     "local_clock",
 ];

@@ -29,7 +29,10 @@ pub enum Task {
         again: bool,
     },
     /// To change settings, and to attach programs again and again.
-    Experiment,
+    Experiment {
+        /// Whether some of the settings are of the network.
+        network: bool,
+    },
 }
 
 /// A capability that is kept, and what for.
@@ -57,12 +60,16 @@ impl Task {
                 (Capability::CAP_PERFMON, "attaching programs anew"),
                 (Capability::CAP_SYS_RESOURCE, "locked memory for maps before Linux 5.11"),
             ]),
-            Self::Experiment => needed.extend([
-                (Capability::CAP_PERFMON, "attaching programs for each window"),
-                (Capability::CAP_NET_ADMIN, "settings of the network"),
-                (Capability::CAP_DAC_OVERRIDE, "settings of other users' namespaces"),
-                (Capability::CAP_SYS_RESOURCE, "locked memory for maps before Linux 5.11"),
-            ]),
+            Self::Experiment { network } => {
+                needed.extend([
+                    (Capability::CAP_PERFMON, "attaching programs for each window"),
+                    (Capability::CAP_DAC_OVERRIDE, "files in directories of other users"),
+                    (Capability::CAP_SYS_RESOURCE, "locked memory for maps before Linux 5.11"),
+                ]);
+                if network {
+                    needed.push((Capability::CAP_NET_ADMIN, "settings of the network"));
+                }
+            }
         }
         needed
     }
@@ -104,6 +111,7 @@ impl Task {
                 libc::SYS_unshare,
                 libc::SYS_openat2,
                 libc::SYS_unlinkat,
+                libc::SYS_renameat,
                 libc::SYS_renameat2,
                 libc::SYS_linkat,
                 libc::SYS_symlinkat,
@@ -119,7 +127,6 @@ impl Task {
                 libc::SYS_creat,
                 libc::SYS_unlink,
                 libc::SYS_rename,
-                libc::SYS_renameat,
                 libc::SYS_link,
                 libc::SYS_symlink,
                 libc::SYS_mkdir,
