@@ -185,6 +185,8 @@ pub struct CpuState {
     pub irqs_in_run: TimeWithin,
     /// Last tick of the sampler, ns; 0: none yet.
     pub last_tick_ns: u64,
+    /// Time in which the sampler's clock did not count, because others used its hardware, ns.
+    pub not_counting_ns: u64,
     /// End of the last NAPI poll outside NET_RX, if the same task polls on, ns; otherwise 0.
     pub outside_poll_ns: u64,
     /// Address of the `task_struct` of its task.
@@ -209,7 +211,7 @@ const PADDING: usize = {
         + RECORD_COUNTS * size_of::<RecordLedger>()
         + (INTERFERENCE_SOURCES + 1) * size_of::<TimeWithin>()
         + size_of::<TasksInRun>()
-        + 8 * 6;
+        + 8 * 7;
     (used.next_multiple_of(64) - used) / 8
 };
 

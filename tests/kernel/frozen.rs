@@ -1,4 +1,5 @@
-//! A machine that is not run for a while: what a hypervisor does that gives its CPUs to others.
+//! A machine that is not run for a while: what a hypervisor does that gives its CPUs to others. And
+//! code that cannot be interrupted.
 
 use std::{thread, time::Duration};
 
@@ -11,7 +12,7 @@ use crate::{
     injector::{Injector, MARKED_PORT},
     queues::flow_of_each_queue,
     suite::{Where, trial},
-    tracing::{Tracing, kinds, number},
+    tracing::{Tracing, kinds, latency_user, number},
 };
 
 /// How long the machine is not run, and how often that must be seen: a prime number. More pauses are
@@ -21,16 +22,23 @@ const TIMES: usize = 7;
 const REQUESTS: usize = 11;
 /// How long each packet is delayed in NET_RX, which so runs nearly all the time.
 const SPIN: Duration = Duration::from_millis(40);
+/// How long packets are delayed with interrupts off, and how many.
+const MASKED: Duration = Duration::from_millis(30);
+const MASKED_STALLS: u64 = 17;
 /// A period of the sampling clock, and what an emulated clock is late by, ns.
 const TICK_NS: u64 = 2_000_000;
 
 /// The tests of this file: the emulator is stopped at the request of the machine in it.
 pub(crate) fn trials() -> Vec<Trial> {
     let tools = ["ip", "ethtool"];
-    [trial("stalls::time_that_was_stolen_is_nobodys", Where::Vm, &tools, stolen)]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        trial("stalls::time_that_was_stolen_is_nobodys", Where::Vm, &tools, stolen),
+        trial("stalls::interrupts_off_are_seen_or_said", Where::Everywhere, &tools, masked),
+        trial("stalls::each_clock_names_the_culprit", Where::Everywhere, &tools, unmasked),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Pauses during NET_RX are found as time of no function, a function has no more than its samples,
@@ -80,6 +88,81 @@ fn stolen() -> Result<()> {
         let unsampled = number(time, "unsampled_ns")?;
         ensure!(unsampled + 7 * TICK_NS >= TIMES as u64 * FROZEN_MS * 1_000_000, "{time}");
         Ok(())
+    })
+}
+
+/// A clock that ticks while interrupts are off names the code that runs then. To others, such time
+/// is nobody's.
+fn masked() -> Result<()> {
+    for clock in clocks()? {
+        let (seen, said, everything) = blame(clock, &mut || Injector::attach_masked(MASKED))?;
+        match everything {
+            true => ensure!(seen > 0.8, "{clock}: {seen} seen, {said} not"),
+            false => ensure!(said > 0.8 && seen < 0.1, "{clock}: {seen} seen, {said} not"),
+        }
+    }
+    Ok(())
+}
+
+/// Whatever the clock counts, the culprit is named where interrupts are on.
+fn unmasked() -> Result<()> {
+    for clock in clocks()? {
+        let (seen, said, _) = blame(clock, &mut || Injector::attach(MASKED))?;
+        // What else was seen, or not, the hypervisor took.
+        ensure!(seen > 0.9 * (1.0 - said) - 0.15, "{clock}: {seen} seen, {said} not");
+    }
+    Ok(())
+}
+
+/// The clocks that work here. One that does not is refused before anything is attached.
+fn clocks() -> Result<Vec<&'static str>> {
+    let traced = |clock| {
+        let arguments = ["trace", "--duration", "100ms", "--sample-clock", clock];
+        latency_user()?.args(arguments).output().context("start the program")
+    };
+    let cycles = traced("cycles")?;
+    if cycles.status.success() {
+        return Ok(vec!["time", "cycles"]);
+    }
+    let error = String::from_utf8_lossy(&cycles.stderr);
+    ensure!(error.contains("cycles cannot be the clock of samples"), "{error}");
+    Ok(vec!["time"])
+}
+
+/// The shares of injected stalls of which the injector is blamed and in which the clock was overdue,
+/// and whether it ticks while interrupts are off.
+fn blame(
+    clock: &str,
+    attach: &mut (dyn FnMut() -> Result<Injector> + Send),
+) -> Result<(f64, f64, bool)> {
+    namespace::run(|| {
+        veth::make(4)?;
+        let mut sender = veth::sender()?;
+        let flow = flow_of_each_queue(&mut sender, MARKED_PORT)?[0];
+        let mut injector = attach()?;
+        let tracing = Tracing::start(&["--threshold", "10ms", "--sample-clock", clock])?;
+        load::pin_to(0)?;
+        injector.stall(&mut sender, flow, MASKED_STALLS)?;
+        let objects = tracing.objects()?;
+        let sampling = &objects.last().context("no summary")?["run"]["sampling"];
+        let stalls: Vec<&Value> = kinds(&objects, "stall")
+            .filter(|stall| stall["stage"] == "napi_poll" && stall["cpu"] == 0)
+            .collect();
+        ensure!(stalls.len() as u64 >= MASKED_STALLS, "{} stalls", stalls.len());
+        let (mut whole, mut unsampled, mut of_injector) = (0, 0, 0.0);
+        for stall in stalls {
+            let duration = number(stall, "duration_ns")?;
+            whole += duration;
+            unsampled += number(stall, "unsampled_ns")?;
+            for culprit in stall["culprits"].as_array().into_iter().flatten() {
+                let function = culprit["function"].as_str().unwrap_or_default();
+                if ["bpf:masked_spin", "bpf:stall_injector"].contains(&function) {
+                    of_injector += culprit["share"].as_f64().unwrap_or(0.0) * duration as f64;
+                }
+            }
+        }
+        let everything = sampling["notes"][0]["code"] == "sampled-by-cycles";
+        Ok((of_injector / whole as f64, unsampled as f64 / whole as f64, everything))
     })
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::Array,
-    programs::{SchedClassifier, TcAttachType, tc},
+    programs::{RawTracePoint, SchedClassifier, TcAttachType, tc},
 };
 
 use crate::{frames::Sender, veth};
@@ -34,7 +34,24 @@ impl Injector {
     ///
     /// When there is no device, `STALL_INJECTOR` names no object, or the kernel refuses.
     pub fn attach(spin: Duration) -> Result<Self> {
-        Self::attach_to(veth::RECEIVER, TcAttachType::Ingress, spin)
+        Self::attach_to(Self::load(spin)?, veth::RECEIVER, TcAttachType::Ingress)
+    }
+
+    /// As [`Self::attach`], in an interrupt: with interrupts off.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::attach`].
+    pub fn attach_masked(spin: Duration) -> Result<Self> {
+        let mut ebpf = Self::load_with(spin, true)?;
+        let program: &mut RawTracePoint =
+            ebpf.program_mut("masked_spin").context("no program")?.try_into()?;
+        program.load()?;
+        // Handlers of the timer's interrupt, which comes soon.
+        let timer =
+            if cfg!(target_arch = "x86_64") { "local_timer_entry" } else { "irq_handler_entry" };
+        program.attach(timer)?;
+        Self::attach_to(ebpf, veth::RECEIVER, TcAttachType::Ingress)
     }
 
     /// Delays marked packets at the sender for `spin`, inside the sending process with softirqs
@@ -44,11 +61,10 @@ impl Injector {
     ///
     /// As [`Self::attach`].
     pub fn attach_to_sender(spin: Duration) -> Result<Self> {
-        Self::attach_to(veth::SENDER, TcAttachType::Egress, spin)
+        Self::attach_to(Self::load(spin)?, veth::SENDER, TcAttachType::Egress)
     }
 
-    fn attach_to(device: &str, side: TcAttachType, spin: Duration) -> Result<Self> {
-        let mut ebpf = Self::load(spin)?;
+    fn attach_to(mut ebpf: Ebpf, device: &str, side: TcAttachType) -> Result<Self> {
         tc::qdisc_add_clsact(device).context("add clsact")?;
         let program: &mut SchedClassifier =
             ebpf.program_mut("stall_injector").context("no program")?.try_into()?;
@@ -63,12 +79,17 @@ impl Injector {
     ///
     /// When `STALL_INJECTOR` names no object, or the kernel refuses its maps.
     pub fn load(spin: Duration) -> Result<Ebpf> {
+        Self::load_with(spin, false)
+    }
+
+    fn load_with(spin: Duration, masked: bool) -> Result<Ebpf> {
         let path = env::var_os("STALL_INJECTOR").context("STALL_INJECTOR names no object")?;
         let spin_ns = spin.as_nanos() as u64;
         let port = u32::from(MARKED_PORT);
         Ok(EbpfLoader::new()
             .override_global("SPIN_NS", &spin_ns, true)
             .override_global("MARKED_PORT", &port, true)
+            .override_global("MASKED", &u32::from(masked), true)
             .load_file(path)?)
     }
 

@@ -33,6 +33,8 @@ settings! {
     RECORDS_WAKE_AT_BYTES: u64 = 0;
     /// Spans in progress at least this long are sampled, ns.
     SAMPLE_AFTER_NS: u64 = 0;
+    /// Minimum distance of two ticks of the sampler that counts cycles, ns.
+    MIN_TICK_NS: u64 = 0;
     /// Minimum duration of `tcp_collapse` calls that are reported with their socket, ns.
     COLLAPSE_THRESHOLD_NS: u64 = 500_000;
     /// Whether softirqs run in tasks that can be preempted (PREEMPT_RT).

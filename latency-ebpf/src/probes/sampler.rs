@@ -1,7 +1,11 @@
-//! Samples kernel stacks of stalls, driven by perf's clock on each CPU.
+//! Samples kernel stacks of stalls, driven by a clock of perf on each CPU.
 
 use aya_ebpf::{
-    EbpfContext, helpers::generated::bpf_get_stack, macros::perf_event, programs::PerfEventContext,
+    EbpfContext,
+    bindings::{bpf_perf_event_data, bpf_perf_event_value},
+    helpers::generated::{bpf_get_stack, bpf_perf_prog_read_value},
+    macros::perf_event,
+    programs::PerfEventContext,
 };
 use latency_common::{
     cpu_state::SAMPLE_RECORDS,
@@ -20,18 +24,34 @@ use crate::bpf::{
 /// Runs at each tick of `PERF_COUNT_SW_CPU_CLOCK`, an hrtimer: not while interrupts are off.
 #[perf_event]
 pub(crate) fn sample_stall(ctx: PerfEventContext) -> u32 {
-    try_sample_stall(&ctx);
+    if let Some(mut cpu) = Cpu::current() {
+        let (now, previous_tick) = (now_ns(), cpu.state.last_tick_ns);
+        // Each tick is kept: the reader tells from the gaps when this CPU could not be interrupted.
+        cpu.state.last_tick_ns = now;
+        sample(&ctx, &mut cpu, now, previous_tick);
+    }
+    0
+}
+
+/// Runs at each tick of `PERF_COUNT_HW_CPU_CYCLES`, by an interrupt that cannot be masked.
+#[perf_event]
+pub(crate) fn sample_cycles(ctx: PerfEventContext) -> u32 {
+    if let Some(mut cpu) = Cpu::current() {
+        let (now, previous_tick) = (now_ns(), cpu.state.last_tick_ns);
+        // On a CPU that was mostly idle, perf has made the ticks come sooner.
+        if now.saturating_sub(previous_tick) >= config::MIN_TICK_NS.load() {
+            cpu.state.last_tick_ns = now;
+            // After a while without its hardware, nothing can be told.
+            let previous_tick = if has_counted(&ctx, &mut cpu) { previous_tick } else { 0 };
+            sample(&ctx, &mut cpu, now, previous_tick);
+        }
+    }
     0
 }
 
 #[inline(always)]
-fn try_sample_stall(ctx: &PerfEventContext) -> Option<()> {
-    let cpu = Cpu::current()?;
-    let now = now_ns();
-    // Each tick is kept: the reader tells from the gaps when this CPU could not be interrupted.
-    let previous_tick = cpu.state.last_tick_ns;
-    cpu.state.last_tick_ns = now;
-    let since = in_progress_since(&cpu)?; // Normal: nothing is in progress.
+fn sample(ctx: &PerfEventContext, cpu: &mut Cpu, now: u64, previous_tick: u64) -> Option<()> {
+    let since = in_progress_since(cpu)?; // Normal: nothing is in progress.
     if now.saturating_sub(since) < config::SAMPLE_AFTER_NS.load() {
         return None; // Normal: too short so far to become a stall.
     }
@@ -56,6 +76,23 @@ fn try_sample_stall(ctx: &PerfEventContext) -> Option<()> {
     entry.submit(wake());
     add(&mut cpu.state.records[SAMPLE_RECORDS].submitted, 1);
     Some(())
+}
+
+/// Whether the clock has counted ever since the last tick: perf takes turns when events need more
+/// counters than the hardware has.
+#[inline(always)]
+fn has_counted(ctx: &PerfEventContext, cpu: &mut Cpu) -> bool {
+    let mut value = bpf_perf_event_value { counter: 0, enabled: 0, running: 0 };
+    let data = ctx.as_ptr().cast::<bpf_perf_event_data>();
+    let size = size_of::<bpf_perf_event_value>() as u32;
+    // SAFETY: both are valid for the call.
+    if unsafe { bpf_perf_prog_read_value(data, &raw mut value, size) } != 0 {
+        return true;
+    }
+    let not_counting = value.enabled.saturating_sub(value.running);
+    let before = cpu.state.not_counting_ns;
+    cpu.state.not_counting_ns = not_counting;
+    not_counting == before
 }
 
 /// Start of the longest span in progress: a wait for NET_RX, a run of it, or a NAPI poll outside a

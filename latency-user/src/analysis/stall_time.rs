@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use latency_common::stage::Stage;
 
 use super::culprits::share_of;
-use crate::model::stall::{Stall, time::StallTime};
+use crate::model::{
+    run::SampleClock,
+    stall::{Stall, time::StallTime},
+};
 
 /// A span of time, ns.
 pub type Range = (u64, u64);
@@ -14,8 +17,13 @@ pub type Range = (u64, u64);
 /// without time shares.
 const SKIPPED_PART: u64 = 4;
 
-/// A tick later than this fraction of a period is overdue: the clock itself is not that inexact.
+/// A tick of a timer later than this fraction of a period is overdue: the clock itself is not that
+/// inexact.
 const TOLERANCE: u64 = 4;
+
+/// Ticks that count cycles are overdue after this many periods: a CPU may become that much slower
+/// before perf has adapted.
+const CYCLE_PERIODS: u64 = 4;
 
 /// How long claimed times are kept after the last claim, ns: longer than any stall lies open.
 const KEPT_NS: u64 = 60_000_000_000;
@@ -25,11 +33,51 @@ pub fn is_sampled(stage: Stage) -> bool {
     matches!(stage, Stage::RxWait | Stage::NetRx | Stage::NapiPoll)
 }
 
-/// The time after `tick` in which a clock with this `period` was overdue, if the next thing that is
-/// known happened at `until`. A tick at 0 is none.
-pub fn overdue(tick: u64, until: u64, period: u64) -> Option<Range> {
-    let due = tick.saturating_add(period);
-    (tick != 0 && until > due.saturating_add(period / TOLERANCE)).then_some((due, until))
+/// The clock by which stalls are sampled.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TickClock {
+    period_ns: u64,
+    counts: SampleClock,
+}
+
+impl TickClock {
+    /// A clock that ticks `hz` times a second; 0: never.
+    pub fn new(hz: u64, counts: SampleClock) -> Self {
+        Self { period_ns: 1_000_000_000_u64.checked_div(hz).unwrap_or(0), counts }
+    }
+
+    /// Whether it never ticks.
+    pub fn is_off(&self) -> bool {
+        self.period_ns == 0
+    }
+
+    /// The time in which it was overdue, in a span that has been in progress since `since_ns`, if
+    /// it had ticked at `tick_ns` and the next thing that is known happened at `until_ns`. A tick
+    /// at 0 is none.
+    pub fn overdue(&self, tick_ns: u64, since_ns: u64, until_ns: u64) -> Option<Range> {
+        let (from, late) = match self.counts {
+            SampleClock::Time => (tick_ns, self.period_ns / TOLERANCE),
+            // Before the span, the CPU may have been idle.
+            SampleClock::Cycles => {
+                (tick_ns.max(since_ns), (CYCLE_PERIODS - 1).saturating_mul(self.period_ns))
+            }
+        };
+        let due = from.saturating_add(self.period_ns);
+        let is_overdue = tick_ns != 0 && !self.is_off() && until_ns > due.saturating_add(late);
+        is_overdue.then_some((due, until_ns))
+    }
+
+    /// The time that a sample at `at_ns` stands for, ns: one period. If the clock was overdue, the
+    /// CPU stopped before the tick was due, on average for as long as after it, but not for more
+    /// than half the period. Ticks that count cycles may come sooner.
+    pub fn weight(&self, tick_ns: u64, since_ns: u64, at_ns: u64) -> u64 {
+        let overdue = self.overdue(tick_ns, since_ns, at_ns).map_or(0, |(due, until)| until - due);
+        let whole = self.period_ns - overdue.min(self.period_ns / 2);
+        match self.counts {
+            SampleClock::Time => whole,
+            SampleClock::Cycles => whole.min(at_ns.saturating_sub(tick_ns.max(since_ns))),
+        }
+    }
 }
 
 /// The length of the part of `ranges`, which do not overlap, that lies in `within`.
@@ -147,10 +195,29 @@ mod tests {
 
     #[test]
     fn a_clock_that_ticks_in_time_is_not_overdue() {
-        assert_eq!(overdue(100, 1100, 1000), None);
-        assert_eq!(overdue(100, 1350, 1000), None);
-        assert_eq!(overdue(100, 9100, 1000), Some((1100, 9100)));
-        assert_eq!(overdue(0, 9100, 1000), None);
+        let timer = TickClock::new(1_000_000, SampleClock::Time);
+        assert_eq!(timer.overdue(100, 50, 1100), None);
+        assert_eq!(timer.overdue(100, 50, 1350), None);
+        assert_eq!(timer.overdue(100, 50, 9100), Some((1100, 9100)));
+        assert_eq!(timer.overdue(0, 50, 9100), None);
+        assert_eq!(TickClock::default().overdue(100, 50, 9100), None);
+    }
+
+    #[test]
+    fn a_clock_of_cycles_stands_still_before_the_span_and_may_be_slow() {
+        let cycles = TickClock::new(1_000_000, SampleClock::Cycles);
+        // The CPU was idle until 50,000.
+        assert_eq!(cycles.overdue(100, 50_000, 51_000), None);
+        assert_eq!(cycles.overdue(100, 50_000, 54_000), None, "it may be four times slower");
+        assert_eq!(cycles.overdue(100, 50_000, 59_000), Some((51_000, 59_000)));
+        assert_eq!(cycles.overdue(52_000, 50_000, 59_000), Some((53_000, 59_000)));
+
+        // A tick stands for the time since the last one, for a period at most.
+        assert_eq!(cycles.weight(100, 50_000, 50_300), 300);
+        assert_eq!(cycles.weight(50_300, 50_000, 50_900), 600);
+        assert_eq!(cycles.weight(50_900, 50_000, 53_000), 1000);
+        assert_eq!(cycles.weight(50_900, 50_000, 59_000), 500, "stopped somewhere between");
+        assert_eq!(cycles.weight(0, 50_000, 50_700), 700, "others used the counter until then");
     }
 
     #[test]

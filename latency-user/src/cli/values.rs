@@ -12,7 +12,7 @@ use crate::{
     kernel::probes::selection::ProbeChoice,
     model::{
         failure::Failure,
-        run::{DEFAULT_THRESHOLD_NS, Transport},
+        run::{DEFAULT_THRESHOLD_NS, SampleClock, Transport},
         unit::Unit,
     },
 };
@@ -125,6 +125,25 @@ impl From<TransportArg> for Transport {
             TransportArg::Maps => Self::Maps,
             TransportArg::Ring => Self::Ring,
             TransportArg::Both => Self::Both,
+        }
+    }
+}
+
+/// Clock of stack samples, as an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SampleClockArg {
+    /// Time, by a timer; not while interrupts are off
+    Time,
+    /// Cycles of the CPU, by an interrupt that on most machines cannot be masked: code with
+    /// interrupts off has stacks too, and idle CPUs are not woken
+    Cycles,
+}
+
+impl From<SampleClockArg> for SampleClock {
+    fn from(clock: SampleClockArg) -> Self {
+        match clock {
+            SampleClockArg::Time => Self::Time,
+            SampleClockArg::Cycles => Self::Cycles,
         }
     }
 }

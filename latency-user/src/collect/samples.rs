@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    analysis::stall_time::{Range, overdue},
+    analysis::stall_time::{Range, TickClock},
     kernel::maps::stall_decode::Sample,
 };
 
@@ -54,14 +54,14 @@ impl Samples {
             .collect()
     }
 
-    /// Parts of the time from `start_ns` to `end_ns` in which the clock of `cpu`, which has this
-    /// `period` and ticked last at `last_tick_ns`, was overdue.
+    /// Parts of the time from `start_ns` to `end_ns` in which the clock of `cpu`, which ticked last
+    /// at `last_tick_ns`, was overdue.
     pub fn overdue(
         &self,
         cpu: u32,
         (start_ns, end_ns): Range,
         last_tick_ns: u64,
-        period: u64,
+        clock: TickClock,
     ) -> Vec<Range> {
         let pending = self.0.get(&cpu).map_or(&[][..], |cpu_samples| &cpu_samples.pending);
         // A tick may come between the stamp of the end and the record of the last tick.
@@ -69,8 +69,8 @@ impl Samples {
         let from = pending.partition_point(|pending| pending.sample.at_ns < start_ns);
         let to = pending.partition_point(|pending| pending.sample.at_ns <= until);
         let before_ticks =
-            pending[from..to.max(from)].iter().filter_map(|pending| late(&pending.sample, period));
-        let ranges = before_ticks.chain(overdue(last_tick_ns, end_ns, period));
+            pending[from..to.max(from)].iter().filter_map(|pending| late(&pending.sample, clock));
+        let ranges = before_ticks.chain(clock.overdue(last_tick_ns, start_ns, end_ns));
         ranges
             .map(|(from, to)| (from.max(start_ns), to.min(end_ns)))
             .filter(|(from, to)| from < to)
@@ -94,8 +94,8 @@ impl Samples {
 }
 
 /// The time in which the clock was overdue before `sample`.
-pub fn late(sample: &Sample, period: u64) -> Option<Range> {
-    overdue(sample.previous_tick_ns, sample.at_ns, period)
+fn late(sample: &Sample, clock: TickClock) -> Option<Range> {
+    clock.overdue(sample.previous_tick_ns, sample.since_ns, sample.at_ns)
 }
 
 #[cfg(test)]
@@ -103,6 +103,7 @@ mod tests {
     use latency_common::task_record::TaskRecord;
 
     use super::*;
+    use crate::model::run::SampleClock;
 
     fn sample(at_ns: u64, since_ns: u64) -> Sample {
         Sample {
@@ -139,7 +140,9 @@ mod tests {
         for (at_ns, previous_tick_ns) in [(1100, 1000), (1900, 1100), (2000, 1900)] {
             samples.add(Sample { previous_tick_ns, ..sample(at_ns, 1050) });
         }
-        let of = |range, last_tick| samples.overdue(3, range, last_tick, 100);
+        // A period of 100 ns.
+        let clock = TickClock::new(10_000_000, SampleClock::Time);
+        let of = |range, last_tick| samples.overdue(3, range, last_tick, clock);
         assert_eq!(of((1050, 2500), 2000), [(1200, 1900), (2100, 2500)]);
         assert_eq!(of((1050, 1300), 1100), [(1200, 1300)]);
         // The tick that shows it came just after the end.

@@ -20,12 +20,12 @@ use latency_common::{
 use super::{
     context::Context,
     interference::{SampledTasks, interference, task},
-    samples::{self, Samples},
+    samples::Samples,
 };
 use crate::{
     analysis::{
         culprits::{add_stack, culprits},
-        stall_time::{Claims, Range, is_sampled, overlap},
+        stall_time::{Claims, Range, TickClock, is_sampled, overlap},
     },
     host::process::{cgroups, socket_owners},
     kernel::{
@@ -59,8 +59,8 @@ pub struct StallCollector {
     stalls: Vec<StallRecord>,
     collapses: Vec<CollapseRecord>,
     samples: Samples,
-    /// Period of the sampling clock, ns; 0: stacks are not sampled.
-    period_ns: u64,
+    /// The sampling clock.
+    clock: TickClock,
     claims: Claims,
     addresses: Addresses,
     owners: BTreeMap<u64, Option<SocketOwner>>,
@@ -71,10 +71,9 @@ pub struct StallCollector {
 }
 
 impl StallCollector {
-    /// A collector of stalls that are sampled at `sample_hz` (0: not at all).
-    pub fn new(sample_hz: u64) -> Self {
-        let period_ns = 1_000_000_000_u64.checked_div(sample_hz).unwrap_or(0);
-        Self { period_ns, ..Self::default() }
+    /// A collector of stalls that are sampled by `clock`.
+    pub fn new(clock: TickClock) -> Self {
+        Self { clock, ..Self::default() }
     }
 
     /// Adds one record, as bytes.
@@ -134,10 +133,10 @@ impl StallCollector {
             let stage = Stage::try_from(record.stage).ok().filter(|stage| is_sampled(*stage));
             let Some(stage) = stage else { continue };
             let labels = context.labels(record.row);
-            let (addresses, period) = (&mut self.addresses, self.period_ns);
+            let (addresses, clock) = (&mut self.addresses, self.clock);
             let mut sampled_ns = 0;
             self.samples.between(record.cpu, record.start_ns, record.end_ns, |sample| {
-                sampled_ns += weight(sample, period);
+                sampled_ns += weight(sample, clock);
                 let frames = frames(addresses, stage, record, sample);
                 *counts.entry((stage, labels.clone(), frames)).or_default() += 1;
             });
@@ -169,11 +168,11 @@ impl StallCollector {
 
     /// The parts of a stall in which the sampling clock was overdue.
     fn overdue(&self, record: &StallRecord) -> Vec<Range> {
-        if self.period_ns == 0 {
+        if self.clock.is_off() {
             return Vec::new();
         }
         let range = (record.start_ns, record.end_ns);
-        self.samples.overdue(record.cpu, range, record.last_tick_ns, self.period_ns)
+        self.samples.overdue(record.cpu, range, record.last_tick_ns, self.clock)
     }
 
     fn stall(
@@ -183,7 +182,7 @@ impl StallCollector {
         context: &Context,
         clock: &WallClock,
     ) -> Stall {
-        let is_sampled = self.period_ns != 0 && is_sampled(stage);
+        let is_sampled = !self.clock.is_off() && is_sampled(stage);
         let overdue = self.overdue(record);
         let addresses = &mut self.addresses;
         let mut stacks = Vec::new();
@@ -195,7 +194,7 @@ impl StallCollector {
             add_stack(&mut stacks, &frames, 1);
         }
         stacks.sort_by_key(|stack| std::cmp::Reverse(stack.count));
-        let sampled_ns = samples.iter().map(|sample| weight(sample, self.period_ns)).sum();
+        let sampled_ns = samples.iter().map(|sample| weight(sample, self.clock)).sum();
         let mut stall = Stall {
             at: clock.text(record.end_ns),
             start_ns: record.start_ns,
@@ -317,12 +316,9 @@ fn frames(
     vec![format!("task:{}", stall_decode::comm(&sample.task).replace(';', ":"))]
 }
 
-/// The time that a sample stands for, ns: one period. If the clock was overdue, the CPU stopped
-/// before the tick was due, on average for as long as after it, but not for more than half the
-/// period.
-fn weight(sample: &Sample, period: u64) -> u64 {
-    let overdue = samples::late(sample, period).map_or(0, |(due, at)| at - due);
-    period - overdue.min(period / 2)
+/// The time that a sample stands for, ns.
+fn weight(sample: &Sample, clock: TickClock) -> u64 {
+    clock.weight(sample.previous_tick_ns, sample.since_ns, sample.at_ns)
 }
 
 /// The hard IRQs during a stall; `None`: of this stage, they are not known.

@@ -26,6 +26,7 @@ use super::{
     stalls::StallCollector,
 };
 use crate::{
+    analysis::stall_time::TickClock,
     host::cpu::cpus,
     kernel::{
         attached::Attached,
@@ -34,7 +35,6 @@ use crate::{
             hooks::{self, AttachOrder},
             selection::{self, Failures, KernelFacts},
         },
-        types::kallsyms,
     },
     model::{
         cost::{DisabledStage, KernelCost},
@@ -64,7 +64,7 @@ pub struct Tracer {
     layout: RowLayout,
     transport: Transport,
     threshold_ns: u64,
-    sample_hz: u64,
+    sampling: Sampling,
     naming: Naming,
     named_slots: u64,
     packet_watch: PacketWatch,
@@ -98,6 +98,7 @@ impl Tracer {
             records_per_second: config.records_per_second,
             collapse_threshold_ns: config.collapse_threshold_ns,
             sample_hz: config.sample_hz,
+            sample_clock: config.sample_clock,
             log: config.log,
         };
         let naming = Naming::new(layout)?;
@@ -116,6 +117,8 @@ impl Tracer {
             }
         };
         let programs = attached.programs.len();
+        let sampling = attached.sampling();
+        let stalls = StallCollector::new(TickClock::new(sampling.hz, sampling.clock));
         log::debug!("{} rows for {} CPUs, {programs} programs", layout.rows(), layout.cpus);
         drop(facts);
         return_free_memory();
@@ -126,13 +129,13 @@ impl Tracer {
             layout,
             transport: config.transport,
             threshold_ns: config.threshold_ns,
-            sample_hz: config.sample_hz,
+            sampling,
             naming,
             named_slots: 0,
             packet_watch: PacketWatch::default(),
             packets_refused: false,
             events: EventCounts::default(),
-            stalls: StallCollector::new(config.sample_hz),
+            stalls,
             misses: Vec::new(),
             meter: CostMeter::default(),
             disabled: Vec::new(),
@@ -240,13 +243,7 @@ impl Tracer {
 
     /// How stacks of stalls are sampled.
     pub fn sampling(&self) -> Sampling {
-        let (hz, note) = match &self.attached.sampler_failure {
-            _ if self.sample_hz == 0 => (0, Note::SamplingOff),
-            Some(failure) => (0, Note::NoStacks { reason: failure.clone() }),
-            None if kallsyms::are_hidden() => (self.sample_hz, Note::SymbolsHidden),
-            None => (self.sample_hz, Note::SamplerBlindSpot),
-        };
-        Sampling { hz, notes: vec![note] }
+        self.sampling.clone()
     }
 
     /// Memory of the rows in the kernel, bytes.

@@ -11,6 +11,7 @@ use latency_common::{
 
 use crate::{
     cli::{Console, stdout::Output, values::Format},
+    collect::config::DEFAULT_SAMPLE_HZ,
     host::{
         cpu::{cpus, interrupts::Interrupts},
         kernel,
@@ -21,6 +22,7 @@ use crate::{
         },
     },
     kernel::{
+        attached::Attached,
         confine::{self, Task},
         loader::{self, AttachError, ProgramConfig},
         privileges,
@@ -31,7 +33,7 @@ use crate::{
         exit::Exit,
         method::Method,
         note::{Note, Obstacle},
-        run::{SelectedProbe, Transport},
+        run::{SampleClock, Sampling, SelectedProbe, Transport},
     },
     views::{self, Style},
 };
@@ -79,7 +81,11 @@ fn diagnose() -> Result<Diagnosis> {
     let missing = privileges::missing();
     let tried = missing.is_empty();
     let cpus = cpus::possible(root)?;
-    let stages = Stage::ALL.into_iter().map(|stage| examine(stage, &facts, cpus, tried)).collect();
+    let stages: Vec<_> =
+        Stage::ALL.into_iter().map(|stage| examine(stage, &facts, cpus, tried)).collect();
+    let clocks = if tried { &SampleClock::ALL[..] } else { &[] };
+    let sampling = clocks.iter().filter_map(|clock| sampling(*clock, &stages, &facts, cpus));
+    let sampling = sampling.collect();
     Ok(Diagnosis {
         kernel: kernel::release(root)?,
         version: env!("CARGO_PKG_VERSION"),
@@ -93,6 +99,7 @@ fn diagnose() -> Result<Diagnosis> {
         filters_system_calls: confine::can_filter(),
         tried,
         stages,
+        sampling,
         interfaces: examine_interfaces(root)?,
     })
 }
@@ -122,8 +129,41 @@ fn examine(stage: Stage, facts: &KernelFacts, cpus: u32, tried: bool) -> StageDi
     StageDiagnosis { stage: stage.into(), would_use, notes, methods }
 }
 
+/// How stalls would be sampled, tried out beside the first stage that works.
+fn sampling(
+    clock: SampleClock,
+    stages: &[StageDiagnosis],
+    facts: &KernelFacts,
+    cpus: u32,
+) -> Option<Sampling> {
+    let usable = |stage: &StageDiagnosis| Some((stage.stage.known()?, stage.would_use?));
+    let (stage, method) = stages.iter().find_map(usable)?;
+    match attach(stage, method, facts, cpus, Some(clock)) {
+        Ok(attached) => Some(Sampling { clock, ..attached.sampling() }),
+        Err(AttachError::Other(error)) => {
+            let notes = vec![Note::NoStacks { reason: format!("{error:#}") }];
+            Some(Sampling { clock, notes, hz: 0 })
+        }
+        Err(AttachError::Method(..)) => None,
+    }
+}
+
 /// Loads and attaches the programs of one method, and detaches them at once.
 fn try_out(stage: Stage, method: Method, facts: &KernelFacts, cpus: u32) -> Result<(), Obstacle> {
+    match attach(stage, method, facts, cpus, None) {
+        Ok(_) => Ok(()),
+        Err(AttachError::Method(.., obstacle)) => Err(obstacle),
+        Err(AttachError::Other(error)) => Err(Obstacle::Failed { error: format!("{error:#}") }),
+    }
+}
+
+fn attach(
+    stage: Stage,
+    method: Method,
+    facts: &KernelFacts,
+    cpus: u32,
+    clock: Option<SampleClock>,
+) -> Result<Attached, AttachError> {
     let probe = SelectedProbe { stage, method: Some(method), at: String::new(), notes: Vec::new() };
     let config = ProgramConfig {
         layout: RowLayout { cpus, rows_per_cpu: CPU_ROWS_WITH_VECTORS, slots: 1 },
@@ -133,14 +173,11 @@ fn try_out(stage: Stage, method: Method, facts: &KernelFacts, cpus: u32) -> Resu
         record_bytes: 4096,
         records_per_second: 0,
         collapse_threshold_ns: 1,
-        sample_hz: 0,
+        sample_hz: clock.map_or(0, |_| DEFAULT_SAMPLE_HZ),
+        sample_clock: clock.unwrap_or_default(),
         log: false,
     };
-    match loader::attach(&[probe], &config, facts) {
-        Ok(_) => Ok(()),
-        Err(AttachError::Method(.., obstacle)) => Err(obstacle),
-        Err(AttachError::Other(error)) => Err(Obstacle::Failed { error: format!("{error:#}") }),
-    }
+    loader::attach(&[probe], &config, facts)
 }
 
 fn examine_interfaces(root: &Path) -> Result<Vec<InterfaceDiagnosis>> {

@@ -25,16 +25,18 @@ use super::{
         bpf_stats::RunTime,
         hooks::{self, AttachOrder},
         misses,
+        sampler::Sampler,
     },
+    types::kallsyms,
 };
-use crate::model::ledger::ProgramCounts;
+use crate::model::{ledger::ProgramCounts, note::Note, run::Sampling};
 
 /// Attached programs. All are detached and freed when this is dropped or the process ends.
 pub struct Attached {
     pub(super) ebpf: Ebpf,
     pub(super) links: Vec<Placed>,
     pub(super) disabled_stages: Array<MapData, u32>,
-    pub(super) sampler: Vec<Link>,
+    pub(super) sampler: Option<Sampler>,
     /// Why the packet probe could not be loaded.
     pub(super) packet_probe_failure: Option<String>,
     pub(super) rx_queue_links: Vec<Link>,
@@ -128,7 +130,26 @@ impl Attached {
 
     /// Stops the sampler.
     pub fn stop_sampling(&mut self) {
-        self.sampler.clear();
+        self.sampler = None;
+    }
+
+    /// How stacks of stalls are sampled.
+    pub fn sampling(&self) -> Sampling {
+        let Some(sampler) = &self.sampler else {
+            let note = match &self.sampler_failure {
+                Some(failure) => Note::NoStacks { reason: failure.clone() },
+                None => Note::SamplingOff,
+            };
+            return Sampling { notes: vec![note], ..Sampling::default() };
+        };
+        let note = if kallsyms::are_hidden() {
+            Note::SymbolsHidden
+        } else if sampler.sees_everything {
+            Note::SampledByCycles
+        } else {
+            Note::SamplerBlindSpot
+        };
+        Sampling { hz: sampler.hz, clock: sampler.clock, notes: vec![note] }
     }
 
     /// Missed runs of each program. Must be called while they are attached: a probe's count is lost

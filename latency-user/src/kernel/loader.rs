@@ -9,14 +9,17 @@ use aya::{
     programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
 };
 use aya_log::EbpfLogger;
-use latency_common::{row_layout::RowLayout, span_event::SpanEvent, stage::Stage};
+use latency_common::{
+    cpu_state::CpuState, row_layout::RowLayout, span_event::SpanEvent, stage::Stage,
+};
 
 use super::{
     attached::{Attached, Link, Placed},
     maps::mmap::MmapArray,
+    object,
     probes::{
         hooks::{self, Hook, Target},
-        sampler,
+        sampler::{self, Sampler},
         selection::{Failures, KernelFacts},
     },
     types::offsets,
@@ -26,12 +29,9 @@ use crate::{
     model::{
         method::Method,
         note::Obstacle,
-        run::{SelectedProbe, Transport},
+        run::{SampleClock, SelectedProbe, Transport},
     },
 };
-
-/// The eBPF object, compiled in.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/latency-ebpf"));
 
 /// Stack sampling starts once a span has lasted threshold / `SAMPLED_PART`, at most `SAMPLED_AFTER`:
 /// with a high threshold, the first part of a stall would stay unexplained.
@@ -60,6 +60,8 @@ pub struct ProgramConfig {
     pub collapse_threshold_ns: u64,
     /// Sampling frequency, Hz; 0: no stacks.
     pub sample_hz: u64,
+    /// What the sampling clock counts.
+    pub sample_clock: SampleClock,
     /// Whether to log the kernel side's warnings.
     pub log: bool,
 }
@@ -158,13 +160,13 @@ pub fn attach(
         false => None,
     };
     let mut programs: Vec<&'static str> = wanted.iter().map(|(hook, ..)| hook.program).collect();
-    let (sampler, sampler_failure) = match start_sampler(&mut ebpf, config) {
-        Ok(links) => (links, None),
-        Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+    let (sampler, sampler_failure) = match start_sampler(&mut ebpf, config, &cpus) {
+        Ok(sampler) => (sampler, None),
+        // It was asked for by name.
+        Err(error) if config.sample_clock != SampleClock::default() => return Err(error.into()),
+        Err(error) => (None, Some(format!("{error:#}"))),
     };
-    if !sampler.is_empty() {
-        programs.push(hooks::SAMPLER);
-    }
+    programs.extend(sampler.as_ref().map(Sampler::program));
     let misses_field = "perf_event.kprobe.missed";
     Ok(Attached {
         ebpf,
@@ -187,11 +189,16 @@ pub fn attach(
     })
 }
 
-fn start_sampler(ebpf: &mut Ebpf, config: &ProgramConfig) -> Result<Vec<Link>> {
+fn start_sampler(
+    ebpf: &mut Ebpf,
+    config: &ProgramConfig,
+    states: &MmapArray<CpuState>,
+) -> Result<Option<Sampler>> {
     if config.sample_hz == 0 {
-        return Ok(Vec::new());
+        return Ok(None);
     }
-    sampler::attach(ebpf, config.sample_hz, &cpus::online(Path::new("/"))?)
+    let online = cpus::online(Path::new("/"))?;
+    sampler::attach(ebpf, config.sample_hz, config.sample_clock, &online, states).map(Some)
 }
 
 fn in_use(probes: &[SelectedProbe]) -> impl Iterator<Item = (Stage, Method)> {
@@ -217,6 +224,7 @@ fn load_object(
     let log_level: u8 = if config.log { 0xff } else { 0 };
     let records_wake_at_bytes = u64::from(config.record_bytes / 4);
     let sample_after_ns = (config.threshold_ns / SAMPLED_PART).min(SAMPLED_AFTER_NS);
+    let min_tick_ns = sampler::min_tick_ns(config.sample_hz);
     let preemptible_softirqs = u32::from(facts.preemption.softirqs);
     let offsets = offsets::resolve(&facts.btf);
 
@@ -236,6 +244,7 @@ fn load_object(
         .override_global("RECORDS_PER_SECOND", &config.records_per_second, true)
         .override_global("RECORDS_WAKE_AT_BYTES", &records_wake_at_bytes, true)
         .override_global("SAMPLE_AFTER_NS", &sample_after_ns, true)
+        .override_global("MIN_TICK_NS", &min_tick_ns, true)
         .override_global("COLLAPSE_THRESHOLD_NS", &config.collapse_threshold_ns, true)
         .override_global("PREEMPTIBLE_SOFTIRQS", &preemptible_softirqs, true)
         .override_global("ROWS_PER_CPU", &layout.rows_per_cpu, true)
@@ -250,7 +259,8 @@ fn load_object(
     // Ring buffers are a multiple of the page size, which is not always 4 KiB; also if unused.
     let event_bytes = if config.transport.sends_events() { config.ring_bytes } else { 1 };
     loader.map_max_entries("SPAN_EVENTS", event_bytes.max(page_bytes()));
-    let ebpf = loader.load(OBJECT).context("load the eBPF object's maps into the kernel")?;
+    let ebpf =
+        loader.load(object::bytes()?).context("load the eBPF object's maps into the kernel")?;
     Ok(ebpf)
 }
 

@@ -147,6 +147,10 @@ impl Answer {
             let (is, asked) = (run.sampling.hz, wanted.sample_hz);
             differences.push(format!("--sample-hz {is}, not {asked}"));
         }
+        if run.sampling.hz > 0 && run.sampling.clock != wanted.sample_clock {
+            let (is, asked) = (run.sampling.clock.name(), wanted.sample_clock.name());
+            differences.push(format!("--sample-clock {is}, not {asked}"));
+        }
         if run.transport != wanted.transport {
             differences.push("--transport maps".into());
         }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{method::Method, note::Note, stage::StageName};
+use super::{method::Method, note::Note, run::Sampling, stage::StageName};
 
 /// Everything that `doctor` found.
 #[derive(Clone, Debug, Serialize)]
@@ -23,6 +23,9 @@ pub struct Diagnosis {
     pub filters_system_calls: bool,
     /// The stages.
     pub stages: Vec<StageDiagnosis>,
+    /// How stacks of stalls would be sampled by each clock, the default one first; empty: that cannot
+    /// be known without privileges, or no stage works.
+    pub sampling: Vec<Sampling>,
     /// The interfaces of this network namespace.
     pub interfaces: Vec<InterfaceDiagnosis>,
 }

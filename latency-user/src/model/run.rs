@@ -78,11 +78,44 @@ fn known_probes<'de, D: Deserializer<'de>>(
         .collect())
 }
 
+/// What the sampling clock counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SampleClock {
+    /// Time, by a timer: it ticks at equal distances, but not while interrupts are off.
+    #[default]
+    Time,
+    /// Cycles of the CPU, by an interrupt that on most machines cannot be masked: it stands still
+    /// while the CPU idles and slows down with it.
+    Cycles,
+}
+
+impl SampleClock {
+    /// All, the default one first.
+    pub const ALL: [Self; 2] = [Self::Time, Self::Cycles];
+
+    /// Its name, in JSON and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Time => "time",
+            Self::Cycles => "cycles",
+        }
+    }
+
+    /// Whether it is the one of recordings that do not say.
+    fn is_time(&self) -> bool {
+        *self == Self::Time
+    }
+}
+
 /// How stacks of stalls were taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sampling {
     /// Ticks of the sampling clock per second on each CPU; 0: no stacks were taken.
     pub hz: u64,
+    /// What it counts.
+    #[serde(default, skip_serializing_if = "SampleClock::is_time")]
+    pub clock: SampleClock,
     /// Notes: what the clock cannot sample, why there are no symbols.
     #[serde(default, alias = "note", deserialize_with = "note::notes")]
     pub notes: Vec<Note>,

@@ -39,6 +39,18 @@ pub fn diagnosis(diagnosis: &Diagnosis, style: Style, out: &mut dyn io::Write) -
     for stage in &diagnosis.stages {
         self::stage(&mut text, stage, style);
     }
+    for sampling in &diagnosis.sampling {
+        text.push_str(&style.bold(&format!("--sample-clock {}", sampling.clock.name())));
+        text.push('\n');
+        for note in &sampling.notes {
+            let how = match sampling.hz {
+                0 => "does not work".to_owned(),
+                hz => format!("works, {hz} samples a second on each CPU"),
+            };
+            let line = format!("  {how}: {}", printable(&note.to_string()));
+            paragraph(&mut text, &line, 6, style, Style::plain);
+        }
+    }
     text.push_str("\nInterfaces of this network namespace\n");
     for interface in &diagnosis.interfaces {
         paragraph(&mut text, &queues(interface), 4, style, Style::plain);

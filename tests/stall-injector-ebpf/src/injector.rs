@@ -6,9 +6,9 @@ use aya_ebpf::{
     Global,
     bindings::TC_ACT_OK,
     helpers::generated::{bpf_ktime_get_ns, bpf_loop},
-    macros::{classifier, kprobe, map},
-    maps::Array,
-    programs::{ProbeContext, TcContext},
+    macros::{classifier, kprobe, map, raw_tracepoint},
+    maps::{Array, PerCpuArray},
+    programs::{ProbeContext, RawTracePointContext, TcContext},
 };
 
 /// How long a marked packet is delayed, ns.
@@ -18,6 +18,14 @@ static SPIN_NS: Global<u64> = Global::new(0);
 /// UDP destination port of marked packets.
 #[unsafe(no_mangle)]
 static MARKED_PORT: Global<u32> = Global::new(0);
+
+/// Whether packets are delayed with interrupts off.
+#[unsafe(no_mangle)]
+static MASKED: Global<u32> = Global::new(0);
+
+/// Element 0: whether the next interrupt on this CPU is to be long.
+#[map]
+static ARMED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// How long each marked packet was delayed, ns, in order of arrival; stops when full.
 #[map]
@@ -46,7 +54,10 @@ fn try_stall_injector(ctx: &TcContext) -> Result<(), i64> {
     if u32::from(port) != MARKED_PORT.load() {
         return Ok(());
     }
-    let spun_ns = spin_for_a_while();
+    let spun_ns = match MASKED.load() {
+        0 => spin_for_a_while(),
+        _ => wait_for_a_long_interrupt(),
+    };
     if let Some(held) = HELD.get_ptr_mut(0) {
         // SAFETY: as below.
         if let Some(duration) = DURATIONS.get_ptr_mut(unsafe { *held } as u32) {
@@ -58,6 +69,37 @@ fn try_stall_injector(ctx: &TcContext) -> Result<(), i64> {
         unsafe { *held += 1 };
     }
     Ok(())
+}
+
+/// Makes the next interrupt long and waits for its end. Returns the time it took, ns.
+fn wait_for_a_long_interrupt() -> u64 {
+    let Some(armed) = ARMED.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the helper takes no argument.
+    let start = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: the pointer comes from a map lookup, of this CPU; the callback has the signature that
+    // the helper expects and looks the value up itself.
+    unsafe {
+        *armed = 1;
+        bpf_loop(MAX_ROUNDS, wait as *mut c_void, core::ptr::null_mut(), 0);
+        bpf_ktime_get_ns() - start
+    }
+}
+
+/// One round: ends the loop after the interrupt.
+extern "C" fn wait(_round: u64, _context: *mut c_void) -> i64 {
+    // SAFETY: the pointer comes from a map lookup, of this CPU, whose interrupt writes it.
+    ARMED.get_ptr(0).map_or(1, |armed| i64::from(unsafe { armed.read_volatile() } == 0))
+}
+
+/// Runs in an interrupt.
+#[raw_tracepoint]
+pub(crate) fn masked_spin(_ctx: RawTracePointContext) -> i32 {
+    let Some(armed) = ARMED.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the pointer comes from a map lookup, of this CPU.
+    if unsafe { core::mem::replace(&mut *armed, 0) } != 0 {
+        spin_for_a_while();
+    }
+    0
 }
 
 /// Occupies the CPU at the entry of a function, as another tracer's slow probe would. Meanwhile the

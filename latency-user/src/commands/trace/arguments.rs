@@ -7,7 +7,7 @@ use clap_complete::ArgValueCandidates;
 use latency_common::stage::Stage;
 
 use crate::{
-    cli::values::{self, Format, TransportArg},
+    cli::values::{self, Format, SampleClockArg, TransportArg},
     collect::config::{
         Config, DEFAULT_RECORDS_PER_SECOND, DEFAULT_RING_EVENTS, DEFAULT_SAMPLE_HZ, default_stages,
     },
@@ -93,6 +93,15 @@ pub struct Arguments {
     #[arg(long, value_name = "HZ", help_heading = "Advanced", default_value_t = DEFAULT_SAMPLE_HZ,
           value_parser = clap::value_parser!(u64).range(..=20_000))]
     pub sample_hz: u64,
+    /// What the clock of the stack samples counts
+    #[arg(
+        long,
+        value_name = "CLOCK",
+        help_heading = "Advanced",
+        value_enum,
+        default_value = "time"
+    )]
+    pub sample_clock: SampleClockArg,
     /// Maximum number of stalls reported per second and CPU; the rest is counted
     #[arg(long, value_name = "N", help_heading = "Advanced",
           default_value_t = DEFAULT_RECORDS_PER_SECOND)]
@@ -129,6 +138,7 @@ impl Arguments {
                 slots: self.slots,
                 log: verbose,
                 sample_hz: self.sample_hz,
+                sample_clock: self.sample_clock.into(),
                 collapse_threshold_ns: self.collapse_threshold.as_nanos() as u64,
                 records_per_second: self.max_stalls,
                 ..Config::new()

@@ -69,6 +69,8 @@ const IRQ_EXIT: Hook =
 
 /// The program that samples stacks of stalls.
 pub const SAMPLER: &str = "sample_stall";
+/// Name of the sampler that counts cycles.
+pub const CYCLE_SAMPLER: &str = "sample_cycles";
 
 /// Tracepoints of the packet probe, which finds the RX queue of each NAPI instance.
 pub const RX_QUEUE_TRACEPOINTS: [&str; 2] = ["napi_gro_receive_entry", "napi_gro_frags_entry"];

@@ -119,6 +119,8 @@ pub enum Note {
     SymbolsHidden,
     /// The sampling clock does not tick while interrupts are off.
     SamplerBlindSpot,
+    /// The sampling clock counts cycles of the CPU.
+    SampledByCycles,
     /// CPUs came online after the start: the sampling clock does not tick there.
     CpusNotSampled {
         /// Their numbers.

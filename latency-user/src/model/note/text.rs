@@ -67,6 +67,10 @@ impl fmt::Display for Note {
                 "the sampling clock does not tick while interrupts are off: hard-IRQ handlers and \
                  sections with interrupts disabled have no stacks",
             ),
+            Self::SampledByCycles => f.write_str(
+                "the sampling clock counts the CPU's cycles, by an interrupt that cannot be masked: \
+                 code with interrupts off has stacks too",
+            ),
             Self::CpusNotSampled { cpus } => {
                 let numbers: Vec<String> = cpus.iter().map(ToString::to_string).collect();
                 write!(

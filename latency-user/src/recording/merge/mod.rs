@@ -307,7 +307,7 @@ impl Merge {
                 _ => Transport::Maps,
             },
             probes: self.probes(),
-            sampling: Sampling { hz: 0, notes: vec![Note::SampledPerRecording] },
+            sampling: Sampling { notes: vec![Note::SampledPerRecording], ..Sampling::default() },
             cpus: self.cpus,
             version: env!("CARGO_PKG_VERSION").into(),
         }
