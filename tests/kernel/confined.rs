@@ -42,7 +42,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// The value of a line of `/proc/PID/task/TID/status`.
-fn value(status: &str, name: &str) -> Result<u64> {
+pub(crate) fn value(status: &str, name: &str) -> Result<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
     let line = line.with_context(|| format!("no {name}: {status}"))?;
     let radix = if name.starts_with("Cap") { 16 } else { 10 };

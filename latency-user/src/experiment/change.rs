@@ -242,6 +242,11 @@ impl ChangeSet {
         &self.saved
     }
 
+    /// Whether some knobs are of the network, which the kernel guards by a capability of its own.
+    pub fn is_of_network(&self) -> bool {
+        self.saved.iter().any(|saved| saved.knob.is_of_network())
+    }
+
     /// Knobs that are not written, but may move with the change, and are put back.
     pub fn followers(&self) -> impl Iterator<Item = &Knob> {
         self.saved.iter().filter(|saved| saved.follows).map(|saved| &saved.knob)

@@ -69,14 +69,20 @@ pub enum DecodeError {
     Counters(&'static str),
 }
 
-/// How many bytes the histograms of a file may inflate to: without it, small files take minutes.
+/// How much the histograms of a file may contain: without it, small files take minutes, or all the
+/// memory.
 #[derive(Clone, Copy, Debug)]
-pub struct Budget(u64);
+pub struct Budget {
+    /// Bytes that they inflate to.
+    inflated: u64,
+    /// Buckets with counts.
+    buckets: u64,
+}
 
 impl Default for Budget {
     /// Enough for a few of the longest histograms.
     fn default() -> Self {
-        Self(256 << 20)
+        Self { inflated: 256 << 20, buckets: 4 << 20 }
     }
 }
 
@@ -85,9 +91,14 @@ impl Budget {
     /// in the longest histograms.
     const PER_BYTE: u64 = 100;
 
+    /// Buckets with counts that a line of this many bytes adds: a reader's memory stays in
+    /// proportion to the file.
+    const BUCKETS_PER_BYTE: u64 = 8;
+
     /// Allows for another line.
     pub fn add_line(&mut self, bytes: usize) {
-        self.0 = self.0.saturating_add(bytes as u64 * Self::PER_BYTE);
+        self.inflated = self.inflated.saturating_add(bytes as u64 * Self::PER_BYTE);
+        self.buckets = self.buckets.saturating_add(bytes as u64 * Self::BUCKETS_PER_BYTE);
     }
 }
 
@@ -120,6 +131,11 @@ pub fn decode(bytes: &[u8], unit_ns: u64, budget: &mut Budget) -> Result<Decoded
         true => decode_plain(*version, cookie, rest, unit_ns),
         false => decode_deflated(rest, unit_ns, budget),
     };
+    let decoded = decoded.and_then(|decoded| {
+        let buckets = decoded.distribution.buckets.len() as u64;
+        budget.buckets = budget.buckets.checked_sub(buckets).ok_or(DecodeError::TooMuch)?;
+        Ok(decoded)
+    });
     decoded.map_err(|error| match version {
         Version::V0 => DecodeError::Old("V0", Box::new(error)),
         Version::V1 => DecodeError::Old("V1", Box::new(error)),
@@ -131,8 +147,8 @@ fn decode_deflated(rest: &[u8], unit_ns: u64, budget: &mut Budget) -> Result<Dec
     let (length, rest) = word(rest)?;
     let deflated = rest.get(..length as usize).ok_or(DecodeError::Short)?;
     nothing_follows(&rest[length as usize..])?;
-    let inflated = inflate(deflated, budget.0)?;
-    budget.0 -= inflated.len() as u64;
+    let inflated = inflate(deflated, budget.inflated)?;
+    budget.inflated -= inflated.len() as u64;
     let (cookie, rest) = word(&inflated)?;
     let version = COOKIES.iter().find(|(_, plain, _)| *plain == cookie & COOKIE_MASK);
     let (version, ..) = version.ok_or(DecodeError::Cookie(cookie))?;
@@ -394,12 +410,28 @@ mod tests {
     fn what_inflates_without_end_is_refused() {
         let all = Distribution::default();
         let bytes = deflated(&all.histogram());
-        let mut none = Budget(0);
+        let mut none = Budget { inflated: 0, buckets: 0 };
         assert_eq!(decode(&bytes, 1, &mut none), Err(DecodeError::TooMuch));
         none.add_line(bytes.len());
-        let before = none.0;
+        let before = none.inflated;
         decode(&bytes, 1, &mut none).unwrap();
-        assert!(none.0 < before);
+        assert!(none.inflated < before);
+    }
+
+    #[test]
+    fn far_more_buckets_than_bytes_are_refused() {
+        let buckets = (0..BUCKETS).map(|index| (index as u16, 1)).collect();
+        let all = deflated(&Distribution { buckets, ..Distribution::default() }.histogram());
+        // They deflate to a few bytes.
+        assert!(BUCKETS as u64 > all.len() as u64 * Budget::BUCKETS_PER_BYTE, "{}", all.len());
+        let mut budget = Budget::default();
+        let mut lines = 0;
+        while decode(&all, 1, &mut budget).is_ok() {
+            budget.add_line(all.len());
+            lines += 1;
+            assert!(lines < 2000, "no end");
+        }
+        assert!(lines > 1000, "{lines}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use libtest_mimic::Trial;
 
 use super::{CHANGED_FIRST, Running, experiment, journals, kill, result};
 use crate::{
+    confined::value,
     suite::{Where, in_vm, trial},
     tracing::latency_user,
 };
@@ -224,6 +225,9 @@ fn affinity_file(name: &str) -> Result<String> {
     Ok(format!("/proc/irq/{number}/smp_affinity_list"))
 }
 
+/// Its bit in a set of capabilities.
+const CAP_NET_ADMIN: u64 = 1 << 12;
+
 fn irqs_and_rings() -> Result<()> {
     let (vmxnet3, virtio) = (nic(VMXNET3)?, nic(VIRTIO)?);
     for nic in [&vmxnet3, &virtio] {
@@ -272,12 +276,19 @@ fn irqs_and_rings() -> Result<()> {
         ensure!(after == before, "{before:?}, {after:?}");
         Ok(())
     };
+    // IRQs need no capability of the network.
+    let may_configure = |running: &Running| -> Result<bool> {
+        let status = fs::read_to_string(format!("/proc/{}/status", running.child.id()))?;
+        Ok(value(&status, "CapEff")? & CAP_NET_ADMIN != 0)
+    };
     let running = experiment(&irqs)?;
     let spread = affinities()?;
+    ensure!(!may_configure(&running)?, "CAP_NET_ADMIN was kept for IRQs");
     end(running)?;
     ensure!(spread == ["0", "1", "0-1"], "{spread:?}");
     let running = experiment(&others)?;
     let changed = (rings()?, gro()?);
+    ensure!(may_configure(&running)?, "CAP_NET_ADMIN was dropped");
     end(running)?;
     ensure!(changed.0 == ["128", "128", "128"] && changed.1 == "off", "{changed:?}");
     for setting in [format!("ring:{vmxnet3}/rx=4097"), format!("irq:{virtio}/2=0")] {

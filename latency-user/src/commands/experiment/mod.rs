@@ -117,7 +117,7 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
         views::experiment::announcement(pairs, args.window, about, plan.seed).as_bytes(),
     );
     take_signals()?;
-    super::confine(Task::Experiment);
+    super::confine(Task::Experiment { network: change.is_of_network() });
     let found = rounds::run(&plan, &change, &STOP, &mut |progress| {
         // A closed stderr must not end the experiment.
         let _ = console.err.write_all(progress_lines(&progress).as_bytes());

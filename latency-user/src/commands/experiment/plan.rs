@@ -21,7 +21,7 @@ pub(super) fn run(args: &Arguments, netns: u32, mut console: Console) -> Result<
     let output = args.output.clone().unwrap_or_else(default_output);
     make_directory(&output, args.mode)?;
     take_signals()?;
-    crate::commands::confine(Task::Experiment);
+    crate::commands::confine(Task::Experiment { network: false });
     let config = window_config(args, netns);
     let mut report = |at, measured: Option<&_>| {
         let line = match measured {

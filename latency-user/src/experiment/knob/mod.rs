@@ -37,6 +37,14 @@ impl Knob {
         }
     }
 
+    /// Whether it belongs to the network, and not to an IRQ.
+    pub fn is_of_network(&self) -> bool {
+        match self {
+            Self::File(file) => !file.path.starts_with("/proc/irq"),
+            Self::Nic(_) => true,
+        }
+    }
+
     /// Writes `value`.
     ///
     /// # Errors

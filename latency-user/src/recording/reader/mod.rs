@@ -1,7 +1,7 @@
 //! Reads recordings, and interval logs of other programs, one interval at a time.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::BufRead,
     mem,
     path::Path,
@@ -44,6 +44,10 @@ pub use super::lines::ReadError;
 /// In a log without a base time, timestamps more than this before its start are offsets from it:
 /// the rule of HdrHistogram's own reader.
 const YEAR_S: f64 = 365.0 * 86_400.0;
+
+/// Tags of different series that a recording may have: a machine of 512 CPUs and 128 queues has
+/// fewer.
+const MAX_TAGS: usize = 100_000;
 
 /// What a recording consists of, in the order of the file.
 #[derive(Debug)]
@@ -100,6 +104,8 @@ pub struct Reader {
     has_values: bool,
     /// Histograms so far.
     histograms: u64,
+    /// Their tags.
+    tags: BTreeSet<String>,
     /// Values so far that are beyond the last bucket.
     above: u64,
     /// How stalls were sampled: Hz, and the threshold in ns.
@@ -162,6 +168,7 @@ impl Reader {
             rounded: false,
             unit: None,
             histograms: 0,
+            tags: BTreeSet::new(),
             above: 0,
             sampling: (0, 0),
             has_estimates: false,
@@ -367,6 +374,12 @@ impl Reader {
         }
         self.has_values |= decoded.highest > 0;
         self.histograms += 1;
+        if !self.tags.contains(tag) {
+            if self.tags.len() == MAX_TAGS {
+                return Err(corrupt(format!("more than {MAX_TAGS} different tags")));
+            }
+            self.tags.insert(tag.to_owned());
+        }
         self.above = self.above.saturating_add(decoded.above);
         self.rounded |= !decoded.same_buckets;
         // Intervals of one tag do not overlap, whatever their timestamps are.

@@ -18,7 +18,7 @@ use crate::{
         },
         summary::Stalls,
     },
-    recording::writer::Writer,
+    recording::{encoder::Encoder, writer::Writer},
 };
 
 const THRESHOLD_NS: u64 = 1_000_000;
@@ -130,6 +130,15 @@ fn read(bytes: &[u8]) -> Result<Read, ReadError> {
 
 fn error(text: &str) -> String {
     read(text.as_bytes()).unwrap_err().to_string()
+}
+
+#[test]
+fn more_tags_than_any_machine_has_are_refused() {
+    let values = Encoder::new().values(&of([1_000])).unwrap();
+    let line = |tag: usize| format!("Tag=t{tag},0.000,1.000,{values}\n");
+    let error = error(&(0..=MAX_TAGS).map(line).collect::<String>());
+    assert!(error.contains("more than 100000 different tags"), "{error}");
+    assert!(error.contains(&format!(":{}:", MAX_TAGS + 1)), "{error}");
 }
 
 #[test]
