@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    process, setup,
+    build, process, setup,
     workspace::{self, TESTS_PACKAGE},
 };
 
@@ -48,8 +48,8 @@ pub(crate) fn page(workspace: &Path) -> PathBuf {
 
 pub(crate) fn main() -> Result<ExitCode> {
     setup::ensure(setup::Level::Demo)?;
-    let tracer = workspace::release_binary("latency-user", "latency-user")?;
-    let load = workspace::release_binary(TESTS_PACKAGE, LOAD)?;
+    let tracer = build::release_binary("latency-user", "latency-user")?;
+    let load = build::release_binary(TESTS_PACKAGE, LOAD)?;
 
     process::step(ABOUT);
     let directory = workspace::root().join(DIRECTORY);

@@ -6,7 +6,7 @@ use std::{ffi::OsString, os::unix::process::CommandExt, process::ExitCode};
 
 use anyhow::{Context, Result};
 
-use crate::{process, workspace};
+use crate::{build, process};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -16,7 +16,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
-    let program = workspace::release_binary("latency-user", "latency-user")?;
+    let program = build::release_binary("latency-user", "latency-user")?;
     let mut command = process::as_root(program)?;
     // exec, so that signals and the exit status need no forwarding.
     let error = command.args(&args.args).exec();

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    process,
+    build, process,
     workspace::{self, TESTS_PACKAGE},
 };
 
@@ -29,8 +29,8 @@ nothing changed; 5 % are expected at most. The worlds are described in
 ";
 
 pub(crate) fn main() -> Result<ExitCode> {
-    let program = workspace::release_binary("latency-user", "latency-user")?;
-    let judge = workspace::release_binary(TESTS_PACKAGE, "judge-windows")?;
+    let program = build::release_binary("latency-user", "latency-user")?;
+    let judge = build::release_binary(TESTS_PACKAGE, "judge-windows")?;
     process::step("simulating; takes about half an hour");
     let mut command = Command::new(process::need("python3")?);
     command.arg(workspace::root().join("tests/simulator/simulate.py"));

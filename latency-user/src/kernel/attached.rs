@@ -1,7 +1,6 @@
 //! Attached programs: their maps, and how they are detached.
 
 use std::{
-    any::Any,
     collections::BTreeMap,
     os::fd::{AsFd, OwnedFd},
 };
@@ -20,6 +19,7 @@ use latency_common::{
 use log::Log;
 
 use super::{
+    link::Link,
     maps::mmap::MmapArray,
     probes::{
         bpf_stats::RunTime,
@@ -69,9 +69,6 @@ pub(super) struct CollapseCalls(CollapseStack);
 
 // SAFETY: `repr(C)`, integers without padding (its size is asserted).
 unsafe impl Pod for CollapseCalls {}
-
-/// A link that detaches its program when it is dropped.
-pub(super) type Link = Box<dyn Any>;
 
 /// An attached program.
 pub(super) struct Placed {

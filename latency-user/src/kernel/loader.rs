@@ -14,7 +14,8 @@ use latency_common::{
 };
 
 use super::{
-    attached::{Attached, Link, Placed},
+    attached::{Attached, Placed},
+    link::Link,
     maps::mmap::MmapArray,
     object,
     probes::{

@@ -6,6 +6,7 @@
 
 pub mod attached;
 pub mod confine;
+mod link;
 pub mod loader;
 pub mod maps;
 mod object;

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     architecture::Architecture,
-    build_ebpf,
+    build, build_ebpf,
     workspace::{self, TESTS_PACKAGE},
 };
 
@@ -26,9 +26,9 @@ pub(crate) struct Built {
 impl Built {
     pub(super) fn build() -> Result<Self> {
         let objects = workspace::build_ebpf()?;
-        let tests = |name| workspace::release_binary(TESTS_PACKAGE, name);
+        let tests = |name| build::release_binary(TESTS_PACKAGE, name);
         Ok(Self {
-            latency_user: workspace::release_binary("latency-user", "latency-user")?,
+            latency_user: build::release_binary("latency-user", "latency-user")?,
             load: tests("bench-load")?,
             noop: tests("bench-noop")?,
             rows: tests("bench-rows")?,
@@ -43,7 +43,7 @@ impl Built {
     /// Finds what [`Self::build`] built in an earlier run.
     pub(super) fn find() -> Result<Self> {
         let host = Architecture::host()?;
-        let release = workspace::release_directory(host);
+        let release = build::release_directory(host);
         let objects = build_ebpf::objects(&workspace::root(), host.rust());
         let built = Self {
             latency_user: release.join("latency-user"),

@@ -1,18 +1,21 @@
 //! `cargo xtask build`: latency-user as one static program that runs on any distribution.
 //!
-//! Owns the flags of such programs. `cross` brings the tools for another architecture than the
+//! `programs` builds it and other programs, `cross` brings the tools for another architecture than the
 //! machine's, `elf` checks the result.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 
-use crate::{architecture::Architecture, process, setup, workspace};
+use crate::{architecture::Architecture, process, setup};
 
 mod cross;
 mod elf;
+mod programs;
 
-pub(crate) use cross::Cross;
+pub(crate) use programs::{
+    GuestPrograms, guest_programs, release_binary, release_binary_for, release_directory,
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -31,7 +34,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
 
 /// Builds latency-user and checks that it is static.
 pub(crate) fn latency_user(architecture: Architecture) -> Result<PathBuf> {
-    let program = workspace::release_binary_for("latency-user", "latency-user", architecture)?;
+    let program = release_binary_for("latency-user", "latency-user", architecture)?;
     let bytes = elf::check(&program, architecture)?;
     process::step(&format!("latency-user is static, {:.1} MB", bytes as f64 / 1e6));
     Ok(program)

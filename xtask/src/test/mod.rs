@@ -21,9 +21,11 @@ use anyhow::{Context, Result};
 
 use crate::{
     architecture::Architecture,
-    bench, build, demo, process, setup,
+    bench,
+    build::{self, GuestPrograms},
+    demo, process, setup,
     vm::{self, nic::Nic},
-    workspace::{self, Artifact, EBPF_PACKAGES, GuestPrograms, KERNEL_TESTS, TESTS_PACKAGE},
+    workspace::{self, Artifact, EBPF_PACKAGES, KERNEL_TESTS, TESTS_PACKAGE},
 };
 
 mod tally;
@@ -102,7 +104,7 @@ impl Built {
             architecture,
             injector: workspace::build_ebpf()?.join(INJECTOR),
             latency_user: build::latency_user(architecture)?,
-            load: workspace::release_binary(TESTS_PACKAGE, demo::LOAD)?,
+            load: build::release_binary(TESTS_PACKAGE, demo::LOAD)?,
             kernel_tests: kernel_tests.executable.clone(),
             prometheus: Some(
                 setup::unpacked::package(setup::unpacked::PROMETHEUS)?.join("usr/bin"),
@@ -113,7 +115,7 @@ impl Built {
     /// For machines of another architecture.
     fn foreign(architecture: Architecture) -> Result<Self> {
         let injector = workspace::build_ebpf_for(architecture)?.join(INJECTOR);
-        let programs = workspace::guest_programs(architecture, demo::LOAD)?;
+        let programs = build::guest_programs(architecture, demo::LOAD)?;
         let GuestPrograms { latency_user, load, kernel_tests } = programs;
         Ok(Self { architecture, latency_user, load, injector, kernel_tests, prometheus: None })
     }

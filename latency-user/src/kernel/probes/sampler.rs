@@ -24,7 +24,7 @@ use latency_common::cpu_state::CpuState;
 use super::hooks;
 use crate::{
     host::kernel,
-    kernel::{attached::Link, maps::mmap::MmapArray},
+    kernel::{link::Link, maps::mmap::MmapArray},
     model::run::SampleClock,
 };
 
