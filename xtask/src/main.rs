@@ -19,8 +19,10 @@ mod build_ebpf;
 mod ci;
 mod demo;
 mod fuzz;
+mod kernels;
 mod layers;
 mod licences;
+mod package;
 mod picture;
 mod process;
 mod run;
@@ -43,6 +45,8 @@ enum Command {
     Setup(setup::Args),
     /// Build latency-user as one static program, for this machine or another architecture
     Build(build::Args),
+    /// Package latency-user: deb, rpm, an archive and a container image
+    Package(package::Args),
     /// Compile only the eBPF programs
     BuildEbpf,
     /// Reproduce the tcp_collapse case in a private network namespace and test its fix
@@ -61,6 +65,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Boot a Debian kernel under QEMU and run a command there
     Vm(vm::Args),
+    /// Run doctor on all of Debian's kernels, and write the table of docs/kernels.md
+    Kernels,
     /// Check the layers of latency-user, and that no files import one another in a circle
     Layers,
     /// Check that every dependency has a licence that deny.toml allows
@@ -73,6 +79,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Setup(args) => setup::main(&args),
         Command::Build(args) => build::main(&args),
+        Command::Package(args) => package::main(&args),
         Command::BuildEbpf => workspace::build_ebpf().map(|_| ExitCode::SUCCESS),
         Command::Demo => demo::main(),
         Command::Picture => picture::main(),
@@ -82,6 +89,7 @@ fn main() -> ExitCode {
         Command::Verdicts => verdicts::main(),
         Command::Fuzz(args) => fuzz::main(&args),
         Command::Vm(args) => vm::main(args),
+        Command::Kernels => kernels::main(),
         Command::Layers => layers::main(),
         Command::Licences => licences::main(),
         Command::Ci(args) => ci::main(&args),

@@ -23,7 +23,7 @@ use crate::{
     architecture::Architecture,
     bench,
     build::{self, GuestPrograms},
-    demo, process, setup,
+    demo, kernels, process, setup,
     vm::{self, nic::Nic},
     workspace::{self, Artifact, EBPF_PACKAGES, KERNEL_TESTS, TESTS_PACKAGE},
 };
@@ -42,12 +42,6 @@ const LAB_KERNEL: &str = "6.12-full";
 const RT_KERNEL: &str = "6.12-rt";
 /// The tests on kernels whose softirqs can be preempted.
 const PREEMPTION: &str = "root::preemption::";
-/// The kernels of the long form: from the oldest to the newest that Debian has.
-const ALL_KERNELS: [(Architecture, &[&str]); 2] = [
-    (Architecture::Amd64, &["5.10", OLD_KERNEL, "6.1-rt", NEW_KERNEL, RT_KERNEL, "6.18", "newest"]),
-    (Architecture::Arm64, &[OLD_KERNEL, NEW_KERNEL, "6.12-16k"]),
-];
-
 /// Emulation is 10 to 50 times slower.
 const VM_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
@@ -188,7 +182,7 @@ fn on_kernels(kernels: &[String], built: &Built, only: &str) -> Result<ExitCode>
 /// Runs the kernel tests on every kernel. One that Debian does not have any more is skipped by name.
 fn nightly(here: &Built) -> Result<ExitCode> {
     let mut tally = Tally::default();
-    for (architecture, kernels) in ALL_KERNELS {
+    for (architecture, kernels) in kernels::ALL {
         let foreign;
         let built = match architecture.is_host() {
             true => here,
