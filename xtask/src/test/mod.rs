@@ -62,8 +62,8 @@ pub(crate) struct Args {
     /// Architecture of the kernels [default: this machine's]
     #[arg(long, value_name = "ARCHITECTURE", requires = "kernel")]
     arch: Option<Architecture>,
-    /// Only the kernel tests whose names contain this
-    #[arg(long, value_name = "TEXT", default_value = "", requires = "kernel")]
+    /// Only the kernel tests whose names contain this, on this machine or the kernels of --kernel
+    #[arg(long, value_name = "TEXT", default_value = "", conflicts_with = "soak")]
     only: String,
     /// Only build what the kernel tests of other architectures need
     #[arg(long, requires = "arch", hide = true)]
@@ -150,6 +150,11 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     }
     if args.nightly {
         return nightly(&built);
+    }
+    if !args.only.is_empty() {
+        let mut tally = Tally::default();
+        run(root_tests(&built, "1")?.arg(&args.only), &mut tally)?;
+        return Ok(outcome(&tally));
     }
     let mut sum = Tally::default();
     if args.soak {
