@@ -245,12 +245,21 @@ fn run_all(built: &Built, programs: &[Artifact], no_vm: bool, tally: &mut Tally)
     run_in_vm(NEW_KERNEL, built, "", &[], tally);
     process::step("kernel tests on PREEMPT_RT in a virtual machine");
     run_in_vm(RT_KERNEL, built, PREEMPTION, &[], tally);
+    process::step(&format!("kernel tests on Linux {NEW_KERNEL}, arm64, beside:"));
+    let foreign_beside = match vm::fetch(NEW_KERNEL, foreign.architecture) {
+        Ok(()) => Some(Beside::start(NEW_KERNEL, &foreign)?),
+        Err(error) => {
+            eprintln!("skipped: Linux {NEW_KERNEL}, arm64: {error:#}");
+            tally.skipped += 1;
+            None
+        }
+    };
     process::step("kernel tests on real NICs in a virtual machine");
     run_in_vm(LAB_KERNEL, built, "root::lab::", &lab(), tally);
-    process::step(&format!("kernel tests on Linux {NEW_KERNEL}, arm64, in a virtual machine"));
-    run_in_vm(NEW_KERNEL, &foreign, "", &[], tally);
     process::step(&format!("kernel tests on Linux {OLD_KERNEL}, which ran beside"));
-    beside.end(tally)
+    beside.end(tally)?;
+    process::step(&format!("kernel tests on Linux {NEW_KERNEL}, arm64, which ran beside"));
+    foreign_beside.map_or(Ok(()), |mut beside| beside.end(tally))
 }
 
 /// A build of what the kernel tests of another architecture need, in a process of its own that runs
@@ -300,10 +309,13 @@ struct Beside {
 
 impl Beside {
     fn start(series: &'static str, built: &Built) -> Result<Self> {
-        let output = workspace::root().join(format!("target/vm/beside-{series}.log"));
+        let architecture = built.architecture.debian();
+        let name = format!("target/vm/beside-{series}-{architecture}.log");
+        let output = workspace::root().join(name);
         let file = File::create(&output).with_context(|| format!("write {}", output.display()))?;
         let mut command = Command::new(env::current_exe().context("find this program")?);
-        command.args(["vm", "--deadline"]).arg(VM_DEADLINE.as_secs().to_string());
+        command.args(["vm", "--arch", architecture, "--deadline"]);
+        command.arg(VM_DEADLINE.as_secs().to_string());
         let mut variables = built.variables();
         variables.push(("LATENCY_VM".to_owned(), series.to_owned()));
         for (name, value) in variables {
