@@ -141,13 +141,17 @@ fn named(loopback: IpAddr) -> Result<()> {
 }
 
 /// While another kprobe occupies the CPU, the kernel runs none of our probes there.
+/// The kernel's function of a system call that does nothing else.
+const GETPPID: &str =
+    if cfg!(target_arch = "aarch64") { "__arm64_sys_getppid" } else { "__x64_sys_getppid" };
+
 fn missed() -> Result<()> {
     namespace::run(|| {
         std::fs::write("/sys/class/net/lo/queues/rx-0/rps_cpus", "1")?;
         let mut hog = Injector::load(Duration::from_millis(30))?;
         let program: &mut KProbe = hog.program_mut("hog").context("no hog")?.try_into()?;
         program.load()?;
-        program.attach("__x64_sys_getppid", 0)?;
+        program.attach(GETPPID, 0)?;
         let tracing = Tracing::start(&["--stages", "net_rx", "--probes", "kprobe"])?;
         let done = AtomicBool::new(false);
         thread::scope(|scope| {

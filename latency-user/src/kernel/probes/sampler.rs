@@ -63,9 +63,10 @@ const fn program(clock: SampleClock) -> &'static str {
     }
 }
 
-/// The minimum distance of two ticks that count cycles, ns: three quarters of a period.
+/// The minimum distance of two ticks that count cycles, ns: half a period. Of ticks that come sooner,
+/// some are left out, and those that are kept are a period apart at most.
 pub(in crate::kernel) fn min_tick_ns(hz: u64) -> u64 {
-    750_000_000_u64.checked_div(hz).unwrap_or(0)
+    500_000_000_u64.checked_div(hz).unwrap_or(0)
 }
 
 /// Starts a clock at `hz`, or as fast as the kernel allows, on each of `cpus`; it stamps its ticks
