@@ -24,10 +24,14 @@ use crate::{
 
 /// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {
+    // Arm masks interrupts while a probe runs, so no other can be missed meanwhile.
+    let may_miss = cfg!(target_arch = "x86_64");
     [
         trial("sockets::a_collapsed_ipv4_socket_is_named", Where::Vm, &["ip"], ipv4),
         trial("sockets::a_collapsed_ipv6_socket_is_named", Where::Vm, &["ip"], ipv6),
-        trial("sockets::missed_probes_are_reported", Where::Vm, &[], missed),
+        may_miss
+            .then(|| trial("sockets::missed_probes_are_reported", Where::Vm, &[], missed))
+            .flatten(),
     ]
     .into_iter()
     .flatten()
@@ -141,17 +145,13 @@ fn named(loopback: IpAddr) -> Result<()> {
 }
 
 /// While another kprobe occupies the CPU, the kernel runs none of our probes there.
-/// The kernel's function of a system call that does nothing else.
-const GETPPID: &str =
-    if cfg!(target_arch = "aarch64") { "__arm64_sys_getppid" } else { "__x64_sys_getppid" };
-
 fn missed() -> Result<()> {
     namespace::run(|| {
         std::fs::write("/sys/class/net/lo/queues/rx-0/rps_cpus", "1")?;
         let mut hog = Injector::load(Duration::from_millis(30))?;
         let program: &mut KProbe = hog.program_mut("hog").context("no hog")?.try_into()?;
         program.load()?;
-        program.attach(GETPPID, 0)?;
+        program.attach("__x64_sys_getppid", 0)?;
         let tracing = Tracing::start(&["--stages", "net_rx", "--probes", "kprobe"])?;
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
