@@ -33,7 +33,8 @@ pub(crate) fn sample_stall(ctx: PerfEventContext) -> u32 {
     0
 }
 
-/// Runs at each tick of `PERF_COUNT_HW_CPU_CYCLES`, by an interrupt that cannot be masked.
+/// Runs at each tick of `PERF_COUNT_HW_CPU_CYCLES`, by an interrupt that on most machines cannot be
+/// masked.
 #[perf_event]
 pub(crate) fn sample_cycles(ctx: PerfEventContext) -> u32 {
     if let Some(mut cpu) = Cpu::current() {
