@@ -32,6 +32,11 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Brings the tools that compile for another architecture; an error where they cannot be had.
+pub(crate) fn cross_tools(architecture: Architecture) -> Result<()> {
+    cross::Cross::fetch(architecture).map(drop)
+}
+
 /// Builds latency-user and checks that it is static.
 pub(crate) fn latency_user(architecture: Architecture) -> Result<PathBuf> {
     let program = release_binary_for("latency-user", "latency-user", architecture)?;

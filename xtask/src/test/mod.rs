@@ -228,13 +228,24 @@ fn run_all(built: &Built, programs: &[Artifact], no_vm: bool, tally: &mut Tally)
     process::step("system tests that need no root");
     run(&mut host_tests(built, programs), tally)?;
     // In the time that the tests leave: most of them wait.
-    let guests = if no_vm { None } else { Some(IdleBuild::start(Architecture::Arm64)?) };
+    let tools = (!no_vm).then(|| build::cross_tools(Architecture::Arm64));
+    let guests = match tools {
+        None => None,
+        Some(Ok(())) => Some(IdleBuild::start(Architecture::Arm64)?),
+        Some(Err(error)) => {
+            eprintln!("skipped: Linux {NEW_KERNEL}, arm64: {error:#}");
+            tally.skipped += 1;
+            None
+        }
+    };
     process::step("kernel tests on the running kernel");
     run(&mut root_tests(built, "1")?, tally)?;
     let foreign = guests.map(IdleBuild::end).transpose()?;
     process::step("quick run of the benchmark");
     run_bench(tally)?;
-    let Some(foreign) = foreign else { return Ok(()) };
+    if no_vm {
+        return Ok(());
+    }
     // An emulated machine takes one CPU: the slowest runs beside the others.
     for series in [OLD_KERNEL, NEW_KERNEL, RT_KERNEL, LAB_KERNEL] {
         vm::fetch(series, built.architecture)?;
@@ -246,9 +257,11 @@ fn run_all(built: &Built, programs: &[Artifact], no_vm: bool, tally: &mut Tally)
     process::step("kernel tests on PREEMPT_RT in a virtual machine");
     run_in_vm(RT_KERNEL, built, PREEMPTION, &[], tally);
     process::step(&format!("kernel tests on Linux {NEW_KERNEL}, arm64, beside:"));
-    let foreign_beside = match vm::fetch(NEW_KERNEL, foreign.architecture) {
-        Ok(()) => Some(Beside::start(NEW_KERNEL, &foreign)?),
-        Err(error) => {
+    let fetched = foreign.map(|foreign| (vm::fetch(NEW_KERNEL, foreign.architecture), foreign));
+    let foreign_beside = match fetched {
+        None => None,
+        Some((Ok(()), foreign)) => Some(Beside::start(NEW_KERNEL, &foreign)?),
+        Some((Err(error), _)) => {
             eprintln!("skipped: Linux {NEW_KERNEL}, arm64: {error:#}");
             tally.skipped += 1;
             None
