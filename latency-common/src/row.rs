@@ -18,7 +18,7 @@ pub struct HistogramRow {
     /// Packets processed by the polls of a NAPI row; 0 in rows of other stages.
     pub work: u64,
     /// Bit `i`: some bucket of group `i` (see [`group_of`]) is not 0. Readers skip empty groups,
-    /// which are most of a row.
+    /// which are most of a row. Bits from [`GROUPS`] on mean nothing, and may be set.
     pub groups: u64,
     /// Keeps the buckets of each row at the start of a cache line.
     pub reserved: [u64; 3],
@@ -35,6 +35,9 @@ pub const fn group_of(bucket: usize) -> u32 {
     (bucket / GROUP) as u32
 }
 
-const _: () = assert!(BUCKETS.is_multiple_of(GROUP) && BUCKETS / GROUP <= 64);
+/// Number of groups.
+pub const GROUPS: usize = BUCKETS / GROUP;
+
+const _: () = assert!(BUCKETS.is_multiple_of(GROUP) && GROUPS <= 64);
 const _: () = assert!(size_of::<HistogramRow>() == 64 + 8 * BUCKETS);
 const _: () = assert!(size_of::<HistogramRow>().is_multiple_of(64));

@@ -39,6 +39,8 @@ settings! {
     COLLAPSE_THRESHOLD_NS: u64 = 500_000;
     /// Whether softirqs run in tasks that can be preempted (PREEMPT_RT).
     PREEMPTIBLE_SOFTIRQS: u32 = 0;
+    /// Whether the kernel has atomic operations that return a value.
+    FETCH_ATOMICS: u32 = 1;
     /// Rows in the block of each CPU.
     ROWS_PER_CPU: u32 = 0;
     /// Index of the first slot's row.

@@ -1,7 +1,7 @@
 //! Reads struct fields of the running kernel. The loader resolves their offsets from BTF and sets
 //! them before the programs are loaded.
 
-use aya_ebpf::Global;
+use aya_ebpf::{Global, helpers::generated::bpf_probe_read_kernel};
 
 /// Marks a field that this kernel does not have.
 const ABSENT: u32 = u32::MAX;
@@ -93,4 +93,17 @@ pub(crate) fn read_field<T>(base: u64, offset: &Global<u32>) -> Option<T> {
     let address = field_address(base, offset)? as *const T;
     // SAFETY: probe_read checks the address; `T` is an integer or an array of bytes.
     unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(address) }.ok()
+}
+
+/// Reads the `N` bytes at `offset` of the kernel struct at `base`; zeros: no such field, or the
+/// address cannot be read. Unlike [`read_field`], writes all of its stack: verifiers before 5.12
+/// refuse copies of bytes that were never written.
+#[inline(always)]
+pub(crate) fn read_bytes<const N: usize>(base: u64, offset: &Global<u32>) -> [u8; N] {
+    let mut bytes = [0; N];
+    if let Some(address) = field_address(base, offset) {
+        // SAFETY: the helper writes `N` bytes, zeros if the address cannot be read.
+        unsafe { bpf_probe_read_kernel(bytes.as_mut_ptr().cast(), N as u32, address as *const _) };
+    }
+    bytes
 }

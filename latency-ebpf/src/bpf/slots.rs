@@ -9,11 +9,11 @@ use latency_common::{
 };
 
 use super::{
-    atomic::fetch_add,
+    atomic::{add, fetch_add, has_fetch},
     config,
     cpu::Cpu,
     maps::{SLOT_BY_KEY, SLOT_CURSOR, SLOT_INFO},
-    offsets::{self, read_field},
+    offsets::{self, read_bytes, read_field},
 };
 
 /// The row of the NAPI instance at address `napi`.
@@ -37,18 +37,19 @@ fn find_napi_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, napi: u64, id:
         cpu.state.backlog_napi = napi;
         return cpu.row(CpuRow::Backlog);
     }
-    let (key, info) = if id == 0 {
-        let info = device_info(device, napi, SlotKind::NapiWithoutId, id, cpu.id);
-        let (ifindex, netns) = (info.ifindex, info.netns);
-        (SlotKey { kind: info.kind, id: ifindex, cpu: cpu.id, netns }, Some(info))
-    } else {
-        (SlotKey { kind: SlotKind::Napi as u32, id, cpu: 0, netns: 0 }, None)
+    let key = match id {
+        0 => SlotKey {
+            kind: SlotKind::NapiWithoutId as u32,
+            id: read_field(device, &offsets::DEV_IFINDEX).unwrap_or(0),
+            cpu: cpu.id,
+            netns: device_netns(device),
+        },
+        id => SlotKey { kind: SlotKind::Napi as u32, id, cpu: 0, netns: 0 },
     };
     let row = match look_up(&key) {
         Some(row) => row,
         None => {
-            let info =
-                info.unwrap_or_else(|| device_info(device, napi, SlotKind::Napi, id, cpu.id));
+            let info = device_info(device, napi, key.kind, id, cpu.id);
             match assign_slot(&key, &info) {
                 Some(row) => row,
                 None => {
@@ -157,7 +158,7 @@ fn assign_slot(key: &SlotKey, info: &SlotInfo) -> Option<u32> {
     if *cursor >= slots {
         return None; // Checked before the add: a full table must not contend for the cache line.
     }
-    let slot = fetch_add(cursor, 1);
+    let slot = if has_fetch() { fetch_add(cursor, 1) } else { claim(cursor)? };
     if slot >= slots {
         return None;
     }
@@ -171,29 +172,53 @@ fn assign_slot(key: &SlotKey, info: &SlotInfo) -> Option<u32> {
     Some(config::SLOT_BASE.load() + slot)
 }
 
+/// How many CPUs may claim a slot at once.
+const CLAIMERS: u64 = 32;
+/// The kind of their keys, which no slot has.
+const CLAIM: u32 = u32::MAX;
+
+/// Claims the next slot, on kernels that cannot add and tell the previous value: a key can be
+/// inserted only once. The claimed slots are always the first ones, and `cursor` their number or
+/// less.
+#[inline(always)]
+fn claim(cursor: &mut u64) -> Option<u64> {
+    let first = *cursor;
+    for slot in first..first + CLAIMERS {
+        let key = SlotKey { kind: CLAIM, id: slot as u32, cpu: 0, netns: 0 };
+        if SLOT_BY_KEY.insert(key, 0, u64::from(BPF_NOEXIST)).is_ok() {
+            add(cursor, 1);
+            return Some(slot);
+        }
+    }
+    None
+}
+
 /// Describes the NAPI instance at address `napi` and its device.
 #[inline(always)]
-fn device_info(device: u64, napi: u64, kind: SlotKind, id: u32, cpu: u32) -> SlotInfo {
-    let weight = read_field::<u32>(napi, &offsets::NAPI_WEIGHT).unwrap_or(0);
-    let ifindex = read_field::<u32>(device, &offsets::DEV_IFINDEX).unwrap_or(0);
-    let netns = read_field::<u64>(device, &offsets::DEV_NET)
-        .and_then(|net| read_field::<u32>(net, &offsets::NET_INUM))
-        .unwrap_or(0);
+fn device_info(device: u64, napi: u64, kind: u32, id: u32, cpu: u32) -> SlotInfo {
     SlotInfo {
-        kind: kind as u32,
+        kind,
         id,
         cpu,
-        netns,
-        ifindex,
+        netns: device_netns(device),
+        ifindex: read_field(device, &offsets::DEV_IFINDEX).unwrap_or(0),
         rx_queue_seen: 0,
         rx_queue_conflicts: 0,
         irq_seen: 0,
         irq_votes: 0,
         irq_conflicts: 0,
         reserved: 0,
-        weight,
-        name: read_field::<[u8; IFNAMSIZ]>(device, &offsets::DEV_NAME).unwrap_or([0; IFNAMSIZ]),
+        weight: read_field(napi, &offsets::NAPI_WEIGHT).unwrap_or(0),
+        name: read_bytes::<IFNAMSIZ>(device, &offsets::DEV_NAME),
     }
+}
+
+/// Inode of the network namespace of the device at address `device`; 0: unknown.
+#[inline(always)]
+fn device_netns(device: u64) -> u32 {
+    read_field::<u64>(device, &offsets::DEV_NET)
+        .and_then(|net| read_field::<u32>(net, &offsets::NET_INUM))
+        .unwrap_or(0)
 }
 
 /// Notes which RX queue a packet of NAPI instance `napi_id` came from.

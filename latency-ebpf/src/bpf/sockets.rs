@@ -8,7 +8,7 @@ use latency_common::{
 
 use super::{
     cpu::Cpu,
-    offsets::{self, field_address, read_field},
+    offsets::{self, field_address, read_bytes, read_field},
     slots::napi_row,
 };
 
@@ -54,10 +54,10 @@ pub(crate) fn describe(
     let sock = call.sock;
     let family = read_field::<u16>(sock, &offsets::SK_FAMILY).unwrap_or(0);
     let (local, remote) = if family == INET6 {
-        let address = |offset| read_field::<[u8; 16]>(sock, offset).unwrap_or([0; 16]);
+        let address = |offset| read_bytes::<16>(sock, offset);
         (address(&offsets::SK_V6_RCV_SADDR), address(&offsets::SK_V6_DADDR))
     } else {
-        let address = |offset| widened(read_field::<[u8; 4]>(sock, offset).unwrap_or([0; 4]));
+        let address = |offset| widened(read_bytes::<4>(sock, offset));
         (address(&offsets::SK_RCV_SADDR), address(&offsets::SK_DADDR))
     };
     let remote_port = u16::from_be(read_field::<u16>(sock, &offsets::SK_DPORT).unwrap_or(0));

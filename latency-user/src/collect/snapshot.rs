@@ -6,7 +6,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use latency_common::row::{GROUP, HistogramRow};
+use latency_common::{
+    bucket::lowest_value,
+    row::{self, GROUP, HistogramRow},
+};
 
 use crate::{kernel::maps::mmap::MmapArray, model::distribution::Distribution};
 
@@ -103,7 +106,7 @@ fn read_row(words: &[AtomicU64], used: usize) -> Distribution {
     // An event is counted in its bucket first, and as a stall later: in the other order here, there
     // are never more stalls than events.
     let over_threshold = words[OVER_THRESHOLD].load(Ordering::Acquire);
-    let mut groups = word(GROUPS);
+    let mut groups = word(GROUPS) & (u64::MAX >> (u64::BITS as usize - row::GROUPS));
     // A few more, to avoid reallocation.
     let mut buckets = Vec::with_capacity(used + used / 8);
     while groups != 0 {
@@ -119,13 +122,16 @@ fn read_row(words: &[AtomicU64], used: usize) -> Distribution {
         }
         buckets.extend_from_slice(&found[..number]);
     }
-    Distribution { buckets, sum_ns: word(SUM), max_ns: word(MAX), over_threshold, work: word(WORK) }
+    // The event of the highest bucket may not have raised the maximum yet.
+    let highest = buckets.last().map_or(0, |(bucket, _)| lowest_value(usize::from(*bucket)));
+    let max_ns = word(MAX).max(highest);
+    Distribution { buckets, sum_ns: word(SUM), max_ns, over_threshold, work: word(WORK) }
 }
 
 #[cfg(test)]
 mod tests {
     use latency_common::{
-        bucket::{MAX_VALUE, index_of, lowest_value},
+        bucket::{MAX_VALUE, index_of},
         row::group_of,
     };
 
@@ -147,6 +153,20 @@ mod tests {
             row.buckets.iter().map(|(at, _)| lowest_value(usize::from(*at))).collect();
         assert_eq!(read, values.map(|value| lowest_value(index_of(value))));
         assert_eq!((row.count(), row.work), (15, 7));
+    }
+
+    #[test]
+    fn what_concurrent_writers_without_atomics_leave_is_read() {
+        let words: Vec<AtomicU64> =
+            (0..size_of::<HistogramRow>() / 8).map(|_| AtomicU64::new(0)).collect();
+        words[GROUPS].store(u64::MAX, Ordering::Relaxed);
+        for value in [300, 5000, MAX_VALUE] {
+            words[BUCKETS + index_of(value)].store(1, Ordering::Relaxed);
+            // The maximum of the later, shorter event.
+            words[MAX].store(300, Ordering::Relaxed);
+            let row = read_row(&words, 0);
+            assert_eq!(row.max_ns, lowest_value(index_of(value)), "{value}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::{
         },
     },
     kernel::{
+        atomics,
         attached::Attached,
         confine::{self, Task},
         loader::{self, AttachError, ProgramConfig},
@@ -97,6 +98,7 @@ fn diagnose() -> Result<Diagnosis> {
             .map(|(capability, _)| capability.to_string())
             .collect(),
         filters_system_calls: confine::can_filter(),
+        fetch_atomics: tried.then(atomics::has_fetch),
         tried,
         stages,
         sampling,

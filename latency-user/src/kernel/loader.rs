@@ -14,6 +14,7 @@ use latency_common::{
 };
 
 use super::{
+    atomics,
     attached::{Attached, Placed},
     link::Link,
     maps::mmap::MmapArray,
@@ -226,6 +227,10 @@ fn load_object(
     let records_wake_at_bytes = u64::from(config.record_bytes / 4);
     let sample_after_ns = (config.threshold_ns / SAMPLED_PART).min(SAMPLED_AFTER_NS);
     let min_tick_ns = sampler::min_tick_ns(config.sample_hz);
+    let has_fetch = atomics::has_fetch();
+    let fetch_atomics = u32::from(has_fetch);
+    // Kernels without them claim each slot by a key of its own.
+    let keys = if has_fetch { layout.slots } else { layout.slots * 2 + layout.cpus };
     let preemptible_softirqs = u32::from(facts.preemption.softirqs);
     let offsets = offsets::resolve(&facts.btf);
 
@@ -248,6 +253,7 @@ fn load_object(
         .override_global("MIN_TICK_NS", &min_tick_ns, true)
         .override_global("COLLAPSE_THRESHOLD_NS", &config.collapse_threshold_ns, true)
         .override_global("PREEMPTIBLE_SOFTIRQS", &preemptible_softirqs, true)
+        .override_global("FETCH_ATOMICS", &fetch_atomics, true)
         .override_global("ROWS_PER_CPU", &layout.rows_per_cpu, true)
         .override_global("SLOT_BASE", &slot_base, true)
         .override_global("SLOTS", &layout.slots, true)
@@ -255,13 +261,14 @@ fn load_object(
         .map_max_entries("STALL_RECORDS", config.record_bytes)
         .map_max_entries("ROWS", layout.rows())
         .map_max_entries("CPUS", layout.cpus)
-        .map_max_entries("SLOT_BY_KEY", layout.slots)
+        .map_max_entries("SLOT_BY_KEY", keys)
         .map_max_entries("SLOT_INFO", layout.slots);
     // Ring buffers are a multiple of the page size, which is not always 4 KiB; also if unused.
     let event_bytes = if config.transport.sends_events() { config.ring_bytes } else { 1 };
     loader.map_max_entries("SPAN_EVENTS", event_bytes.max(page_bytes()));
-    let ebpf =
-        loader.load(object::bytes()?).context("load the eBPF object's maps into the kernel")?;
+    let ebpf = loader
+        .load(&object::bytes(has_fetch)?)
+        .context("load the eBPF object's maps into the kernel")?;
     Ok(ebpf)
 }
 

@@ -4,7 +4,9 @@
 //! methods to probe each stage, [`maps`] the readers of maps and ring-buffer records. [`loader`]
 //! combines them and [`attached`] is the result; [`confine`] then gives up privileges. Formats no output.
 
+pub mod atomics;
 pub mod attached;
+mod bare;
 pub mod confine;
 mod link;
 pub mod loader;

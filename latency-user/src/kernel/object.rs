@@ -1,24 +1,30 @@
 //! The eBPF object that is compiled in.
 
-use std::env::consts::ARCH;
+use std::{borrow::Cow, env::consts::ARCH};
 
 use anyhow::{Context, Result, bail};
 use object::{Object, ObjectSection};
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/latency-ebpf"));
+use super::atomics;
+
+pub(super) static BYTES: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/latency-ebpf"));
 
 /// The section in which an object names the machine it was built for.
 const ARCHITECTURE: &str = "architecture";
 
-/// The object.
+/// The object, for a kernel that `has_fetch` atomics or not.
 ///
 /// # Errors
 ///
 /// When it was built for another machine: its kprobes would read the wrong registers, and nothing
 /// else would show it.
-pub(super) fn bytes() -> Result<&'static [u8]> {
-    check(OBJECT, ARCH)?;
-    Ok(OBJECT)
+pub(super) fn bytes(has_fetch: bool) -> Result<Cow<'static, [u8]>> {
+    check(BYTES, ARCH)?;
+    Ok(match has_fetch {
+        true => BYTES.into(),
+        false => atomics::only_plain(BYTES)?.into(),
+    })
 }
 
 fn check(object: &[u8], machine: &str) -> Result<()> {
@@ -43,15 +49,15 @@ mod tests {
 
     #[test]
     fn an_object_of_another_machine_is_refused() {
-        assert!(check(OBJECT, ARCH).is_ok());
+        assert!(check(BYTES, ARCH).is_ok());
         let other = if ARCH == "x86_64" { "aarch64" } else { "x86_64" };
-        let error = check(OBJECT, other).unwrap_err().to_string();
+        let error = check(BYTES, other).unwrap_err().to_string();
         assert!(error.contains("was built for") && error.contains(ARCH), "{error}");
     }
 
     #[test]
     fn what_is_no_object_is_refused() {
         assert!(check(b"not ELF", ARCH).is_err());
-        assert!(check(&OBJECT[..OBJECT.len() / 2], ARCH).is_err());
+        assert!(check(&BYTES[..BYTES.len() / 2], ARCH).is_err());
     }
 }

@@ -7,37 +7,19 @@
 use std::{
     fs,
     io::{self, ErrorKind},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
 };
 
 use aya::programs::{ProgramInfo, loaded_programs};
 
+use super::bare::{self, RAW_TRACEPOINT};
 use crate::model::failure::Failure;
 
 /// The name of the program.
 const NAME: &str = "latency_user";
 
 /// `r0 = 0; exit`.
-const PROGRAM: [u8; 16] = [0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
-
-/// `BPF_PROG_LOAD` and `BPF_PROG_TYPE_RAW_TRACEPOINT` of `linux/bpf.h`.
-const LOAD: libc::c_int = 5;
-const RAW_TRACEPOINT: u32 = 17;
-
-/// The attributes of `BPF_PROG_LOAD`, as far as they are used (`linux/bpf.h`).
-#[repr(C)]
-#[derive(Default)]
-struct LoadAttributes {
-    program_type: u32,
-    instructions: u32,
-    address: u64,
-    license: u64,
-    log: [u32; 2],
-    log_address: u64,
-    kernel_version: u32,
-    flags: u32,
-    name: [u8; 16],
-}
+const PROGRAM: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 0, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
 
 /// Held while tracing.
 #[derive(Debug)]
@@ -53,7 +35,7 @@ impl SingleInstance {
     ///
     /// Another process traces, which the error names; exit status 1. Or the kernel loads no program.
     pub fn claim() -> Result<Self, Failure> {
-        let program = load().map_err(|error| {
+        let program = bare::load(NAME, &PROGRAM).map_err(|error| {
             Failure::unsupported(format!("the kernel refuses an eBPF program: {error}"))
                 .hint("`latency-user doctor` shows what is missing")
         })?;
@@ -78,25 +60,6 @@ fn refuse(ids: &[u32]) -> Failure {
     };
     Failure::new(format!("another latency-user is tracing: {holder}"))
         .hint("wait until it ends, or stop it with Ctrl-C or SIGTERM")
-}
-
-fn load() -> io::Result<OwnedFd> {
-    let mut attributes = LoadAttributes {
-        program_type: RAW_TRACEPOINT,
-        instructions: (PROGRAM.len() / 8) as u32,
-        address: PROGRAM.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        ..LoadAttributes::default()
-    };
-    attributes.name[..NAME.len()].copy_from_slice(NAME.as_bytes());
-    let size = size_of::<LoadAttributes>();
-    // SAFETY: the attributes, the program and the license are valid for the time of the call.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, LOAD, &raw const attributes, size) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor, which nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// The programs of other tracers that were there before ours.

@@ -21,6 +21,8 @@ pub struct Diagnosis {
     pub kept_privileges: Vec<String>,
     /// Whether the kernel can refuse system calls that `trace` does not need.
     pub filters_system_calls: bool,
+    /// Whether its eBPF has atomic operations that return a value (Linux 5.12); `None`: not tried.
+    pub fetch_atomics: Option<bool>,
     /// The stages.
     pub stages: Vec<StageDiagnosis>,
     /// How stacks of stalls would be sampled by each clock, the default one first; empty: that cannot

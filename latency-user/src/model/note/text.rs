@@ -228,9 +228,6 @@ impl fmt::Display for Note {
     }
 }
 
-/// What the verifier of kernels before 5.12 says of them.
-const NO_FETCH: &str = "BPF_STX uses reserved fields";
-
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -247,10 +244,6 @@ impl fmt::Display for Obstacle {
             Self::NoFunction { function } => {
                 write!(f, "the kernel has no function {function} to probe: inlined, or renamed")
             }
-            Self::LoadRefused { verifier: Some(last), .. } if last == NO_FETCH => f.write_str(
-                "the kernel is older than 5.12: its eBPF has no atomic operations that return a \
-                 value",
-            ),
             Self::LoadRefused { error, verifier: Some(last) } => {
                 write!(f, "the kernel refuses to load the program: {error} ({last})")
             }
