@@ -69,7 +69,7 @@ enum Command {
     Kernels,
     /// Check the layers of latency-user, and that no files import one another in a circle
     Layers,
-    /// Check that every dependency has a licence that deny.toml allows
+    /// Check the licences, sources and versions of dependencies with cargo-deny
     Licences,
     /// Run all checks that a change must pass
     Ci(ci::Args),
