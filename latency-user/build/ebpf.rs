@@ -2,8 +2,7 @@
 //! same LLVM, and runs cargo with them.
 //!
 //! Owns the requirements of the build. Installs nothing: errors point to `cargo xtask setup`. Uses
-//! only the standard library and no other module of xtask, because latency-user's build script
-//! includes this file.
+//! only the standard library: it is part of latency-user's build script and of xtask.
 
 use std::{
     env,
@@ -92,7 +91,12 @@ pub(crate) fn build(
     cargo.current_dir(workspace).env("RUSTC", &compiler.rustc).env(MACHINE, architecture);
     // Encoded, so that a path with a space stays one argument.
     let linker_flag = format!("linker={}", linker.path.display());
-    let flags = ["-C", &linker_flag, "-C", "debuginfo=2", "-C", "link-arg=--btf"];
+    let mut flags: Vec<String> =
+        ["-C", &linker_flag, "-C", "debuginfo=2", "-C", "link-arg=--btf"].map(str::to_owned).into();
+    // Wherever it is compiled, the object is the same.
+    for (from, to) in [(workspace.canonicalize().ok(), "latency-user"), (cargo_home(), "cargo")] {
+        flags.extend(from.map(|from| format!("--remap-path-prefix={}={to}", from.display())));
+    }
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     cargo.args(["build", "--release", "--target", target, "--target-dir"]).arg(&target_dir);
     for package in packages {
@@ -144,16 +148,19 @@ pub(crate) fn find_compiler() -> Option<Compiler> {
 
 /// The bpf-linker on PATH or in the directory of `cargo install`.
 pub(crate) fn find_linker() -> Option<Linker> {
-    let cargo_home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
     let installed =
-        cargo_home.map(|home| home.join("bin/bpf-linker")).filter(|path| path.is_file());
+        cargo_home().map(|home| home.join("bin/bpf-linker")).filter(|path| path.is_file());
     let path = find_program("bpf-linker").or(installed)?;
     // `bpf-linker --version` prints only its own version, so ask the dynamic loader.
     let libraries = output("ldd", [&path]).unwrap_or_default();
     let llvm = libraries.split("libLLVM").nth(1).and_then(first_number);
     Some(Linker { path, llvm })
+}
+
+/// Where cargo keeps sources and what it installs.
+fn cargo_home() -> Option<PathBuf> {
+    let set = env::var_os("CARGO_HOME").map(PathBuf::from);
+    set.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))
 }
 
 /// The path of a program, searched in PATH and then in the directories of root's tools, which are

@@ -350,9 +350,9 @@ fn clock() -> Result<()> {
                 .args(["--socket", &daemon.socket()])
                 .output()?;
             let path = String::from_utf8_lossy(&dump.stdout).trim().to_owned();
-            ensure!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+            ensure!(dump.status.success(), "{dump:?}");
             let report = latency_user()?.args(["report", "--format", "json", &path]).output()?;
-            ensure!(report.status.success(), "{}", String::from_utf8_lossy(&report.stderr));
+            ensure!(report.status.success(), "{report:?}");
         }
         let (answer, _hold) = daemon.ask(r#"{"request":"pause"}"#)?;
         ensure!(answer["error"].is_null(), "{answer}");

@@ -9,9 +9,9 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
-    injector::{Injector, MARKED_PORT},
+    injector::{Injector, MARKED_PORT, is_its_program},
     queues::flow_of_each_queue,
-    suite::{Where, trial},
+    suite::{Where, trial, trial_since},
     tracing::{Tracing, kinds, latency_user, number},
 };
 
@@ -33,7 +33,13 @@ pub(crate) fn trials() -> Vec<Trial> {
     let tools = ["ip", "ethtool"];
     [
         trial("stalls::time_that_was_stolen_is_nobodys", Where::Vm, &tools, stolen),
-        trial("stalls::interrupts_off_are_seen_or_said", Where::Everywhere, &tools, masked),
+        trial_since(
+            (5, 17),
+            "stalls::interrupts_off_are_seen_or_said",
+            Where::Everywhere,
+            &tools,
+            masked,
+        ),
         trial("stalls::each_clock_names_the_culprit", Where::Everywhere, &tools, unmasked),
     ]
     .into_iter()
@@ -76,7 +82,7 @@ fn stolen() -> Result<()> {
                 ensure!(share <= most, "more than its samples: {culprit} of {stall}");
                 sum += share;
                 sampled += share * duration as f64;
-                if culprit["function"] == "bpf:stall_injector" {
+                if culprit["function"].as_str().is_some_and(is_its_program) {
                     of_injector += share * duration as f64;
                 }
             }
@@ -169,7 +175,7 @@ fn blame(clock: &str, attach: &mut (dyn FnMut() -> Result<Injector> + Send)) -> 
             unsampled += number(stall, "unsampled_ns")?;
             for culprit in stall["culprits"].as_array().into_iter().flatten() {
                 let function = culprit["function"].as_str().unwrap_or_default();
-                if ["bpf:masked_spin", "bpf:stall_injector"].contains(&function) {
+                if function == "bpf:masked_spin" || is_its_program(function) {
                     of_injector += culprit["share"].as_f64().unwrap_or(0.0) * duration as f64;
                 }
             }

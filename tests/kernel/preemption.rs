@@ -16,7 +16,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
-    injector::{Injector, MARKED_PORT},
+    injector::{Injector, MARKED_PORT, is_its_program},
     queues::flow_of_each_queue,
     suite::{Where, trial, vm_series},
     tracing::{Tracing, kinds, latency_user, number},
@@ -107,7 +107,7 @@ fn preempted() -> Result<()> {
                 let share = culprit["share"].as_f64().context("no share")? * all as f64;
                 match culprit["function"].as_str() {
                     Some("task:preemptor") => shares += share,
-                    Some("bpf:stall_injector") => injected += share,
+                    Some(function) if is_its_program(function) => injected += share,
                     _ => {}
                 }
             }

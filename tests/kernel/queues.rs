@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     bpftrace::PollCounter,
     injector::{Injector, MARKED_PORT},
-    suite::{Where, in_vm, trial},
+    suite::{Where, in_vm, trial, trial_since},
     tracing::{Tracing, counts, number, series},
 };
 
@@ -42,7 +42,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("queues::a_new_device_is_picked_up", Where::Everywhere, &tools, appearing),
         trial("queues::a_removed_queue_keeps_its_name", Where::Everywhere, &tools, vanishing),
         trial("queues::other_interfaces_are_left_out", Where::Everywhere, &tools, left_out),
-        trial("queues::polls_of_threaded_napi_are_timed", Where::Everywhere, &tools, threaded),
+        trial_since(
+            (5, 12),
+            "queues::polls_of_threaded_napi_are_timed",
+            Where::Everywhere,
+            &tools,
+            threaded,
+        ),
         trial("queues::two_cpus_on_one_queue_lose_no_count", Where::Everywhere, &tools, contended),
     ]
     .into_iter()

@@ -23,7 +23,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
-    injector::{Injector, MARKED_PORT},
+    injector::{Injector, MARKED_PORT, is_its_program},
     queues::flow_of_each_queue,
     suite::{Where, in_vm, trial, vm_series},
     tracing::{Tracing, counts, kinds, number},
@@ -118,11 +118,12 @@ fn inject(spin: Duration, count: u64) -> Result<()> {
             ensure!(number(poll, "samples")? > 0, "no sample: {poll}");
             let stacks: Vec<Stack> = serde_json::from_value(poll["stacks"].clone())?;
             let is_injector =
-                |stack: &Stack| stack.frames.iter().any(|f| f == "bpf:stall_injector");
+                |stack: &Stack| stack.frames.iter().any(|frame| is_its_program(frame));
             ensure!(stacks.iter().any(is_injector), "{poll}");
             let worst = &poll["culprits"][0];
             let share = worst["share"].as_f64().context("no culprit")?;
-            blamed += u64::from(worst["function"] == "bpf:stall_injector" && share > 0.9);
+            blamed +=
+                u64::from(worst["function"].as_str().is_some_and(is_its_program) && share > 0.9);
         }
         // An emulated clock ticks late; in a short stall, the time between two ticks is a large part.
         if !in_vm() && spin.as_millis() > 15 {

@@ -3,6 +3,7 @@
 use std::env;
 
 use anyhow::Result;
+use latency_tests::release;
 use libtest_mimic::{Failed, Trial};
 
 /// Where a test runs.
@@ -28,8 +29,19 @@ pub(crate) fn in_vm() -> bool {
 
 /// A test named `root::NAME`. `None` if it does not run at this `place`. Without root or one of
 /// `tools` it is skipped, with a message.
-#[expect(clippy::print_stderr, reason = "a skip says why, before the harness counts it")]
 pub(crate) fn trial(
+    name: &str,
+    place: Where,
+    tools: &[&str],
+    body: fn() -> Result<()>,
+) -> Option<Trial> {
+    trial_since((0, 0), name, place, tools, body)
+}
+
+/// As [`trial`], of something that kernels have since a release; skipped on older ones.
+#[expect(clippy::print_stderr, reason = "a skip says why, before the harness counts it")]
+pub(crate) fn trial_since(
+    (major, minor): (u32, u32),
     name: &str,
     place: Where,
     tools: &[&str],
@@ -41,7 +53,8 @@ pub(crate) fn trial(
     let missing = tools.iter().find(|tool| !latency_tests::tool::exists(tool));
     // SAFETY: the call takes nothing and cannot fail.
     let reason = match (unsafe { libc::geteuid() }, missing) {
-        (0, None) => None,
+        (0, None) => release::is_before(major, minor)
+            .then(|| format!("kernels have what it tests since {major}.{minor}")),
         (0, Some(tool)) => Some(format!("{tool} is not installed")),
         _ => Some("it needs root".to_owned()),
     };

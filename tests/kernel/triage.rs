@@ -17,7 +17,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
-    injector::{Injector, MARKED_PORT},
+    injector::{Injector, MARKED_PORT, is_its_program},
     queues::flow_of_each_queue,
     stalls::stretched,
     suite::{Where, trial},
@@ -498,7 +498,7 @@ fn traced() -> Result<()> {
         ensure!(longest >= spin.as_secs_f64() * 1e3, "{longest} ms: {finding}");
         ensure!(number("stalls of net_rx") >= Some(5.0), "{finding}");
         let seen = finding["seen"].as_str().unwrap_or_default();
-        ensure!(seen.contains("bpf:stall_injector"), "{finding}");
+        ensure!(seen.split([' ', ',']).any(is_its_program), "{finding}");
         Ok(())
     })
 }

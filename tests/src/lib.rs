@@ -17,6 +17,7 @@ pub mod load;
 pub mod namespace;
 pub mod proxy;
 pub mod python;
+pub mod release;
 pub mod simulated;
 pub mod tool;
 pub mod veth;

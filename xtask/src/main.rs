@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 mod architecture;
 mod bench;
 mod build;
+#[path = "../../latency-user/build/ebpf.rs"]
 mod build_ebpf;
 mod ci;
 mod demo;

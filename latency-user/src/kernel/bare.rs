@@ -26,6 +26,23 @@ struct LoadAttributes {
 
 /// Loads `instructions` as a raw tracepoint program with a `name` of up to 15 bytes.
 pub(super) fn load(name: &str, instructions: &[[u8; 8]]) -> io::Result<OwnedFd> {
+    match load_once(name, instructions) {
+        // Before Linux 5.11 programs are locked memory, of which a user may have little.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && lift_memory_limit() => {
+            load_once(name, instructions)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Lets this process lock any amount of memory; `false`: it may not.
+fn lift_memory_limit() -> bool {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the limit is valid for the time of the call.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) == 0 }
+}
+
+fn load_once(name: &str, instructions: &[[u8; 8]]) -> io::Result<OwnedFd> {
     let mut attributes = LoadAttributes {
         program_type: RAW_TRACEPOINT,
         instructions: instructions.len() as u32,

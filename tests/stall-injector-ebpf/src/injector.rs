@@ -4,11 +4,11 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     Global,
-    bindings::TC_ACT_OK,
+    bindings::{TC_ACT_OK, xdp_action::XDP_PASS},
     helpers::generated::{bpf_ktime_get_ns, bpf_loop},
-    macros::{classifier, kprobe, map, raw_tracepoint},
+    macros::{classifier, kprobe, map, raw_tracepoint, xdp},
     maps::{Array, PerCpuArray},
-    programs::{ProbeContext, RawTracePointContext, TcContext},
+    programs::{ProbeContext, RawTracePointContext, TcContext, XdpContext},
 };
 
 /// How long a marked packet is delayed, ns.
@@ -50,14 +50,40 @@ pub(crate) fn stall_injector(ctx: TcContext) -> i32 {
 }
 
 fn try_stall_injector(ctx: &TcContext) -> Result<(), i64> {
-    let port = u16::from_be(ctx.load::<u16>(UDP_DESTINATION)?);
-    if u32::from(port) != MARKED_PORT.load() {
+    if !is_marked(ctx)? {
         return Ok(());
     }
-    let spun_ns = match MASKED.load() {
+    note(match MASKED.load() {
         0 => spin_for_a_while(),
         _ => wait_for_a_long_interrupt(),
-    };
+    });
+    Ok(())
+}
+
+/// As [`stall_injector`], for kernels before 5.17, which have no `bpf_loop`: not with interrupts off.
+#[classifier]
+pub(crate) fn short_stall_injector(ctx: TcContext) -> i32 {
+    if is_marked(&ctx) == Ok(true) {
+        note(spin_for_rounds());
+    }
+    TC_ACT_OK
+}
+
+/// Passes every packet: its presence makes a veth device of kernels before 5.13 use NAPI.
+#[xdp]
+pub(crate) fn let_pass(_ctx: XdpContext) -> u32 {
+    XDP_PASS
+}
+
+#[inline(always)]
+fn is_marked(ctx: &TcContext) -> Result<bool, i64> {
+    let port = u16::from_be(ctx.load::<u16>(UDP_DESTINATION)?);
+    Ok(u32::from(port) == MARKED_PORT.load())
+}
+
+/// Notes how long a packet was delayed, ns.
+#[inline(always)]
+fn note(spun_ns: u64) {
     if let Some(held) = HELD.get_ptr_mut(0) {
         // SAFETY: as below.
         if let Some(duration) = DURATIONS.get_ptr_mut(unsafe { *held } as u32) {
@@ -68,7 +94,6 @@ fn try_stall_injector(ctx: &TcContext) -> Result<(), i64> {
         // one CPU.
         unsafe { *held += 1 };
     }
-    Ok(())
 }
 
 /// Makes the next interrupt long and waits for its end. Returns the time it took, ns.
@@ -119,6 +144,25 @@ fn spin_for_a_while() -> u64 {
     // SAFETY: the callback has the signature that the helper expects and uses `until` only while
     // the helper runs.
     unsafe { bpf_loop(MAX_ROUNDS, spin as *mut c_void, (&raw mut until).cast(), 0) };
+    // SAFETY: as above.
+    unsafe { bpf_ktime_get_ns() - start }
+}
+
+/// Rounds that a verifier follows one by one. Emulated, each takes about a microsecond.
+const FEW_ROUNDS: u32 = 60_000;
+
+/// As [`spin_for_a_while`], for at most [`FEW_ROUNDS`].
+#[inline(always)]
+fn spin_for_rounds() -> u64 {
+    // SAFETY: the helper takes no argument.
+    let start = unsafe { bpf_ktime_get_ns() };
+    let until = start + SPIN_NS.load();
+    for _ in 0..FEW_ROUNDS {
+        // SAFETY: as above.
+        if unsafe { bpf_ktime_get_ns() } >= until {
+            break;
+        }
+    }
     // SAFETY: as above.
     unsafe { bpf_ktime_get_ns() - start }
 }

@@ -1,7 +1,8 @@
 //! `cargo xtask package`: Debian and RPM packages, an archive and a container image of the static
-//! program, below `target/dist`.
+//! program, and the crates, below `target/dist`.
 //!
-//! `tree` has the files, `deb`, `rpm` and `image` the formats. Built twice, a package has the same
+//! `tree` has the files, `deb`, `rpm`, `image` and `crates` the formats, `install` tries the Debian
+//! package. Built twice, a package has the same
 //! bytes: times are those of the commit, owners are root.
 
 use std::{
@@ -19,8 +20,10 @@ use crate::{
     workspace,
 };
 
+mod crates;
 mod deb;
 mod image;
+mod install;
 mod rpm;
 mod tree;
 
@@ -31,9 +34,13 @@ pub(crate) struct Args {
     /// Machines to package for, as cargo names them [default: this one]
     #[arg(long, value_name = "TARGET", value_parser = Architecture::of_target)]
     target: Option<Architecture>,
-    /// Build everything twice, and fail if the bytes differ
+    /// Build everything twice, and fail if the bytes differ; install the crates
     #[arg(long)]
     check: bool,
+    /// Install, use, upgrade, remove and purge the Debian package in virtual machines with Debian
+    /// 12 and 13
+    #[arg(long, conflicts_with = "target")]
+    install: bool,
 }
 
 /// What all formats say about the program.
@@ -85,9 +92,15 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
             }
         }
         fs::remove_dir_all(dist.join("again"))?;
+        let is_crate = |path: &&PathBuf| path.extension().is_some_and(|name| name == "crate");
+        let crates: Vec<_> = made.iter().filter(is_crate).cloned().collect();
+        crates::install(&crates, &dist)?;
     }
-    for file in made {
+    for file in &made {
         println!("{}", file.display());
+    }
+    if let (true, Some(package)) = (args.install, made.first()) {
+        return install::try_out(&about, &tree, package);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -102,6 +115,7 @@ fn make(about: &About, tree: &Tree, directory: &Path) -> Result<Vec<PathBuf>> {
         archive(about, tree, directory)?,
         image::make(about, tree, directory)?,
     ];
+    made.extend(crates::make(&about.version, directory)?);
     let mut sums = Command::new("sha256sum");
     sums.current_dir(directory);
     for file in &made {

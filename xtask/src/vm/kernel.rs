@@ -41,7 +41,7 @@ const RELEASES: [&[&str]; 4] = [
 ];
 
 /// The series that is the newest kernel of all.
-const NEWEST: &str = "newest";
+pub(crate) const NEWEST: &str = "newest";
 
 /// The newest kernel of `series` (6.1, 6.12-rt, newest, ...) that Debian has, downloaded unless
 /// cached.

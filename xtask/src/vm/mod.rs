@@ -28,6 +28,7 @@ mod userland;
 use archive::Archive;
 pub(crate) use emulator::Emulator;
 use kernel::Kernel;
+pub(crate) use kernel::NEWEST;
 use nic::Nic;
 pub(crate) use qemu::may_create_taps;
 

@@ -234,13 +234,14 @@ impl Machine<'_> {
         command.args(["-display", "none", "-monitor", "none"]);
         let mut kernel_arguments = format!("{KERNEL_ARGUMENTS} console={}", self.console_device());
         match self.architecture {
-            // PCIe, for NICs that are devices of it. Its emulated timer is too slow for the
-            // kernel's check of interrupts.
-            Architecture::Amd64 if !self.nics.is_empty() => {
-                command.args(["-machine", "q35"]);
+            Architecture::Amd64 => {
+                // An emulated timer may be too slow for the kernel's check of its interrupt.
                 kernel_arguments.push_str(" no_timer_check");
+                if !self.nics.is_empty() {
+                    // PCIe, for NICs that are devices of it.
+                    command.args(["-machine", "q35"]);
+                }
             }
-            Architecture::Amd64 => {}
             // Interrupts with priorities, so that a PMU can have one that is not masked.
             Architecture::Arm64 => {
                 command.args(["-machine", "virt,gic-version=3"]);

@@ -16,7 +16,7 @@ use crate::{build_ebpf, process};
 
 mod private;
 
-pub(crate) use private::{Installed, Private, release, unpack_all};
+pub(crate) use private::{Installed, Private, release, sources_of, unpack_all};
 
 /// Installs `packages`; does nothing, not even an update, for an empty list.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {

@@ -181,7 +181,7 @@ pub(crate) fn release() -> Result<String> {
 }
 
 /// Sources with `suites`, from the machine's own mirrors.
-fn sources_of(suites: &[String]) -> Result<String> {
+pub(crate) fn sources_of(suites: &[String]) -> Result<String> {
     let release = release()?;
     let entries = fs::read_dir("/etc/apt/sources.list.d").context("list apt's sources")?;
     let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
