@@ -40,7 +40,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("queues::stalls_are_counted_in_their_queue_only", Where::Everywhere, &tools, stalls),
         trial("queues::polls_match_bpftrace", Where::Host, &with_bpftrace, polls),
         trial("queues::a_new_device_is_picked_up", Where::Everywhere, &tools, appearing),
-        trial("queues::a_removed_queue_keeps_its_name", Where::Everywhere, &tools, vanishing),
+        trial_since(
+            (5, 15),
+            "queues::a_removed_queue_keeps_its_name",
+            Where::Everywhere,
+            &tools,
+            vanishing,
+        ),
         trial("queues::other_interfaces_are_left_out", Where::Everywhere, &tools, left_out),
         trial_since(
             (5, 12),

@@ -17,9 +17,9 @@ use crate::{frames::Sender, release, veth};
 /// Packets to this UDP port are delayed.
 pub const MARKED_PORT: u16 = 9797;
 
-/// Whether a culprit is the program that delays packets: the kernel keeps 15 bytes of a name.
+/// Whether a culprit is the program that delays packets.
 pub fn is_its_program(function: &str) -> bool {
-    matches!(function, "bpf:stall_injector" | "bpf:short_stall_inj")
+    matches!(function, "bpf:stall_injector" | "bpf:short_stall_injector")
 }
 
 /// Longest wait for a packet to get through.

@@ -100,15 +100,23 @@ pub fn in_progress(stage: Stage, method: Method, attached: &Attached) -> u64 {
 }
 
 /// Events and records that had started at one moment of a run.
+#[derive(Default)]
 pub struct Started {
     stages: [u64; STAGES],
     records: [RecordLedger; RECORD_COUNTS],
+    /// Records that must have arrived: those submitted an interval earlier. A CPU that is stopped in
+    /// the middle of a record holds up all later ones, of other CPUs, too.
+    due: [u64; RECORD_COUNTS],
 }
 
 impl Started {
-    /// Those that have started now.
-    pub fn now(attached: &Attached) -> Self {
-        Self { stages: sum_started(&attached.cpus), records: sum_records(&attached.cpus) }
+    /// Those that have started now, an interval after `earlier`.
+    pub fn now(attached: &Attached, earlier: &Self) -> Self {
+        Self {
+            stages: sum_started(&attached.cpus),
+            records: sum_records(&attached.cpus),
+            due: earlier.records.map(|records| records.submitted),
+        }
     }
 }
 
@@ -117,6 +125,7 @@ impl Started {
 ///
 /// While it is read, events end and others start. A stage balances if what has ended lies between
 /// what had started before and what has started after, and as many are in progress as are missing.
+/// A CPU may have been stopped between sending a record and counting it.
 pub fn of_running(mut ledger: Ledger, earlier: &Started, cpus: u32) -> Ledger {
     let cpus = u64::from(cpus);
     for counts in &mut ledger.stages {
@@ -128,7 +137,7 @@ pub fn of_running(mut ledger: Ledger, earlier: &Started, cpus: u32) -> Ledger {
         let least = earlier.stages[at].saturating_sub(in_progress);
         let sent = earlier.records[at];
         let had_to_send = sent.submitted + sent.dropped + sent.limited;
-        let records_balance = (sent.submitted..=counts.records.submitted)
+        let records_balance = (earlier.due[at]..=counts.records.submitted + cpus)
             .contains(&counts.records.received)
             && (stage == Stage::Softirq
                 || (had_to_send <= counts.over_threshold + cpus
@@ -141,7 +150,7 @@ pub fn of_running(mut ledger: Ledger, earlier: &Started, cpus: u32) -> Ledger {
         [(&mut ledger.collapses, COLLAPSE_RECORDS), (&mut ledger.samples, SAMPLE_RECORDS)]
     {
         // Records that are on their way have not been submitted, as far as this ledger goes.
-        if (earlier.records[at].submitted..=counts.submitted).contains(&counts.received) {
+        if (earlier.due[at]..=counts.submitted + cpus).contains(&counts.received) {
             counts.submitted = counts.received;
         }
     }
@@ -209,4 +218,40 @@ pub fn close(
         balanced: false,
     }
     .closed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a running ledger balances when `received` of `submitted` records have arrived.
+    fn balances(due: u64, received: u64, submitted: u64) -> bool {
+        const STALLS: u64 = 20;
+        let sent = RecordLedger { submitted, limited: STALLS - submitted, ..Default::default() };
+        let counted = UserCounts {
+            started: 1000,
+            recorded: 999,
+            over_threshold: STALLS,
+            records: received,
+            ..UserCounts::default()
+        };
+        let stage = StageCounts::new(Stage::NetRx, &StageLedger::default(), &sent, counted, true);
+        let mut earlier = Started::default();
+        earlier.stages[Stage::NetRx as usize] = 990;
+        earlier.records[Stage::NetRx as usize] = sent;
+        earlier.due[Stage::NetRx as usize] = due;
+        let ledger = Ledger { stages: vec![stage], ..Ledger::default() };
+        of_running(ledger, &earlier, 2).balanced
+    }
+
+    #[test]
+    fn records_may_be_on_their_way_for_an_interval() {
+        assert!(balances(7, 9, 9));
+        // Held up behind the record of a CPU that is stopped.
+        assert!(balances(7, 7, 9));
+        assert!(!balances(7, 6, 9));
+        // Stopped between sending and counting.
+        assert!(balances(7, 11, 9));
+        assert!(!balances(7, 12, 9));
+    }
 }

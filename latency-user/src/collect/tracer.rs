@@ -76,6 +76,7 @@ pub struct Tracer {
     disabled: Vec<DisabledStage>,
     programs: usize,
     rows: RowCounters,
+    started: Started,
 }
 
 impl Tracer {
@@ -140,6 +141,7 @@ impl Tracer {
             meter: CostMeter::default(),
             disabled: Vec::new(),
             rows: RowCounters::default(),
+            started: Started::default(),
         })
     }
 
@@ -295,17 +297,17 @@ impl Tracer {
         self.naming.name(self.rows.total().clone()).0
     }
 
-    /// What has started so far: for [`Self::ledger_so_far`], before the rows are read.
-    pub fn started(&self) -> Started {
-        Started::now(&self.attached)
+    /// Notes what has started so far: for [`Self::ledger_so_far`], before the rows are read.
+    pub fn note_started(&mut self) {
+        self.started = Started::now(&self.attached, &self.started);
     }
 
-    /// The ledger as of the last [`Self::take_series`], before which `earlier` was taken. Only with
-    /// rows: without them, events on their way cannot be told from lost ones.
-    pub fn ledger_so_far(&self, earlier: &Started) -> Ledger {
+    /// The ledger as of the last [`Self::take_series`], before which [`Self::note_started`] was called.
+    /// Only with rows: without them, events on their way cannot be told from lost ones.
+    pub fn ledger_so_far(&self) -> Ledger {
         let mut misses = self.misses.clone();
         misses.extend(self.attached.misses());
-        accounting::of_running(self.ledger(misses), earlier, self.layout.cpus)
+        accounting::of_running(self.ledger(misses), &self.started, self.layout.cpus)
     }
 
     fn ledger(&self, misses: Vec<ProgramCounts>) -> Ledger {

@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 use super::{CHANGED_FIRST, Running, experiment, journals, kill, result};
 use crate::{
     confined::value,
-    suite::{Where, in_vm, trial},
+    suite::{Where, in_vm, trial, trial_since},
     tracing::latency_user,
 };
 
@@ -25,7 +25,9 @@ const VIRTIO: &str = "virtio_net";
 /// The tests of this file.
 pub(crate) fn trials() -> Vec<Trial> {
     let host = |name, body| trial(name, Where::Host, &["ip", "ethtool"], body);
-    let vm = |name, body| with_nics(trial(name, Where::Vm, &["ip", "ethtool"], body)?);
+    // Before 6.0 virtio_net sets neither rings nor coalescing.
+    let vm =
+        |name, body| with_nics(trial_since((6, 0), name, Where::Vm, &["ip", "ethtool"], body)?);
     [
         host("experiment::nic_settings_match_ethtool", nics),
         host("experiment::values_rounded_by_the_driver_are_reported", rounded),

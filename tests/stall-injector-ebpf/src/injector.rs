@@ -148,8 +148,8 @@ fn spin_for_a_while() -> u64 {
     unsafe { bpf_ktime_get_ns() - start }
 }
 
-/// Rounds that a verifier follows one by one. Emulated, each takes about a microsecond.
-const FEW_ROUNDS: u32 = 60_000;
+/// Rounds that a verifier follows one by one. Emulated, each takes about 300 ns.
+const FEW_ROUNDS: u32 = 110_000;
 
 /// As [`spin_for_a_while`], for at most [`FEW_ROUNDS`].
 #[inline(always)]

@@ -2,7 +2,7 @@
 //! because there the crate is alone, without the kernel side's source and its compiler.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -93,20 +93,26 @@ fn source() -> Result<String> {
 
 /// Installs the crates as from a registry: without the repository and the compiler for eBPF. The
 /// program must have the object of this checkout.
-pub(super) fn install(crates: &[PathBuf], directory: &Path) -> Result<()> {
-    let directory = std::path::absolute(directory.join("install"))?;
-    let _ = fs::remove_dir_all(&directory);
-    fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot create {}", directory.display()))?;
+pub(super) fn install(crates: &[PathBuf]) -> Result<()> {
+    // Elsewhere: below the workspace they would be members of it.
+    let name = format!("latency-user-crates-{}", std::process::id());
+    let directory = env::temp_dir().join(name);
+    fs::create_dir(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    let outcome = install_in(&directory, crates);
+    fs::remove_dir_all(&directory)?;
+    outcome
+}
+
+fn install_in(directory: &Path, crates: &[PathBuf]) -> Result<()> {
     let mut sources = Vec::new();
     for path in crates {
-        process::run(Command::new("tar").arg("-xf").arg(path).arg("-C").arg(&directory))?;
+        process::run(Command::new("tar").arg("-xf").arg(path).arg("-C").arg(directory))?;
         sources.push(directory.join(path.file_stem().context("a crate without a name")?));
     }
     let [common, user] = &sources[..] else { bail!("two crates, not {}", sources.len()) };
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(&directory).args(["install", "--locked", "--path"]).arg(user);
-    cargo.arg("--root").arg(&directory).arg("--target-dir").arg(directory.join("target"));
+    cargo.current_dir(directory).args(["install", "--locked", "--path"]).arg(user);
+    cargo.arg("--root").arg(directory).arg("--target-dir").arg(directory.join("target"));
     let common = format!("patch.crates-io.latency-common.path={:?}", common.display());
     process::run(cargo.args(["--config", &common]))?;
     let installed = directory.join("bin/latency-user");
@@ -118,5 +124,5 @@ pub(super) fn install(crates: &[PathBuf], directory: &Path) -> Result<()> {
     if !version.contains(shown) {
         bail!("the installed program has another object than {shown}: {version}");
     }
-    Ok(fs::remove_dir_all(&directory)?)
+    Ok(())
 }

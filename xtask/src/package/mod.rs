@@ -94,7 +94,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         fs::remove_dir_all(dist.join("again"))?;
         let is_crate = |path: &&PathBuf| path.extension().is_some_and(|name| name == "crate");
         let crates: Vec<_> = made.iter().filter(is_crate).cloned().collect();
-        crates::install(&crates, &dist)?;
+        crates::install(&crates)?;
     }
     for file in &made {
         println!("{}", file.display());

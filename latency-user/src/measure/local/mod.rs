@@ -196,20 +196,23 @@ impl Local {
     /// Passes the interval since the last call to the sinks.
     fn interval(&mut self, sinks: Sinks<'_, '_>, notify: Notify<'_>) -> Result<Option<Stop>> {
         self.check_cpus(sinks, notify)?;
-        let started = sinks.iter().any(|sink| sink.needs_so_far()).then(|| self.tracer.started());
+        let needs_so_far = sinks.iter().any(|sink| sink.needs_so_far());
+        if needs_so_far {
+            self.tracer.note_started();
+        }
         let interval = self.take_interval()?;
         let shown: Cow<'_, Interval> = self.filter.apply(&interval);
         self.pressure.read_if_due();
         if sinks.iter().any(|sink| sink.needs_totals()) {
             self.totals.add(&shown);
         }
-        let so_far = match started {
-            Some(started) => Some(SoFar {
-                ledger: self.tracer.ledger_so_far(&started),
+        let so_far = match needs_so_far {
+            true => Some(SoFar {
+                ledger: self.tracer.ledger_so_far(),
                 self_cost: self.self_cost()?,
                 tcp: self.pressure.so_far(),
             }),
-            None => None,
+            false => None,
         };
         let measured = self.measured(&interval, &shown, so_far.as_ref());
         let mut stop = None;

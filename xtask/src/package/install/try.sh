@@ -49,7 +49,7 @@ echo 'threshold = "2ms"' >/etc/latency-user.toml
 check 'the daemon is enabled and started' systemctl enable --now $unit
 check 'it is healthy' health
 first=$(main_pid)
-check 'trace follows it' latency-user trace --duration 2s
+check 'trace follows it' latency-user trace --threshold 2ms --duration 2s
 check 'it keeps what was' latency-user dump --last 1m
 check 'its recordings are there' says hlog ls /var/lib/latency-user/recordings
 
