@@ -135,7 +135,7 @@ pub enum SampleClockArg {
     /// Time, by a timer; not while interrupts are off
     Time,
     /// Cycles of the CPU, by an interrupt that on most machines cannot be masked: code with
-    /// interrupts off has stacks too, and idle CPUs are not woken
+    /// interrupts off has stacks too
     Cycles,
 }
 
