@@ -43,6 +43,7 @@ fn main() {
     };
     let trials = [
         trial("version_1_reads_back_with_its_original_summary", None, version_1),
+        trial("a_recording_made_on_arm_reads_as_it_was_told_there", None, arm),
         trial("logs_of_other_programs_are_read", None, other_logs::read),
         trial("what_is_no_log_is_refused", None, other_logs::refused),
         trial("what_a_log_says_of_itself_is_heeded", None, other_logs::warned),
@@ -227,6 +228,17 @@ fn version_1() {
         let summary: Value = serde_json::from_str(summary).unwrap();
         let reported: Value = serde_json::from_str(&report(&[&path], "json")).unwrap();
         assert_contains(&reported, &summary, name);
+    }
+}
+
+/// Made on Linux 6.12 for 64-bit Arm, with what `trace --format json` said there in the end.
+fn arm() {
+    let told = fs::read_to_string(python::script("arm64.json")).unwrap();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let reported = report(&[&python::script("arm64.hlog")], "json");
+    let reported: Value = serde_json::from_str(reported.lines().last().unwrap()).unwrap();
+    for part in ["run", "series", "stalls", "ledger"] {
+        assert_eq!(reported[part], told[part], "{part}");
     }
 }
 
