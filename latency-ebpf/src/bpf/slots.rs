@@ -173,7 +173,7 @@ fn assign_slot(key: &SlotKey, info: &SlotInfo) -> Option<u32> {
 }
 
 /// How many CPUs may claim a slot at once.
-const CLAIMERS: u64 = 32;
+const CLAIMERS: u64 = 128;
 /// The kind of their keys, which no slot has.
 const CLAIM: u32 = u32::MAX;
 
