@@ -6,6 +6,7 @@
 //! only one tracer can run on a machine.
 
 mod bpftrace;
+mod clocks;
 mod command_line;
 mod confined;
 mod cost;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         counts::trials(),
         preemption::trials(),
         queues::trials(),
+        clocks::trials(),
         stalls::trials(),
         frozen::trials(),
         sockets::trials(),

@@ -31,6 +31,8 @@ settings! {
     RECORDS_PER_SECOND: u64 = 0;
     /// Unread bytes in the stall ring buffer above which its reader is woken.
     RECORDS_WAKE_AT_BYTES: u64 = 0;
+    /// Whether user space is woken by stalls of CPUs without a sampling clock, to start one.
+    WAKE_FOR_CLOCK: u32 = 0;
     /// Spans in progress at least this long are sampled, ns.
     SAMPLE_AFTER_NS: u64 = 0;
     /// Minimum distance of two ticks of the sampler that counts cycles, ns.

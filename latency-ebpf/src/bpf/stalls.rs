@@ -1,6 +1,9 @@
 //! Sends stall records; the only sender of them. Rate-limits them per CPU.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_get_current_pid_tgid};
+use aya_ebpf::{
+    bindings::BPF_RB_FORCE_WAKEUP,
+    helpers::generated::{bpf_get_current_comm, bpf_get_current_pid_tgid},
+};
 use latency_common::{
     cpu_state::{COLLAPSE_RECORDS, INTERFERENCE_SOURCES, NetRxRun, TasksInRun, TimeWithin},
     stall_record::{CollapseRecord, RecordKind, SampleRecord, StallRecord},
@@ -56,8 +59,18 @@ pub(crate) fn send_stall(cpu: &mut Cpu, span: &Span) {
         );
         (*record).last_tick_ns = cpu.state.last_tick_ns;
     }
-    entry.submit(wake());
+    entry.submit(wake_for(cpu, span.end_ns));
     add(&mut cpu.state.records[kind].submitted, 1);
+}
+
+/// Flags to submit the record of a stall with.
+#[inline(always)]
+fn wake_for(cpu: &Cpu, end_ns: u64) -> u64 {
+    let has_clock = end_ns.saturating_sub(cpu.state.last_tick_ns) < SECOND_NS;
+    if config::WAKE_FOR_CLOCK.load() != 0 && !has_clock {
+        return u64::from(BPF_RB_FORCE_WAKEUP);
+    }
+    wake()
 }
 
 /// Sends the record of a slow call of `tcp_collapse`, written by `fill`.

@@ -221,8 +221,14 @@ mod tests {
 
     #[test]
     fn missing_samples_are_nobodys_time() {
-        let time =
-            StallTime { stalls: 1, stalled_ns: 9, unsampled_ns: 8, sampled_ns: 1, irq_ns: 0 };
+        let time = StallTime {
+            stalls: 1,
+            stalled_ns: 9,
+            unsampled_ns: 8,
+            sampled_ns: 1,
+            irq_ns: 0,
+            unclocked_ns: 0,
+        };
         let found = culprits(&[stack(&["tcp_ack"], 1)], &time);
         assert_eq!((&*found[0].function, found[0].samples), ("tcp_ack", 1));
         assert!((found[0].share - 1.0 / 9.0).abs() < 1e-9);

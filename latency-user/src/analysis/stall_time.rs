@@ -184,6 +184,7 @@ fn part(time: &StallTime, new_ns: u64) -> StallTime {
         unsampled_ns: of(time.unsampled_ns),
         sampled_ns: of(time.sampled_ns),
         irq_ns: of(time.irq_ns),
+        unclocked_ns: 0,
     }
 }
 

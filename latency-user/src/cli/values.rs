@@ -12,7 +12,7 @@ use crate::{
     kernel::probes::selection::ProbeChoice,
     model::{
         failure::Failure,
-        run::{DEFAULT_THRESHOLD_NS, SampleClock, Transport},
+        run::{DEFAULT_THRESHOLD_NS, SampleClock, SampleWhen, Transport},
         unit::Unit,
     },
 };
@@ -144,6 +144,25 @@ impl From<SampleClockArg> for SampleClock {
         match clock {
             SampleClockArg::Time => Self::Time,
             SampleClockArg::Cycles => Self::Cycles,
+        }
+    }
+}
+
+/// When a CPU has the clock of stack samples, as an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SampleWhenArg {
+    /// Always: every stall has stacks, and idle CPUs are woken
+    Always,
+    /// For a minute after each stall: CPUs that do not stall are not disturbed, and the first stall
+    /// has no stacks
+    Stalled,
+}
+
+impl From<SampleWhenArg> for SampleWhen {
+    fn from(when: SampleWhenArg) -> Self {
+        match when {
+            SampleWhenArg::Always => Self::Always,
+            SampleWhenArg::Stalled => Self::Stalled,
         }
     }
 }

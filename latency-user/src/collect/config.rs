@@ -6,7 +6,7 @@ use crate::{
     kernel::probes::selection::ProbeChoice,
     model::{
         method::Method,
-        run::{DEFAULT_THRESHOLD_NS, SampleClock, Transport},
+        run::{DEFAULT_THRESHOLD_NS, SampleClock, SampleWhen, Transport},
     },
 };
 
@@ -51,6 +51,8 @@ pub struct Config {
     pub sample_hz: u64,
     /// What the sampling clock counts.
     pub sample_clock: SampleClock,
+    /// When each CPU has the clock.
+    pub sample_when: SampleWhen,
     /// Minimum duration of `tcp_collapse` calls that are reported with their socket, ns.
     pub collapse_threshold_ns: u64,
     /// Stalls and slow collapses that a CPU may report in one second; the rest are only counted.
@@ -73,6 +75,7 @@ impl Config {
             log: false,
             sample_hz: DEFAULT_SAMPLE_HZ,
             sample_clock: SampleClock::default(),
+            sample_when: SampleWhen::default(),
             collapse_threshold_ns: DEFAULT_COLLAPSE_THRESHOLD_NS,
             records_per_second: DEFAULT_RECORDS_PER_SECOND,
             record_bytes: None,

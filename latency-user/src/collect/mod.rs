@@ -4,6 +4,7 @@
 //! conversion of stalls, and the names of queues and IRQs. Formats no output.
 
 pub mod accounting;
+pub mod clocks;
 pub mod config;
 pub mod context;
 pub mod cost;

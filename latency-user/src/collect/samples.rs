@@ -54,13 +54,13 @@ impl Samples {
             .collect()
     }
 
-    /// Parts of the time from `start_ns` to `end_ns` in which the clock of `cpu`, which ticked last
-    /// at `last_tick_ns`, was overdue.
+    /// Parts of the time from `start_ns` to `end_ns` in which the clock of `cpu`, which has run since
+    /// `clock_since_ns` and ticked last at `last_tick_ns`, was overdue.
     pub fn overdue(
         &self,
         cpu: u32,
         (start_ns, end_ns): Range,
-        last_tick_ns: u64,
+        (clock_since_ns, last_tick_ns): (u64, u64),
         clock: TickClock,
     ) -> Vec<Range> {
         let pending = self.0.get(&cpu).map_or(&[][..], |cpu_samples| &cpu_samples.pending);
@@ -68,9 +68,11 @@ impl Samples {
         let until = end_ns.max(last_tick_ns);
         let from = pending.partition_point(|pending| pending.sample.at_ns < start_ns);
         let to = pending.partition_point(|pending| pending.sample.at_ns <= until);
-        let before_ticks =
-            pending[from..to.max(from)].iter().filter_map(|pending| late(&pending.sample, clock));
-        let ranges = before_ticks.chain(clock.overdue(last_tick_ns, start_ns, end_ns));
+        let before_ticks = pending[from..to.max(from)]
+            .iter()
+            .filter_map(|pending| late(&pending.sample, clock_since_ns, clock));
+        let last = last_tick_ns.max(clock_since_ns);
+        let ranges = before_ticks.chain(clock.overdue(last, start_ns, end_ns));
         ranges
             .map(|(from, to)| (from.max(start_ns), to.min(end_ns)))
             .filter(|(from, to)| from < to)
@@ -93,9 +95,9 @@ impl Samples {
     }
 }
 
-/// The time in which the clock was overdue before `sample`.
-fn late(sample: &Sample, clock: TickClock) -> Option<Range> {
-    clock.overdue(sample.previous_tick_ns, sample.since_ns, sample.at_ns)
+/// The time in which the clock, which has run since `clock_since_ns`, was overdue before `sample`.
+fn late(sample: &Sample, clock_since_ns: u64, clock: TickClock) -> Option<Range> {
+    clock.overdue(sample.previous_tick_ns.max(clock_since_ns), sample.since_ns, sample.at_ns)
 }
 
 #[cfg(test)]
@@ -142,7 +144,7 @@ mod tests {
         }
         // A period of 100 ns.
         let clock = TickClock::new(10_000_000, SampleClock::Time);
-        let of = |range, last_tick| samples.overdue(3, range, last_tick, clock);
+        let of = |range, last_tick| samples.overdue(3, range, (0, last_tick), clock);
         assert_eq!(of((1050, 2500), 2000), [(1200, 1900), (2100, 2500)]);
         assert_eq!(of((1050, 1300), 1100), [(1200, 1300)]);
         // The tick that shows it came just after the end.

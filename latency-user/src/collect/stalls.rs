@@ -18,6 +18,7 @@ use latency_common::{
 };
 
 use super::{
+    clocks::{Clocks, monotonic_ns},
     context::Context,
     interference::{SampledTasks, interference, task},
     samples::Samples,
@@ -61,6 +62,10 @@ pub struct StallCollector {
     samples: Samples,
     /// The sampling clock.
     clock: TickClock,
+    /// When it ran on each CPU.
+    pub clocks: Clocks,
+    /// CPUs of stalls that were added since the last call of [`Self::take_stalled_cpus`].
+    stalled_cpus: BTreeSet<u32>,
     claims: Claims,
     addresses: Addresses,
     owners: BTreeMap<u64, Option<SocketOwner>>,
@@ -71,9 +76,14 @@ pub struct StallCollector {
 }
 
 impl StallCollector {
-    /// A collector of stalls that are sampled by `clock`.
-    pub fn new(clock: TickClock) -> Self {
-        Self { clock, ..Self::default() }
+    /// A collector of stalls that are sampled by `clock`, while it runs.
+    pub fn new(clock: TickClock, clocks: Clocks) -> Self {
+        Self { clock, clocks, ..Self::default() }
+    }
+
+    /// The CPUs that stalled since the last call, in a stage that is sampled.
+    pub fn take_stalled_cpus(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.stalled_cpus)
     }
 
     /// Adds one record, as bytes.
@@ -82,6 +92,9 @@ impl StallCollector {
             Some(Record::Stall(stall)) => match Stage::try_from(stall.stage) {
                 Ok(stage) => {
                     self.received[stage as usize] += 1;
+                    if is_sampled(stage) {
+                        self.stalled_cpus.insert(stall.cpu);
+                    }
                     self.stalls.push(*stall);
                 }
                 Err(_) => self.malformed += 1,
@@ -133,16 +146,21 @@ impl StallCollector {
             let stage = Stage::try_from(record.stage).ok().filter(|stage| is_sampled(*stage));
             let Some(stage) = stage else { continue };
             let labels = context.labels(record.row);
-            let (addresses, clock) = (&mut self.addresses, self.clock);
-            let mut sampled_ns = 0;
-            self.samples.between(record.cpu, record.start_ns, record.end_ns, |sample| {
-                sampled_ns += weight(sample, clock);
-                let frames = frames(addresses, stage, record, sample);
-                *counts.entry((stage, labels.clone(), frames)).or_default() += 1;
-            });
             let range = (record.start_ns, record.end_ns);
             let new = self.claims.claim(record.cpu, range);
             let new_ns = overlap(&new, range);
+            let Some(since_ns) = self.clocks.since(record.cpu, range) else {
+                let time = StallTime { unclocked_ns: new_ns, ..StallTime::default() };
+                times.entry((record.cpu, stage, labels)).or_default().add(&time);
+                continue;
+            };
+            let (addresses, clock) = (&mut self.addresses, self.clock);
+            let mut sampled_ns = 0;
+            self.samples.between(record.cpu, record.start_ns, record.end_ns, |sample| {
+                sampled_ns += weight(sample, since_ns, clock);
+                let frames = frames(addresses, stage, record, sample);
+                *counts.entry((stage, labels.clone(), frames)).or_default() += 1;
+            });
             let duration = record.end_ns.saturating_sub(record.start_ns);
             let overdue = self.overdue(record);
             let irqs = irqs(stage, record).unwrap_or_default();
@@ -154,9 +172,10 @@ impl StallCollector {
                 unsampled_ns: overdue.iter().map(|range| overlap(&new, *range)).sum(),
                 sampled_ns,
                 irq_ns: part(irqs.ns) as u64,
+                unclocked_ns: 0,
             });
         }
-        times.retain(|_, time| time.stalled_ns > 0);
+        times.retain(|_, time| time.stalled_ns > 0 || time.unclocked_ns > 0);
         let times = times.into_iter().map(|((cpu, stage, labels), time)| LocatedTime {
             stage: Some(stage.into()),
             cpu: Some(cpu),
@@ -172,7 +191,8 @@ impl StallCollector {
             return Vec::new();
         }
         let range = (record.start_ns, record.end_ns);
-        self.samples.overdue(record.cpu, range, record.last_tick_ns, self.clock)
+        let Some(since_ns) = self.clocks.since(record.cpu, range) else { return Vec::new() };
+        self.samples.overdue(record.cpu, range, (since_ns, record.last_tick_ns), self.clock)
     }
 
     fn stall(
@@ -182,7 +202,8 @@ impl StallCollector {
         context: &Context,
         clock: &WallClock,
     ) -> Stall {
-        let is_sampled = !self.clock.is_off() && is_sampled(stage);
+        let since_ns = self.clocks.since(record.cpu, (record.start_ns, record.end_ns));
+        let is_sampled = !self.clock.is_off() && is_sampled(stage) && since_ns.is_some();
         let overdue = self.overdue(record);
         let addresses = &mut self.addresses;
         let mut stacks = Vec::new();
@@ -194,7 +215,8 @@ impl StallCollector {
             add_stack(&mut stacks, &frames, 1);
         }
         stacks.sort_by_key(|stack| std::cmp::Reverse(stack.count));
-        let sampled_ns = samples.iter().map(|sample| weight(sample, self.clock)).sum();
+        let since_ns = since_ns.unwrap_or(0);
+        let sampled_ns = samples.iter().map(|sample| weight(sample, since_ns, self.clock)).sum();
         let mut stall = Stall {
             at: clock.text(record.end_ns),
             start_ns: record.start_ns,
@@ -316,9 +338,10 @@ fn frames(
     vec![format!("task:{}", stall_decode::comm(&sample.task).replace(';', ":"))]
 }
 
-/// The time that a sample stands for, ns.
-fn weight(sample: &Sample, clock: TickClock) -> u64 {
-    clock.weight(sample.previous_tick_ns, sample.since_ns, sample.at_ns)
+/// The time that a sample stands for, ns, of a clock that has run since `clock_since_ns`.
+fn weight(sample: &Sample, clock_since_ns: u64, clock: TickClock) -> u64 {
+    let previous_tick_ns = sample.previous_tick_ns.max(clock_since_ns);
+    clock.weight(previous_tick_ns, sample.since_ns, sample.at_ns)
 }
 
 /// The hard IRQs during a stall; `None`: of this stage, they are not known.
@@ -400,13 +423,7 @@ struct WallClock {
 
 impl WallClock {
     fn now() -> Self {
-        // SAFETY: all zero is a valid timespec, which the call overwrites; the clock exists.
-        let now = unsafe {
-            let mut now: libc::timespec = std::mem::zeroed();
-            libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now);
-            now
-        };
-        let monotonic_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+        let monotonic_ns = monotonic_ns();
         Self { monotonic_ns, wall: SystemTime::now() }
     }
 

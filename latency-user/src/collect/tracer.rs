@@ -15,6 +15,7 @@ use latency_common::{
 
 use super::{
     accounting::{self, Received, Started},
+    clocks::{Clocks, monotonic_ns},
     config::Config,
     context::Context,
     cost::{self, CostMeter, CostSample},
@@ -100,6 +101,7 @@ impl Tracer {
             collapse_threshold_ns: config.collapse_threshold_ns,
             sample_hz: config.sample_hz,
             sample_clock: config.sample_clock,
+            sample_when: config.sample_when,
             log: config.log,
         };
         let naming = Naming::new(layout)?;
@@ -119,7 +121,8 @@ impl Tracer {
         };
         let programs = attached.programs.len();
         let sampling = attached.sampling();
-        let stalls = StallCollector::new(TickClock::new(sampling.hz, sampling.clock));
+        let clock = TickClock::new(sampling.hz, sampling.clock);
+        let stalls = StallCollector::new(clock, Clocks::new(sampling.when));
         log::debug!("{} rows for {} CPUs, {programs} programs", layout.rows(), layout.cpus);
         drop(facts);
         return_free_memory();
@@ -267,6 +270,21 @@ impl Tracer {
     pub fn drain_records(&mut self) {
         while let Some(record) = self.attached.records.next() {
             self.stalls.add(&record);
+        }
+        self.adjust_clocks();
+    }
+
+    /// Lets the clocks of CPUs that stalled run, and stops those whose time is over.
+    fn adjust_clocks(&mut self) {
+        let now = monotonic_ns();
+        for cpu in self.stalls.take_stalled_cpus() {
+            if self.attached.stalled(cpu, now) {
+                // It runs since the call returned.
+                self.stalls.clocks.started(cpu, monotonic_ns());
+            }
+        }
+        for cpu in self.attached.stop_expired_clocks(now) {
+            self.stalls.clocks.stopped(cpu, monotonic_ns());
         }
     }
 

@@ -34,7 +34,7 @@ use crate::{
         exit::Exit,
         method::Method,
         note::{Note, Obstacle},
-        run::{SampleClock, Sampling, SelectedProbe, Transport},
+        run::{SampleClock, SampleWhen, Sampling, SelectedProbe, Transport},
     },
     views::{self, Style},
 };
@@ -144,7 +144,7 @@ fn sampling(
         Ok(attached) => Some(Sampling { clock, ..attached.sampling() }),
         Err(AttachError::Other(error)) => {
             let notes = vec![Note::NoStacks { reason: format!("{error:#}") }];
-            Some(Sampling { clock, notes, hz: 0 })
+            Some(Sampling { clock, notes, ..Sampling::default() })
         }
         Err(AttachError::Method(..)) => None,
     }
@@ -177,6 +177,7 @@ fn attach(
         collapse_threshold_ns: 1,
         sample_hz: clock.map_or(0, |_| DEFAULT_SAMPLE_HZ),
         sample_clock: clock.unwrap_or_default(),
+        sample_when: SampleWhen::default(),
         log: false,
     };
     loader::attach(&[probe], &config, facts)

@@ -29,7 +29,11 @@ use super::{
     },
     types::kallsyms,
 };
-use crate::model::{ledger::ProgramCounts, note::Note, run::Sampling};
+use crate::model::{
+    ledger::ProgramCounts,
+    note::Note,
+    run::{SampleWhen, Sampling},
+};
 
 /// Attached programs. All are detached and freed when this is dropped or the process ends.
 pub struct Attached {
@@ -130,6 +134,17 @@ impl Attached {
         self.sampler = None;
     }
 
+    /// Lets the sampling clock of a CPU that stalled run for a while. Returns whether it has started
+    /// it.
+    pub fn stalled(&mut self, cpu: u32, now_ns: u64) -> bool {
+        self.sampler.as_mut().is_some_and(|sampler| sampler.stalled(cpu, now_ns))
+    }
+
+    /// Stops the clocks that have run long enough, and returns their CPUs.
+    pub fn stop_expired_clocks(&mut self, now_ns: u64) -> Vec<u32> {
+        self.sampler.as_mut().map(|sampler| sampler.stop_expired(now_ns)).unwrap_or_default()
+    }
+
     /// How stacks of stalls are sampled.
     pub fn sampling(&self) -> Sampling {
         let Some(sampler) = &self.sampler else {
@@ -146,7 +161,12 @@ impl Attached {
         } else {
             Note::SamplerBlindSpot
         };
-        Sampling { hz: sampler.hz, clock: sampler.clock, notes: vec![note] }
+        let Sampler { hz, clock, when, .. } = *sampler;
+        let mut notes = vec![note];
+        if when == SampleWhen::Stalled {
+            notes.push(Note::SampledWhenStalled);
+        }
+        Sampling { hz, clock, when, notes }
     }
 
     /// Missed runs of each program. Must be called while they are attached: a probe's count is lost

@@ -31,7 +31,7 @@ use crate::{
     model::{
         method::Method,
         note::Obstacle,
-        run::{SampleClock, SelectedProbe, Transport},
+        run::{SampleClock, SampleWhen, SelectedProbe, Transport},
     },
 };
 
@@ -64,6 +64,8 @@ pub struct ProgramConfig {
     pub sample_hz: u64,
     /// What the sampling clock counts.
     pub sample_clock: SampleClock,
+    /// When each CPU has the clock.
+    pub sample_when: SampleWhen,
     /// Whether to log the kernel side's warnings.
     pub log: bool,
 }
@@ -200,7 +202,8 @@ fn start_sampler(
         return Ok(None);
     }
     let online = cpus::online(Path::new("/"))?;
-    sampler::attach(ebpf, config.sample_hz, config.sample_clock, &online, states).map(Some)
+    let ProgramConfig { sample_hz, sample_clock, sample_when, .. } = *config;
+    sampler::attach(ebpf, sample_hz, sample_clock, sample_when, &online, states).map(Some)
 }
 
 fn in_use(probes: &[SelectedProbe]) -> impl Iterator<Item = (Stage, Method)> {
@@ -226,6 +229,8 @@ fn load_object(
     let log_level: u8 = if config.log { 0xff } else { 0 };
     let records_wake_at_bytes = u64::from(config.record_bytes / 4);
     let sample_after_ns = (config.threshold_ns / SAMPLED_PART).min(SAMPLED_AFTER_NS);
+    let wake_for_clock =
+        u32::from(config.sample_hz > 0 && config.sample_when == SampleWhen::Stalled);
     let min_tick_ns = sampler::min_tick_ns(config.sample_hz);
     let has_fetch = atomics::has_fetch();
     let fetch_atomics = u32::from(has_fetch);
@@ -249,6 +254,7 @@ fn load_object(
         .override_global("WAKE_AT_BYTES", &wake_at_bytes, true)
         .override_global("RECORDS_PER_SECOND", &config.records_per_second, true)
         .override_global("RECORDS_WAKE_AT_BYTES", &records_wake_at_bytes, true)
+        .override_global("WAKE_FOR_CLOCK", &wake_for_clock, true)
         .override_global("SAMPLE_AFTER_NS", &sample_after_ns, true)
         .override_global("MIN_TICK_NS", &min_tick_ns, true)
         .override_global("COLLAPSE_THRESHOLD_NS", &config.collapse_threshold_ns, true)

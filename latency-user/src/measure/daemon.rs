@@ -151,6 +151,10 @@ impl Answer {
             let (is, asked) = (run.sampling.clock.name(), wanted.sample_clock.name());
             differences.push(format!("--sample-clock {is}, not {asked}"));
         }
+        if run.sampling.hz > 0 && run.sampling.when != wanted.sample_when {
+            let (is, asked) = (run.sampling.when.name(), wanted.sample_when.name());
+            differences.push(format!("--sample-when {is}, not {asked}"));
+        }
         if run.transport != wanted.transport {
             differences.push("--transport maps".into());
         }

@@ -108,6 +108,33 @@ impl SampleClock {
     }
 }
 
+/// When a CPU has a sampling clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SampleWhen {
+    /// Always: every stall has stacks, and idle CPUs are woken.
+    #[default]
+    Always,
+    /// For a minute after each of its stalls: what does not stall is not disturbed, and the first
+    /// stall has no stacks.
+    Stalled,
+}
+
+impl SampleWhen {
+    /// Its name, in JSON and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Stalled => "stalled",
+        }
+    }
+
+    /// Whether it is the one of recordings that do not say.
+    fn is_always(&self) -> bool {
+        *self == Self::Always
+    }
+}
+
 /// How stacks of stalls were taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sampling {
@@ -116,6 +143,9 @@ pub struct Sampling {
     /// What it counts.
     #[serde(default, skip_serializing_if = "SampleClock::is_time")]
     pub clock: SampleClock,
+    /// When each CPU had the clock.
+    #[serde(default, skip_serializing_if = "SampleWhen::is_always")]
+    pub when: SampleWhen,
     /// Notes: what the clock cannot sample, why there are no symbols.
     #[serde(default, alias = "note", deserialize_with = "note::notes")]
     pub notes: Vec<Note>,

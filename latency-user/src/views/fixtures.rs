@@ -17,7 +17,7 @@ use crate::model::{
     ledger::{Ledger, StageCounts, UserCounts},
     method::Method,
     note::Note,
-    run::{Run, SampleClock, Sampling, SelectedProbe, Transport},
+    run::{Run, Sampling, SelectedProbe, Transport},
     series::{Location, Queue, QueueId, Series, attrs::QueueAttrs, labels::Labels},
     stall::{Stall, culprit::Culprit},
     summary::{SeriesSummary, Stalls, Summary},
@@ -164,11 +164,7 @@ pub(super) fn run() -> Run {
             probe(Stage::TcpCollapse, "tcp_collapse", None),
             absent,
         ],
-        sampling: Sampling {
-            hz: 1999,
-            clock: SampleClock::Time,
-            notes: vec![Note::SamplerBlindSpot],
-        },
+        sampling: Sampling { hz: 1999, notes: vec![Note::SamplerBlindSpot], ..Sampling::default() },
         cpus: 4,
         version: "0.1.0".into(),
     }

@@ -111,8 +111,14 @@ mod tests {
 
     #[test]
     fn time_that_no_function_took_is_in_the_list() {
-        let time =
-            StallTime { stalls: 1, stalled_ns: 100, unsampled_ns: 85, sampled_ns: 11, irq_ns: 3 };
+        let time = StallTime {
+            stalls: 1,
+            stalled_ns: 100,
+            unsampled_ns: 85,
+            sampled_ns: 11,
+            irq_ns: 3,
+            unclocked_ns: 0,
+        };
         assert_eq!(
             text(&[culprit("tcp_ack", 0.11)], &time, 3),
             "not running or interrupts off (hard-IRQ handlers 3 %) 85 %, tcp_ack 11 %, \

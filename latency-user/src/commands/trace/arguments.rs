@@ -7,7 +7,7 @@ use clap_complete::ArgValueCandidates;
 use latency_common::stage::Stage;
 
 use crate::{
-    cli::values::{self, Format, SampleClockArg, TransportArg},
+    cli::values::{self, Format, SampleClockArg, SampleWhenArg, TransportArg},
     collect::config::{
         Config, DEFAULT_RECORDS_PER_SECOND, DEFAULT_RING_EVENTS, DEFAULT_SAMPLE_HZ, default_stages,
     },
@@ -102,6 +102,15 @@ pub struct Arguments {
         default_value = "time"
     )]
     pub sample_clock: SampleClockArg,
+    /// When a CPU has that clock
+    #[arg(
+        long,
+        value_name = "WHEN",
+        help_heading = "Advanced",
+        value_enum,
+        default_value = "always"
+    )]
+    pub sample_when: SampleWhenArg,
     /// Maximum number of stalls reported per second and CPU; the rest is counted
     #[arg(long, value_name = "N", help_heading = "Advanced",
           default_value_t = DEFAULT_RECORDS_PER_SECOND)]
@@ -139,6 +148,7 @@ impl Arguments {
                 log: verbose,
                 sample_hz: self.sample_hz,
                 sample_clock: self.sample_clock.into(),
+                sample_when: self.sample_when.into(),
                 collapse_threshold_ns: self.collapse_threshold.as_nanos() as u64,
                 records_per_second: self.max_stalls,
                 ..Config::new()

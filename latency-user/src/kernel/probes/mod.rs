@@ -3,5 +3,6 @@
 pub mod bpf_stats;
 pub mod hooks;
 pub mod misses;
+mod perf_clock;
 pub mod sampler;
 pub mod selection;

@@ -4,28 +4,23 @@
 //! counter of the CPU has an interrupt of its own, which on most machines cannot be masked.
 
 use std::{
+    collections::BTreeMap,
     fs, hint,
-    io::Read,
+    io::{self, Read},
     path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
-use aya::{
-    Ebpf,
-    programs::{
-        PerfEvent,
-        perf_event::{HardwareEvent, PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
-    },
-};
+use aya::{Ebpf, programs::PerfEvent};
 use flate2::read::GzDecoder;
 use latency_common::cpu_state::CpuState;
 
-use super::hooks;
+use super::{hooks, perf_clock::PerfClock};
 use crate::{
     host::kernel,
-    kernel::{link::Link, maps::mmap::MmapArray},
-    model::run::SampleClock,
+    kernel::maps::mmap::MmapArray,
+    model::run::{SampleClock, SampleWhen},
 };
 
 /// How long a clock that counts cycles may take until its first tick, on a CPU that is busy: longer
@@ -38,21 +33,59 @@ const MAX_RATE: &str = "/proc/sys/kernel/perf_event_max_sample_rate";
 /// Below this many ticks a second, most stalls would have no sample.
 const MIN_HZ: u64 = 50;
 
-/// A running sampler.
+/// How long a clock runs after a stall on its CPU, ns.
+const AFTER_STALL_NS: u64 = 60_000_000_000;
+
+/// The clocks of all CPUs that were online when it was attached.
 pub(in crate::kernel) struct Sampler {
     pub(in crate::kernel) clock: SampleClock,
     /// Ticks a second.
     pub(in crate::kernel) hz: u64,
+    pub(in crate::kernel) when: SampleWhen,
     /// Whether it ticks while interrupts are off.
     pub(in crate::kernel) sees_everything: bool,
-    /// Kept, not read: see [`Link`].
-    _links: Vec<Link>,
+    clocks: BTreeMap<u32, PerfClock>,
+    /// The clocks that run for a while, and until when, ns.
+    running: BTreeMap<u32, u64>,
 }
 
 impl Sampler {
     /// The name of its program.
     pub(in crate::kernel) fn program(&self) -> &'static str {
         program(self.clock)
+    }
+
+    /// Lets the clock of a CPU that stalled run for a while. Returns whether it has started it.
+    pub(in crate::kernel) fn stalled(&mut self, cpu: u32, now_ns: u64) -> bool {
+        let (SampleWhen::Stalled, Some(clock)) = (self.when, self.clocks.get(&cpu)) else {
+            return false;
+        };
+        let is_running = self.running.contains_key(&cpu);
+        // A CPU that went offline has no clock any more.
+        if !is_running && clock.start().is_err() {
+            return false;
+        }
+        self.running.insert(cpu, now_ns + AFTER_STALL_NS);
+        !is_running
+    }
+
+    /// Stops the clocks whose time is over, and returns their CPUs.
+    pub(in crate::kernel) fn stop_expired(&mut self, now_ns: u64) -> Vec<u32> {
+        let expired: Vec<u32> = self
+            .running
+            .iter()
+            .filter(|(_, until)| **until <= now_ns)
+            .map(|(cpu, _)| *cpu)
+            .collect();
+        for cpu in &expired {
+            self.running.remove(cpu);
+            if let Some(clock) = self.clocks.get(cpu)
+                && let Err(error) = clock.stop()
+            {
+                log::debug!("cannot stop the sampling clock of CPU {cpu}: {error}");
+            }
+        }
+        expired
     }
 }
 
@@ -69,8 +102,8 @@ pub(in crate::kernel) fn min_tick_ns(hz: u64) -> u64 {
     500_000_000_u64.checked_div(hz).unwrap_or(0)
 }
 
-/// Starts a clock at `hz`, or as fast as the kernel allows, on each of `cpus`; it stamps its ticks
-/// in `states`.
+/// Prepares a clock at `hz`, or as fast as the kernel allows, on each of `cpus`, and starts it if it
+/// is to run always; it stamps its ticks in `states`.
 ///
 /// # Errors
 ///
@@ -79,6 +112,7 @@ pub(in crate::kernel) fn attach(
     ebpf: &mut Ebpf,
     hz: u64,
     clock: SampleClock,
+    when: SampleWhen,
     cpus: &[u32],
     states: &MmapArray<CpuState>,
 ) -> Result<Sampler> {
@@ -86,19 +120,27 @@ pub(in crate::kernel) fn attach(
     if hz < MIN_HZ {
         bail!("the kernel allows {hz} samples a second: raise kernel.perf_event_max_sample_rate");
     }
-    let name = program(clock);
     let program: &mut PerfEvent =
-        ebpf.program_mut(name).context("the eBPF object has no sampler")?.try_into()?;
+        ebpf.program_mut(program(clock)).context("the eBPF object has no sampler")?.try_into()?;
     program.load()?;
-    let links = match clock {
-        SampleClock::Time => {
-            start(program, PerfEventConfig::Software(SoftwareEvent::CpuClock), hz, cpus)?
+    let program = program.fd()?;
+    let open = |&cpu: &u32| Ok((cpu, PerfClock::open(clock, hz, cpu, program)?));
+    let clocks: BTreeMap<u32, PerfClock> =
+        cpus.iter().map(open).collect::<io::Result<_>>().context(match clock {
+            SampleClock::Time => "`perf_event_open` failed",
+            SampleClock::Cycles => "the CPU's cycles cannot be the clock of samples",
+        })?;
+    if when == SampleWhen::Always || clock == SampleClock::Cycles {
+        clocks.values().try_for_each(PerfClock::start)?;
+    }
+    if clock == SampleClock::Cycles {
+        await_tick(states).context("the CPU's cycles cannot be the clock of samples")?;
+        if when == SampleWhen::Stalled {
+            clocks.values().try_for_each(PerfClock::stop)?;
         }
-        SampleClock::Cycles => count_cycles(program, hz, cpus, states)
-            .context("the CPU's cycles cannot be the clock of samples")?,
-    };
+    }
     let sees_everything = clock == SampleClock::Cycles && interrupts_everything();
-    Ok(Sampler { clock, hz, sees_everything, _links: links })
+    Ok(Sampler { clock, hz, when, sees_everything, clocks, running: BTreeMap::new() })
 }
 
 /// The kernel lowers it when interrupts take long. If it cannot be read, the kernel decides.
@@ -107,15 +149,8 @@ fn max_rate() -> u64 {
     text.trim().parse().unwrap_or(u64::MAX)
 }
 
-fn count_cycles(
-    program: &mut PerfEvent,
-    hz: u64,
-    cpus: &[u32],
-    states: &MmapArray<CpuState>,
-) -> Result<Vec<Link>> {
-    let cycles = PerfEventConfig::Hardware(HardwareEvent::CpuCycles);
-    let links = start(program, cycles, hz, cpus).context("no counter is free")?;
-    // Some hypervisors have counters without their interrupt.
+/// Some hypervisors have counters without their interrupt.
+fn await_tick(states: &MmapArray<CpuState>) -> Result<()> {
     let started = Instant::now();
     while !(0..states.len()).any(|cpu| states.copy(cpu).last_tick_ns != 0) {
         if started.elapsed() > FIRST_TICK {
@@ -123,22 +158,7 @@ fn count_cycles(
         }
         hint::spin_loop();
     }
-    Ok(links)
-}
-
-fn start(
-    program: &mut PerfEvent,
-    clock: PerfEventConfig,
-    hz: u64,
-    cpus: &[u32],
-) -> Result<Vec<Link>> {
-    cpus.iter()
-        .map(|&cpu| {
-            let scope = PerfEventScope::AllProcessesOneCpu { cpu };
-            let id = program.attach(clock, scope, SamplePolicy::Frequency(hz), false)?;
-            Ok(Box::new(program.take_link(id)?) as Link)
-        })
-        .collect()
+    Ok(())
 }
 
 /// Whether the interrupt of the CPU's counters cannot be masked. On Arm that is so only if the

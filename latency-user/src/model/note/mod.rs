@@ -121,6 +121,8 @@ pub enum Note {
     SamplerBlindSpot,
     /// The sampling clock counts cycles of the CPU.
     SampledByCycles,
+    /// The sampling clock of a CPU runs for a while after each of its stalls.
+    SampledWhenStalled,
     /// CPUs came online after the start: the sampling clock does not tick there.
     CpusNotSampled {
         /// Their numbers.

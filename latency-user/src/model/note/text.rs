@@ -71,6 +71,9 @@ impl fmt::Display for Note {
                 "the sampling clock counts the CPU's cycles, by an interrupt that cannot be masked: \
                  code with interrupts off has stacks too",
             ),
+            Self::SampledWhenStalled => f.write_str(
+                "a CPU has the sampling clock for a minute after a stall: the first one has no stacks",
+            ),
             Self::CpusNotSampled { cpus } => {
                 let numbers: Vec<String> = cpus.iter().map(ToString::to_string).collect();
                 write!(

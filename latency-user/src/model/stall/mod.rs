@@ -75,6 +75,7 @@ impl Stall {
             unsampled_ns: self.unsampled_ns.unwrap_or(0),
             sampled_ns: self.sampled_ns.unwrap_or(0),
             irq_ns: in_run.or(in_wait).map_or(0, |irqs| irqs.ns),
+            unclocked_ns: 0,
         }
     }
 }

@@ -20,6 +20,14 @@ pub struct StallTime {
     /// Part of it in hard-IRQ handlers, ns; 0 when they were not timed. May overlap the others.
     #[serde(default)]
     pub irq_ns: u64,
+    /// Time of further stalls, during which their CPU had no sampling clock, ns: it is in none of the
+    /// others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unclocked_ns: u64,
+}
+
+fn is_zero(ns: &u64) -> bool {
+    *ns == 0
 }
 
 impl StallTime {
@@ -30,6 +38,7 @@ impl StallTime {
         self.unsampled_ns = self.unsampled_ns.saturating_add(other.unsampled_ns);
         self.sampled_ns = self.sampled_ns.saturating_add(other.sampled_ns);
         self.irq_ns = self.irq_ns.saturating_add(other.irq_ns);
+        self.unclocked_ns = self.unclocked_ns.saturating_add(other.unclocked_ns);
     }
 
     /// Share of the time in which the CPU did not run or interrupts were off, 0 to 1.
@@ -106,8 +115,13 @@ mod tests {
     #[test]
     fn shares_add_up_to_one() {
         for (unsampled_ns, sampled_ns) in [(0, 0), (89, 11), (40, 90), (100, 3), (7, 13)] {
-            let time =
-                StallTime { stalls: 1, stalled_ns: 100, unsampled_ns, sampled_ns, irq_ns: 0 };
+            let time = StallTime {
+                stalls: 1,
+                stalled_ns: 100,
+                unsampled_ns,
+                sampled_ns,
+                ..Default::default()
+            };
             let sum = time.not_running() + time.sampled() + time.unexplained();
             assert!((sum - 1.0).abs() < 1e-9, "{time:?}");
             assert!(time.sampled() * 100.0 <= sampled_ns as f64 + 1e-9, "{time:?}");

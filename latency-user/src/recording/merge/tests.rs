@@ -86,6 +86,7 @@ fn time(stalls: &[Stall]) -> LocatedTime {
         unsampled_ns: stalled_ns / 3,
         sampled_ns: stalled_ns / 2,
         irq_ns: stalled_ns / 7,
+        unclocked_ns: stalled_ns / 11,
     };
     LocatedTime { stage: Some(Stage::NetRx.into()), cpu: Some(3), time, ..LocatedTime::default() }
 }

@@ -69,7 +69,14 @@ fn intervals() -> [Interval; 2] {
         stage: Some(Stage::NetRx.into()),
         cpu: Some(3),
         labels: Labels::default(),
-        time: StallTime { stalls: 1, stalled_ns: 9, unsampled_ns: 5, sampled_ns: 3, irq_ns: 1 },
+        time: StallTime {
+            stalls: 1,
+            stalled_ns: 9,
+            unsampled_ns: 5,
+            sampled_ns: 3,
+            irq_ns: 1,
+            unclocked_ns: 0,
+        },
     };
     let batch = StallBatch { stacks: vec![stack], times: vec![time], ..StallBatch::default() };
     let steal = Some(vec![CpuSteal { cpu: 3, steal_ns: 7, ..CpuSteal::default() }]);

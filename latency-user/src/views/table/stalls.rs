@@ -39,14 +39,19 @@ pub(super) fn culprit_sentence(summary: &Summary) -> Option<String> {
     let time = stalls.time.unwrap_or_default();
     let is_sampled = summary.run.sampling.hz > 0 && time.stalled_ns > 0;
     if stalls.culprits.is_empty() && !is_sampled {
-        return None;
+        let unclocked = (time.unclocked_ns > 0).then(|| duration(time.unclocked_ns))?;
+        return Some(format!("Culprits: unknown: {unclocked} of stalls before the clock ran."));
     }
+    let before = match time.unclocked_ns {
+        0 => String::new(),
+        ns => format!(", {} of stalls before the clock ran", duration(ns)),
+    };
     let of = match time.stalled_ns {
         0 => String::new(),
         ns => format!("of {} of stalls, ", duration(ns)),
     };
     Some(format!(
-        "Culprits: {} ({of}{}).",
+        "Culprits: {} ({of}{}{before}).",
         stall_time::text(&stalls.culprits, &time, ALL_FUNCTIONS),
         counted(stalls.samples, "sample")
     ))
