@@ -111,7 +111,8 @@ fn install_in(directory: &Path, crates: &[PathBuf]) -> Result<()> {
     }
     let [common, user] = &sources[..] else { bail!("two crates, not {}", sources.len()) };
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(directory).args(["install", "--locked", "--path"]).arg(user);
+    // Not locked: the lock file names a crate of the registry, which the patch replaces.
+    cargo.current_dir(directory).args(["install", "--path"]).arg(user);
     cargo.arg("--root").arg(directory).arg("--target-dir").arg(directory.join("target"));
     let common = format!("patch.crates-io.latency-common.path={:?}", common.display());
     process::run(cargo.args(["--config", &common]))?;
