@@ -71,12 +71,15 @@ pub(crate) fn since(later: &Programs, earlier: &Programs) -> Runs {
 /// ever being attached, as a sign that a tracer runs.
 const INSTRUCTIONS_OF_A_SIGN: u64 = 2;
 
+/// `BPF_PROG_TYPE_PERF_EVENT` of `enum bpf_prog_type`: programs of clocks and counters.
+const OF_PERF_EVENTS: u64 = 7;
+
 /// A tracer may keep so many programs for later: ours has one that it attaches while queues have no
 /// name.
 const SPARE: usize = 1;
 
 /// Whether a process has attached the programs that it holds and that do something, or holds perf
-/// events only (older ways of attaching to them create no link).
+/// events only. Programs of perf events do not count: they may be attached without a link.
 pub(crate) fn traces(id: u32) -> bool {
     let process = Path::new("/proc").join(id.to_string());
     let entries = |directory: &str| {
@@ -96,7 +99,9 @@ pub(crate) fn traces(id: u32) -> bool {
 /// The program of a descriptor, if it does something.
 fn to_attach(fdinfo: &str) -> Option<u32> {
     let (program, _) = parse(fdinfo)?;
-    (field(fdinfo, "verified_insns") != Some(INSTRUCTIONS_OF_A_SIGN)).then_some(program)
+    let is_sign = field(fdinfo, "verified_insns") == Some(INSTRUCTIONS_OF_A_SIGN);
+    let may_lack_a_link = field(fdinfo, "prog_type") == Some(OF_PERF_EVENTS);
+    (!is_sign && !may_lack_a_link).then_some(program)
 }
 
 /// Number of open descriptors of a process; 0 when it is gone.
@@ -138,7 +143,9 @@ mod tests {
         assert_eq!(parse(link), None);
         assert_eq!((linked_program(program), linked_program(link)), (None, Some(10469)));
         let sign = program.replace("verified_insns:\t42", "verified_insns:\t2");
-        assert_eq!((to_attach(program), to_attach(&sign)), (Some(10469), None));
+        let clock = program.replace("prog_type:\t17", "prog_type:\t7");
+        assert_eq!(to_attach(program), Some(10469));
+        assert_eq!((to_attach(&sign), to_attach(&clock)), (None, None));
     }
 
     #[test]
