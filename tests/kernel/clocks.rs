@@ -1,4 +1,4 @@
-//! `--sample-when stalled`: a CPU has the sampling clock only after it has stalled.
+//! `--sample-when stalled`, the default: until a CPU has stalled, its sampling clock is a slow one.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{
     queues::flow_of_each_queue,
     stalls::stretched,
-    suite::{Where, trial},
+    suite::{Where, trial, trial_since},
     tracing::{Tracing, kinds, number},
 };
 
@@ -24,16 +24,18 @@ const STALLS: u64 = 23;
 pub(crate) fn trials() -> Vec<Trial> {
     let tools = ["ip", "ethtool"];
     [
-        trial("clocks::without_stalls_none_ticks", Where::Everywhere, &[], quiet),
+        trial("clocks::without_stalls_they_are_slow", Where::Everywhere, &[], quiet),
         trial("clocks::after_a_stall_its_cpu_has_one", Where::Everywhere, &tools, stalling),
+        trial_since((5, 17), "clocks::a_long_stall_gets_one", Where::Everywhere, &tools, long),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// How often the sampler ran while the kernel counted the runs of programs.
-fn ticks(when: &str) -> Result<u64> {
+/// How often the sampler and the one of the slow clock ran while the kernel counted the runs of
+/// programs.
+fn ticks(when: &str) -> Result<(u64, u64)> {
     // Nothing takes that long.
     let tracing = Tracing::start(&["--threshold", "30s", "--sample-when", when])?;
     std::thread::sleep(Duration::from_secs(3));
@@ -41,62 +43,82 @@ fn ticks(when: &str) -> Result<u64> {
     let kernel = &summary["self_cost"]["kernel"];
     ensure!(kernel["measured_s"].as_f64() > Some(0.1), "{kernel}");
     let programs = kernel["programs"].as_array().context("no programs")?;
-    let sampler = programs.iter().find(|program| program["program"] == "sample_stall");
-    sampler.map_or(Ok(0), |program| number(program, "runs"))
+    let runs = |name: &str| {
+        let program = programs.iter().find(|program| program["program"] == name);
+        program.map_or(Ok(0), |program| number(program, "runs"))
+    };
+    Ok((runs("sample_stall")?, runs("look_for_stall")?))
 }
 
 fn quiet() -> Result<()> {
     let (always, stalled) = (ticks("always")?, ticks("stalled")?);
-    ensure!(always > 50 && stalled == 0, "{always} ticks, {stalled} without stalls");
+    ensure!(always.0 > 50 && always.1 == 0, "{always:?}");
+    ensure!(stalled.0 == 0 && stalled.1 > 0, "{stalled:?}");
+    ensure!(stalled.1 * 8 < always.0, "{stalled:?} ticks without stalls, {always:?} always");
     Ok(())
 }
 
-/// Of stalls that follow one another, all but the first have stacks, and the first counts for no
-/// function's share.
+/// Stalls of at least `threshold` by marked packets of `spin` on CPU 0, and the summary.
+fn injected(spin: Duration, threshold: Duration, packets: u64) -> Result<(Vec<Value>, Value)> {
+    veth::make(4)?;
+    let mut sender = veth::sender()?;
+    let flow = flow_of_each_queue(&mut sender, MARKED_PORT)?[1];
+    let mut injector = Injector::attach(spin)?;
+    let threshold = format!("{}us", threshold.as_micros());
+    let tracing = Tracing::start(&["--threshold", &threshold, "--stages", "napi_poll"])?;
+    // Not before: the tracer would inherit it, and could not start a clock meanwhile.
+    load::pin_to(0)?;
+    injector.stall(&mut sender, flow, packets)?;
+    let mut objects = tracing.objects()?;
+    let stalls: Vec<Value> = kinds(&objects, "stall")
+        .filter(|stall| stall["stage"] == "napi_poll" && stall["cpu"] == 0)
+        .cloned()
+        .collect();
+    ensure!(stalls.len() as u64 >= packets, "{} stalls", stalls.len());
+    Ok((stalls, objects.pop().context("no summary")?))
+}
+
+/// Of stalls that follow one another, all but the first have stacks, and what had no clock counts
+/// for no function's share.
 fn stalling() -> Result<()> {
     namespace::run(|| {
-        load::pin_to(0)?;
-        veth::make(4)?;
-        let mut sender = veth::sender()?;
-        let flow = flow_of_each_queue(&mut sender, MARKED_PORT)?[1];
-        let spin = stretched(7);
-        let mut injector = Injector::attach(spin)?;
-        let threshold = format!("{}us", spin.as_micros());
-        let tracing = Tracing::start(&[
-            "--threshold",
-            &threshold,
-            "--sample-when",
-            "stalled",
-            "--stages",
-            "napi_poll",
-        ])?;
-        injector.stall(&mut sender, flow, STALLS)?;
-        let objects = tracing.objects()?;
-        let stalls: Vec<&Value> = kinds(&objects, "stall")
-            .filter(|stall| stall["stage"] == "napi_poll" && stall["cpu"] == 0)
-            .collect();
-        ensure!(stalls.len() as u64 >= STALLS, "{} stalls", stalls.len());
-        let has_clock = |stall: &&&Value| stall["unsampled_ns"].is_u64();
-        ensure!(!has_clock(&&stalls[0]), "{}", stalls[0]);
-        ensure!(stalls[0]["samples"] == 0, "{}", stalls[0]);
+        let (stalls, summary) = injected(stretched(7), stretched(7), STALLS)?;
+        let has_clock = |stall: &&Value| stall["unsampled_ns"].is_u64();
         // The clock starts within milliseconds, which the next stall may take, too.
-        let late = stalls.iter().skip(1).filter(|stall| !has_clock(stall)).count();
-        ensure!(late <= 3, "{late} stalls more without a clock: {stalls:?}");
+        let without: Vec<&Value> = stalls.iter().filter(|stall| !has_clock(stall)).collect();
+        ensure!(without.len() <= 4, "{} stalls without a clock: {stalls:?}", without.len());
+        let mut unclocked = 0;
+        for stall in &without {
+            ensure!(stall["samples"] == 0, "{stall}");
+            unclocked += number(stall, "duration_ns")?;
+        }
         for stall in stalls.iter().filter(has_clock) {
             let duration = number(stall, "duration_ns")?;
             let told = number(stall, "sampled_ns")? + number(stall, "unsampled_ns")?;
             ensure!(told <= duration + duration / 2, "{stall}");
         }
-        let summary = objects.last().context("no summary")?;
         let time = &summary["stalls"]["time"];
-        let first = number(stalls[0], "duration_ns")?;
-        ensure!(number(time, "unclocked_ns")? >= first, "{time}");
+        ensure!(time["unclocked_ns"].as_u64().unwrap_or(0) >= unclocked, "{time}: {without:?}");
         let blamed = summary["stalls"]["culprits"].as_array().into_iter().flatten();
         let share: f64 = blamed
             .filter(|culprit| culprit["function"].as_str().is_some_and(is_its_program))
             .filter_map(|culprit| culprit["share"].as_f64())
             .sum();
         ensure!(share > 0.5, "{summary}");
+        Ok(())
+    })
+}
+
+/// The slow clock sees a stall of several of its periods, and user space starts the other one in the
+/// middle of it.
+fn long() -> Result<()> {
+    namespace::run(|| {
+        let (stalls, _) = injected(stretched(90), stretched(9), 1)?;
+        let stall = &stalls[0];
+        let (duration, sampled) = (number(stall, "duration_ns")?, number(stall, "sampled_ns")?);
+        let unsampled = number(stall, "unsampled_ns")?;
+        ensure!(number(stall, "samples")? >= 10, "{stall}");
+        ensure!(sampled + unsampled > duration / 3, "{stall}");
         Ok(())
     })
 }

@@ -55,7 +55,7 @@ fn stolen() -> Result<()> {
         let mut sender = veth::sender()?;
         let flow = flow_of_each_queue(&mut sender, MARKED_PORT)?[0];
         let mut injector = Injector::attach(SPIN)?;
-        let tracing = Tracing::start(&["--threshold", "10ms"])?;
+        let tracing = Tracing::start(&["--threshold", "10ms", "--sample-when", "always"])?;
         load::pin_to(0)?;
         for _ in 0..REQUESTS {
             freeze();
@@ -158,7 +158,14 @@ fn blame(clock: &str, attach: &mut (dyn FnMut() -> Result<Injector> + Send)) -> 
         let mut sender = veth::sender()?;
         let flow = flow_of_each_queue(&mut sender, MARKED_PORT)?[0];
         let mut injector = attach()?;
-        let tracing = Tracing::start(&["--threshold", "10ms", "--sample-clock", clock])?;
+        let tracing = Tracing::start(&[
+            "--threshold",
+            "10ms",
+            "--sample-when",
+            "always",
+            "--sample-clock",
+            clock,
+        ])?;
         load::pin_to(0)?;
         injector.stall(&mut sender, flow, MASKED_STALLS)?;
         let objects = tracing.objects()?;

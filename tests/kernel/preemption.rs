@@ -68,7 +68,7 @@ fn preempted() -> Result<()> {
         let mut sender = veth::sender()?;
         let flow = flow_of_each_queue(&mut sender, MARKED_PORT)?[0];
         let mut injector = Injector::attach(SPIN)?;
-        let tracing = Tracing::start(&["--threshold", "50ms"])?;
+        let tracing = Tracing::start(&["--threshold", "50ms", "--sample-when", "always"])?;
         let (done, begin) = (AtomicBool::new(false), Barrier::new(2));
         let ran = thread::scope(|scope| {
             let task = thread::Builder::new().name(TASK.into()).spawn_scoped(scope, || {

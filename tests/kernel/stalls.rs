@@ -80,7 +80,14 @@ fn inject(spin: Duration, count: u64) -> Result<()> {
         let flows = flow_of_each_queue(&mut sender, MARKED_PORT)?;
         let mut injector = Injector::attach(spin)?;
         let threshold = format!("{}us", spin.as_micros());
-        let tracing = Tracing::start(&["--iface", veth::RECEIVER, "--threshold", &threshold])?;
+        let tracing = Tracing::start(&[
+            "--iface",
+            veth::RECEIVER,
+            "--threshold",
+            &threshold,
+            "--sample-when",
+            "always",
+        ])?;
         // A packet has gone through each queue, so that each is resolved to its RX queue.
         flow_of_each_queue(&mut sender, MARKED_PORT + 1)?;
         injector.stall(&mut sender, flows[1], count)?;
@@ -241,7 +248,7 @@ fn busy_vector() -> Result<()> {
 /// the second CPU steers its packets to the first (RPS).
 fn waits_on_first_cpu(occupy: &mut (dyn FnMut() -> Result<()> + Send)) -> Result<Vec<Value>> {
     fs::write("/sys/class/net/lo/queues/rx-0/rps_cpus", "1").context("steer loopback to CPU 0")?;
-    let tracing = Tracing::start(&[])?;
+    let tracing = Tracing::start(&["--sample-when", "always"])?;
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let packets = scope.spawn(|| {

@@ -18,7 +18,8 @@ use super::{
     span::Span,
 };
 
-const SECOND_NS: u64 = 1_000_000_000;
+/// Records are limited per second; after a second without a tick, a CPU has no sampling clock.
+pub(crate) const SECOND_NS: u64 = 1_000_000_000;
 
 /// Sends a stall with the state of its CPU.
 #[inline(always)]
@@ -63,9 +64,9 @@ pub(crate) fn send_stall(cpu: &mut Cpu, span: &Span) {
     add(&mut cpu.state.records[kind].submitted, 1);
 }
 
-/// Flags to submit the record of a stall with.
+/// Flags to submit a record of a stall with: user space starts the clock of a CPU that has none.
 #[inline(always)]
-fn wake_for(cpu: &Cpu, end_ns: u64) -> u64 {
+pub(crate) fn wake_for(cpu: &Cpu, end_ns: u64) -> u64 {
     let has_clock = end_ns.saturating_sub(cpu.state.last_tick_ns) < SECOND_NS;
     if config::WAKE_FOR_CLOCK.load() != 0 && !has_clock {
         return u64::from(BPF_RB_FORCE_WAKEUP);

@@ -1,4 +1,4 @@
-//! Samples kernel stacks of stalls, driven by a clock of perf on each CPU.
+//! Samples kernel stacks of stalls, driven by clocks of perf on each CPU.
 
 use aya_ebpf::{
     EbpfContext,
@@ -18,7 +18,7 @@ use crate::bpf::{
     clock::now_ns,
     config::{self, is_disabled},
     cpu::Cpu,
-    stalls::{reserve_sample, wake, write_task},
+    stalls::{SECOND_NS, reserve_sample, wake, wake_for, write_task},
 };
 
 /// Runs at each tick of `PERF_COUNT_SW_CPU_CLOCK`, an hrtimer: not while interrupts are off.
@@ -50,10 +50,25 @@ pub(crate) fn sample_cycles(ctx: PerfEventContext) -> u32 {
     0
 }
 
+/// Runs at each tick of a slow clock, which CPUs have that have not stalled for a while. It is no
+/// schedule: what is between its ticks is not known.
+#[perf_event]
+pub(crate) fn look_for_stall(ctx: PerfEventContext) -> u32 {
+    if let Some(mut cpu) = Cpu::current() {
+        let now = now_ns();
+        let has_clock = now.saturating_sub(cpu.state.last_tick_ns) < SECOND_NS;
+        if !has_clock {
+            sample(&ctx, &mut cpu, now, 0);
+        }
+    }
+    0
+}
+
 #[inline(always)]
 fn sample(ctx: &PerfEventContext, cpu: &mut Cpu, now: u64, previous_tick: u64) -> Option<()> {
     let since = in_progress_since(cpu)?; // Normal: nothing is in progress.
-    if now.saturating_sub(since) < config::SAMPLE_AFTER_NS.load() {
+    let age = now.saturating_sub(since);
+    if age < config::SAMPLE_AFTER_NS.load() {
         return None; // Normal: too short so far to become a stall.
     }
     let Some(mut entry) = reserve_sample() else {
@@ -74,7 +89,8 @@ fn sample(ctx: &PerfEventContext, cpu: &mut Cpu, now: u64, previous_tick: u64) -
         let bytes = bpf_get_stack(ctx.as_ptr(), frames, (8 * FRAMES) as u32, 0);
         (*record).depth = if bytes > 0 { bytes as u64 / 8 } else { 0 };
     }
-    entry.submit(wake());
+    let is_stall = age >= config::THRESHOLD_NS.load();
+    entry.submit(if is_stall { wake_for(cpu, now) } else { wake() });
     add(&mut cpu.state.records[SAMPLE_RECORDS].submitted, 1);
     Some(())
 }

@@ -7,7 +7,6 @@ use clap_complete::CompletionCandidate;
 use latency_common::{bucket::MAX_VALUE, stage::Stage};
 
 use crate::{
-    collect::config::DEFAULT_COLLAPSE_THRESHOLD_NS,
     host::net::interfaces,
     kernel::probes::selection::ProbeChoice,
     model::{
@@ -25,10 +24,6 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The threshold unless another is given.
 pub(crate) static THRESHOLD: LazyLock<String> = LazyLock::new(|| text(DEFAULT_THRESHOLD_NS));
-
-/// The threshold of slow collapses unless another is given.
-pub(crate) static COLLAPSE_THRESHOLD: LazyLock<String> =
-    LazyLock::new(|| text(DEFAULT_COLLAPSE_THRESHOLD_NS));
 
 fn text(ns: u64) -> String {
     humantime::format_duration(Duration::from_nanos(ns)).to_string()
@@ -151,10 +146,10 @@ impl From<SampleClockArg> for SampleClock {
 /// When a CPU has the clock of stack samples, as an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SampleWhenArg {
-    /// Always: every stall has stacks, and idle CPUs are woken
+    /// Always: every stall has stacks, and packets wait for its interrupts
     Always,
-    /// For a minute after each stall: CPUs that do not stall are not disturbed, and the first stall
-    /// has no stacks
+    /// For a minute after each stall: CPUs that do not stall have a slow one, at 47 Hz, which most
+    /// first stalls end before
     Stalled,
 }
 
@@ -266,7 +261,8 @@ mod tests {
 
     #[test]
     fn defaults_are_written_as_people_write_them() {
-        assert_eq!((THRESHOLD.as_str(), COLLAPSE_THRESHOLD.as_str()), ("1ms", "500us"));
+        let collapse = text(crate::collect::config::DEFAULT_COLLAPSE_THRESHOLD_NS);
+        assert_eq!((THRESHOLD.as_str(), collapse.as_str()), ("1ms", "500us"));
         assert_eq!(threshold(&THRESHOLD), Ok(Duration::from_millis(1)));
     }
 

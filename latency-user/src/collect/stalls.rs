@@ -64,6 +64,8 @@ pub struct StallCollector {
     clock: TickClock,
     /// When it ran on each CPU.
     pub clocks: Clocks,
+    /// Minimum duration of a stall, ns.
+    threshold_ns: u64,
     /// CPUs of stalls that were added since the last call of [`Self::take_stalled_cpus`].
     stalled_cpus: BTreeSet<u32>,
     claims: Claims,
@@ -76,12 +78,13 @@ pub struct StallCollector {
 }
 
 impl StallCollector {
-    /// A collector of stalls that are sampled by `clock`, while it runs.
-    pub fn new(clock: TickClock, clocks: Clocks) -> Self {
-        Self { clock, clocks, ..Self::default() }
+    /// A collector of stalls of at least `threshold_ns` that are sampled by `clock`, while it runs.
+    pub fn new(clock: TickClock, clocks: Clocks, threshold_ns: u64) -> Self {
+        Self { clock, clocks, threshold_ns, ..Self::default() }
     }
 
-    /// The CPUs that stalled since the last call, in a stage that is sampled.
+    /// The CPUs that stalled since the last call, or were seen in the middle of a stall, in a stage
+    /// that is sampled.
     pub fn take_stalled_cpus(&mut self) -> BTreeSet<u32> {
         std::mem::take(&mut self.stalled_cpus)
     }
@@ -105,6 +108,9 @@ impl StallCollector {
             }
             Some(Record::Sample(sample)) => {
                 self.received[SAMPLE_RECORDS] += 1;
+                if sample.at_ns.saturating_sub(sample.since_ns) >= self.threshold_ns {
+                    self.stalled_cpus.insert(sample.cpu);
+                }
                 self.samples.add(sample);
             }
             None => self.malformed += 1,
@@ -149,18 +155,19 @@ impl StallCollector {
             let range = (record.start_ns, record.end_ns);
             let new = self.claims.claim(record.cpu, range);
             let new_ns = overlap(&new, range);
-            let Some(since_ns) = self.clocks.since(record.cpu, range) else {
-                let time = StallTime { unclocked_ns: new_ns, ..StallTime::default() };
-                times.entry((record.cpu, stage, labels)).or_default().add(&time);
-                continue;
-            };
+            let since_ns = self.clocks.since(record.cpu, range);
             let (addresses, clock) = (&mut self.addresses, self.clock);
             let mut sampled_ns = 0;
-            self.samples.between(record.cpu, record.start_ns, record.end_ns, |sample| {
+            let samples = self.samples.between(record.cpu, range.0, range.1, |sample| {
                 sampled_ns += weight(sample, since_ns, clock);
                 let frames = frames(addresses, stage, record, sample);
                 *counts.entry((stage, labels.clone(), frames)).or_default() += 1;
             });
+            if since_ns.is_none() && samples.is_empty() {
+                let time = StallTime { unclocked_ns: new_ns, ..StallTime::default() };
+                times.entry((record.cpu, stage, labels)).or_default().add(&time);
+                continue;
+            }
             let duration = record.end_ns.saturating_sub(record.start_ns);
             let overdue = self.overdue(record);
             let irqs = irqs(stage, record).unwrap_or_default();
@@ -203,19 +210,19 @@ impl StallCollector {
         clock: &WallClock,
     ) -> Stall {
         let since_ns = self.clocks.since(record.cpu, (record.start_ns, record.end_ns));
-        let is_sampled = !self.clock.is_off() && is_sampled(stage) && since_ns.is_some();
         let overdue = self.overdue(record);
         let addresses = &mut self.addresses;
         let mut stacks = Vec::new();
         let mut tasks = SampledTasks::default();
         let samples = self.samples.between(record.cpu, record.start_ns, record.end_ns, |_| ());
+        let had_clock = since_ns.is_some() || !samples.is_empty();
+        let is_sampled = !self.clock.is_off() && is_sampled(stage) && had_clock;
         for sample in &samples {
             let frames = frames(addresses, stage, record, sample);
             tasks.add(&frames, task(&sample.task));
             add_stack(&mut stacks, &frames, 1);
         }
         stacks.sort_by_key(|stack| std::cmp::Reverse(stack.count));
-        let since_ns = since_ns.unwrap_or(0);
         let sampled_ns = samples.iter().map(|sample| weight(sample, since_ns, self.clock)).sum();
         let mut stall = Stall {
             at: clock.text(record.end_ns),
@@ -338,9 +345,10 @@ fn frames(
     vec![format!("task:{}", stall_decode::comm(&sample.task).replace(';', ":"))]
 }
 
-/// The time that a sample stands for, ns, of a clock that has run since `clock_since_ns`.
-fn weight(sample: &Sample, clock_since_ns: u64, clock: TickClock) -> u64 {
-    let previous_tick_ns = sample.previous_tick_ns.max(clock_since_ns);
+/// The time that a sample stands for, ns, of a clock that has run since `clock_since_ns`; `None`: the
+/// slow one took it.
+fn weight(sample: &Sample, clock_since_ns: Option<u64>, clock: TickClock) -> u64 {
+    let previous_tick_ns = sample.previous_tick_ns.max(clock_since_ns.unwrap_or(0));
     clock.weight(previous_tick_ns, sample.since_ns, sample.at_ns)
 }
 

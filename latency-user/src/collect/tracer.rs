@@ -122,7 +122,7 @@ impl Tracer {
         let programs = attached.programs.len();
         let sampling = attached.sampling();
         let clock = TickClock::new(sampling.hz, sampling.clock);
-        let stalls = StallCollector::new(clock, Clocks::new(sampling.when));
+        let stalls = StallCollector::new(clock, Clocks::new(sampling.when), config.threshold_ns);
         log::debug!("{} rows for {} CPUs, {programs} programs", layout.rows(), layout.cpus);
         drop(facts);
         return_free_memory();

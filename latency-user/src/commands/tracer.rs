@@ -44,7 +44,8 @@ pub enum Tracer {
 }
 
 impl Tracer {
-    /// The daemon, if there is one that traces what `config` asks for; or else this process.
+    /// The daemon, if there is one that traces what `config` asks for by the options that are
+    /// `given`; or else this process.
     ///
     /// # Errors
     ///
@@ -52,6 +53,7 @@ impl Tracer {
     /// which `check` tells.
     pub fn choose(
         config: &MeasureConfig,
+        given: impl Fn(&str) -> bool,
         arguments: &DaemonArguments,
         check: impl FnOnce() -> Result<(), Failure>,
         err: &mut dyn Write,
@@ -68,7 +70,7 @@ impl Tracer {
             let _instance = SingleInstance::claim()?;
             return Ok(Self::Here { _instance, _paused: Some(Box::new(paused)) });
         }
-        let pid = follow(config, socket)?;
+        let pid = follow(config, given, socket)?;
         let _ = writeln!(err, "note: follows the daemon, process {pid}, which traces already");
         Ok(Self::Daemon(socket.clone()))
     }
@@ -83,12 +85,13 @@ impl Tracer {
 }
 
 /// Checks that the daemon traces what is asked for, and returns its process.
-fn follow(config: &MeasureConfig, socket: &Path) -> Result<u32> {
+fn follow(config: &MeasureConfig, given: impl Fn(&str) -> bool, socket: &Path) -> Result<u32> {
     let answer = daemon::ask(socket, &Request::Status)?.answer;
-    let mut differences = answer.differences(&config.tracer);
+    let mut differences = answer.differences(&config.tracer, &given);
     let interval = Duration::try_from_secs_f64(answer.interval_s.unwrap_or(0.0));
     if let Ok(interval) = interval
         && interval > config.interval
+        && given("--interval")
     {
         let time = humantime::format_duration;
         differences.push(format!("--interval {}, not {}", time(interval), time(config.interval)));

@@ -170,7 +170,7 @@ pub fn attach(
         Err(error) if config.sample_clock != SampleClock::default() => return Err(error.into()),
         Err(error) => (None, Some(format!("{error:#}"))),
     };
-    programs.extend(sampler.as_ref().map(Sampler::program));
+    programs.extend(sampler.iter().flat_map(Sampler::programs));
     let misses_field = "perf_event.kprobe.missed";
     Ok(Attached {
         ebpf,

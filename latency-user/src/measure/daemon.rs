@@ -128,33 +128,25 @@ fn silent(socket: &Path, what: &str) -> anyhow::Error {
 }
 
 impl Answer {
-    /// In what the daemon traces differently from `wanted`, in the words of the options that were
-    /// given.
-    pub fn differences(&self, wanted: &Config) -> Vec<String> {
+    /// In what the daemon traces differently from `wanted`, in the words of the options. Of those
+    /// with a default, only the ones that are `given` count.
+    pub fn differences(&self, wanted: &Config, given: impl Fn(&str) -> bool) -> Vec<String> {
         let Some(run) = &self.run else { return vec!["what it traces is not known".into()] };
         let time = |ns: u64| humantime::format_duration(Duration::from_nanos(ns)).to_string();
-        let mut differences = Vec::new();
-        if run.threshold_ns != wanted.threshold_ns {
-            let (is, asked) = (time(run.threshold_ns), time(wanted.threshold_ns));
-            differences.push(format!("--threshold {is}, not {asked}"));
-        }
         let collapse = self.collapse_threshold_ns.unwrap_or(wanted.collapse_threshold_ns);
-        if collapse != wanted.collapse_threshold_ns {
-            let (is, asked) = (time(collapse), time(wanted.collapse_threshold_ns));
-            differences.push(format!("--collapse-threshold {is}, not {asked}"));
-        }
-        if run.sampling.hz != wanted.sample_hz {
-            let (is, asked) = (run.sampling.hz, wanted.sample_hz);
-            differences.push(format!("--sample-hz {is}, not {asked}"));
-        }
-        if run.sampling.hz > 0 && run.sampling.clock != wanted.sample_clock {
-            let (is, asked) = (run.sampling.clock.name(), wanted.sample_clock.name());
-            differences.push(format!("--sample-clock {is}, not {asked}"));
-        }
-        if run.sampling.hz > 0 && run.sampling.when != wanted.sample_when {
-            let (is, asked) = (run.sampling.when.name(), wanted.sample_when.name());
-            differences.push(format!("--sample-when {is}, not {asked}"));
-        }
+        let (is, asked) = (&run.sampling, wanted);
+        let options = [
+            ("--threshold", time(run.threshold_ns), time(wanted.threshold_ns)),
+            ("--collapse-threshold", time(collapse), time(wanted.collapse_threshold_ns)),
+            ("--sample-hz", is.hz.to_string(), asked.sample_hz.to_string()),
+            ("--sample-clock", is.clock.name().into(), asked.sample_clock.name().into()),
+            ("--sample-when", is.when.name().into(), asked.sample_when.name().into()),
+        ];
+        let mut differences: Vec<String> = options
+            .into_iter()
+            .filter(|(option, is, asked)| is != asked && given(option))
+            .map(|(option, is, asked)| format!("{option} {is}, not {asked}"))
+            .collect();
         if run.transport != wanted.transport {
             differences.push("--transport maps".into());
         }

@@ -115,8 +115,8 @@ pub enum SampleWhen {
     /// Always: every stall has stacks, and idle CPUs are woken.
     #[default]
     Always,
-    /// For a minute after each of its stalls: what does not stall is not disturbed, and the first
-    /// stall has no stacks.
+    /// For a minute after each of its stalls, and else a slow one: what does not stall is hardly
+    /// disturbed, and most first stalls have no stacks.
     Stalled,
 }
 
@@ -149,6 +149,13 @@ pub struct Sampling {
     /// Notes: what the clock cannot sample, why there are no symbols.
     #[serde(default, alias = "note", deserialize_with = "note::notes")]
     pub notes: Vec<Note>,
+}
+
+impl Sampling {
+    /// Ticks per second that every stall had; 0: none.
+    pub fn hz_of_all_stalls(&self) -> u64 {
+        if self.when == SampleWhen::Always { self.hz } else { 0 }
+    }
 }
 
 /// Header of a run.

@@ -189,7 +189,7 @@ impl RecordingTotals {
         }
         series.retain(|known| order.contains_key(&known.id));
         series.sort_by_key(|known| order[&known.id]);
-        let sampling = (run.sampling.hz, run.threshold_ns);
+        let sampling = (run.sampling.hz_of_all_stalls(), run.threshold_ns);
         let sums = self.totals.summary(run, &series);
         // The run itself saw every stall, and TCP's counters.
         let mut stalls = Stalls { by_stage: sums.stalls.by_stage, ..end.stalls.clone() };

@@ -82,11 +82,12 @@ impl Config {
     pub fn not_reloaded(&self, old: &Self) -> Vec<&'static str> {
         let tracer = |config: &Self| {
             let tracer = &config.measure.tracer;
-            (tracer.stages.clone(), tracer.sample_hz, tracer.collapse_threshold_ns)
+            let samples = (tracer.sample_hz, tracer.sample_when);
+            (tracer.stages.clone(), samples, tracer.collapse_threshold_ns)
         };
         let overhead = |config: &Self| config.measure.max_overhead;
         let differ = [
-            ("stages, sample-hz or collapse-threshold", tracer(self) != tracer(old)),
+            ("stages, sample-hz, sample-when or collapse-threshold", tracer(self) != tracer(old)),
             ("threshold", self.measure.tracer.threshold_ns != old.measure.tracer.threshold_ns),
             ("interval", self.measure.interval != old.measure.interval),
             ("max-overhead", overhead(self) != overhead(old)),

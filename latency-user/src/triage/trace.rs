@@ -65,7 +65,7 @@ impl ShortTrace {
         let instance = match daemon.filter(|socket| daemon::is_there(socket)) {
             Some(socket) => {
                 let answer = daemon::ask(socket, &Request::Status).map_err(text)?.answer;
-                let differences = answer.differences(&config.tracer);
+                let differences = answer.differences(&config.tracer, |_| false);
                 if !differences.is_empty() {
                     let differences = differences.join("; ");
                     return Err(format!("a daemon traces here already, with {differences}"));

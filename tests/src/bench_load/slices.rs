@@ -49,13 +49,24 @@ struct Slice {
 pub fn serve(load: &mut impl Load) -> Result<()> {
     for line in stdin().lock().lines() {
         let slice = parse(&line?)?;
-        let started = Instant::now();
+        let (started, cpu_started) = (Instant::now(), cpu_time()?);
         run(load, &slice)?;
         let mut outcome = load.outcome()?;
         outcome["seconds"] = started.elapsed().as_secs_f64().into();
+        outcome["cpu_seconds"] = (cpu_time()? - cpu_started).as_secs_f64().into();
         println!("{outcome}");
     }
     Ok(())
+}
+
+/// CPU time of this thread.
+fn cpu_time() -> Result<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call overwrites the timespec.
+    if unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) } != 0 {
+        return Err(std::io::Error::last_os_error()).context("read the CPU time");
+    }
+    Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
 fn run(load: &mut impl Load, slice: &Slice) -> Result<()> {

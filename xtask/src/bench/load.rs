@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{built::Built, latencies::Latencies};
+use super::{built::Built, latencies::Latencies, machine};
 use crate::process;
 
 /// A load that waits for its next slice. It exits when its standard input closes, however this
@@ -27,13 +27,18 @@ pub(crate) struct Slice {
     pub(crate) sent: u64,
     pub(crate) received: u64,
     pub(crate) seconds: f64,
+    /// CPU time of the sender.
+    cpu_seconds: f64,
     /// Latencies in ns; empty for loads that do not wait for a response.
     pub(crate) latencies: Latencies,
 }
 
 impl Slice {
+    /// Events per second of the sender's CPU time, which is not what others or the hypervisor took.
+    /// If the kernel does not count softirqs in it, per second.
     pub(crate) fn rate(&self) -> f64 {
-        self.sent as f64 / self.seconds
+        let seconds = if machine::has_irq_time() { self.seconds } else { self.cpu_seconds };
+        self.sent as f64 / seconds
     }
 }
 
@@ -85,6 +90,7 @@ fn parse(text: &str) -> Result<Slice> {
         sent: number("sent")?,
         received: number("received")?,
         seconds: value["seconds"].as_f64().context("no seconds")?,
+        cpu_seconds: value["cpu_seconds"].as_f64().context("no cpu_seconds")?,
         latencies: Latencies::new(
             pairs.filter_map(|pair| Some((pair[0].as_u64()?, pair[1].as_u64()?))),
         ),
@@ -97,9 +103,10 @@ mod tests {
 
     #[test]
     fn slices_are_parsed_with_and_without_latencies() {
-        let plain = parse(r#"{"sent":100,"received":97,"seconds":0.5}"#).unwrap();
+        let plain = parse(r#"{"sent":100,"received":97,"seconds":0.5,"cpu_seconds":0.5}"#).unwrap();
         assert_eq!((plain.rate(), plain.received), (200.0, 97));
-        let timed = r#"{"sent":3,"received":3,"seconds":1,"histogram":[[100,2],[200,1]]}"#;
+        let timed = r#"{"sent":3,"received":3,"seconds":1,"cpu_seconds":1,
+            "histogram":[[100,2],[200,1]]}"#;
         assert_eq!(parse(timed).unwrap().latencies, Latencies::new([(100, 2), (200, 1)]));
         assert!(parse("{}").is_err());
     }

@@ -1,10 +1,24 @@
 //! Describes the machine: figures mean nothing without it.
 
-use std::{fs, process::Command, thread};
+use std::{fs, process::Command, sync::LazyLock, thread};
 
 use serde_json::{Value, json};
 
 use crate::process;
+
+/// Whether the kernel takes the time of softirqs out of that of the task which they interrupt
+/// (`CONFIG_IRQ_TIME_ACCOUNTING`). If its configuration is nowhere, it may.
+pub(crate) fn has_irq_time() -> bool {
+    static HAS: LazyLock<bool> = LazyLock::new(|| {
+        let unpacked = process::capture(Command::new("zcat").arg("/proc/config.gz"));
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let text = unpacked
+            .or_else(|_| fs::read_to_string(format!("/boot/config-{}", release.trim())))
+            .unwrap_or_default();
+        text.is_empty() || text.lines().any(|line| line == "CONFIG_IRQ_TIME_ACCOUNTING=y")
+    });
+    *HAS
+}
 
 /// What a reader of the figures must know about the machine.
 pub(crate) struct Machine {

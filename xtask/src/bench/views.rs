@@ -187,7 +187,7 @@ mod tests {
         let wide = table.lines().skip(3).find(|line| line.chars().count() > WIDTH);
         assert_eq!(wide, None, "{table}");
         assert!(table.find("MISSED: a complete NET_RX cycle") < table.find("Per event"));
-        assert!(table.contains("1.40 (1.40 to 1.54), wanted at most 1.3"), "{table}");
+        assert!(table.contains("1.40 (1.40 to 1.54), wanted at most 1.2"), "{table}");
         assert!(table.contains("Checks: 0 held, 1 failed"), "{table}");
     }
 

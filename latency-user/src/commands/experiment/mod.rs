@@ -96,7 +96,10 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
         return Err(Failure::new(format!("{iface} does not exist or has no link")).into());
     }
     let check = privileges::check_experiment;
-    let tracer = Tracer::choose(&window.measurement(), &args.daemon, check, &mut console.err)?;
+    // It compares durations: how stacks are sampled is not its business.
+    let counts = |option: &str| !option.starts_with("--sample-");
+    let config = window.measurement();
+    let tracer = Tracer::choose(&config, counts, &args.daemon, check, &mut console.err)?;
     window.daemon = tracer.daemon();
     make_directory(&output, args.mode)?;
     let pairs = pairs(args);

@@ -12,10 +12,10 @@ use clap::{Args, Parser, ValueHint};
 use latency_common::stage::Stage;
 
 use crate::{
-    cli::values,
+    cli::values::{self, SampleWhenArg},
     collect::config::{Config as TracerConfig, default_stages},
     measure::{MeasureConfig, daemon},
-    model::failure::Failure,
+    model::{failure::Failure, run::SampleWhen},
     serve::{
         config::{Config, Listen},
         endpoint::Endpoint,
@@ -90,6 +90,9 @@ pub struct Options {
     #[arg(long, value_name = "HZ", help_heading = "What",
           value_parser = clap::value_parser!(u64).range(..=20_000))]
     pub sample_hz: Option<u64>,
+    /// When a CPU has the clock of the samples [default: stalled]
+    #[arg(long, value_name = "WHEN", help_heading = "What", value_enum)]
+    pub sample_when: Option<SampleWhenArg>,
     /// Where to answer HTTP: an address, unix:PATH, systemd or none [default: 127.0.0.1:9468]
     #[arg(long, value_name = "WHERE", help_heading = "Who may ask", value_parser = listen)]
     pub listen: Option<Listen>,
@@ -264,6 +267,7 @@ impl Options {
             interval,
             max_overhead,
             sample_hz,
+            sample_when,
             listen,
             socket,
             page_everywhere,
@@ -297,6 +301,7 @@ impl Options {
                 stages: self.stages.unwrap_or_else(default_stages),
                 threshold_ns: threshold.as_nanos() as u64,
                 sample_hz: self.sample_hz.unwrap_or(tracer.sample_hz),
+                sample_when: self.sample_when.map_or(SampleWhen::Stalled, Into::into),
                 collapse_threshold_ns: self
                     .collapse_threshold
                     .map_or(tracer.collapse_threshold_ns, |least| least.as_nanos() as u64),

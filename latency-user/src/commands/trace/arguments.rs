@@ -8,13 +8,11 @@ use latency_common::stage::Stage;
 
 use crate::{
     cli::values::{self, Format, SampleClockArg, SampleWhenArg, TransportArg},
-    collect::config::{
-        Config, DEFAULT_RECORDS_PER_SECOND, DEFAULT_RING_EVENTS, DEFAULT_SAMPLE_HZ, default_stages,
-    },
+    collect::config::{Config, DEFAULT_RECORDS_PER_SECOND, DEFAULT_RING_EVENTS, default_stages},
     commands::tracer::DaemonArguments,
     kernel::probes::selection::ProbeChoice,
     measure::MeasureConfig,
-    model::failure::Failure,
+    model::{failure::Failure, run::SampleWhen},
 };
 
 /// What to trace, for how long, and where the result goes.
@@ -44,21 +42,19 @@ pub struct Arguments {
     #[arg(short, long, value_name = "STAGE,..", help_heading = "What",
           value_parser = values::stage, value_delimiter = ',')]
     pub stages: Vec<Stage>,
-    /// Minimum duration of a stall
-    #[arg(short, long, help_heading = "What", value_parser = values::threshold,
-          default_value = values::THRESHOLD.as_str())]
-    pub threshold: Duration,
-    /// Minimum duration of a tcp_collapse call whose socket is reported
-    #[arg(long, value_name = "DURATION", help_heading = "What", value_parser = values::threshold,
-          default_value = values::COLLAPSE_THRESHOLD.as_str())]
-    pub collapse_threshold: Duration,
+    /// Minimum duration of a stall [default: 1ms]
+    #[arg(short, long, help_heading = "What", value_parser = values::threshold)]
+    pub threshold: Option<Duration>,
+    /// Minimum duration of a tcp_collapse call whose socket is reported [default: 500us]
+    #[arg(long, value_name = "DURATION", help_heading = "What", value_parser = values::threshold)]
+    pub collapse_threshold: Option<Duration>,
     /// Stop after this time [default: at Ctrl-C]
     #[arg(short, long, help_heading = "How long", value_parser = values::duration,
           conflicts_with = "command")]
     pub duration: Option<Duration>,
-    /// Reporting interval
-    #[arg(long, help_heading = "How long", value_parser = values::interval, default_value = "1s")]
-    pub interval: Duration,
+    /// Reporting interval [default: 1s]
+    #[arg(long, help_heading = "How long", value_parser = values::interval)]
+    pub interval: Option<Duration>,
     /// Limit the programs to this share of any CPU, such as 1%: above it, the most expensive
     /// stage is disabled, and the output says so. When no stage is left, tracing ends, or waits
     /// for the end of COMMAND
@@ -89,28 +85,16 @@ pub struct Arguments {
     #[arg(long, value_name = "N", help_heading = "Advanced", default_value_t = DEFAULT_RING_EVENTS,
           value_parser = clap::value_parser!(u32).range(128..=1 << 24))]
     pub ring_events: u32,
-    /// Stack samples of stalls in progress, per second and CPU; 0: none
-    #[arg(long, value_name = "HZ", help_heading = "Advanced", default_value_t = DEFAULT_SAMPLE_HZ,
+    /// Stack samples of stalls in progress, per second and CPU; 0: none [default: 997]
+    #[arg(long, value_name = "HZ", help_heading = "Advanced",
           value_parser = clap::value_parser!(u64).range(..=20_000))]
-    pub sample_hz: u64,
-    /// What the clock of the stack samples counts
-    #[arg(
-        long,
-        value_name = "CLOCK",
-        help_heading = "Advanced",
-        value_enum,
-        default_value = "time"
-    )]
-    pub sample_clock: SampleClockArg,
-    /// When a CPU has that clock
-    #[arg(
-        long,
-        value_name = "WHEN",
-        help_heading = "Advanced",
-        value_enum,
-        default_value = "always"
-    )]
-    pub sample_when: SampleWhenArg,
+    pub sample_hz: Option<u64>,
+    /// What the clock of the stack samples counts [default: time]
+    #[arg(long, value_name = "CLOCK", help_heading = "Advanced", value_enum)]
+    pub sample_clock: Option<SampleClockArg>,
+    /// When a CPU has that clock [default: stalled]
+    #[arg(long, value_name = "WHEN", help_heading = "Advanced", value_enum)]
+    pub sample_when: Option<SampleWhenArg>,
     /// Maximum number of stalls reported per second and CPU; the rest is counted
     #[arg(long, value_name = "N", help_heading = "Advanced",
           default_value_t = DEFAULT_RECORDS_PER_SECOND)]
@@ -134,29 +118,47 @@ impl Arguments {
         Stage::ALL.into_iter().filter(|stage| self.stages.contains(stage)).collect()
     }
 
+    /// Whether an option was given that has a default and that a daemon has, too.
+    pub fn gives(&self, option: &str) -> bool {
+        match option {
+            "--threshold" => self.threshold.is_some(),
+            "--collapse-threshold" => self.collapse_threshold.is_some(),
+            "--interval" => self.interval.is_some(),
+            "--sample-hz" => self.sample_hz.is_some(),
+            "--sample-clock" => self.sample_clock.is_some(),
+            "--sample-when" => self.sample_when.is_some(),
+            _ => true,
+        }
+    }
+
     /// The configuration of the measurement. `verbose`: log the warnings of the kernel side.
     pub fn config(&self, verbose: bool) -> MeasureConfig {
+        let default = MeasureConfig::new();
+        let tracer = Config::new();
+        let ns = |time: Duration| time.as_nanos() as u64;
         MeasureConfig {
             tracer: Config {
                 stages: self.stages(),
                 by_name: !self.stages.is_empty(),
                 choice: self.probes,
-                threshold_ns: self.threshold.as_nanos() as u64,
+                threshold_ns: self.threshold.map_or(tracer.threshold_ns, ns),
                 transport: self.transport.into(),
                 ring_events: self.ring_events,
                 slots: self.slots,
                 log: verbose,
-                sample_hz: self.sample_hz,
-                sample_clock: self.sample_clock.into(),
-                sample_when: self.sample_when.into(),
-                collapse_threshold_ns: self.collapse_threshold.as_nanos() as u64,
+                sample_hz: self.sample_hz.unwrap_or(tracer.sample_hz),
+                sample_clock: self.sample_clock.map_or(tracer.sample_clock, Into::into),
+                sample_when: self.sample_when.map_or(SampleWhen::Stalled, Into::into),
+                collapse_threshold_ns: self
+                    .collapse_threshold
+                    .map_or(tracer.collapse_threshold_ns, ns),
                 records_per_second: self.max_stalls,
-                ..Config::new()
+                ..tracer
             },
             ifaces: self.iface.clone(),
-            interval: self.interval,
+            interval: self.interval.unwrap_or(default.interval),
             max_overhead: self.max_overhead,
-            ..MeasureConfig::new()
+            ..default
         }
     }
 

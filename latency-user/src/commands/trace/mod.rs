@@ -47,7 +47,13 @@ pub fn run(args: &Arguments, verbose: bool, mut console: Console) -> Result<Exit
         }
         Ok(())
     };
-    let tracer = Tracer::choose(&config, &args.daemon, check, &mut console.err)?;
+    let tracer = Tracer::choose(
+        &config,
+        |option| args.gives(option),
+        &args.daemon,
+        check,
+        &mut console.err,
+    )?;
     let config = MeasureConfig { daemon: tracer.daemon(), ..config };
     let recording = match &args.output {
         Some(path) if path.as_os_str() == STDOUT => {

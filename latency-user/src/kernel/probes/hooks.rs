@@ -72,6 +72,9 @@ pub const SAMPLER: &str = "sample_stall";
 /// Name of the sampler that counts cycles.
 pub const CYCLE_SAMPLER: &str = "sample_cycles";
 
+/// The program of the slow clock, on CPUs that have not stalled.
+pub const SLOW_SAMPLER: &str = "look_for_stall";
+
 /// Tracepoints of the packet probe, which finds the RX queue of each NAPI instance.
 pub const RX_QUEUE_TRACEPOINTS: [&str; 2] = ["napi_gro_receive_entry", "napi_gro_frags_entry"];
 /// Program of the packet probe.

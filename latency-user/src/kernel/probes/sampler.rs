@@ -1,7 +1,8 @@
 //! The sampler: a clock of perf on each CPU, to sample stacks of stalls in progress.
 //!
 //! Owns the two clocks. A timer ticks at equal distances, but not while interrupts are off. The cycle
-//! counter of the CPU has an interrupt of its own, which on most machines cannot be masked.
+//! counter of the CPU has an interrupt of its own, which on most machines cannot be masked. CPUs that
+//! have their clock only after stalls have a slow timer all the time.
 
 use std::{
     collections::BTreeMap,
@@ -33,6 +34,9 @@ const MAX_RATE: &str = "/proc/sys/kernel/perf_event_max_sample_rate";
 /// Below this many ticks a second, most stalls would have no sample.
 const MIN_HZ: u64 = 50;
 
+/// Ticks a second of the slow timer: no multiple of what kernels and programs do regularly.
+const SLOW_HZ: u64 = 47;
+
 /// How long a clock runs after a stall on its CPU, ns.
 const AFTER_STALL_NS: u64 = 60_000_000_000;
 
@@ -45,14 +49,17 @@ pub(in crate::kernel) struct Sampler {
     /// Whether it ticks while interrupts are off.
     pub(in crate::kernel) sees_everything: bool,
     clocks: BTreeMap<u32, PerfClock>,
+    /// The slow timers; they run as long as they exist.
+    slow_clocks: Vec<PerfClock>,
     /// The clocks that run for a while, and until when, ns.
     running: BTreeMap<u32, u64>,
 }
 
 impl Sampler {
-    /// The name of its program.
-    pub(in crate::kernel) fn program(&self) -> &'static str {
-        program(self.clock)
+    /// The names of its programs.
+    pub(in crate::kernel) fn programs(&self) -> impl Iterator<Item = &'static str> {
+        let slow = (!self.slow_clocks.is_empty()).then_some(hooks::SLOW_SAMPLER);
+        [program(self.clock)].into_iter().chain(slow)
     }
 
     /// Lets the clock of a CPU that stalled run for a while. Returns whether it has started it.
@@ -120,16 +127,7 @@ pub(in crate::kernel) fn attach(
     if hz < MIN_HZ {
         bail!("the kernel allows {hz} samples a second: raise kernel.perf_event_max_sample_rate");
     }
-    let program: &mut PerfEvent =
-        ebpf.program_mut(program(clock)).context("the eBPF object has no sampler")?.try_into()?;
-    program.load()?;
-    let program = program.fd()?;
-    let open = |&cpu: &u32| Ok((cpu, PerfClock::open(clock, hz, cpu, program)?));
-    let clocks: BTreeMap<u32, PerfClock> =
-        cpus.iter().map(open).collect::<io::Result<_>>().context(match clock {
-            SampleClock::Time => "`perf_event_open` failed",
-            SampleClock::Cycles => "the CPU's cycles cannot be the clock of samples",
-        })?;
+    let clocks = open(ebpf, program(clock), clock, hz, cpus)?;
     if when == SampleWhen::Always || clock == SampleClock::Cycles {
         clocks.values().try_for_each(PerfClock::start)?;
     }
@@ -139,8 +137,36 @@ pub(in crate::kernel) fn attach(
             clocks.values().try_for_each(PerfClock::stop)?;
         }
     }
+    let slow_clocks: Vec<PerfClock> = match when {
+        SampleWhen::Always => Vec::new(),
+        SampleWhen::Stalled => {
+            let slow = open(ebpf, hooks::SLOW_SAMPLER, SampleClock::Time, SLOW_HZ.min(hz), cpus)?;
+            slow.into_values().collect()
+        }
+    };
+    slow_clocks.iter().try_for_each(PerfClock::start)?;
     let sees_everything = clock == SampleClock::Cycles && interrupts_everything();
-    Ok(Sampler { clock, hz, when, sees_everything, clocks, running: BTreeMap::new() })
+    let running = BTreeMap::new();
+    Ok(Sampler { clock, hz, when, sees_everything, clocks, slow_clocks, running })
+}
+
+/// A clock on each CPU, not started, that runs `program`.
+fn open(
+    ebpf: &mut Ebpf,
+    program: &str,
+    clock: SampleClock,
+    hz: u64,
+    cpus: &[u32],
+) -> Result<BTreeMap<u32, PerfClock>> {
+    let program: &mut PerfEvent =
+        ebpf.program_mut(program).context("the eBPF object has no sampler")?.try_into()?;
+    program.load()?;
+    let program = program.fd()?;
+    let open = |&cpu: &u32| Ok((cpu, PerfClock::open(clock, hz, cpu, program)?));
+    cpus.iter().map(open).collect::<io::Result<_>>().context(match clock {
+        SampleClock::Time => "`perf_event_open` failed",
+        SampleClock::Cycles => "the CPU's cycles cannot be the clock of samples",
+    })
 }
 
 /// The kernel lowers it when interrupts take long. If it cannot be read, the kernel decides.

@@ -72,7 +72,8 @@ impl fmt::Display for Note {
                  code with interrupts off has stacks too",
             ),
             Self::SampledWhenStalled => f.write_str(
-                "a CPU has the sampling clock for a minute after a stall: the first one has no stacks",
+                "a CPU has the sampling clock for a minute after a stall: most first ones have no \
+                 stacks (--sample-when always)",
             ),
             Self::CpusNotSampled { cpus } => {
                 let numbers: Vec<String> = cpus.iter().map(ToString::to_string).collect();

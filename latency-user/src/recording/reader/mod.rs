@@ -284,7 +284,7 @@ impl Reader {
                 }
                 self.run = Some(own);
                 self.ours = true;
-                self.sampling = (run.sampling.hz, run.threshold_ns);
+                self.sampling = (run.sampling.hz_of_all_stalls(), run.threshold_ns);
                 Ok(Some(RecordingEntry::Run(run)))
             }
             SETTINGS => Ok(Some(RecordingEntry::Settings(self.parse(line, object)?))),

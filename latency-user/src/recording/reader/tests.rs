@@ -10,7 +10,7 @@ use crate::{
     model::{
         cost::SelfCost,
         ledger::Ledger,
-        run::Transport,
+        run::{SampleWhen, Sampling, Transport},
         series::{Location, Queue, QueueId, attrs::NamedBy, labels::Labels},
         stall::{
             batch::{LocatedStack, Stack},
@@ -33,7 +33,7 @@ fn run() -> Run {
         threshold_ns: THRESHOLD_NS,
         transport: Transport::Maps,
         probes: Vec::new(),
-        sampling: crate::model::run::Sampling::default(),
+        sampling: Sampling::default(),
         cpus: 4,
         version: "0.1.0".into(),
     }
@@ -177,6 +177,39 @@ fn a_recording_reads_back_as_it_was_written() {
         assert_eq!(read.batch, expected.batch);
     }
     assert_eq!((first.start, second.start), (Duration::ZERO, Duration::from_secs(1)));
+}
+
+/// A stall without time shares has them estimated if the clock of its run always ticked.
+#[test]
+fn what_a_late_clock_did_not_see_is_not_estimated() {
+    for (when, is_estimated) in [(SampleWhen::Always, true), (SampleWhen::Stalled, false)] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run.hlog");
+        let mut writer = Writer::create(&path).unwrap();
+        let sampling = Sampling { hz: 997, when, ..Sampling::default() };
+        writer.start(&Run { sampling, ..run() }).unwrap();
+        writer.settings(&settings()).unwrap();
+        let [mut interval, _] = intervals();
+        interval.batch.stalls.push(
+            serde_json::from_str(
+                r#"{"at": "", "start_ns": 0, "end_ns": 8000000, "stage": "net_rx", "cpu": 3,
+                    "duration_ns": 8000000, "samples": 0}"#,
+            )
+            .unwrap(),
+        );
+        writer.interval(&interval).unwrap();
+        let (entries, _) = read(&fs::read(path).unwrap()).unwrap();
+        let stalls: Vec<bool> = entries
+            .iter()
+            .filter_map(|entry| match entry {
+                RecordingEntry::Interval(interval) => Some(&interval.batch.stalls),
+                _ => None,
+            })
+            .flatten()
+            .map(|stall| stall.unsampled_ns.is_some())
+            .collect();
+        assert_eq!(stalls, [is_estimated], "{when:?}");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::bench::{
     programs::{self, Statistics},
     results::Results,
     rounds, softirqs as kernel,
-    tools::{bpftrace, noop, ours, softirqs, tool::Tool},
+    tools::{noop, ours, softirqs, tool::Tool},
 };
 
 const BENCHMARK: &str = "Per event: program run time, UDP over loopback";
@@ -70,8 +70,6 @@ pub(crate) fn run(built: &Built, plan: &Plan, tools: &[Tool], results: &mut Resu
         }
     }
     results.goal(&goals::CYCLE_TO_SOFTIRQS, ratio(ours::CYCLE, softirqs::NAME));
-    results.goal(&goals::CYCLE_TO_NOOP, ratio(ours::CYCLE, noop::AS_OURS));
-    results.goal(&goals::BPFTRACE_TO_CYCLE, ratio(bpftrace::NAME, ours::CYCLE));
     Ok(())
 }
 

@@ -1,4 +1,5 @@
-//! Packet rate with a tracer attached, divided by that of the adjacent slices without one.
+//! Packets per second of the sender's CPU time with a tracer attached, divided by those of the
+//! adjacent slices without one.
 
 use std::cell::RefCell;
 
@@ -7,12 +8,13 @@ use anyhow::Result;
 use super::check_counts;
 use crate::bench::{
     built::Built,
-    figures, goals,
+    figures,
+    goals::{self, Goal},
     load::Load,
     plan::Plan,
     results::Results,
     rounds,
-    tools::{ours, softirqs, tool::Tool},
+    tools::{bpftrace, ours, softirqs, tool::Tool},
 };
 
 const BENCHMARK: &str = "Packet rate kept, UDP over loopback, statistics off";
@@ -36,7 +38,7 @@ pub(crate) fn run(built: &Built, plan: &Plan, tools: &[Tool], results: &mut Resu
     });
     results.checks.append(&mut checks.checks);
 
-    results.row(BENCHMARK, "no tracer", "packets/s", figures::of(&bare));
+    results.row(BENCHMARK, "no tracer", "packets a CPU second", figures::of(&bare));
     results.check("packets were sent", bare.iter().all(|rate| *rate > 0.0), || "none".to_owned());
     for (place, tool) in tools.iter().enumerate() {
         let kept: Vec<f64> = rounds.iter().filter_map(|round| round[place]).collect();
@@ -45,16 +47,22 @@ pub(crate) fn run(built: &Built, plan: &Plan, tools: &[Tool], results: &mut Resu
         }
     }
     let place = |name: &str| tools.iter().position(|tool| tool.name == name);
-    if let (Some(ours), Some(theirs)) = (place(ours::EVERYTHING), place(softirqs::NAME)) {
+    let ratios: [(&Goal, &str, &str); 3] = [
+        (&goals::STAGE_LOSS, ours::STAGE, softirqs::NAME),
+        (&goals::CYCLE_LOSS, ours::CYCLE, softirqs::NAME),
+        (&goals::BPFTRACE_LOSS, bpftrace::NAME, ours::CYCLE),
+    ];
+    for (goal, one, other) in ratios {
+        let (Some(one), Some(other)) = (place(one), place(other)) else { continue };
         let pairs: Vec<(f64, f64)> =
-            rounds.iter().filter_map(|round| Some((round[ours]?, round[theirs]?))).collect();
-        results.goal(&goals::LOSS_TO_SOFTIRQS, loss_ratio(&pairs));
+            rounds.iter().filter_map(|round| Some((round[one]?, round[other]?))).collect();
+        results.goal(goal, loss_ratio(&pairs));
     }
     Ok(())
 }
 
-/// Packet rate lost with latency-user, divided by that lost with the other tool. `pairs`: the kept
-/// shares (latency-user, other tool) of each round.
+/// Packet rate lost with one tool, divided by that lost with the other. `pairs`: the kept shares
+/// (one, other) of each round.
 ///
 /// The ratio of medians, not the median of ratios: in a single round the other tool may lose
 /// nothing.

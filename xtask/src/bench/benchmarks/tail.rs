@@ -95,8 +95,10 @@ fn without<'a>(pairs: &[&'a Pair], chosen: &[usize]) -> Vec<&'a Latencies> {
 
 fn goal(protocol: &str, q: f64) -> Option<&'static Goal> {
     Some(match (protocol, q) {
+        ("tcp", 0.5) => &goals::TCP_P50,
         ("tcp", 0.99) => &goals::TCP_P99,
         ("tcp", 0.999) => &goals::TCP_P99_9,
+        ("udp", 0.5) => &goals::UDP_P50,
         ("udp", 0.99) => &goals::UDP_P99,
         ("udp", 0.999) => &goals::UDP_P99_9,
         _ => return None,

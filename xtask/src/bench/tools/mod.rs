@@ -34,6 +34,7 @@ pub(crate) fn rate(built: &Built) -> Vec<Tool> {
     let mut all = vec![noop::empty(built), noop::as_ours(built)];
     all.extend([
         softirqs::tool(),
+        ours::stage(built),
         ours::cycle(built),
         ours::without_sampler(built),
         ours::everything(built),
@@ -45,7 +46,12 @@ pub(crate) fn rate(built: &Built) -> Vec<Tool> {
 
 /// Tools whose effect on latency is measured.
 pub(crate) fn tail(built: &Built) -> Vec<Tool> {
-    vec![ours::everything(built), ours::without_sampler(built), softirqs::tool()]
+    vec![
+        ours::everything(built),
+        ours::always_sampled(built),
+        ours::without_sampler(built),
+        softirqs::tool(),
+    ]
 }
 
 /// The same stages timed by different probe methods; needs a kernel that has all of them.

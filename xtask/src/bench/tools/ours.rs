@@ -9,13 +9,22 @@ use crate::bench::{built::Built, tracer::Output};
 pub(crate) const CYCLE: &str = "ours, cycle";
 /// With default options.
 pub(crate) const EVERYTHING: &str = "ours, default";
+/// The same with the sampling clock of stalls on all CPUs.
+const ALWAYS_SAMPLED: &str = "ours, clock always";
 /// The same without the stack sampler.
 pub(crate) const WITHOUT_SAMPLER: &str = "ours, no sampler";
+
+/// Only net_rx, as `softirqs`.
+pub(crate) const STAGE: &str = "ours, net_rx";
 
 const STAGES: &str = "--stages rx_wait,net_rx,napi_poll --sample-hz 0";
 
 pub(crate) fn cycle(built: &Built) -> Tool {
     cycle_with(built, "")
+}
+
+pub(crate) fn stage(built: &Built) -> Tool {
+    tool(built, STAGE, "--stages net_rx --sample-hz 0 --probes tracepoint")
 }
 
 /// Like [`cycle`], with additional arguments.
@@ -25,6 +34,10 @@ pub(crate) fn cycle_with(built: &Built, arguments: &str) -> Tool {
 
 pub(crate) fn everything(built: &Built) -> Tool {
     tool(built, EVERYTHING, "")
+}
+
+pub(crate) fn always_sampled(built: &Built) -> Tool {
+    tool(built, ALWAYS_SAMPLED, "--sample-when always")
 }
 
 pub(crate) fn without_sampler(built: &Built) -> Tool {
