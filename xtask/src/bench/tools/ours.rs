@@ -77,9 +77,11 @@ pub(crate) fn net_rx(summary: &Value) -> Option<u64> {
     sum(summary, "net_rx", "count")
 }
 
-/// Packets that NAPI polls processed.
+/// Packets that NAPI polls processed; `None`: they were not timed.
 pub(crate) fn packets(summary: &Value) -> Option<u64> {
-    sum(summary, "napi_poll", "packets")
+    let mut probes = summary["run"]["probes"].as_array()?.iter();
+    let is_timed = probes.any(|probe| probe["stage"] == "napi_poll");
+    is_timed.then(|| sum(summary, "napi_poll", "packets"))?
 }
 
 /// Runs of NET_RX at or above the threshold.
@@ -98,13 +100,14 @@ mod tests {
 
     #[test]
     fn the_summary_is_the_last_line() {
-        let last = r#"{"kind":"summary","series":[{"stage":"net_rx","cpu":0,"count":5,"over_threshold":2},
+        let last = r#"{"kind":"summary","run":{"probes":[{"stage":"napi_poll"}]},"series":[{"stage":"net_rx","cpu":0,"count":5,"over_threshold":2},
             {"stage":"net_rx","cpu":1,"count":6,"over_threshold":1},{"stage":"napi_poll","count":3,"packets":17}]}"#;
         let stdout = format!("{{\"kind\":\"interval\"}}\n{}\n", last.replace('\n', ""));
         let output = Output { stdout, ..Output::default() };
         let summary = summary(&output).unwrap();
         assert_eq!(net_rx(&summary), Some(11));
         assert_eq!(packets(&summary), Some(17));
+        assert_eq!(packets(&serde_json::json!({"run": {"probes": []}, "series": []})), None);
         assert_eq!(stalls(&summary), 3);
     }
 
