@@ -19,9 +19,15 @@ use super::{
 };
 use crate::model::{distribution::Distribution, interval::Interval, run::Run, schema::Envelope};
 
+/// Measured intervals with more series than this are stored: to compress them each second would take
+/// percents of a CPU.
+const COMPRESSED: usize = 256;
+
 /// Compresses histograms, and keeps the memory that this takes.
 pub struct Encoder {
     deflater: Deflater,
+    /// For intervals with many series.
+    storer: Deflater,
 }
 
 /// An interval whose histograms are compressed: its text for any start of the recording.
@@ -38,12 +44,12 @@ pub struct EncodedInterval {
 impl Encoder {
     /// An encoder that takes few bytes.
     pub fn new() -> Self {
-        Self { deflater: Deflater::new() }
+        Self { deflater: Deflater::new(), storer: Deflater::storing() }
     }
 
     /// An encoder that takes little time, and more bytes.
     pub fn quick() -> Self {
-        Self { deflater: Deflater::storing() }
+        Self { deflater: Deflater::storing(), storer: Deflater::storing() }
     }
 
     /// Compresses an interval that was measured.
@@ -55,11 +61,12 @@ impl Encoder {
         &mut self,
         interval: &Interval<K>,
     ) -> Result<EncodedInterval> {
+        let is_large = is_large(interval);
         let mut lines = Vec::with_capacity(interval.series.len());
         let mut series = BTreeMap::new();
         for one in interval.series.iter().filter(|s| !s.distribution.buckets.is_empty()) {
             let tag = one.id.to_string();
-            lines.push((tag.clone(), self.values(&one.distribution)?));
+            lines.push((tag.clone(), self.values(&one.distribution, is_large)?));
             series.insert(tag, SeriesMeta::new(one.attrs, &one.distribution));
         }
         Ok(EncodedInterval {
@@ -71,12 +78,18 @@ impl Encoder {
         })
     }
 
-    /// The last two fields of a histogram line.
-    pub(super) fn values(&mut self, distribution: &Distribution) -> Result<String> {
+    /// The last two fields of a histogram line; `is_large`: of an interval that [`is_large`].
+    pub(super) fn values(&mut self, distribution: &Distribution, is_large: bool) -> Result<String> {
         let max = distribution.max_ns as f64 / MAX_VALUE_DIVISOR;
-        let bytes = self.deflater.deflate(distribution).context("cannot encode a histogram")?;
+        let deflater = if is_large { &mut self.storer } else { &mut self.deflater };
+        let bytes = deflater.deflate(distribution).context("cannot encode a histogram")?;
         Ok(format!("{max:.3},{}", STANDARD.encode(bytes)))
     }
+}
+
+/// Whether an interval was measured and has many series.
+pub(super) fn is_large<K>(interval: &Interval<K>) -> bool {
+    interval.merged.is_none() && interval.series.len() > COMPRESSED
 }
 
 impl Default for Encoder {

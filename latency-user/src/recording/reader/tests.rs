@@ -141,7 +141,7 @@ fn error(text: &str) -> String {
 
 #[test]
 fn more_tags_than_any_machine_has_are_refused() {
-    let values = Encoder::new().values(&of([1_000])).unwrap();
+    let values = Encoder::new().values(&of([1_000]), false).unwrap();
     let line = |tag: usize| format!("Tag=t{tag},0.000,1.000,{values}\n");
     let error = error(&(0..=MAX_TAGS).map(line).collect::<String>());
     assert!(error.contains("more than 100000 different tags"), "{error}");

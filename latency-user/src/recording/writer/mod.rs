@@ -130,6 +130,7 @@ impl Writer {
         shift: Duration,
     ) -> Result<()> {
         let start = interval.start.saturating_add(shift);
+        let is_large = encoder::is_large(interval);
         let mut text = String::new();
         let mut meta = IntervalMeta {
             start_s: start.as_secs_f64(),
@@ -140,7 +141,7 @@ impl Writer {
         };
         for series in interval.series.iter().filter(|s| !s.distribution.buckets.is_empty()) {
             let tag = series.id.to_string();
-            let values = self.encoder.values(&series.distribution)?;
+            let values = self.encoder.values(&series.distribution, is_large)?;
             encoder::line(&mut text, &tag, (start, interval.duration), &values);
             meta.series.insert(tag, SeriesMeta::new(series.attrs, &series.distribution));
             if text.len() > PIECE && matches!(self.target, Target::File(_)) {
