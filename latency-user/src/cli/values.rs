@@ -146,7 +146,7 @@ impl From<SampleClockArg> for SampleClock {
 /// When a CPU has the clock of stack samples, as an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SampleWhenArg {
-    /// Always: every stall has stacks, and packets wait for its interrupts
+    /// Always: every stall has stacks, and idle CPUs are woken
     Always,
     /// For a minute after each stall: CPUs that do not stall have a slow one, at 47 Hz, which most
     /// first stalls end before
