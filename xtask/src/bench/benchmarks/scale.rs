@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn events_missing_from_the_histograms_are_lost() {
-        let summary = serde_json::json!({ "series": [
+        let summary = serde_json::json!({ "run": { "probes": [{ "stage": "napi_poll" }] }, "series": [
             { "stage": "net_rx", "count": 90 },
             { "stage": "napi_poll", "count": 90, "packets": 97 },
         ]});
