@@ -129,7 +129,7 @@ impl Injector {
             sender.send(source, MARKED_PORT)?;
             self.held += 1;
             let end = Instant::now() + PATIENCE;
-            while self.held()? < self.held {
+            while self.delayed()? < self.held {
                 ensure!(Instant::now() < end, "packet {} was not delayed", self.held);
                 std::thread::yield_now();
             }
@@ -149,7 +149,11 @@ impl Injector {
     }
 
     /// Packets delayed so far, as counted by the injector itself.
-    fn held(&self) -> Result<u64> {
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn delayed(&self) -> Result<u64> {
         let held: Array<_, u64> = Array::try_from(self.ebpf.map("HELD").context("no map")?)?;
         Ok(held.get(&0, 0)?)
     }

@@ -68,10 +68,33 @@ pub fn packets_by_queue() -> Result<Vec<u64>> {
     Ok(packets)
 }
 
-fn mac(device: &str) -> Result<[u8; 6]> {
+/// Packets received by all RX queues of the receiver.
+///
+/// # Errors
+///
+/// As [`packets_by_queue`].
+pub fn arrived() -> Result<u64> {
+    Ok(packets_by_queue()?.iter().sum())
+}
+
+/// The receiver's Ethernet address, as text.
+///
+/// # Errors
+///
+/// When the device does not exist.
+pub fn address_of_receiver() -> Result<String> {
+    address(RECEIVER)
+}
+
+fn address(device: &str) -> Result<String> {
     let path = format!("/sys/class/net/{device}/address");
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    Ok(text.trim().to_owned())
+}
+
+fn mac(device: &str) -> Result<[u8; 6]> {
+    let text = address(device)?;
     let bytes: Result<Vec<u8>, _> =
-        text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16)).collect();
-    bytes?.try_into().map_err(|bytes| anyhow::anyhow!("{path}: {bytes:?} is not an address"))
+        text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect();
+    bytes?.try_into().map_err(|bytes| anyhow::anyhow!("{device}: {bytes:?} is not an address"))
 }

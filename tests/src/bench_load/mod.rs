@@ -1,6 +1,7 @@
 //! Loads of the benchmark: steady, pinned, and divided into slices of known duration, so that
 //! slices with and without a tracer can be compared.
 
+pub mod batches;
 pub mod frames;
 pub mod ping;
 pub mod slices;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{pin_to_last, slices::Load};
+use crate::load;
 
 /// Bytes of a datagram's payload.
 const PAYLOAD: usize = 64;
@@ -27,13 +28,16 @@ pub struct Loopback {
 }
 
 impl Loopback {
-    /// Pins this thread to the last CPU and opens both sockets.
+    /// Pins this thread to `cpu`, or to the last one, and opens both sockets.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses.
-    pub fn new() -> Result<Self> {
-        pin_to_last()?;
+    /// When there is no such CPU, or the kernel refuses.
+    pub fn new(cpu: Option<usize>) -> Result<Self> {
+        match cpu {
+            Some(cpu) => load::pin_to(cpu)?,
+            None => pin_to_last()?,
+        }
         let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         receiver.set_nonblocking(true)?;
         let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;

@@ -43,14 +43,18 @@ pub(super) enum Benchmark {
     PerEvent,
     /// Packet rate with a tracer
     Rate,
+    /// Both with 64 packets in each poll
+    Batches,
     /// Latency added
     Tail,
     /// CPU time, memory and start-up of latency-user itself
     User,
     /// CPU time and memory of the daemon
     Serve,
-    /// Cost as events, queues and stalls grow
+    /// CPU time and losses as events, queues and stalls grow
     Scale,
+    /// Cost of a cycle as CPUs, queues and stalls grow
+    Growth,
     /// Recordings, compared with other readers of the format
     Files,
 }

@@ -108,8 +108,30 @@ pub(crate) static NOTHING_LOST: Goal = goal(
     "events",
 );
 
+pub(crate) static GROWTH_CPUS: Goal = goal(
+    "growth_cpus",
+    "a cycle costs at most a tenth more on 2 CPUs under load than on 1",
+    Bound::AtMost,
+    1.1,
+    "",
+);
+pub(crate) static GROWTH_QUEUES: Goal = goal(
+    "growth_queues",
+    "at most a tenth more with 64 queues than with 1",
+    Bound::AtMost,
+    1.1,
+    "",
+);
+pub(crate) static GROWTH_STALLS: Goal = goal(
+    "growth_stalls",
+    "and at most a tenth more with 10,000 stalls/s than with none",
+    Bound::AtMost,
+    1.1,
+    "",
+);
+
 /// All goals, in the order of the table.
-pub(crate) static ALL: [&Goal; 18] = [
+pub(crate) static ALL: [&Goal; 21] = [
     &CYCLE_TO_SOFTIRQS,
     &STAGE_LOSS,
     &CYCLE_LOSS,
@@ -128,6 +150,9 @@ pub(crate) static ALL: [&Goal; 18] = [
     &MEMORY_PEAK,
     &STARTUP,
     &NOTHING_LOST,
+    &GROWTH_CPUS,
+    &GROWTH_QUEUES,
+    &GROWTH_STALLS,
 ];
 
 /// Whether a goal was met.

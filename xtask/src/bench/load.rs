@@ -26,6 +26,8 @@ pub(crate) struct Load {
 pub(crate) struct Slice {
     pub(crate) sent: u64,
     pub(crate) received: u64,
+    /// Events that the load itself delayed, if it counts them.
+    pub(crate) stalls: u64,
     pub(crate) seconds: f64,
     /// CPU time of the sender.
     cpu_seconds: f64,
@@ -61,10 +63,20 @@ impl Load {
 
     /// Runs for `duration`, at `rate` events a second or as fast as possible.
     pub(crate) fn slice(&mut self, duration: Duration, rate: Option<u64>) -> Result<Slice> {
+        self.begin(duration, rate)?;
+        self.end()
+    }
+
+    /// Begins a slice, which [`Self::end`] waits for.
+    pub(crate) fn begin(&mut self, duration: Duration, rate: Option<u64>) -> Result<()> {
         let stdin = self.stdin.as_mut().context("the load has ended")?;
         let rate = rate.map_or(String::new(), |rate| format!(" {rate}"));
         writeln!(stdin, "{}{rate}", duration.as_millis())
-            .with_context(|| format!("`{}` has ended", self.line))?;
+            .with_context(|| format!("`{}` has ended", self.line))
+    }
+
+    /// Waits for the end of the slice.
+    pub(crate) fn end(&mut self) -> Result<Slice> {
         let mut text = String::new();
         self.stdout.read_line(&mut text).with_context(|| format!("read from `{}`", self.line))?;
         ensure!(!text.is_empty(), "`{}` has ended: see its output above", self.line);
@@ -89,6 +101,7 @@ fn parse(text: &str) -> Result<Slice> {
     Ok(Slice {
         sent: number("sent")?,
         received: number("received")?,
+        stalls: value["stalls"].as_u64().unwrap_or(0),
         seconds: value["seconds"].as_f64().context("no seconds")?,
         cpu_seconds: value["cpu_seconds"].as_f64().context("no cpu_seconds")?,
         latencies: Latencies::new(

@@ -99,13 +99,16 @@ fn measure(args: &Args, built: &Built) -> Results {
         },
     };
     let mut results = Results::default();
+    let single = &benchmarks::SINGLE;
     let all = [
         Benchmark::PerEvent,
         Benchmark::Rate,
+        Benchmark::Batches,
         Benchmark::Tail,
         Benchmark::User,
         Benchmark::Serve,
         Benchmark::Scale,
+        Benchmark::Growth,
         Benchmark::Files,
     ];
     let is_selected = |benchmark: &Benchmark| args.only.is_empty() || args.only.contains(benchmark);
@@ -116,14 +119,20 @@ fn measure(args: &Args, built: &Built) -> Results {
                     true => tools::methods(built),
                     false => tools::per_event(built),
                 };
-                benchmarks::per_event::run(built, &plan, &tools, &mut results)
+                benchmarks::per_event::run(built, &plan, single, &tools, &mut results)
             }
             Benchmark::Rate => {
                 let tools = match args.methods {
                     true => tools::methods(built),
                     false => tools::rate(built),
                 };
-                benchmarks::rate::run(built, &plan, &tools, &mut results)
+                benchmarks::rate::run(built, &plan, single, &tools, &mut results)
+            }
+            Benchmark::Batches => {
+                let (batches, tools) = (&benchmarks::BATCHES, tools::batches(built));
+                benchmarks::per_event::run(built, &plan, batches, &tools, &mut results).and_then(
+                    |()| benchmarks::rate::run(built, &plan, batches, &tools, &mut results),
+                )
             }
             Benchmark::Tail => {
                 benchmarks::tail::run(built, &plan, &tools::tail(built), &mut results)
@@ -132,6 +141,7 @@ fn measure(args: &Args, built: &Built) -> Results {
                 .and_then(|()| benchmarks::rows::run(built, &plan, &mut results)),
             Benchmark::Serve => benchmarks::serve::run(built, &plan, &mut results),
             Benchmark::Scale => benchmarks::scale::run(built, &plan, &mut results),
+            Benchmark::Growth => benchmarks::growth::run(built, &plan, &mut results),
             Benchmark::Files => benchmarks::files::run(built, &plan, &mut results),
         };
         if let Err(error) = measured {

@@ -44,6 +44,17 @@ pub(crate) fn rate(built: &Built) -> Vec<Tool> {
     all
 }
 
+/// Tools that are measured with many packets in a poll.
+pub(crate) fn batches(built: &Built) -> Vec<Tool> {
+    vec![
+        noop::empty(built),
+        softirqs::tool(),
+        ours::cycle(built),
+        ours::everything(built),
+        bpftrace::tool(),
+    ]
+}
+
 /// Tools whose effect on latency is measured.
 pub(crate) fn tail(built: &Built) -> Vec<Tool> {
     vec![
