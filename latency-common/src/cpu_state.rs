@@ -118,12 +118,32 @@ pub struct TasksInRun {
     pub longest: TaskRecord,
 }
 
+/// NAPI instances whose rows a CPU remembers: those of a device have consecutive ids, so that up to
+/// this many queues of one device do not displace each other.
+pub const CACHED_NAPIS: usize = 64;
+
+/// The row of a NAPI instance.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CachedNapi {
+    /// Address of the `napi_struct`; 0: none.
+    pub address: u64,
+    /// Its id: the address may have been freed and reused.
+    pub id: u32,
+    /// Its row.
+    pub row: u32,
+    /// How often this CPU noted its IRQ.
+    pub votes: u32,
+    /// No padding.
+    pub reserved: u32,
+}
+
 /// State of one CPU. Only programs on this CPU write it. A stamp of 0 means that none is in
 /// progress.
 ///
 /// The hot fields are in the first two cache lines and in the first one of `net_rx_run`.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct CpuState {
     /// First raise of NET_RX since its last entry, ns.
     pub raised_ns: u64,
@@ -135,12 +155,14 @@ pub struct CpuState {
     pub poll_end_ns: u64,
     /// Jiffies at `poll_end_ns`.
     pub poll_end_jiffies: u64,
-    /// Address of the last polled `napi_struct`.
-    pub cached_napi: u64,
-    /// Id of `cached_napi`: the address may have been freed and reused.
-    pub cached_napi_id: u32,
-    /// Row of `cached_napi`.
-    pub cached_napi_row: u32,
+    /// Raises of NET_RX since its last entry.
+    pub raises: u32,
+    /// The hard IRQ in whose handler the first of them was, plus one; 0: in none.
+    pub raise_irq_plus_one: u32,
+    /// The only hard IRQ that raised the current run of NET_RX, plus one; 0: there is none.
+    pub run_irq_plus_one: u32,
+    /// Id of the NAPI instance whose row was looked up last.
+    pub napi_id: u32,
     /// This CPU's backlog `napi_struct`, once seen. It is never freed.
     pub backlog_napi: u64,
     /// Events that started, per stage, indexed by [`crate::stage::Stage`].
@@ -163,16 +185,8 @@ pub struct CpuState {
     pub second_start_ns: u64,
     /// Stalls and slow collapses in that second, including those over the limit.
     pub records_in_second: u64,
-    /// Raises of NET_RX since its last entry.
-    pub raises: u32,
-    /// The hard IRQ in whose handler the first of them was, plus one; 0: in none.
-    pub raise_irq_plus_one: u32,
-    /// The only hard IRQ that raised the current run of NET_RX, plus one; 0: there is none.
-    pub run_irq_plus_one: u32,
-    /// How often the IRQ of `cached_napi` was noted on this CPU.
-    pub cached_napi_votes: u32,
     /// Puts `net_rx_run` on its own cache lines.
-    pub reserved: u64,
+    pub reserved: [u64; 3],
     /// The current or last run of `net_rx_action`.
     pub net_rx_run: NetRxRun,
     /// Events that were not recorded normally, per stage.
@@ -199,6 +213,8 @@ pub struct CpuState {
     pub run_left_ns: u64,
     /// Other tasks during a run of `net_rx_action`.
     pub tasks_in_run: TasksInRun,
+    /// The rows of NAPI instances, indexed by the last bits of their ids.
+    pub napis: [CachedNapi; CACHED_NAPIS],
     /// Puts each CPU on its own cache lines.
     pub reserved_at_end: [u64; PADDING],
 }
@@ -211,6 +227,7 @@ const PADDING: usize = {
         + RECORD_COUNTS * size_of::<RecordLedger>()
         + (INTERFERENCE_SOURCES + 1) * size_of::<TimeWithin>()
         + size_of::<TasksInRun>()
+        + CACHED_NAPIS * size_of::<CachedNapi>()
         + 8 * 7;
     (used.next_multiple_of(64) - used) / 8
 };

@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_log_ebpf::warn;
 use latency_common::{
+    cpu_state::{CACHED_NAPIS, CachedNapi},
     row_layout::CpuRow,
     slot::{IFNAMSIZ, SlotInfo, SlotKey, SlotKind},
     stage::Stage,
@@ -23,13 +24,15 @@ pub(crate) fn napi_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, napi: u6
         return cpu.row(CpuRow::Backlog);
     }
     let id = read_field::<u32>(napi, &offsets::NAPI_ID).unwrap_or(0);
-    if id != 0 && napi == cpu.state.cached_napi && id == cpu.state.cached_napi_id {
-        return cpu.state.cached_napi_row;
+    cpu.state.napi_id = id;
+    let cached = cached(cpu, id);
+    if id != 0 && napi == cached.address && id == cached.id {
+        return cached.row;
     }
     find_napi_row(ctx, cpu, napi, id)
 }
 
-/// Slow path of [`napi_row`]: the instance is not the one last polled on this CPU.
+/// Slow path of [`napi_row`]: this CPU does not remember the instance.
 #[inline(always)]
 fn find_napi_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, napi: u64, id: u32) -> u32 {
     let device = read_field::<u64>(napi, &offsets::NAPI_DEV).unwrap_or(0);
@@ -61,22 +64,25 @@ fn find_napi_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, napi: u64, id:
             }
         }
     };
-    cpu.state.cached_napi = napi;
-    cpu.state.cached_napi_id = id;
-    cpu.state.cached_napi_row = row;
-    cpu.state.cached_napi_votes = 0;
+    *cached(cpu, id) = CachedNapi { address: napi, id, row, votes: 0, reserved: 0 };
     row
+}
+
+/// Where the row of the NAPI instance `id` may be remembered.
+#[inline(always)]
+fn cached(cpu: &mut Cpu, id: u32) -> &mut CachedNapi {
+    &mut cpu.state.napis[id as usize % CACHED_NAPIS]
 }
 
 /// How often each CPU notes the IRQ of the NAPI instance that it polls.
 const IRQ_VOTES: u32 = 64;
 
 /// Notes the hard IRQ that scheduled the NAPI instance of `row`, the first one polled in a run of
-/// NET_RX. The IRQ is known if it alone raised the run, in its handler.
+/// NET_RX, whose row was looked up last. The IRQ is known if it alone raised the run, in its handler.
 #[inline(always)]
 pub(crate) fn note_irq(cpu: &mut Cpu, row: u32) {
     let irq_plus_one = cpu.state.run_irq_plus_one;
-    if irq_plus_one == 0 || cpu.state.cached_napi_votes >= IRQ_VOTES {
+    if irq_plus_one == 0 {
         return;
     }
     // Polls of backlogs are in rows before the slots.
@@ -85,7 +91,11 @@ pub(crate) fn note_irq(cpu: &mut Cpu, row: u32) {
     else {
         return;
     };
-    cpu.state.cached_napi_votes += 1;
+    let cached = cached(cpu, cpu.state.napi_id);
+    if cached.votes >= IRQ_VOTES {
+        return;
+    }
+    cached.votes += 1;
     // SAFETY: the pointer comes from a map lookup. Two CPUs that write at once may lose a vote.
     let info = unsafe { &mut *info };
     if info.irq_seen == 0 {
