@@ -174,12 +174,15 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     Ok(outcome(&sum))
 }
 
-/// Runs the kernel tests whose names contain `only` on each kernel, in a virtual machine.
+/// Runs the kernel tests whose names contain `only` on each kernel, in a virtual machine; that of the
+/// lab has its NICs.
 fn on_kernels(kernels: &[String], built: &Built, only: &str) -> Result<ExitCode> {
     let mut tally = Tally::default();
     for series in kernels {
         process::step(&format!("kernel tests on Linux {series}, {}", built.architecture.debian()));
-        run_in_vm(series, built, only, &[], &mut tally);
+        let has_nics = series == LAB_KERNEL && built.architecture.is_host();
+        let nics = if has_nics { lab() } else { Vec::new() };
+        run_in_vm(series, built, only, &nics, &mut tally);
     }
     Ok(outcome(&tally))
 }
