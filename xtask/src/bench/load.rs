@@ -42,6 +42,11 @@ impl Slice {
         let seconds = if machine::has_irq_time() { self.seconds } else { self.cpu_seconds };
         self.sent as f64 / seconds
     }
+
+    /// Events per second of the clock.
+    pub(crate) fn per_second(&self) -> f64 {
+        self.sent as f64 / self.seconds
+    }
 }
 
 impl Load {
@@ -116,8 +121,9 @@ mod tests {
 
     #[test]
     fn slices_are_parsed_with_and_without_latencies() {
-        let plain = parse(r#"{"sent":100,"received":97,"seconds":0.5,"cpu_seconds":0.5}"#).unwrap();
-        assert_eq!((plain.rate(), plain.received), (200.0, 97));
+        let plain = parse(r#"{"sent":100,"received":97,"seconds":0.5,"cpu_seconds":0.25}"#).unwrap();
+        assert_eq!((plain.per_second(), plain.received), (200.0, 97));
+        assert!([200.0, 400.0].contains(&plain.rate()));
         let timed = r#"{"sent":3,"received":3,"seconds":1,"cpu_seconds":1,
             "histogram":[[100,2],[200,1]]}"#;
         assert_eq!(parse(timed).unwrap().latencies, Latencies::new([(100, 2), (200, 1)]));

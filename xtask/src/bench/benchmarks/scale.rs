@@ -144,7 +144,7 @@ fn measure(
     results.check(format!("{}: there was load", point.name), slice.sent > 0, || "none".to_owned());
     let kernel = spent.ns as f64 - spent.runs as f64 * statistics;
     Ok(Cost {
-        events: slice.rate(),
+        events: slice.per_second(),
         kernel: kernel / 1e9 / slice.seconds * 100.0,
         user: user / 1e3 / slice.seconds * 100.0,
         lost: lost(&summary, &output, slice.sent) as f64,
