@@ -1,6 +1,6 @@
 //! Loads the programs, attaches them in order, and mmaps their maps.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use anyhow::{Context, Result, anyhow};
 use aya::{
@@ -16,6 +16,7 @@ use latency_common::{
 use super::{
     atomics,
     attached::{Attached, Placed},
+    bare,
     link::Link,
     maps::mmap::MmapArray,
     object,
@@ -116,7 +117,6 @@ pub fn attach(
     config: &ProgramConfig,
     facts: &KernelFacts,
 ) -> Result<Attached, AttachError> {
-    let mut ebpf = load_object(probes, config, facts)?;
     let mut wanted: BTreeMap<&str, (Hook, Stage, Method)> = BTreeMap::new();
     for (stage, method) in in_use(probes) {
         let is_needed = |hook: &&Hook| !hook.only_preemptible || facts.preemption.softirqs;
@@ -126,6 +126,14 @@ pub fn attach(
     }
     let mut wanted: Vec<_> = wanted.into_values().collect();
     wanted.sort_by_key(|(hook, ..)| hook.order);
+    // Before the object is loaded, which takes far longer.
+    for (hook, stage, method) in &wanted {
+        if let Err(error) = accepts(hook, facts) {
+            let obstacle = Obstacle::LoadRefused { error: error.to_string(), verifier: None };
+            return Err(AttachError::Method(*stage, *method, obstacle));
+        }
+    }
+    let mut ebpf = load_object(probes, config, facts)?;
     let refused =
         |stage, method, error: &ProgramError| AttachError::Method(stage, method, obstacle(error));
     // Load everything before attaching anything, so that a rejected program has no side effect.
@@ -276,6 +284,12 @@ fn load_object(
         .load(&object::bytes(has_fetch)?)
         .context("load the eBPF object's maps into the kernel")?;
     Ok(ebpf)
+}
+
+/// Whether the kernel has fentry for the hook's function, if it needs that.
+fn accepts(hook: &Hook, facts: &KernelFacts) -> io::Result<()> {
+    let (Target::Fentry(function) | Target::Fexit(function)) = hook.target else { return Ok(()) };
+    facts.btf.function(function).map_or(Ok(()), bare::accepts_fentry)
 }
 
 fn load_program(ebpf: &mut Ebpf, hook: &Hook, facts: &KernelFacts) -> Result<(), ProgramError> {

@@ -12,14 +12,11 @@ use std::{
 
 use aya::programs::{ProgramInfo, loaded_programs};
 
-use super::bare::{self, RAW_TRACEPOINT};
+use super::bare::{self, NOTHING, RAW_TRACEPOINT};
 use crate::model::failure::Failure;
 
 /// The name of the program.
 const NAME: &str = "latency_user";
-
-/// `r0 = 0; exit`.
-const PROGRAM: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 0, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
 
 /// Held while tracing.
 #[derive(Debug)]
@@ -35,7 +32,7 @@ impl SingleInstance {
     ///
     /// Another process traces, which the error names; exit status 1. Or the kernel loads no program.
     pub fn claim() -> Result<Self, Failure> {
-        let program = bare::load(NAME, &PROGRAM).map_err(|error| {
+        let program = bare::load(NAME, &NOTHING).map_err(|error| {
             Failure::unsupported(format!("the kernel refuses an eBPF program: {error}"))
                 .hint("`latency-user doctor` shows what is missing")
         })?;

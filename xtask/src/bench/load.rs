@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn slices_are_parsed_with_and_without_latencies() {
-        let plain = parse(r#"{"sent":100,"received":97,"seconds":0.5,"cpu_seconds":0.25}"#).unwrap();
+        let plain =
+            parse(r#"{"sent":100,"received":97,"seconds":0.5,"cpu_seconds":0.25}"#).unwrap();
         assert_eq!((plain.per_second(), plain.received), (200.0, 97));
         assert!([200.0, 400.0].contains(&plain.rate()));
         let timed = r#"{"sent":3,"received":3,"seconds":1,"cpu_seconds":1,

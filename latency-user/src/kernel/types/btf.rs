@@ -96,7 +96,12 @@ impl Btf {
 
     /// Whether BTF describes a function with this name.
     pub fn has_function(&self, name: &str) -> bool {
-        self.find(KIND_FUNC, name).is_some()
+        self.function(name).is_some()
+    }
+
+    /// The id of the function with this name.
+    pub fn function(&self, name: &str) -> Option<u32> {
+        self.find(KIND_FUNC, name)
     }
 
     /// Whether the kernel has this tracepoint.
