@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use latency_tests::{
     injector::{Injector, MARKED_PORT, is_its_program},
     load, namespace, veth,
@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{
     queues::flow_of_each_queue,
     stalls::stretched,
-    suite::{Where, trial, trial_since},
+    suite::{Where, trial},
     tracing::{Tracing, kinds, number},
 };
 
@@ -26,7 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     [
         trial("clocks::without_stalls_they_are_slow", Where::Everywhere, &[], quiet),
         trial("clocks::after_a_stall_its_cpu_has_one", Where::Everywhere, &tools, stalling),
-        trial_since((5, 17), "clocks::a_long_stall_gets_one", Where::Everywhere, &tools, long),
+        trial("clocks::a_long_stall_gets_one", Where::Everywhere, &tools, long),
     ]
     .into_iter()
     .flatten()
@@ -111,15 +111,18 @@ fn stalling() -> Result<()> {
 }
 
 /// The slow clock sees a stall of several of its periods, and user space starts the other one in the
-/// middle of it.
+/// middle of it. A tracer that gets no CPU itself meanwhile is late: not always.
 fn long() -> Result<()> {
-    namespace::run(|| {
-        let (stalls, _) = injected(stretched(90), stretched(9), 1)?;
+    let mut late = Vec::new();
+    for _ in 0..5 {
+        let (stalls, _) = namespace::run(|| injected(stretched(90), stretched(9), 1))?;
         let stall = &stalls[0];
-        let (duration, sampled) = (number(stall, "duration_ns")?, number(stall, "sampled_ns")?);
-        let unsampled = number(stall, "unsampled_ns")?;
-        ensure!(number(stall, "samples")? >= 10, "{stall}");
-        ensure!(sampled + unsampled > duration / 3, "{stall}");
-        Ok(())
-    })
+        let clocked = stall["sampled_ns"].as_u64().zip(stall["unsampled_ns"].as_u64());
+        let clocked = clocked.map_or(0, |(sampled, unsampled)| sampled + unsampled);
+        if number(stall, "samples")? >= 10 && clocked > number(stall, "duration_ns")? / 3 {
+            return Ok(());
+        }
+        late.push(stall.clone());
+    }
+    bail!("none of five stalls had its clock: {late:?}")
 }

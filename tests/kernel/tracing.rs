@@ -90,12 +90,8 @@ impl Tracing {
             .context("start latency-user")?;
         let stdout = child.stdout.take().context("no standard output")?;
         let mut tracing = Self { child, lines: lines(stdout) };
-        loop {
-            let line = tracing.next_line()?.context("it ended before the first interval")?;
-            if line["kind"] == "interval" {
-                return Ok(tracing);
-            }
-        }
+        tracing.next_interval()?;
+        Ok(tracing)
     }
 
     /// Its process id.
@@ -107,6 +103,33 @@ impl Tracing {
     pub(crate) fn next_line(&mut self) -> Result<Option<Value>> {
         let Ok(line) = self.lines.recv() else { return Ok(None) };
         Ok(Some(serde_json::from_str(&line).with_context(|| format!("parse {line:?}"))?))
+    }
+
+    /// Its next interval; other objects are skipped.
+    pub(crate) fn next_interval(&mut self) -> Result<Value> {
+        loop {
+            let line = self.next_line()?.context("it ended before the next interval")?;
+            if line["kind"] == "interval" {
+                return Ok(line);
+            }
+        }
+    }
+
+    /// Has packets polled on an RX queue of `iface` by `send` until an interval names it.
+    pub(crate) fn wait_until_named(
+        &mut self,
+        iface: &str,
+        queue: u32,
+        mut send: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        for _ in 0..100 {
+            send()?;
+            let is_it = |row: &Value| row["iface"] == iface && row["queue"] == queue;
+            if !series(&self.next_interval()?, is_it).is_empty() {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("queue {queue} of {iface} was not named in 100 intervals")
     }
 
     /// Sends it `signal` and waits for its end.

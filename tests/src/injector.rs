@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::Array,
+    maps::{Array, ProgramArray},
     programs::{RawTracePoint, SchedClassifier, TcAttachType, Xdp, XdpMode, tc},
 };
 
@@ -78,7 +78,10 @@ impl Injector {
         let program: &mut SchedClassifier =
             ebpf.program_mut(name).context("no program")?.try_into()?;
         program.load()?;
+        let descriptor = program.fd()?.try_clone()?;
         program.attach(device, side)?;
+        let again = ebpf.map_mut("AGAIN").context("no map")?;
+        ProgramArray::try_from(again)?.set(0, &descriptor, 0)?;
         Ok(Self { ebpf, held: 0 })
     }
 

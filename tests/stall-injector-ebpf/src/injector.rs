@@ -7,7 +7,7 @@ use aya_ebpf::{
     bindings::{TC_ACT_OK, xdp_action::XDP_PASS},
     helpers::generated::{bpf_csum_diff, bpf_ktime_get_ns, bpf_loop},
     macros::{classifier, kprobe, map, raw_tracepoint, xdp},
-    maps::{Array, PerCpuArray},
+    maps::{Array, PerCpuArray, ProgramArray},
     programs::{ProbeContext, RawTracePointContext, TcContext, XdpContext},
 };
 
@@ -60,11 +60,37 @@ fn try_stall_injector(ctx: &TcContext) -> Result<(), i64> {
     Ok(())
 }
 
-/// As [`stall_injector`], for kernels before 5.17, which have no `bpf_loop`: not with interrupts off.
+/// Element 0: [`short_stall_injector`] itself.
+#[map]
+static AGAIN: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Element 0: since when the packet in [`short_stall_injector`] is delayed, ns; 0: none is.
+#[map]
+static SINCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// As [`stall_injector`], for kernels before 5.17, which have no `bpf_loop`: not with interrupts
+/// off. It calls itself until the time is up, at most the 32 times that such a kernel allows.
 #[classifier]
 pub(crate) fn short_stall_injector(ctx: TcContext) -> i32 {
-    if is_marked(&ctx) == Ok(true) {
-        note(spin_for_rounds());
+    if is_marked(&ctx) == Ok(true)
+        && let Some(since) = SINCE.get_ptr_mut(0)
+    {
+        // SAFETY: the pointer comes from a map lookup, of this CPU.
+        let start = match unsafe { *since } {
+            // SAFETY: the helper takes no argument.
+            0 => unsafe { bpf_ktime_get_ns() },
+            start => start,
+        };
+        // SAFETY: as above.
+        unsafe { *since = start };
+        if spin_for_rounds(start + SPIN_NS.load()) {
+            // SAFETY: the map holds this program, of the same type.
+            unsafe { AGAIN.tail_call(&ctx, 0) };
+        }
+        // SAFETY: as above.
+        unsafe { *since = 0 };
+        // SAFETY: as above.
+        note(unsafe { bpf_ktime_get_ns() } - start);
     }
     TC_ACT_OK
 }
@@ -151,12 +177,9 @@ fn spin_for_a_while() -> u64 {
 /// Rounds that a verifier follows one by one, up to a million instructions.
 const FEW_ROUNDS: u32 = 60_000;
 
-/// As [`spin_for_a_while`], for at most [`FEW_ROUNDS`].
+/// Spins for [`FEW_ROUNDS`], or `until` a time, ns. Whether that is still to come.
 #[inline(always)]
-fn spin_for_rounds() -> u64 {
-    // SAFETY: the helper takes no argument.
-    let start = unsafe { bpf_ktime_get_ns() };
-    let until = start + SPIN_NS.load();
+fn spin_for_rounds(until: u64) -> bool {
     let mut bytes = [0_u32; 64];
     for _ in 0..FEW_ROUNDS {
         // So that a round takes long enough.
@@ -165,11 +188,10 @@ fn spin_for_rounds() -> u64 {
         unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, bytes.as_mut_ptr(), size, 0) };
         // SAFETY: as above.
         if unsafe { bpf_ktime_get_ns() } >= until {
-            break;
+            return false;
         }
     }
-    // SAFETY: as above.
-    unsafe { bpf_ktime_get_ns() - start }
+    true
 }
 
 /// One round: ends the loop when the time is up.
