@@ -97,7 +97,8 @@ fn measure_kind(built: &Built, plan: &Plan, kind: &Kind, results: &mut Results) 
         process::step(&format!("{BENCHMARK}, {largest}: round {} of {}", round + 1, plan.rounds));
         order.rotate_left(1);
         for &at in &order {
-            let statistics = statistics_ns(built, plan, kind.rate, &mut loads[at])?;
+            let statistics =
+                noop::statistics_ns(built, || slices(plan, kind.rate, &mut loads[at]))?;
             let cost = measure(built, plan, kind, at, &mut loads[at], statistics, results)?;
             costs[at].push(cost);
         }
@@ -112,16 +113,6 @@ fn measure_kind(built: &Built, plan: &Plan, kind: &Kind, results: &mut Results) 
     }
     results.goal(kind.goal, growth);
     Ok(())
-}
-
-/// Run time that the statistics report for an empty program under the same load, ns per run.
-fn statistics_ns(built: &Built, plan: &Plan, rate: Option<u64>, loads: &mut [Load]) -> Result<f64> {
-    let tracer = noop::empty(built).start()?;
-    let before = programs::of_process(tracer.id())?;
-    slices(plan, rate, loads)?;
-    let spent = programs::since(&programs::of_process(tracer.id())?, &before);
-    tracer.stop()?;
-    Ok(spent.ns as f64 / spent.runs as f64)
 }
 
 /// Run time per NET_RX softirq, ns.

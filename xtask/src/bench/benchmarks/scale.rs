@@ -84,7 +84,8 @@ pub(crate) fn run(built: &Built, plan: &Plan, results: &mut Results) -> Result<(
     let mut costs: Vec<Vec<Cost>> = POINTS.iter().map(|_| Vec::new()).collect();
     for round in 0..rounds {
         process::step(&format!("{BENCHMARK}: round {} of {rounds}", round + 1));
-        let statistics = statistics_ns(built, plan, loads.get_mut(&["udp"][..]))?;
+        let udp = loads.get_mut(&["udp"][..]).context("the UDP load is missing")?;
+        let statistics = noop::statistics_ns(built, || udp.slice(plan.slice, None))?;
         for (point, costs) in POINTS.iter().zip(&mut costs) {
             let load = loads.get_mut(point.load).context("a load is missing")?;
             costs.push(measure(built, plan, point, load, statistics, results)?);
@@ -106,16 +107,6 @@ pub(crate) fn run(built: &Built, plan: &Plan, results: &mut Results) -> Result<(
     results.goal(&goals::NOTHING_LOST, Some(figure));
     results.check("rows lose nothing", lost == 0.0, || format!("{lost} events"));
     Ok(())
-}
-
-/// Run time that the statistics report for an empty program, ns per run.
-fn statistics_ns(built: &Built, plan: &Plan, load: Option<&mut Load>) -> Result<f64> {
-    let tracer = noop::empty(built).start()?;
-    let before = programs::of_process(tracer.id())?;
-    load.context("the UDP load is missing")?.slice(plan.slice, None)?;
-    let spent = programs::since(&programs::of_process(tracer.id())?, &before);
-    tracer.stop()?;
-    Ok(spent.ns as f64 / spent.runs as f64)
 }
 
 fn measure(

@@ -1,7 +1,9 @@
 //! No-op programs on the hooks of a NET_RX cycle: they return at once, or only read the clock.
 
+use anyhow::Result;
+
 use super::tool::{Tool, words};
-use crate::bench::built::Built;
+use crate::bench::{built::Built, programs};
 
 /// Cost of the run-time statistics themselves: the programs return at once.
 pub(crate) const EMPTY: &str = "no-op, empty";
@@ -23,6 +25,16 @@ pub(crate) fn empty(built: &Built) -> Tool {
 
 pub(crate) fn as_ours(built: &Built) -> Tool {
     noop(built, AS_OURS, OUR_CLOCK_READS)
+}
+
+/// Run time that the statistics report for an empty program while `load` runs, ns per run.
+pub(crate) fn statistics_ns<T>(built: &Built, load: impl FnOnce() -> Result<T>) -> Result<f64> {
+    let tracer = empty(built).start()?;
+    let before = programs::of_process(tracer.id())?;
+    load()?;
+    let spent = programs::since(&programs::of_process(tracer.id())?, &before);
+    tracer.stop()?;
+    Ok(spent.ns as f64 / spent.runs as f64)
 }
 
 /// `clock_reads`: hooks whose programs read the clock.
