@@ -109,12 +109,13 @@ fn read_row(words: &[AtomicU64], used: usize) -> Distribution {
     let mut groups = word(GROUPS) & (u64::MAX >> (u64::BITS as usize - row::GROUPS));
     // A few more, to avoid reallocation.
     let mut buckets = Vec::with_capacity(used + used / 8);
+    let mut found = [(0, 0); GROUP];
     while groups != 0 {
         let first = groups.trailing_zeros() as usize * GROUP;
         groups &= groups - 1;
         let group = &words[BUCKETS + first..][..GROUP];
         // Without a branch, of which half would be predicted wrongly.
-        let (mut found, mut number) = ([(0, 0); GROUP], 0);
+        let mut number = 0;
         for (at, count) in group.iter().enumerate() {
             let count = count.load(Ordering::Relaxed);
             found[number] = ((first + at) as u16, count);
