@@ -452,12 +452,19 @@ fn taken_over() -> Result<()> {
     })
 }
 
-/// An experiment changes a setting and triage asks the host, while the daemon traces for both.
+/// An experiment changes a setting and triage asks the host, while the daemon traces for both. Its
+/// threshold holds for an experiment that names none.
 fn followed() -> Result<()> {
     namespace::run(|| {
-        let daemon = Daemon::start(&[])?;
+        let daemon = Daemon::start(&["--threshold", "700us"])?;
         let socket = daemon.socket();
         let directory = tempfile::tempdir()?;
+        let other = experiment(directory.path(), HARMLESS)?
+            .args(["--socket", &socket, "--threshold", "7ms"])
+            .stdin(Stdio::null())
+            .output()?;
+        let refusal = String::from_utf8_lossy(&other.stderr);
+        ensure!(refusal.contains("--threshold 700us, not 7ms"), "{refusal}");
         let before = rmem()?;
         let mut experiment = experiment(directory.path(), HARMLESS)?
             .args(["--socket", &socket, "--window", "1s", "--settle", "50ms", "--rounds", "2"])

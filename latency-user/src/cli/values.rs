@@ -1,6 +1,6 @@
 //! Values on the command line: durations, stages, probe methods, formats.
 
-use std::{path::Path, sync::LazyLock, time::Duration};
+use std::{path::Path, time::Duration};
 
 use clap::ValueEnum;
 use clap_complete::CompletionCandidate;
@@ -11,7 +11,7 @@ use crate::{
     kernel::probes::selection::ProbeChoice,
     model::{
         failure::Failure,
-        run::{DEFAULT_THRESHOLD_NS, SampleClock, SampleWhen, Transport},
+        run::{SampleClock, SampleWhen, Transport},
         unit::Unit,
     },
 };
@@ -21,13 +21,6 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Shortest time between two snapshots.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
-
-/// The threshold unless another is given.
-pub(crate) static THRESHOLD: LazyLock<String> = LazyLock::new(|| text(DEFAULT_THRESHOLD_NS));
-
-fn text(ns: u64) -> String {
-    humantime::format_duration(Duration::from_nanos(ns)).to_string()
-}
 
 /// The permissions of files with measured data, as an argument.
 pub(crate) const PRIVATE: &str = "600";
@@ -261,9 +254,11 @@ mod tests {
 
     #[test]
     fn defaults_are_written_as_people_write_them() {
-        let collapse = text(crate::collect::config::DEFAULT_COLLAPSE_THRESHOLD_NS);
-        assert_eq!((THRESHOLD.as_str(), collapse.as_str()), ("1ms", "500us"));
-        assert_eq!(threshold(&THRESHOLD), Ok(Duration::from_millis(1)));
+        let collapse = crate::collect::config::DEFAULT_COLLAPSE_THRESHOLD_NS;
+        let stall = crate::model::run::DEFAULT_THRESHOLD_NS;
+        for (text, ns) in [("1ms", stall), ("500us", collapse)] {
+            assert_eq!(threshold(text), Ok(Duration::from_nanos(ns)));
+        }
     }
 
     #[test]

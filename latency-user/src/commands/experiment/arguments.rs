@@ -47,10 +47,9 @@ pub struct Arguments {
     /// Network namespace to change: a name of `ip netns`, or a process
     #[arg(long, value_name = "NAME|PID", help_heading = "What")]
     pub netns: Option<String>,
-    /// Minimum duration of a stall
-    #[arg(short, long, help_heading = "What", value_parser = values::threshold,
-          default_value = values::THRESHOLD.as_str())]
-    pub threshold: Duration,
+    /// Minimum duration of a stall [default: 1ms, or as the daemon has it that traces here]
+    #[arg(short, long, help_heading = "What", value_parser = values::threshold)]
+    pub threshold: Option<Duration>,
     /// Keep the change if this is the conclusion
     #[arg(long, value_enum, help_heading = "What")]
     pub keep_if: Option<KeepIf>,

@@ -49,6 +49,7 @@ use crate::{
         experiment::{Conclusion, Experiment},
         failure::Failure,
         note::Note,
+        run::DEFAULT_THRESHOLD_NS,
     },
     recording::output,
     views::{self, Style},
@@ -96,8 +97,11 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
         return Err(Failure::new(format!("{iface} does not exist or has no link")).into());
     }
     let check = privileges::check_experiment;
-    // It compares durations: how stacks are sampled is not its business.
-    let counts = |option: &str| !option.starts_with("--sample-");
+    // It compares durations: how stacks are sampled and collapses told is not its business.
+    let counts = |option: &str| match option {
+        "--threshold" => args.threshold.is_some(),
+        option => option == "--interval",
+    };
     let config = window.measurement();
     let tracer = Tracer::choose(&config, counts, &args.daemon, check, &mut console.err)?;
     window.daemon = tracer.daemon();
@@ -141,7 +145,7 @@ fn window_config(args: &Arguments, netns: u32) -> WindowConfig {
         netns,
         ifaces: args.iface.clone(),
         mode: args.mode,
-        threshold_ns: args.threshold.as_nanos() as u64,
+        threshold_ns: args.threshold.map_or(DEFAULT_THRESHOLD_NS, |time| time.as_nanos() as u64),
         limit: args.abort_if,
         max_overhead: args.max_overhead,
         daemon: None,
