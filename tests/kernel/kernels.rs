@@ -98,6 +98,7 @@ fn every_method() -> Result<()> {
 /// `tcp_collapse` has seven arguments; before 6.6, trampolines on x86 pass at most six.
 fn known_gap(stage: Stage, method: Method) -> Option<&'static str> {
     match (stage, method) {
+        (_, Method::Fentry) if !release::has_trampolines() => Some("none before 6.4"),
         (Stage::TcpCollapse, Method::Fentry) => release::is_before(6, 6).then_some("six arguments"),
         (Stage::NapiPoll, Method::Fentry | Method::Kprobe) => {
             release::is_before(5, 12).then_some("no function __napi_poll")

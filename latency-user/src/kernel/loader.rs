@@ -353,7 +353,7 @@ fn obstacle(error: &ProgramError) -> Obstacle {
             Obstacle::LoadRefused { error: io_error.to_string(), verifier: last.map(str::to_owned) }
         }
         ProgramError::SyscallError(error) if error.io_error.raw_os_error() == Some(ENOTSUPP) => {
-            Obstacle::TooManyArguments
+            Obstacle::NoTrampoline
         }
         ProgramError::SyscallError(error) => Obstacle::AttachRefused {
             call: error.call.to_owned(),

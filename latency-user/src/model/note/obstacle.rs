@@ -40,11 +40,24 @@ pub enum Obstacle {
         /// The error.
         error: String,
     },
-    /// A trampoline cannot take the function's arguments.
-    TooManyArguments,
+    /// The kernel has no trampoline for the function.
+    #[serde(alias = "too-many-arguments")]
+    NoTrampoline,
     /// Something else.
     Failed {
         /// The error.
         error: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_former_name_in_recordings_is_read() -> serde_json::Result<()> {
+        let read: Obstacle = serde_json::from_str(r#"{"reason":"too-many-arguments"}"#)?;
+        assert_eq!(read, Obstacle::NoTrampoline);
+        Ok(())
+    }
 }

@@ -257,9 +257,9 @@ impl fmt::Display for Obstacle {
             Self::AttachRefused { call, error } => {
                 write!(f, "the kernel refuses to attach the program: {call}: {error}")
             }
-            Self::TooManyArguments => f.write_str(
-                "the kernel cannot attach a trampoline to the function: before Linux 6.6 (x86) it \
-                 supports at most six arguments",
+            Self::NoTrampoline => f.write_str(
+                "the kernel cannot attach a trampoline to the function: on x86 they have at most \
+                 six arguments before Linux 6.6, on 64-bit Arm there are none before 6.4",
             ),
             Self::Failed { error } => f.write_str(error),
         }
