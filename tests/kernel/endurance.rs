@@ -380,7 +380,7 @@ fn hotplug() -> Result<()> {
     };
     // The next interval sees it.
     for _ in 0..5 {
-        tracing.next_line()?.context("it ended")?;
+        tracing.next_interval()?;
     }
     let summary = tracing.summary()?;
     ensure!(is_told(&summary["run"]["sampling"]["notes"]), "{}", summary["run"]["sampling"]);

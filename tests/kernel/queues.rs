@@ -213,8 +213,8 @@ pub(crate) fn flow_of_each_queue(sender: &mut Sender, port: u16) -> Result<Vec<u
     anyhow::bail!("no flow goes to some queue: {flows:?}")
 }
 
-/// A kernel thread polls instead of NET_RX. Its polls are timed by fentry or kprobe; by tracepoint, those that
-/// directly follow one that used up its budget, and the others are counted.
+/// A kernel thread polls instead of NET_RX. Its polls are timed by fentry or kprobe; by tracepoint,
+/// those that directly follow one that used up its budget, and the others are counted.
 fn threaded() -> Result<()> {
     let of_function = if release::has_trampolines() { "fentry" } else { "kprobe" };
     for method in in_vm().then_some(of_function).into_iter().chain(["tracepoint"]) {

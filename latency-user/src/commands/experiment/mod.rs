@@ -97,7 +97,7 @@ pub fn run(args: &Arguments, mut console: Console) -> Result<Exit> {
         return Err(Failure::new(format!("{iface} does not exist or has no link")).into());
     }
     let check = privileges::check_experiment;
-    // It compares durations: how stacks are sampled and collapses told is not its business.
+    // It compares durations, so the daemon's stacks and slow collapses may be what they are.
     let counts = |option: &str| match option {
         "--threshold" => args.threshold.is_some(),
         option => option == "--interval",

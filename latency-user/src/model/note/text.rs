@@ -258,8 +258,8 @@ impl fmt::Display for Obstacle {
                 write!(f, "the kernel refuses to attach the program: {call}: {error}")
             }
             Self::NoTrampoline => f.write_str(
-                "the kernel cannot attach a trampoline to the function: on x86 they have at most \
-                 six arguments before Linux 6.6, on 64-bit Arm there are none before 6.4",
+                "the kernel attaches no trampoline to the function (error 524); known reasons: x86 \
+                 has none for more than six arguments before Linux 6.6, 64-bit Arm has none before 6.4",
             ),
             Self::Failed { error } => f.write_str(error),
         }
