@@ -110,8 +110,9 @@ fn stalling() -> Result<()> {
     })
 }
 
-/// The slow clock sees a stall of several of its periods, and user space starts the other one in the
-/// middle of it. A tracer that gets no CPU meanwhile is too late, so one stall of five is enough.
+/// The slow clock sees a stall of several of its periods, and user space starts the other one in
+/// the middle of it. A tracer that gets no CPU meanwhile is too late, so one stall of five is
+/// enough.
 fn long() -> Result<()> {
     let mut late = Vec::new();
     for _ in 0..5 {

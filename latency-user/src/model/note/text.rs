@@ -259,7 +259,8 @@ impl fmt::Display for Obstacle {
             }
             Self::NoTrampoline => f.write_str(
                 "the kernel attaches no trampoline to the function (error 524); known reasons: x86 \
-                 has none for more than six arguments before Linux 6.6, 64-bit Arm has none before 6.4",
+                 has none for more than six arguments before Linux 6.6, 64-bit Arm has none before \
+                 6.4",
             ),
             Self::Failed { error } => f.write_str(error),
         }
