@@ -101,7 +101,7 @@ fn known_gap(stage: Stage, method: Method) -> Option<&'static str> {
         (_, Method::Fentry) if !release::has_trampolines() => Some("none before 6.4"),
         (Stage::TcpCollapse, Method::Fentry) => release::is_before(6, 6).then_some("six arguments"),
         (Stage::NapiPoll, Method::Fentry | Method::Kprobe) => {
-            release::is_before(5, 12).then_some("no function __napi_poll")
+            (!release::has_poll_function()).then_some("no function __napi_poll")
         }
         _ => None,
     }

@@ -217,7 +217,8 @@ pub(crate) fn flow_of_each_queue(sender: &mut Sender, port: u16) -> Result<Vec<u
 /// those that directly follow one that used up its budget, and the others are counted.
 fn threaded() -> Result<()> {
     let of_function = if release::has_trampolines() { "fentry" } else { "kprobe" };
-    for method in in_vm().then_some(of_function).into_iter().chain(["tracepoint"]) {
+    let of_function = (in_vm() && release::has_poll_function()).then_some(of_function);
+    for method in of_function.into_iter().chain(["tracepoint"]) {
         namespace::run(|| thread_polls(method)).with_context(|| method.to_owned())?;
     }
     Ok(())

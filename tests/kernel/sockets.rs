@@ -175,9 +175,10 @@ fn missed() -> Result<()> {
         })?;
         let summary = tracing.summary()?;
         let programs = summary["ledger"]["programs"].as_array().context("no programs")?;
-        let is_sampler = |name: &Value| name == "sample_stall" || name == "look_for_stall";
+        // Others are the sampler's and, where softirqs are preemptible, the scheduler's.
+        let is_probe = |name: &Value| name.as_str().is_some_and(|name| name.ends_with("probe"));
         let probes: Vec<&Value> =
-            programs.iter().filter(|program| !is_sampler(&program["program"])).collect();
+            programs.iter().filter(|program| is_probe(&program["program"])).collect();
         ensure!(probes.len() == 2, "{programs:?}");
         // Older kernels do not report misses; the summary then has null instead of 0.
         if release::is_before(6, 7) {

@@ -1,10 +1,17 @@
-//! The release of the running kernel.
+//! What the running kernel has: by its release, and by its symbols.
 
 use std::fs;
 
 /// Whether the kernel has trampolines, which fentry needs.
 pub fn has_trampolines() -> bool {
     cfg!(target_arch = "x86_64") || !is_before(6, 4)
+}
+
+/// Whether each NAPI poll is a call of a function, which probes can be attached to. It is not before
+/// 5.12, nor where the compiler inlined it, as in Debian's PREEMPT_RT kernels.
+pub fn has_poll_function() -> bool {
+    let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    symbols.lines().any(|line| line.split_whitespace().nth(2) == Some("__napi_poll"))
 }
 
 /// Whether the kernel is older than a release, such as 5.13.
