@@ -5,6 +5,7 @@
 //! replaces kernel packages and removes the old ones.
 
 use std::{
+    cmp::Reverse,
     os::unix,
     path::{Path, PathBuf},
     process::Command,
@@ -40,6 +41,10 @@ const RELEASES: [&[&str]; 4] = [
     &["sid"],
 ];
 
+/// How many packages of a series are tried, from the newest on: a mirror may lack the file of one
+/// that it lists.
+const TRIED: usize = 10;
+
 /// The series that is the newest kernel of all.
 pub(crate) const NEWEST: &str = "newest";
 
@@ -67,13 +72,14 @@ pub(crate) fn fetch(series: &str, architecture: Architecture) -> Result<Kernel> 
             Err(error) => errors.push(format!("{error:#}")),
         }
     }
-    let errors =
-        if errors.is_empty() { String::new() } else { format!(" ({})", errors.join("; ")) };
-    bail!(
-        "Debian has no kernel {series} for {}{errors}: try 5.10, 6.1, 6.12, 6.18, {NEWEST}, or one \
-         of them with -rt, or -full for all drivers",
-        architecture.debian()
-    )
+    let debian = architecture.debian();
+    if errors.is_empty() {
+        bail!(
+            "Debian has no kernel {series} for {debian}: try 5.10, 6.1, 6.12, 6.18, {NEWEST}, or \
+             one of them with -rt, or -full for all drivers"
+        )
+    }
+    bail!("cannot get a kernel {series} for {debian}: {}", errors.join("; "))
 }
 
 /// Looks in one release of Debian.
@@ -87,26 +93,37 @@ fn fetch_from(
     let lists = cache::directory().join(format!("apt/{preferred}-{debian}"));
     let suites: Vec<_> = suites.iter().map(|suite| (*suite).to_owned()).collect();
     let lists = Private::open(&lists, &suites, debian, Installed::Nothing)?;
-    let Some(package) = newest(lists.names(pattern)?) else { return Ok(None) };
+    let mut last = None;
+    for package in newest_first(lists.names(pattern)?).into_iter().take(TRIED) {
+        match fetch_package(&lists, &package) {
+            Ok(kernel) => return Ok(Some(kernel)),
+            Err(error) => last = Some(error),
+        }
+    }
+    last.map_or(Ok(None), Err)
+}
+
+/// Downloads and unpacks one package, unless that was done before.
+fn fetch_package(lists: &Private, package: &str) -> Result<Kernel> {
     let version = lists
-        .candidate(&package)
+        .candidate(package)
         .with_context(|| format!("apt knows package {package} but no version of it"))?;
 
     let directory = cache::directory().join(format!("{package}_{version}"));
     folder::complete(&directory, |partial| {
         // Checked before the long download.
         process::need("depmod")?;
-        lists.unpack(&package, partial)?;
+        lists.unpack(package, partial)?;
         // From 6.19 on, the image and the modules are in packages of their own.
         let parts = |name: &String| {
             ["linux-binary-", "linux-modules-"].iter().any(|prefix| name.starts_with(prefix))
         };
-        for part in lists.depends(&package)?.into_iter().filter(parts) {
+        for part in lists.depends(package)?.into_iter().filter(parts) {
             lists.unpack(&part, partial)?;
         }
         index_modules(partial)
     })?;
-    open(directory).map(Some)
+    open(directory)
 }
 
 /// The names of a series' packages, as a regular expression.
@@ -126,12 +143,13 @@ fn pattern(series: &str, architecture: Architecture) -> String {
     format!("^linux-image-{number}[^-]*(-[0-9]+)?{flavour}-{debian}{suffix}$")
 }
 
-/// The name with the highest version: digits count as numbers.
-fn newest(names: Vec<String>) -> Option<String> {
-    names.into_iter().max_by_key(|name| {
+/// The names by version, the highest one first: digits count as numbers.
+fn newest_first(mut names: Vec<String>) -> Vec<String> {
+    names.sort_by_cached_key(|name| {
         let numbers = name.split(|c: char| !c.is_ascii_digit());
-        numbers.filter_map(|number| number.parse().ok()).collect::<Vec<u64>>()
-    })
+        Reverse(numbers.filter_map(|number| number.parse().ok()).collect::<Vec<u64>>())
+    });
+    names
 }
 
 fn open(root: PathBuf) -> Result<Kernel> {
@@ -173,9 +191,9 @@ mod tests {
     #[test]
     fn numbers_of_versions_are_compared_as_numbers() {
         let names = ["linux-image-6.1.0-9-cloud-amd64", "linux-image-6.1.0-49-cloud-amd64"];
-        assert_eq!(newest(names.map(str::to_owned).into()).as_deref(), Some(names[1]));
+        assert_eq!(newest_first(names.map(str::to_owned).into()), [names[1], names[0]]);
         let names = ["linux-image-7.10.1-cloud-amd64", "linux-image-7.9.12+deb14-cloud-amd64"];
-        assert_eq!(newest(names.map(str::to_owned).into()).as_deref(), Some(names[0]));
+        assert_eq!(newest_first(names.map(str::to_owned).into()), names);
     }
 
     #[test]
