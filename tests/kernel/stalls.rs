@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use latency_common::stage::Stage;
-use latency_tests::{load, namespace, tool, veth};
+use latency_tests::{load, namespace, release, tool, veth};
 use latency_user::{
     collect::{
         clocks::monotonic_ns,
@@ -26,7 +26,7 @@ use serde_json::Value;
 use crate::{
     injector::{Injector, MARKED_PORT, is_its_program},
     queues::flow_of_each_queue,
-    suite::{Where, in_vm, trial, vm_series},
+    suite::{Where, in_vm, trial, trial_unless, vm_series},
     tracing::{Tracing, counts, kinds, number},
 };
 
@@ -38,7 +38,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("stalls::injected_stalls_are_described", Where::Everywhere, &veth, injected),
         trial("stalls::the_case_study_names_tcp_collapse", Where::Host, &["ip"], the_case),
         trial("stalls::a_long_nft_ruleset_is_the_culprit", Where::Host, &["nft"], long_ruleset),
-        trial("stalls::a_task_that_delays_net_rx_is_named", Where::Everywhere, &veth, busy_task),
+        trial_unless(
+            release::has_backlog_threads().then(|| "steered packets wait for a thread".to_owned()),
+            "stalls::a_task_that_delays_net_rx_is_named",
+            Where::Everywhere,
+            &veth,
+            busy_task,
+        ),
         trial(
             "stalls::records_dropped_by_a_full_ring_are_counted",
             Where::Everywhere,

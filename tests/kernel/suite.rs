@@ -35,13 +35,26 @@ pub(crate) fn trial(
     tools: &[&str],
     body: fn() -> Result<()>,
 ) -> Option<Trial> {
-    trial_since((0, 0), name, place, tools, body)
+    trial_unless(None, name, place, tools, body)
 }
 
 /// As [`trial`], of something that kernels have since a release; skipped on older ones.
-#[expect(clippy::print_stderr, reason = "a skip says why, before the harness counts it")]
 pub(crate) fn trial_since(
     (major, minor): (u32, u32),
+    name: &str,
+    place: Where,
+    tools: &[&str],
+    body: fn() -> Result<()>,
+) -> Option<Trial> {
+    let lacks = release::is_before(major, minor)
+        .then(|| format!("kernels have what it tests since {major}.{minor}"));
+    trial_unless(lacks, name, place, tools, body)
+}
+
+/// As [`trial`], skipped if there is a reason.
+#[expect(clippy::print_stderr, reason = "a skip says why, before the harness counts it")]
+pub(crate) fn trial_unless(
+    unsuited: Option<String>,
     name: &str,
     place: Where,
     tools: &[&str],
@@ -53,8 +66,7 @@ pub(crate) fn trial_since(
     let missing = tools.iter().find(|tool| !latency_tests::tool::exists(tool));
     // SAFETY: the call takes nothing and cannot fail.
     let reason = match (unsafe { libc::geteuid() }, missing) {
-        (0, None) => release::is_before(major, minor)
-            .then(|| format!("kernels have what it tests since {major}.{minor}")),
+        (0, None) => unsuited,
         (0, Some(tool)) => Some(format!("{tool} is not installed")),
         _ => Some("it needs root".to_owned()),
     };

@@ -14,6 +14,20 @@ pub fn has_poll_function() -> bool {
     symbols.lines().any(|line| line.split_whitespace().nth(2) == Some("__napi_poll"))
 }
 
+/// Whether softirqs run in tasks, which are preempted like others.
+pub fn is_preempt_rt() -> bool {
+    fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
+}
+
+/// Whether packets that are steered to another CPU are polled by a thread there instead of in
+/// NET_RX: on PREEMPT_RT since 6.10, elsewhere with `thread_backlog_napi`.
+pub fn has_backlog_threads() -> bool {
+    let processes = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    let mut names =
+        processes.filter_map(|entry| fs::read_to_string(entry.path().join("comm")).ok());
+    names.any(|name| name.starts_with("backlog_napi/"))
+}
+
 /// Whether the kernel is older than a release, such as 5.13.
 pub fn is_before(major: u32, minor: u32) -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

@@ -13,7 +13,7 @@ use crate::{architecture::Architecture, build, process, setup, vm, workspace};
 /// All that Debian has, from the oldest to the newest.
 pub(crate) const ALL: [(Architecture, &[&str]); 2] = [
     (Architecture::Amd64, &["5.10", "6.1", "6.1-rt", "6.12", "6.12-rt", "6.18", "newest"]),
-    (Architecture::Arm64, &["5.10", "6.1", "6.12", "6.12-16k", "6.12-rt", "6.18", "newest"]),
+    (Architecture::Arm64, &["6.1", "6.12", "6.12-16k", "6.12-rt", "6.18", "newest"]),
 ];
 
 /// A machine boots within seconds.
