@@ -17,8 +17,11 @@ impl PollCounter {
     /// Starts bpftrace, which begins to count some time after this returns. It has started once
     /// [`Self::count`] returns more than 0.
     pub(crate) fn start(device: &str) -> Result<Self> {
+        // `str(args->dev_name)` is empty in bpftrace 0.23.
         let script = format!(
-            "tracepoint:napi:napi_poll /str(args->dev_name) == \"{device}\"/ {{ @polls = @polls + 1; }} \
+            "tracepoint:napi:napi_poll \
+             /((struct napi_struct *)args->napi)->dev->name == \"{device}\"/ \
+             {{ @polls = @polls + 1; }} \
              interval:ms:100 {{ printf(\"%llu %d\\n\", nsecs, @polls); }}"
         );
         let mut child = Command::new("bpftrace")

@@ -106,7 +106,9 @@ fn polls() -> Result<()> {
         let mut sender = veth::sender()?;
         let flows = flow_of_each_queue(&mut sender, QUICK_PORT)?;
         let mut counter = PollCounter::start(veth::RECEIVER)?;
+        let end = Instant::now() + Duration::from_secs(60);
         while counter.count()? == 0 {
+            ensure!(Instant::now() < end, "bpftrace saw no poll of {}", veth::RECEIVER);
             sender.send(flows[0], QUICK_PORT)?;
         }
         let before = counter.count()?;
