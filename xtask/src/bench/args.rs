@@ -28,6 +28,10 @@ pub(crate) struct Args {
     /// Measure in a virtual machine, such as debian-6.12; latency-user also by fentry and kprobes
     #[arg(long, value_name = "KERNEL")]
     pub(super) vm: Option<String>,
+    /// Build Rezolus, which takes long, and measure it beside the other tools. It needs kprobes:
+    /// where the kernel of this machine has none, use it with --vm
+    #[arg(long)]
+    pub(super) rezolus: bool,
     /// Compare probe methods and judge no goal
     #[arg(long, hide = true)]
     pub(super) methods: bool,

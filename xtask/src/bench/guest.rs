@@ -31,17 +31,21 @@ pub(crate) fn run(
             command.extend([format!("--rounds={}", args.rounds), format!("--slice={}", args.slice)])
         }
     }
+    if args.rezolus {
+        command.push("--rezolus".to_owned());
+    }
     if json.is_some() {
         command.push("--json=/dev/stdout".to_owned());
     }
     let baselines = tools::GUEST_PROGRAMS.into_iter().filter_map(build_ebpf::find_program);
+    let rezolus = args.rezolus.then(tools::rezolus::files).into_iter().flatten();
     let guest = vm::Guest {
         // Accepts both `6.12`, as in package names, and `debian-6.12`.
         kernel: kernel.strip_prefix("debian-").unwrap_or(kernel).to_owned(),
         architecture: Architecture::host()?,
         command,
         variables: Vec::new(),
-        files: built.files().into_iter().cloned().chain(baselines).collect(),
+        files: built.files().into_iter().cloned().chain(baselines).chain(rezolus).collect(),
         nics: Vec::new(),
         deadline: DEADLINE,
     };

@@ -40,12 +40,16 @@ use args::Benchmark;
 use built::Built;
 use plan::Plan;
 use results::Results;
+use tools::tool::Tool;
 use views::Report;
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     let built = if args.prebuilt { Built::find()? } else { Built::build()? };
     if !args.prebuilt {
         install_baselines();
+        if args.rezolus {
+            tools::rezolus::build()?;
+        }
     }
     if args.vm.is_none() && !process::is_root() {
         return become_root();
@@ -115,17 +119,11 @@ fn measure(args: &Args, built: &Built) -> Results {
     for benchmark in all.into_iter().filter(is_selected) {
         let measured = match benchmark {
             Benchmark::PerEvent => {
-                let tools = match args.methods {
-                    true => tools::methods(built),
-                    false => tools::per_event(built),
-                };
+                let tools = kernel_side(args, built, tools::per_event);
                 benchmarks::per_event::run(built, &plan, single, &tools, &mut results)
             }
             Benchmark::Rate => {
-                let tools = match args.methods {
-                    true => tools::methods(built),
-                    false => tools::rate(built),
-                };
+                let tools = kernel_side(args, built, tools::rate);
                 benchmarks::rate::run(built, &plan, single, &tools, &mut results)
             }
             Benchmark::Batches => {
@@ -150,6 +148,15 @@ fn measure(args: &Args, built: &Built) -> Results {
         }
     }
     results
+}
+
+/// The tools whose cost in the kernel is measured: `usual` ones, unless `args` ask for others.
+fn kernel_side(args: &Args, built: &Built, usual: fn(&Built) -> Vec<Tool>) -> Vec<Tool> {
+    let mut tools = if args.methods { tools::methods(built) } else { usual(built) };
+    if args.rezolus {
+        tools.push(tools::rezolus::tool());
+    }
+    tools
 }
 
 /// Installs the packages of the baselines. A tool that cannot be installed becomes a row with the

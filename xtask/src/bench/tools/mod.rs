@@ -10,6 +10,7 @@ pub(crate) mod funclatency;
 pub(crate) mod noop;
 pub(crate) mod ours;
 pub(crate) mod perf;
+pub(crate) mod rezolus;
 pub(crate) mod softirqs;
 pub(crate) mod tool;
 
