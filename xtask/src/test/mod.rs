@@ -208,9 +208,7 @@ fn nightly(here: &Built) -> Result<ExitCode> {
             }
             let mut of_kernel = Tally::default();
             process::step(&format!("kernel tests on {name}"));
-            // The other tests' durations assume that softirqs are not preempted.
-            let only = if series.ends_with("-rt") { PREEMPTION } else { "" };
-            run_in_vm(series, built, only, &[], &mut of_kernel);
+            run_in_vm(series, built, "", &[], &mut of_kernel);
             println!("{name}: {of_kernel}");
             tally.add(&of_kernel);
         }
