@@ -36,7 +36,8 @@ pub(crate) enum Level {
 /// How to detect a tool.
 enum Presence {
     Program(&'static str),
-    PythonModule(&'static str),
+    /// Statements that succeed.
+    Python(&'static str),
 }
 
 /// A tool, the lowest level that needs it, and the Debian package that provides it.
@@ -76,8 +77,18 @@ const TOOLS: &[Tool] = &[
     // A second HdrHistogram implementation is installed into a virtual environment.
     Tool {
         level: Level::Test,
-        presence: Presence::PythonModule("ensurepip"),
+        presence: Presence::Python("import ensurepip"),
         package: "python3-venv",
+    },
+    // For Python 3.13 and later it is compiled.
+    Tool {
+        level: Level::Test,
+        presence: Presence::Python(
+            "import os, sys, sysconfig\n\
+             header = os.path.join(sysconfig.get_path('include'), 'Python.h')\n\
+             assert sys.version_info < (3, 13) or os.path.exists(header)",
+        ),
+        package: "python3-dev",
     },
 ];
 
@@ -96,7 +107,7 @@ pub(crate) fn ensure(level: Level) -> Result<()> {
         .collect();
     apt::install(&missing)?;
     if level >= Level::Test {
-        unpacked::package(unpacked::PROMETHEUS)?;
+        unpacked::prometheus()?;
     }
     toolchain::ensure()
 }
@@ -105,8 +116,8 @@ impl Presence {
     fn is_met(&self) -> bool {
         match self {
             Self::Program(name) => build_ebpf::find_program(name).is_some(),
-            Self::PythonModule(name) => Command::new("python3")
-                .args(["-c", &format!("import {name}")])
+            Self::Python(statements) => Command::new("python3")
+                .args(["-c", statements])
                 .stderr(Stdio::null())
                 .status()
                 .is_ok_and(|status| status.success()),

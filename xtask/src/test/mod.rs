@@ -100,9 +100,7 @@ impl Built {
             latency_user: build::latency_user(architecture)?,
             load: build::release_binary(TESTS_PACKAGE, demo::LOAD)?,
             kernel_tests: kernel_tests.executable.clone(),
-            prometheus: Some(
-                setup::unpacked::package(setup::unpacked::PROMETHEUS)?.join("usr/bin"),
-            ),
+            prometheus: Some(setup::unpacked::prometheus()?.join("usr/bin")),
         })
     }
 
