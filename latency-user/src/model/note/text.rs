@@ -27,8 +27,8 @@ impl fmt::Display for Note {
             ),
             Self::WaitsForTask => f.write_str(
                 "PREEMPT_RT: softirqs run in tasks (ksoftirqd, IRQ threads), so the wait includes \
-                 the scheduling of that task; since 6.10, packets steered to another CPU (RPS) and \
-                 those of loopback wait for a thread there, backlog_napi, which is not seen",
+                 the scheduling of that task; since 6.10, packets steered to another CPU (RPS) \
+                 wait for a thread there (backlog_napi) instead: that wait is not timed",
             ),
             Self::PreemptibleRuns { named: true } => f.write_str(
                 "PREEMPT_RT: softirqs can be preempted, so a run may contain other tasks; their \
