@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use crate::{architecture::Architecture, build, process, setup, vm, workspace};
 
-/// All that Debian has, from the oldest to the newest.
+/// All that Debian has, from the oldest to the newest; not 5.10 for Arm, where verifying one program
+/// of the tests takes minutes.
 pub(crate) const ALL: [(Architecture, &[&str]); 2] = [
     (Architecture::Amd64, &["5.10", "6.1", "6.1-rt", "6.12", "6.12-rt", "6.18", "newest"]),
     (Architecture::Arm64, &["6.1", "6.12", "6.12-16k", "6.12-rt", "6.18", "newest"]),
