@@ -22,8 +22,9 @@ pub struct HistogramRow {
     pub groups: u64,
     /// Keeps the buckets of each row at the start of a cache line.
     pub reserved: [u64; 3],
-    /// Counts, laid out as in [`crate::bucket`].
-    pub buckets: [u64; BUCKETS],
+    /// Counts, laid out as in [`crate::bucket`]. Each starts again from 0 after 2^32 events: readers
+    /// add up differences, and come back before a bucket can have had half as many.
+    pub buckets: [u32; BUCKETS],
 }
 
 /// Buckets in a group: half an octave.
@@ -39,5 +40,5 @@ pub const fn group_of(bucket: usize) -> u32 {
 pub const GROUPS: usize = BUCKETS / GROUP;
 
 const _: () = assert!(BUCKETS.is_multiple_of(GROUP) && GROUPS <= 64);
-const _: () = assert!(size_of::<HistogramRow>() == 64 + 8 * BUCKETS);
+const _: () = assert!(size_of::<HistogramRow>() == 64 + 4 * BUCKETS);
 const _: () = assert!(size_of::<HistogramRow>().is_multiple_of(64));

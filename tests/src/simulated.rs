@@ -94,7 +94,7 @@ impl Rows {
                 let row = unsafe { &mut *self.memory.add(self.active[at]) };
                 let bucket = bucket::index_of(ns);
                 row.groups |= 1 << row::group_of(bucket);
-                row.buckets[bucket] += TIMES;
+                row.buckets[bucket] += TIMES as u32;
                 row.sum_ns += ns * TIMES;
                 row.max_ns = row.max_ns.max(ns);
             }

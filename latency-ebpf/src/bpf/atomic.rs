@@ -42,6 +42,19 @@ pub(crate) fn add(counter: &mut u64, amount: u64) {
     }
 }
 
+/// Adds 1; after `u32::MAX` comes 0.
+#[inline(always)]
+pub(crate) fn add_one(counter: &mut u32) {
+    // SAFETY: `counter` is an aligned u32 in a map value.
+    unsafe {
+        asm!(
+            "lock *(u32 *)({counter} + 0) += {one}",
+            counter = in(reg) &raw mut *counter,
+            one = in(reg) 1_u64,
+        );
+    }
+}
+
 /// Sets the bits of `mask`. On old kernels, sets all bits: a store that cannot lose another's.
 #[inline(always)]
 pub(crate) fn or(bits: &mut u64, mask: u64) {

@@ -8,7 +8,7 @@ use latency_common::{
 };
 
 use super::{
-    atomic::{add, or, raise_to},
+    atomic::{add, add_one, or, raise_to},
     config,
     cpu::Cpu,
     maps::{ROWS, SPAN_EVENTS, wake_up},
@@ -35,7 +35,7 @@ pub(crate) fn record(cpu: &mut Cpu, span: Span) {
             if row.groups & group == 0 {
                 set(&mut row.groups, group, many);
             }
-            increase(&mut row.buckets[bucket], 1, many);
+            count(&mut row.buckets[bucket], many);
             increase(&mut row.sum_ns, ns, many);
             if ns > row.max_ns {
                 raise(&mut row.max_ns, ns, many);
@@ -67,6 +67,16 @@ fn has_many_writers(span: &Span) -> bool {
         Stage::TcpCollapse => true,
         Stage::NapiPoll => span.row >= config::SLOT_BASE.load(),
         _ => false,
+    }
+}
+
+/// Counts an event in a bucket, atomically if there are `many` writers.
+#[inline(always)]
+fn count(bucket: &mut u32, many: bool) {
+    if many {
+        add_one(bucket);
+    } else {
+        *bucket = bucket.wrapping_add(1);
     }
 }
 

@@ -9,7 +9,7 @@ use latency_common::{
     stage::{STAGES, Stage},
 };
 
-use super::{events::EventCounts, snapshot::Rows, stalls::StallCollector};
+use super::{events::EventCounts, snapshot::RowCounters, stalls::StallCollector};
 use crate::{
     kernel::{attached::Attached, maps::mmap::MmapArray},
     model::{
@@ -163,7 +163,7 @@ pub fn close(
     attached: &Attached,
     layout: &RowLayout,
     transport: Transport,
-    rows: &Rows,
+    rows: &RowCounters,
     data: &Received,
     programs: Vec<ProgramCounts>,
 ) -> Ledger {
@@ -172,10 +172,10 @@ pub fn close(
     let sums = sum_cpus(&attached.cpus);
     let records = sum_records(&attached.cpus);
     let (mut recorded, mut over_threshold) = ([0; STAGES], [0; STAGES]);
-    for (index, row) in rows {
-        if let Some(stage) = stage_of(*index, layout, &attached.slots) {
+    for (index, row) in rows.known() {
+        if let Some(stage) = stage_of(index, layout, &attached.slots) {
             recorded[stage as usize] += row.count();
-            over_threshold[stage as usize] += row.over_threshold;
+            over_threshold[stage as usize] += row.sums.over_threshold;
         }
     }
     let mut received = [0; STAGES];
@@ -185,7 +185,7 @@ pub fn close(
         if let Some(stage) = stage_of(index, layout, &attached.slots) {
             received[stage as usize] += row.count();
         }
-        differing += u64::from(rows.get(&index) != Some(&row));
+        differing += u64::from(rows.row(index).is_none_or(|known| known.total() != row));
     }
     let stages = probes
         .iter()

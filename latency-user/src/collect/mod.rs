@@ -11,6 +11,7 @@ pub mod cost;
 pub mod events;
 pub mod identity;
 pub mod interference;
+pub mod known_row;
 pub mod naming;
 mod packet_watch;
 pub mod samples;

@@ -19,7 +19,7 @@ const SPARE: u64 = 64;
 /// Lower bound of the memory limit, slots.
 const MIN_LIMIT: u64 = 256;
 
-/// Upper bound of the memory limit, slots: 240 MiB.
+/// Upper bound of the memory limit, slots: 120 MiB.
 const MAX_LIMIT: u64 = 8192;
 
 /// Slots may take 1 / `MEMORY_PART` of the memory.

@@ -266,6 +266,11 @@ impl Tracer {
         true
     }
 
+    /// Reads the rows, for the next [`Self::take_series`].
+    pub fn read_rows(&mut self) {
+        self.read(false);
+    }
+
     /// Reads all pending stall records.
     pub fn drain_records(&mut self) {
         while let Some(record) = self.attached.records.next() {
@@ -312,7 +317,7 @@ impl Tracer {
 
     /// What each series recorded since tracing started, by the names that are known now.
     pub fn total(&self) -> Vec<Series> {
-        self.naming.name(self.rows.total().clone()).0
+        self.naming.name(self.rows.total()).0
     }
 
     /// Notes what has started so far: for [`Self::ledger_so_far`], before the rows are read.
@@ -334,7 +339,7 @@ impl Tracer {
             &self.attached,
             &self.layout,
             self.transport,
-            self.rows.total(),
+            &self.rows,
             &Received { events: &self.events, stalls: &self.stalls },
             misses,
         )
@@ -386,7 +391,7 @@ impl Tracer {
             while self.drain_events() {}
             for index in self.events.rows() {
                 if let Some(row) = self.events.distribution(index) {
-                    self.rows.put(index, row);
+                    self.rows.put(index, &row);
                 }
             }
         }
@@ -401,7 +406,7 @@ impl Tracer {
             self.naming.refresh(&self.attached.slots, assigned as usize)?;
             self.named_slots = self.naming.known_slots() as u64;
         }
-        let packets = |row| self.rows.total().get(&row).map_or(0, |row| row.work);
+        let packets = |row| self.rows.row(row).map_or(0, |row| row.sums.work);
         let mut unsettled = self.naming.unsettled_rows();
         let due = self.packet_watch.is_due(&unsettled, packets);
         if due && !refreshed {

@@ -1,4 +1,4 @@
-//! Distributions: counts per bucket with an exact sum and maximum, and their differences.
+//! Distributions: counts per bucket with an exact sum and maximum, and their sums.
 
 use hdrhistogram::Histogram;
 use latency_common::bucket::{BUCKETS, MAX_VALUE, SIGNIFICANT_DIGITS, index_of, lowest_value};
@@ -45,39 +45,6 @@ impl Distribution {
         let first = if lowest_value(first) == ns { first } else { first + 1 };
         let above = self.buckets.iter().filter(|(i, _)| usize::from(*i) >= first);
         above.fold(0, |sum, (_, count)| sum.saturating_add(*count))
-    }
-
-    /// What was recorded since `earlier`, an older state of the same series.
-    ///
-    /// The maximum is exact if it has risen since then; otherwise it is the upper end of the
-    /// highest bucket, but never above the maximum of `self`.
-    pub fn since(&self, earlier: &Self) -> Self {
-        // Without branches that would be predicted wrongly: half of the counts did not change.
-        let mut buckets = vec![(0, 0); self.buckets.len()];
-        let (mut number, mut at) = (0, 0);
-        for &(index, count) in &self.buckets {
-            while earlier.buckets.get(at).is_some_and(|(i, _)| *i < index) {
-                at += 1;
-            }
-            let (known, old) = earlier.buckets.get(at).copied().unwrap_or(NONE);
-            let old = if known == index { old } else { 0 };
-            at += usize::from(known == index);
-            buckets[number] = (index, count.saturating_sub(old));
-            number += usize::from(count > old);
-        }
-        buckets.truncate(number);
-        let max_ns = if self.max_ns > earlier.max_ns {
-            self.max_ns
-        } else {
-            buckets.last().map_or(0, |(i, _)| highest_value(*i).min(self.max_ns))
-        };
-        Self {
-            buckets,
-            sum_ns: self.sum_ns.saturating_sub(earlier.sum_ns),
-            max_ns,
-            over_threshold: self.over_threshold.saturating_sub(earlier.over_threshold),
-            work: self.work.saturating_sub(earlier.work),
-        }
     }
 
     /// Adds the durations of another distribution.
@@ -194,28 +161,6 @@ mod tests {
             distribution.record(*value, 1_000_000, 0);
         }
         distribution
-    }
-
-    #[test]
-    fn since_gives_what_was_added() {
-        let before = of(&[5, 700, 700, 3_000_000]);
-        let mut after = before.clone();
-        let added = of(&[6, 700, 2_000_000]);
-        after.add(&added);
-        let difference = after.since(&before);
-        assert_eq!(difference.buckets, added.buckets);
-        assert_eq!(difference.sum_ns, added.sum_ns);
-        assert_eq!(difference.over_threshold, 1);
-        // The interval's maximum is below the run's: known to its bucket (0.8 %) only.
-        assert!((2_000_000..2_016_000).contains(&difference.max_ns), "{}", difference.max_ns);
-    }
-
-    #[test]
-    fn a_new_maximum_is_exact() {
-        let before = of(&[10]);
-        let mut after = before.clone();
-        after.add(&of(&[1_234_567]));
-        assert_eq!(after.since(&before).max_ns, 1_234_567);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use memmap2::{Mmap, MmapOptions};
 /// size must be a multiple of 8 bytes.
 pub unsafe trait Words: Copy {}
 
-// SAFETY: `repr(C)` structs of u64.
+// SAFETY: `repr(C)`, eight u64 and an even number of u32, no padding (its size is asserted).
 unsafe impl Words for HistogramRow {}
 // SAFETY: `repr(C)`, u64 and pairs of u32, no padding (their sizes are asserted).
 unsafe impl Words for CpuState {}

@@ -17,7 +17,7 @@ const LEADERS: [Stage; 6] =
 ///
 /// `None` when none did.
 pub(super) fn answer(
-    stages: &[(Stage, Vec<TableRow>)],
+    stages: &[(Stage, Vec<TableRow<'_>>)],
     threshold_ns: u64,
     lasted: &str,
 ) -> Option<Vec<String>> {
@@ -84,7 +84,7 @@ pub(super) fn nothing(run: &Run, lasted: &str) -> String {
 }
 
 /// `rx_wait 12 times, worst 4.00ms on CPU 1`.
-fn times(stage: Stage, rows: &[TableRow], worst: &TableRow) -> String {
+fn times(stage: Stage, rows: &[TableRow<'_>], worst: &TableRow<'_>) -> String {
     format!(
         "{} {}, worst {} on {}",
         stage.name(),

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-use super::rows::{self, Fold, Folded, TableRow};
+use super::rows::{self, Fold, Folded, Label, TableRow};
 
 /// Titles of the columns behind the label.
 pub(super) const TITLES: [&str; 8] =
@@ -28,22 +28,22 @@ pub(super) struct Block {
 }
 
 struct BlockLine {
-    row: TableRow,
+    label: Label,
     cells: [String; 8],
     stalled: bool,
 }
 
 impl Block {
-    pub(super) fn new((stage, rows): (Stage, Vec<TableRow>), limits: Fold) -> Self {
+    pub(super) fn new((stage, rows): (Stage, Vec<TableRow<'_>>), limits: Fold) -> Self {
         let (rows, folded) = rows::fold(rows, limits);
-        Self { stage, lines: rows.into_iter().map(BlockLine::new).collect(), folded }
+        Self { stage, lines: rows.iter().map(BlockLine::new).collect(), folded }
     }
 
     pub(super) fn write(&self, text: &mut String, widths: &Widths, style: Style) {
         for line in &self.lines {
             // The mark replaces the colour where there is none.
             let mark = if line.stalled { "! " } else { "  " };
-            let label = line.row.label.fit(widths.label);
+            let label = line.label.fit(widths.label);
             let written = widths.line(mark, &label, line.cells.each_ref().map(|cell| &**cell));
             text.push_str(&if line.stalled { style.alarm(&written) } else { written });
             text.push('\n');
@@ -57,9 +57,9 @@ impl Block {
 }
 
 impl BlockLine {
-    fn new(row: TableRow) -> Self {
+    fn new(row: &TableRow<'_>) -> Self {
         let numbers = row.numbers();
-        Self { row, cells: cells(&numbers), stalled: numbers.over_threshold > 0 }
+        Self { label: row.label(), cells: cells(&numbers), stalled: numbers.over_threshold > 0 }
     }
 }
 
@@ -87,7 +87,7 @@ impl Widths {
         let mut cells = TITLES.map(str::len);
         let mut wanted = MIN_LABEL;
         for line in blocks.iter().flat_map(|block| &block.lines) {
-            wanted = wanted.max(line.row.label.full().len());
+            wanted = wanted.max(line.label.full().len());
             for (width, cell) in cells.iter_mut().zip(&line.cells) {
                 *width = (*width).max(cell.len());
             }

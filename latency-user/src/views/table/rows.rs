@@ -1,6 +1,10 @@
 //! Rows of the table: one CPU, queue, IRQ or vector each; quiet rows are folded.
 
-use std::cmp::Reverse;
+use std::{
+    borrow::Cow,
+    cmp::Ordering,
+    collections::{HashMap, hash_map::Entry},
+};
 
 use latency_common::stage::{Stage, VECTOR_NAMES};
 
@@ -21,15 +25,16 @@ const MIN_NAME: usize = 8;
 
 /// One line of the table.
 #[derive(Clone, Debug)]
-pub(super) struct TableRow {
-    pub(super) label: Label,
-    pub(super) distribution: Distribution,
+pub(super) struct TableRow<'a> {
+    /// Of several series, their sum.
+    pub(super) distribution: Cow<'a, Distribution>,
     /// Location; of several, the first.
-    at: Location,
+    at: &'a Location,
+    attrs: &'a QueueAttrs,
 }
 
 /// The name of a row, in parts that can be shortened differently.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Label {
     before: String,
     name: String,
@@ -63,7 +68,7 @@ impl Fold {
 }
 
 /// The rows of each stage that recorded something, in the order in which a packet meets them.
-pub(super) fn by_stage(series: &[Series]) -> Vec<(Stage, Vec<TableRow>)> {
+pub(super) fn by_stage(series: &[Series]) -> Vec<(Stage, Vec<TableRow<'_>>)> {
     Stage::ALL
         .into_iter()
         .map(|stage| (stage, of_stage(stage, series)))
@@ -72,31 +77,44 @@ pub(super) fn by_stage(series: &[Series]) -> Vec<(Stage, Vec<TableRow>)> {
 }
 
 /// The rows of one stage. Series with one label make one row: an IRQ on several CPUs.
-fn of_stage(stage: Stage, series: &[Series]) -> Vec<TableRow> {
-    let mut rows: Vec<TableRow> = Vec::new();
-    let is_wanted =
-        |series: &&Series| series.id.stage == stage && !series.distribution.buckets.is_empty();
-    for Series { id, attrs, distribution } in series.iter().filter(is_wanted) {
-        let label = Label::new(&id.at, attrs);
-        match rows.iter_mut().find(|row| row.label == label) {
-            Some(row) => row.distribution.add(distribution),
-            None => {
-                rows.push(TableRow { label, distribution: distribution.clone(), at: id.at.clone() })
+fn of_stage(stage: Stage, series: &[Series]) -> Vec<TableRow<'_>> {
+    let with_events = series.iter().filter(|series| !series.distribution.buckets.is_empty());
+    let of_stage = with_events.filter(|series| series.id.stage == stage);
+    let rows = of_stage.map(|Series { id, attrs, distribution }| TableRow {
+        distribution: Cow::Borrowed(distribution),
+        at: &id.at,
+        attrs,
+    });
+    match stage {
+        Stage::Irq => added_up(rows),
+        // Each is of one CPU or queue.
+        _ => rows.collect(),
+    }
+}
+
+/// Adds up rows with the same label.
+fn added_up<'a>(rows: impl Iterator<Item = TableRow<'a>>) -> Vec<TableRow<'a>> {
+    let mut sums: Vec<TableRow<'a>> = Vec::new();
+    let mut by_label: HashMap<Label, usize> = HashMap::new();
+    for row in rows {
+        match by_label.entry(row.label()) {
+            Entry::Occupied(at) => sums[*at.get()].distribution.to_mut().add(&row.distribution),
+            Entry::Vacant(entry) => {
+                entry.insert(sums.len());
+                sums.push(row);
             }
         }
     }
-    rows
+    sums
 }
 
 /// Keeps the noisiest rows in front and folds the rest, when there are too many.
-pub(super) fn fold(mut rows: Vec<TableRow>, fold: Fold) -> (Vec<TableRow>, Folded) {
+pub(super) fn fold(mut rows: Vec<TableRow<'_>>, fold: Fold) -> (Vec<TableRow<'_>>, Folded) {
     let mut folded = Folded::default();
     if rows.len() > fold.above {
-        rows.sort_by_cached_key(|row| {
-            let d = &row.distribution;
-            Reverse((d.over_threshold, d.max_ns, d.count()))
-        });
         let stalled = rows.iter().filter(|row| row.distribution.over_threshold > 0).count();
+        rows.select_nth_unstable_by(fold.above, noisiest_first);
+        rows[..fold.above].sort_by(noisiest_first);
         for row in rows.split_off(stalled.clamp(fold.keep, fold.above)) {
             folded.rows += 1;
             folded.events += row.distribution.count();
@@ -105,6 +123,15 @@ pub(super) fn fold(mut rows: Vec<TableRow>, fold: Fold) -> (Vec<TableRow>, Folde
         }
     }
     (rows, folded)
+}
+
+/// By stalls, the longest duration, and events.
+fn noisiest_first(a: &TableRow<'_>, b: &TableRow<'_>) -> Ordering {
+    let noise = |row: &TableRow<'_>| (row.distribution.over_threshold, row.distribution.max_ns);
+    let noisier = noise(b).cmp(&noise(a));
+    noisier
+        .then_with(|| b.distribution.count().cmp(&a.distribution.count()))
+        .then_with(|| a.at.cmp(b.at))
 }
 
 impl Folded {
@@ -130,7 +157,12 @@ impl Folded {
     }
 }
 
-impl TableRow {
+impl TableRow<'_> {
+    /// The name of the row.
+    pub(super) fn label(&self) -> Label {
+        Label::new(self.at, self.attrs)
+    }
+
     /// The row in numbers.
     pub(super) fn numbers(&self) -> Numbers {
         Numbers::new(&self.distribution)
@@ -140,19 +172,19 @@ impl TableRow {
     pub(super) fn place(&self) -> String {
         match self.at {
             Location::Cpu(cpu) => format!("CPU {cpu}"),
-            _ => self.label.full(),
+            _ => self.label().full(),
         }
     }
 }
 
 /// The row with the longest duration.
-pub(super) fn worst(rows: &[TableRow]) -> Option<&TableRow> {
+pub(super) fn worst<'a, 'b>(rows: &'b [TableRow<'a>]) -> Option<&'b TableRow<'a>> {
     // Reversed, because `max_by_key` returns the last of equal rows, and the first is wanted.
     rows.iter().rev().max_by_key(|row| row.distribution.max_ns)
 }
 
 /// Number of stalls in rows.
-pub(super) fn stalls(rows: &[TableRow]) -> u64 {
+pub(super) fn stalls(rows: &[TableRow<'_>]) -> u64 {
     rows.iter().map(|row| row.distribution.over_threshold).sum()
 }
 
@@ -291,7 +323,8 @@ mod tests {
         let irq = |cpu, values: &[u64]| {
             Series::new(Stage::Irq, Location::Irq { number: Some(24), name: None, cpu }, of(values))
         };
-        let stages = by_stage(&[irq(0, &[100]), irq(1, &[200, 2_000_000])]);
+        let series = [irq(0, &[100]), irq(1, &[200, 2_000_000])];
+        let stages = by_stage(&series);
         assert_eq!(stages.len(), 1);
         let [row] = &stages[0].1[..] else { panic!("one row: {stages:?}") };
         assert_eq!(row.distribution.count(), 3);
@@ -309,19 +342,17 @@ mod tests {
         assert_eq!(order, [Stage::RxWait, Stage::NetRx, Stage::TcpCollapse]);
     }
 
-    fn cpus(durations: impl IntoIterator<Item = u64>) -> Vec<TableRow> {
-        let all: Vec<_> = durations
-            .into_iter()
-            .enumerate()
-            .map(|(cpu, ns)| Series::new(Stage::NetRx, Location::Cpu(cpu as u32), of(&[ns])))
-            .collect();
-        of_stage(Stage::NetRx, &all)
+    fn cpus(durations: impl IntoIterator<Item = u64>) -> Vec<Series> {
+        let numbered = (0..).zip(durations);
+        let series = |(cpu, ns)| Series::new(Stage::NetRx, Location::Cpu(cpu), of(&[ns]));
+        numbered.map(series).collect()
     }
 
     #[test]
     fn few_rows_keep_their_order() {
-        let (rows, folded) = fold(cpus((0..16).map(|n| 100 + n)), Fold::FINAL);
-        assert_eq!(rows[0].label.full(), "cpu 0");
+        let series = cpus((0..16).map(|n| 100 + n));
+        let (rows, folded) = fold(of_stage(Stage::NetRx, &series), Fold::FINAL);
+        assert_eq!(rows[0].label().full(), "cpu 0");
         assert_eq!((rows.len(), folded), (16, Folded::default()));
     }
 
@@ -329,15 +360,17 @@ mod tests {
     fn many_rows_show_the_noisiest() {
         let mut durations: Vec<u64> = (0..256).map(|n| 100 + n).collect();
         durations[77] = 5_000_000;
-        let (rows, folded) = fold(cpus(durations), Fold::FINAL);
-        assert_eq!(rows[0].label.full(), "cpu 77");
-        assert_eq!(rows[1].label.full(), "cpu 255");
+        let series = cpus(durations);
+        let (rows, folded) = fold(of_stage(Stage::NetRx, &series), Fold::FINAL);
+        assert_eq!(rows[0].label().full(), "cpu 77");
+        assert_eq!(rows[1].label().full(), "cpu 255");
         assert_eq!(folded.sentence(Stage::NetRx), "+ 248 quiet CPUs: 248 events, longest 348ns");
     }
 
     #[test]
     fn folded_stalls_are_shown() {
-        let (rows, folded) = fold(cpus((0..20).map(|n| 1_000_000 + n)), Fold::FINAL);
+        let series = cpus((0..20).map(|n| 1_000_000 + n));
+        let (rows, folded) = fold(of_stage(Stage::NetRx, &series), Fold::FINAL);
         assert_eq!(rows.len(), 16);
         assert_eq!(
             folded.sentence(Stage::NetRx),
@@ -347,7 +380,8 @@ mod tests {
 
     #[test]
     fn the_first_of_equally_bad_rows_is_the_worst() {
-        let rows = cpus([7, 9, 9]);
+        let series = cpus([7, 9, 9]);
+        let rows = of_stage(Stage::NetRx, &series);
         assert_eq!(worst(&rows).map(TableRow::place).as_deref(), Some("CPU 1"));
         assert!(worst(&[]).is_none());
     }
