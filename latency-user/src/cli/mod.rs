@@ -8,6 +8,8 @@ pub mod stdout;
 pub mod unblocked;
 pub mod values;
 pub mod version;
+#[cfg(test)]
+pub mod written_defaults;
 
 use std::io::{self, Write};
 

@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{
     client::{self, MOST_CLIENTS},
-    request::{REQUESTED, Request as Dump},
+    request::{BY_DUMP, Request as Dump},
     shared::{Pause, Shared, lock},
 };
 use crate::{
@@ -166,7 +166,7 @@ async fn dump(shared: &Shared, last_s: f64, reason: &str) -> Answer {
     };
     let (reply, written) = oneshot::channel();
     let reason = reason.chars().filter(|c| !c.is_control()).take(200).collect();
-    let request = Dump { last, trigger: REQUESTED[0], reason, reply: Some(reply) };
+    let request = Dump { last, trigger: BY_DUMP, reason, reply: Some(reply) };
     lock(&shared.requests).push(request);
     shared.early.notify_one();
     match written.await {

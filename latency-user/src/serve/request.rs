@@ -4,8 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use tokio::sync::oneshot;
 
-/// What asks for recordings, beside triggers: `dump`, and SIGUSR2.
-pub const REQUESTED: [&str; 2] = ["manual", "signal"];
+/// The kind of a recording that `dump` asked for.
+pub const BY_DUMP: &str = "manual";
+
+/// The kind of a recording that SIGUSR2 asked for.
+pub const BY_SIGNAL: &str = "signal";
 
 /// A recording that somebody asked for.
 pub struct Request {

@@ -15,7 +15,7 @@ use super::{
     client::Client,
     config::Config,
     metrics::Metrics,
-    request::{Job, REQUESTED, Request},
+    request::{BY_DUMP, BY_SIGNAL, Job, Request},
     trigger::Trigger,
     window::{Minute, Window},
 };
@@ -101,7 +101,7 @@ impl Shared {
         let mut metrics =
             Metrics::new(run.clone(), config.labels, config.max_series, config.schema);
         // A counter that appears with 1 has not increased.
-        let kinds = config.triggers.iter().map(Trigger::kind).chain(REQUESTED);
+        let kinds = config.triggers.iter().map(Trigger::kind).chain([BY_DUMP, BY_SIGNAL]);
         metrics.recordings = kinds.map(|kind| (kind.to_owned(), 0)).collect();
         let recent = Recent {
             run,

@@ -374,7 +374,10 @@ fn default_triggers(threshold: Duration) -> Vec<Trigger> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::cli::written_defaults::written_defaults;
 
     fn of(text: &str) -> Result<Config, String> {
         let directory = tempfile::tempdir().unwrap();
@@ -415,6 +418,24 @@ mod tests {
         assert_eq!(of("max-overhead = \"2%\"").unwrap().measure.max_overhead, Some(0.02));
         assert_eq!(of("trigger = \"none\"").unwrap().triggers, []);
         assert_eq!(of("listen = \"none\"").unwrap().listen, Listen::Nowhere);
+    }
+
+    #[test]
+    fn the_help_tells_the_defaults() {
+        // In words, not as a value.
+        let in_words = ["--stages=", "--interval=", "--state=", "--trigger="];
+        let config = |words: &[&str]| {
+            let parsed = OptionsAlone::try_parse_from([&["serve"], words].concat()).unwrap();
+            format!("{:?}", parsed.options.config(2))
+        };
+        let written = written_defaults(&OptionsAlone::command());
+        let (words, values): (Vec<_>, Vec<_>) =
+            written.iter().partition(|option| in_words.iter().any(|word| option.starts_with(word)));
+        assert_eq!(words.len(), in_words.len(), "{words:?}");
+        assert!(values.len() > 10, "{values:?}");
+        for option in values {
+            assert_eq!(config(&[option]), config(&[]), "{option}");
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ use crate::{
     serve::{
         config::{Config, Listen},
         control, dump, http, push,
-        request::{REQUESTED, Request},
+        request::{BY_SIGNAL, Request},
         ring::Ring,
         shared::{Shared, lock},
         sink::DaemonSink,
@@ -342,7 +342,7 @@ impl Signals {
                 _ = self.user.recv() => {
                     let last = self.shared.config().before;
                     let reason = "SIGUSR2".to_owned();
-                    let request = Request { last, trigger: REQUESTED[1], reason, reply: None };
+                    let request = Request { last, trigger: BY_SIGNAL, reason, reply: None };
                     lock(&self.shared.requests).push(request);
                     self.shared.early.notify_one();
                 }

@@ -171,3 +171,35 @@ impl Arguments {
         values::check_interfaces(&self.iface)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+    use crate::cli::written_defaults::written_defaults;
+
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn the_help_tells_the_defaults() {
+        // In words, not as a value.
+        let in_words = ["--iface=", "--stages=", "--duration=", "--slots="];
+        let config = |words: &[&str]| {
+            let parsed = Alone::try_parse_from([&["trace"], words].concat()).unwrap();
+            format!("{:?}", parsed.arguments.config(false))
+        };
+        let written = written_defaults(&Alone::command());
+        let (words, values): (Vec<_>, Vec<_>) =
+            written.iter().partition(|option| in_words.iter().any(|word| option.starts_with(word)));
+        assert_eq!(words.len(), in_words.len(), "{words:?}");
+        assert!(values.len() > 4, "{values:?}");
+        for option in values {
+            assert_eq!(config(&[option]), config(&[]), "{option}");
+        }
+    }
+}
