@@ -52,13 +52,13 @@ pub struct Sums {
 }
 
 /// Position of [`HistogramRow::sum_ns`] in words.
-pub const SUM: usize = offset_of!(HistogramRow, sum_ns) / 8;
-// Positions of other fields.
-const MAX: usize = offset_of!(HistogramRow, max_ns) / 8;
-const OVER_THRESHOLD: usize = offset_of!(HistogramRow, over_threshold) / 8;
-const WORK: usize = offset_of!(HistogramRow, work) / 8;
-const ROW_GROUPS: usize = offset_of!(HistogramRow, groups) / 8;
-const BUCKETS: usize = offset_of!(HistogramRow, buckets) / 8;
+pub const AT_SUM: usize = offset_of!(HistogramRow, sum_ns) / 8;
+// Positions of the other fields.
+const AT_MAX: usize = offset_of!(HistogramRow, max_ns) / 8;
+const AT_OVER_THRESHOLD: usize = offset_of!(HistogramRow, over_threshold) / 8;
+const AT_WORK: usize = offset_of!(HistogramRow, work) / 8;
+const AT_GROUPS: usize = offset_of!(HistogramRow, groups) / 8;
+const AT_BUCKETS: usize = offset_of!(HistogramRow, buckets) / 8;
 
 impl KnownRow {
     /// Reads the row in `words`, to which the kernel side keeps adding, and returns what was
@@ -67,24 +67,29 @@ impl KnownRow {
         let word = |at: usize| words[at].load(Ordering::Relaxed);
         // An event is counted in its bucket first, and as a stall later: in the other order here,
         // there are never more stalls than events.
-        let over_threshold = words[OVER_THRESHOLD].load(Ordering::Acquire);
-        let groups = word(ROW_GROUPS) & (u64::MAX >> (u64::BITS as usize - GROUPS));
-        let buckets = self.advance(groups, &words[BUCKETS..], found);
-        let sums = Sums { sum_ns: word(SUM), max_ns: word(MAX), over_threshold, work: word(WORK) };
+        let over_threshold = words[AT_OVER_THRESHOLD].load(Ordering::Acquire);
+        let groups = word(AT_GROUPS) & (u64::MAX >> (u64::BITS as usize - GROUPS));
+        let buckets = self.advance(groups, &words[AT_BUCKETS..], found);
+        let sums = Sums {
+            sum_ns: word(AT_SUM),
+            max_ns: word(AT_MAX),
+            over_threshold,
+            work: word(AT_WORK),
+        };
         self.since(buckets, sums)
     }
 
     /// Takes over `now`, a later state of the row, and returns what was counted since.
     pub fn set(&mut self, now: &Distribution, found: &mut Found) -> Distribution {
         let mut words = vec![0; size_of::<HistogramRow>() / 8];
-        words[SUM] = now.sum_ns;
-        words[MAX] = now.max_ns;
-        words[OVER_THRESHOLD] = now.over_threshold;
-        words[WORK] = now.work;
+        words[AT_SUM] = now.sum_ns;
+        words[AT_MAX] = now.max_ns;
+        words[AT_OVER_THRESHOLD] = now.over_threshold;
+        words[AT_WORK] = now.work;
         for &(bucket, count) in &now.buckets {
             let bucket = usize::from(bucket);
-            words[ROW_GROUPS] |= 1 << group_of(bucket);
-            words[BUCKETS + bucket / 2] |= u64::from(count as u32) << half_of(bucket);
+            words[AT_GROUPS] |= 1 << group_of(bucket);
+            words[AT_BUCKETS + bucket / 2] |= u64::from(count as u32) << half_of(bucket);
         }
         let words: Vec<AtomicU64> = words.into_iter().map(AtomicU64::new).collect();
         self.read(&words, found)
@@ -231,7 +236,7 @@ mod tests {
 
         fn add(&self, ns: u64, count: u32) {
             let bucket = index_of(ns);
-            let word = &self.0[BUCKETS + bucket / 2];
+            let word = &self.0[AT_BUCKETS + bucket / 2];
             let before = word.load(Ordering::Relaxed);
             let (low, high) = (before as u32, (before >> 32) as u32);
             let (low, high) = match bucket % 2 {
@@ -239,9 +244,9 @@ mod tests {
                 _ => (low, high.wrapping_add(count)),
             };
             word.store(u64::from(low) | u64::from(high) << 32, Ordering::Relaxed);
-            self.0[ROW_GROUPS].fetch_or(1 << group_of(bucket), Ordering::Relaxed);
-            self.0[SUM].fetch_add(ns * u64::from(count), Ordering::Relaxed);
-            self.0[MAX].fetch_max(ns, Ordering::Relaxed);
+            self.0[AT_GROUPS].fetch_or(1 << group_of(bucket), Ordering::Relaxed);
+            self.0[AT_SUM].fetch_add(ns * u64::from(count), Ordering::Relaxed);
+            self.0[AT_MAX].fetch_max(ns, Ordering::Relaxed);
         }
     }
 
@@ -257,7 +262,7 @@ mod tests {
         let written = Written::new();
         let values = [0, 1, 255, 256, 1_000_003, MAX_VALUE];
         values.iter().for_each(|value| written.add(*value, 3));
-        written.0[WORK].store(7, Ordering::Relaxed);
+        written.0[AT_WORK].store(7, Ordering::Relaxed);
         let mut row = KnownRow::default();
         let read = row.read(&written.0, found);
         let lowest: Vec<u64> =
@@ -341,11 +346,11 @@ mod tests {
     fn what_concurrent_writers_without_atomics_leave_is_read() {
         let found = &mut Found::default();
         let (written, mut row) = (Written::new(), KnownRow::default());
-        written.0[ROW_GROUPS].store(u64::MAX, Ordering::Relaxed);
+        written.0[AT_GROUPS].store(u64::MAX, Ordering::Relaxed);
         for value in [300, 5000, MAX_VALUE] {
             written.add(value, 1);
             // The maximum of the later, shorter event.
-            written.0[MAX].store(300, Ordering::Relaxed);
+            written.0[AT_MAX].store(300, Ordering::Relaxed);
             let read = row.read(&written.0, found);
             assert_eq!(read.max_ns, lowest_value(index_of(value)).max(300), "{value}");
             assert_eq!(row.sums.max_ns, read.max_ns);

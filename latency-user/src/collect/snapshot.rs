@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use latency_common::row::HistogramRow;
 
-use super::known_row::{Found, KnownRow, SUM};
+use super::known_row::{AT_SUM, Found, KnownRow};
 use crate::{kernel::maps::mmap::MmapArray, model::distribution::Distribution};
 
 /// Distributions by row index. Rows without events are absent.
@@ -31,7 +31,7 @@ impl RowCounters {
         self.known.resize_with(mapped.len(), KnownRow::default);
         for index in 0..mapped.len() {
             let known = &mut self.known[index];
-            if all || mapped.word(index, SUM) != known.sums.sum_ns {
+            if all || mapped.word(index, AT_SUM) != known.sums.sum_ns {
                 let since = known.read(mapped.words(index), &mut self.found);
                 self.keep(index as u32, since);
             }
