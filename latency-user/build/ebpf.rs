@@ -63,6 +63,18 @@ const TARGET_DIRECTORY: &str = "target/bpf";
 /// Tells the crates of the kernel side which machine's registers hold the arguments of a kprobe.
 const MACHINE: &str = "AYA_BPF_TARGET_ARCH";
 
+/// What the object is made of. The third version of the instructions, with comparisons and arithmetic
+/// of 32 bits, is understood by every kernel since 5.1. Without the last option, each assignment of a
+/// struct would be a call of a function that copies byte by byte.
+const CODE_GENERATION: [&str; 6] = [
+    "-C",
+    "link-arg=--btf",
+    "-C",
+    "target-cpu=v3",
+    "-C",
+    "link-arg=--disable-expand-memcpy-in-order",
+];
+
 /// Builds the binaries of `packages` for kernels of `architecture`, as cargo names it (`x86_64`),
 /// and returns the directory of the objects. There is one object per package, with the name of the
 /// package.
@@ -92,7 +104,8 @@ pub(crate) fn build(
     // Encoded, so that a path with a space stays one argument.
     let linker_flag = format!("linker={}", linker.path.display());
     let mut flags: Vec<String> =
-        ["-C", &linker_flag, "-C", "debuginfo=2", "-C", "link-arg=--btf"].map(str::to_owned).into();
+        ["-C", &linker_flag, "-C", "debuginfo=2"].map(str::to_owned).into();
+    flags.extend(CODE_GENERATION.map(str::to_owned));
     // Wherever it is compiled, the object is the same.
     for (from, to) in [(workspace.canonicalize().ok(), "latency-user"), (cargo_home(), "cargo")] {
         flags.extend(from.map(|from| format!("--remap-path-prefix={}={to}", from.display())));

@@ -26,6 +26,7 @@ pub(crate) fn record(cpu: &mut Cpu, span: Span) {
         return;
     }
     let ns = span.end_ns - span.start_ns;
+    let is_stall = ns >= config::THRESHOLD_NS.load();
     if ns > bucket::MAX_VALUE {
         increase(&mut ledger.clamped, 1, many);
     }
@@ -40,7 +41,7 @@ pub(crate) fn record(cpu: &mut Cpu, span: Span) {
             if ns > row.max_ns {
                 raise(&mut row.max_ns, ns, many);
             }
-            if is_stall(ns) {
+            if is_stall {
                 increase(&mut row.over_threshold, 1, many);
             }
             if span.work != 0 {
@@ -48,7 +49,7 @@ pub(crate) fn record(cpu: &mut Cpu, span: Span) {
             }
         }
     }
-    if is_stall(ns) && span.stage as u32 != Stage::Softirq as u32 {
+    if is_stall && span.stage as u32 != Stage::Softirq as u32 {
         send_stall(cpu, &span);
     }
     if config::SEND_EVENTS.load() != 0 {
@@ -108,11 +109,6 @@ fn raise(maximum: &mut u64, value: u64, many: bool) {
     } else {
         *maximum = value;
     }
-}
-
-#[inline(always)]
-fn is_stall(ns: u64) -> bool {
-    ns >= config::THRESHOLD_NS.load()
 }
 
 /// The row with this index and the bucket for `ns`. `None` never happens in a loaded program; the

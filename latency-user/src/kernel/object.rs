@@ -45,6 +45,8 @@ fn check(object: &[u8], machine: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use object::{ObjectSymbol, RelocationTarget};
+
     use super::*;
 
     #[test]
@@ -53,6 +55,22 @@ mod tests {
         let other = if ARCH == "x86_64" { "aarch64" } else { "x86_64" };
         let error = check(BYTES, other).unwrap_err().to_string();
         assert!(error.contains("was built for") && error.contains(ARCH), "{error}");
+    }
+
+    #[test]
+    fn no_program_copies_byte_by_byte() {
+        let file = object::File::parse(BYTES).unwrap();
+        let relocations = file.sections().flat_map(|section| section.relocations());
+        let called: Vec<&str> = relocations
+            .filter_map(|(_, relocation)| match relocation.target() {
+                RelocationTarget::Symbol(index) => {
+                    file.symbol_by_index(index).and_then(|symbol| symbol.name()).ok()
+                }
+                _ => None,
+            })
+            .collect();
+        assert!(called.contains(&"ROWS"), "{called:?}");
+        assert!(!called.iter().any(|name| ["memcpy", "memmove", "memset"].contains(name)));
     }
 
     #[test]
