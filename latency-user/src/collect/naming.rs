@@ -1,6 +1,6 @@
 //! Maps row indices to series with readable names.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use latency_common::{
@@ -24,10 +24,7 @@ use crate::{
         },
     },
     kernel::maps::mmap::MmapArray,
-    model::{
-        distribution::Distribution,
-        series::{Location, Queue, QueueId, Series, SeriesId, attrs::QueueAttrs},
-    },
+    model::series::{Location, Queue, QueueId, Series, SeriesId, attrs::QueueAttrs},
 };
 
 /// The machine's interfaces, queues and IRQs, to name rows.
@@ -159,29 +156,15 @@ impl Naming {
     /// The distributions in `rows` by name, and the rows whose names are not known yet. Rows with
     /// the same name are added up.
     pub fn name(&self, rows: Rows) -> (Vec<Series>, Rows) {
-        let mut named: BTreeMap<SeriesId, (QueueAttrs, Distribution)> = BTreeMap::new();
+        let mut named = Vec::with_capacity(rows.len());
         let mut unknown = Rows::new();
-        for (index, row) in rows {
-            let Some(NamedRow { id, attrs }) = self.series(index) else {
-                unknown.insert(index, row);
-                continue;
-            };
-            match named.entry(id) {
-                Entry::Vacant(entry) => {
-                    entry.insert((attrs, row));
-                }
-                Entry::Occupied(mut entry) => {
-                    let (known, sum) = entry.get_mut();
-                    known.add(attrs);
-                    sum.add(&row);
-                }
+        for (index, distribution) in rows {
+            match self.series(index) {
+                Some(NamedRow { id, attrs }) => named.push(Series { id, attrs, distribution }),
+                None => drop(unknown.insert(index, distribution)),
             }
         }
-        let series = named
-            .into_iter()
-            .map(|(id, (attrs, distribution))| Series { id, attrs, distribution })
-            .collect();
-        (series, unknown)
+        (add_up(named), unknown)
     }
 
     /// Maximum packets per poll of the row at `index`, if known.
@@ -251,6 +234,20 @@ impl Naming {
     }
 }
 
+/// The series in order; those with the same name are added up.
+fn add_up(mut named: Vec<Series>) -> Vec<Series> {
+    named.sort_by(|a, b| a.id.cmp(&b.id));
+    named.dedup_by(|later, first| {
+        let is_same = later.id == first.id;
+        if is_same {
+            first.attrs.add(later.attrs);
+            first.distribution.add(&later.distribution);
+        }
+        is_same
+    });
+    named
+}
+
 fn cpu_location(cpu: u32, row: CpuRow) -> Location {
     match row {
         CpuRow::RxWait | CpuRow::NetRx | CpuRow::TcpCollapse => Location::Cpu(cpu),
@@ -276,11 +273,26 @@ fn keep_queue(before: Option<NamedRow>, now: Option<NamedRow>) -> Option<NamedRo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::distribution::Distribution;
 
     fn device(name: &str, queue: Option<u32>) -> Option<NamedRow> {
         let id = queue.map_or(QueueId::Napi(7), QueueId::Rx);
         let queue = Queue::Device { iface: name.into(), netns: None, id };
         Some(NamedRow::new(Stage::NapiPoll, Location::Queue(queue)))
+    }
+
+    #[test]
+    fn rows_with_one_name_are_added_up() {
+        let series = |queue, irq, durations: &[u64]| {
+            let id = device("a", Some(queue)).map(|row| row.id).unwrap();
+            let mut distribution = Distribution::default();
+            durations.iter().for_each(|ns| distribution.record(*ns, u64::MAX, 1));
+            Series { id, attrs: QueueAttrs { irq, ..Default::default() }, distribution }
+        };
+        // Queue 2 had another instance before a change of channels.
+        let named =
+            add_up(vec![series(2, None, &[5]), series(1, None, &[7]), series(2, Some(9), &[6])]);
+        assert_eq!(named, [series(1, None, &[7]), series(2, Some(9), &[5, 6])]);
     }
 
     #[test]

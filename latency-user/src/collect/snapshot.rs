@@ -1,6 +1,6 @@
 //! Snapshots: cumulative counts of all rows, and what was counted between two snapshots.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::BTreeMap;
 
 use latency_common::row::HistogramRow;
 
@@ -29,13 +29,15 @@ impl RowCounters {
     /// durations of 0 ns, so the last reading of a run reads `all`.
     pub fn read(&mut self, mapped: &MmapArray<HistogramRow>, all: bool) {
         self.known.resize_with(mapped.len(), KnownRow::default);
+        let mut fresh = Vec::new();
         for index in 0..mapped.len() {
             let known = &mut self.known[index];
             if all || mapped.word(index, AT_SUM) != known.sums.sum_ns {
                 let since = known.read(mapped.words(index), &mut self.found);
-                self.keep(index as u32, since);
+                fresh.extend(self.settle(index as u32, since));
             }
         }
+        self.add_fresh(fresh);
     }
 
     /// Sets the total counts of the row at `index`.
@@ -45,11 +47,12 @@ impl RowCounters {
             self.known.resize_with(at + 1, KnownRow::default);
         }
         let since = self.known[at].set(now, &mut self.found);
-        self.keep(index, since);
+        let fresh = self.settle(index, since);
+        self.add_fresh(fresh.into_iter().collect());
     }
 
-    /// Keeps what a reading of the row at `index` found to be new.
-    fn keep(&mut self, index: u32, mut since: Distribution) {
+    /// Of what a reading of the row at `index` found to be new, what belongs to this interval.
+    fn settle(&mut self, index: u32, mut since: Distribution) -> Option<(u32, Distribution)> {
         if let Some(held) = self.held.remove(&index) {
             since.add(&held);
         }
@@ -61,17 +64,23 @@ impl RowCounters {
             if since.sum_ns > 0 || since.over_threshold > 0 || since.work > 0 {
                 self.held.insert(index, since);
             }
-            return;
+            return None;
         }
         if excess > 0 {
             since.over_threshold -= excess;
             self.held.insert(index, Distribution { over_threshold: excess, ..Default::default() });
         }
-        match self.fresh.entry(index) {
-            Entry::Vacant(entry) => {
-                entry.insert(since);
-            }
-            Entry::Occupied(mut entry) => entry.get_mut().add(&since),
+        Some((index, since))
+    }
+
+    /// Adds `rows`, ascending. Building a map of them is faster than inserting each.
+    fn add_fresh(&mut self, rows: Vec<(u32, Distribution)>) {
+        if self.fresh.is_empty() {
+            self.fresh = rows.into_iter().collect();
+            return;
+        }
+        for (index, row) in rows {
+            self.fresh.entry(index).or_default().add(&row);
         }
     }
 
@@ -98,9 +107,7 @@ impl RowCounters {
 
     /// Returns taken counts that could not be used, for the next [`Self::take_fresh`].
     pub fn put_back(&mut self, rows: Rows) {
-        for (index, row) in rows {
-            self.fresh.entry(index).or_default().add(&row);
-        }
+        self.add_fresh(rows.into_iter().collect());
     }
 }
 
