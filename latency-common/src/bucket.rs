@@ -27,14 +27,14 @@ pub const BUCKETS: usize = index_of(MAX_VALUE) + 1;
 pub const fn index_of(value: u64) -> usize {
     let value = if value > MAX_VALUE { MAX_VALUE } else { value };
     // Below 2 * SUB_BUCKETS the shift is 0 and the value is its own index.
-    let shift = length(value >> (SUB_BUCKET_BITS + 1));
+    let shift = bit_length(value >> (SUB_BUCKET_BITS + 1));
     ((shift as usize) << SUB_BUCKET_BITS) + (value >> shift) as usize
 }
 
 /// Position of the highest bit of `value` plus one; `value` is below 2^32. BPF has no instruction
 /// for it, and a table costs fewer than arithmetic: one look-up for durations up to 65 us.
 #[inline(always)]
-const fn length(value: u64) -> u32 {
+const fn bit_length(value: u64) -> u32 {
     let (value, above) = if value < 1 << 8 {
         (value, 0)
     } else if value < 1 << 16 {
@@ -45,11 +45,11 @@ const fn length(value: u64) -> u32 {
         (value >> 24, 24)
     };
     // The compiler knows that this is a byte and the verifier does not: the mask has to stay.
-    LENGTHS[black_box(value) as u8 as usize] as u32 + above
+    BIT_LENGTHS[black_box(value) as u8 as usize] as u32 + above
 }
 
-/// [`length`] of each value of a byte.
-static LENGTHS: [u8; 256] = {
+/// [`bit_length`] of each value of a byte.
+static BIT_LENGTHS: [u8; 256] = {
     let mut lengths = [0; 256];
     let mut value = 1;
     while value < 256 {
