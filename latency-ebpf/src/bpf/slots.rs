@@ -17,13 +17,24 @@ use super::{
     offsets::{self, read_bytes, read_field},
 };
 
-/// The row of the NAPI instance at address `napi`.
+/// The id of the NAPI instance at address `napi`; `None`: it cannot be read.
 #[inline(always)]
-pub(crate) fn napi_row(ctx: &impl aya_ebpf::EbpfContext, cpu: &mut Cpu, napi: u64) -> u32 {
+pub(crate) fn napi_id(napi: u64) -> Option<u32> {
+    read_field(napi, &offsets::NAPI_ID)
+}
+
+/// The row of the NAPI instance at address `napi`, whose id is what `id` returns.
+#[inline(always)]
+pub(crate) fn napi_row(
+    ctx: &impl aya_ebpf::EbpfContext,
+    cpu: &mut Cpu,
+    napi: u64,
+    id: impl FnOnce(u64) -> Option<u32>,
+) -> u32 {
     if napi == cpu.state.backlog_napi {
         return cpu.row(CpuRow::Backlog);
     }
-    let id = read_field::<u32>(napi, &offsets::NAPI_ID).unwrap_or(0);
+    let id = id(napi).unwrap_or(0);
     cpu.state.napi_id = id;
     let cached = cached(cpu, id);
     if id != 0 && napi == cached.address && id == cached.id {

@@ -9,7 +9,7 @@ use latency_common::{
 use super::{
     cpu::Cpu,
     offsets::{self, field_address, read_bytes, read_field},
-    slots::napi_row,
+    slots::{napi_id, napi_row},
 };
 
 /// `AF_INET6`.
@@ -39,7 +39,7 @@ pub(crate) fn polled_row(ctx: &impl EbpfContext, cpu: &mut Cpu) -> u32 {
     if cpu.state.poll_start_ns == 0 || napi == 0 {
         return NO_ROW;
     }
-    napi_row(ctx, cpu, napi)
+    napi_row(ctx, cpu, napi, napi_id)
 }
 
 /// Writes the record of a finished call and its socket.

@@ -15,8 +15,8 @@ use crate::bpf::{
     clock::{jiffies, now_ns},
     cpu::Cpu,
     histogram::record,
-    offsets::{self, read_field},
-    slots::{napi_row, note_irq, note_rx_queue},
+    offsets::{self, load_field, read_field},
+    slots::{napi_id, napi_row, note_irq, note_rx_queue},
     span::Span,
 };
 
@@ -42,7 +42,7 @@ fn try_napi_poll(ctx: &RawTracePointContext) -> Option<()> {
     let end_ns = now_ns();
     cpu.state.poll_start_ns = end_ns;
     *cpu.started(Stage::NapiPoll) += 1;
-    record_poll(ctx, &mut cpu, ctx.arg(0), start_ns, end_ns, ctx.arg(1));
+    record_poll(ctx, &mut cpu, ctx.arg(0), napi_id, start_ns, end_ns, ctx.arg(1));
     Some(())
 }
 
@@ -73,7 +73,7 @@ fn outside_poll(ctx: &RawTracePointContext, cpu: &mut Cpu) -> Option<()> {
         return None;
     }
     *cpu.started(Stage::NapiPoll) += 1;
-    record_poll(ctx, cpu, ctx.arg(0), previous_ns, end_ns, work);
+    record_poll(ctx, cpu, ctx.arg(0), napi_id, previous_ns, end_ns, work);
     Some(())
 }
 
@@ -96,8 +96,10 @@ pub(crate) fn napi_poll_fentry(ctx: FEntryContext) -> i32 {
 /// The return of `__napi_poll`: the number of packets.
 #[fexit(function = "__napi_poll")]
 pub(crate) fn napi_poll_fexit(ctx: FExitContext) -> i32 {
+    // SAFETY: the argument comes from the context.
+    let id = |napi| unsafe { load_field(napi, &offsets::NAPI_ID) };
     // The traced function has two arguments; its return value follows them.
-    poll_ends(&ctx, ctx.arg(2));
+    poll_ends(&ctx, Some(ctx.arg(0)), id, ctx.arg(2));
     0
 }
 
@@ -113,7 +115,7 @@ pub(crate) fn napi_poll_kprobe(ctx: ProbeContext) -> u32 {
 /// The return of `__napi_poll`: the number of packets.
 #[kretprobe(function = "__napi_poll")]
 pub(crate) fn napi_poll_kretprobe(ctx: RetProbeContext) -> u32 {
-    poll_ends(&ctx, ctx.ret());
+    poll_ends(&ctx, None, napi_id, ctx.ret());
     0
 }
 
@@ -130,8 +132,14 @@ fn poll_starts(napi: u64) -> Option<()> {
     Some(())
 }
 
+/// `napi` is the instance; `None`: the one that was noted at the start.
 #[inline(always)]
-fn poll_ends(ctx: &impl EbpfContext, work: u32) -> Option<()> {
+fn poll_ends(
+    ctx: &impl EbpfContext,
+    napi: Option<u64>,
+    id: impl FnOnce(u64) -> Option<u32>,
+    work: u32,
+) -> Option<()> {
     let mut cpu = Cpu::current()?;
     let start_ns = cpu.state.poll_start_ns;
     if start_ns == 0 {
@@ -140,8 +148,8 @@ fn poll_ends(ctx: &impl EbpfContext, work: u32) -> Option<()> {
     }
     let end_ns = now_ns();
     cpu.state.poll_start_ns = 0;
-    let napi = cpu.state.poll_napi;
-    record_poll(ctx, &mut cpu, napi, start_ns, end_ns, work);
+    let napi = napi.unwrap_or(cpu.state.poll_napi);
+    record_poll(ctx, &mut cpu, napi, id, start_ns, end_ns, work);
     Some(())
 }
 
@@ -150,13 +158,14 @@ fn record_poll(
     ctx: &impl EbpfContext,
     cpu: &mut Cpu,
     napi: u64,
+    id: impl FnOnce(u64) -> Option<u32>,
     start_ns: u64,
     end_ns: u64,
     work: u32,
 ) {
     cpu.state.poll_end_ns = end_ns;
     cpu.state.poll_end_jiffies = jiffies();
-    let row = napi_row(ctx, cpu, napi);
+    let row = napi_row(ctx, cpu, napi, id);
     // The first one of a run, which threads and busy-polling processes have not.
     if cpu.state.net_rx_run.polls == 0 && cpu.state.net_rx_start_ns != 0 {
         note_irq(cpu, row);
