@@ -95,8 +95,8 @@ pub(crate) fn read_field<T>(base: u64, offset: &Global<u32>) -> Option<T> {
     unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(address) }.ok()
 }
 
-/// As [`read_field`], of a struct whose address is an argument of a traced function as the verifier
-/// knows it: a load, which costs less than the helper. The kernel makes it 0 if it faults.
+/// As [`read_field`], for an argument of the traced function, whose type the verifier knows: a load,
+/// which costs less than the helper. If it faults, the result is 0.
 ///
 /// # Safety
 ///
